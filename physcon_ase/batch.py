@@ -1,0 +1,139 @@
+"""Molecules packed as tensors.
+
+Molecules are padded to the same number of slots; a slot without an atom has atomic number 0 and position 0.
+Molecules of similar size belong together in a batch: the loader and `optimize_many` see to it.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from physcon_ase.chem.graph import MolGraph, pair_types
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Padded molecules; the only form in which molecules meet a model or an optimiser."""
+
+    atomic_numbers: Int[Tensor, "molecules slots"]
+    """Atomic numbers, int64; 0 marks an empty slot."""
+    positions: Float[Tensor, "molecules slots 3"]
+    """Positions [Å]; 0 in empty slots."""
+    charge: Int[Tensor, " molecules"]
+    """Total charge [e]."""
+    multiplicity: Int[Tensor, " molecules"]
+    """Spin multiplicity 2S + 1."""
+    pair_types: Int[Tensor, "molecules slots slots"] | None = None
+    """`chem.graph.pair_types` of each pair, 0 in empty slots; None if the molecules came without a graph."""
+    tetrahedra: Int[Tensor, "molecules stereocentres 4"] | None = None
+    """`MolGraph.tetrahedra`, padded with -1; None if the molecules came without a graph."""
+
+    @property
+    def atom_mask(self) -> Bool[Tensor, "molecules slots"]:
+        """True where a slot holds an atom."""
+        return self.atomic_numbers > 0
+
+    @property
+    def n_atoms(self) -> Int[Tensor, " molecules"]:
+        """Number of atoms of each molecule."""
+        return self.atom_mask.sum(dim=1)
+
+    def __len__(self) -> int:
+        return self.atomic_numbers.shape[0]
+
+
+EnergyFn: TypeAlias = Callable[[Batch], Float[Tensor, " molecules"]]
+"""Energies [eV] of the molecules of a batch, differentiable with respect to `Batch.positions`."""
+
+
+def make_batch(
+    atomic_numbers: Sequence[np.ndarray],
+    positions: Sequence[np.ndarray],
+    *,
+    graphs: Sequence[MolGraph] | None = None,
+    charges: Sequence[int] | None = None,
+    multiplicities: Sequence[int] | None = None,
+    n_slots: int | None = None,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+) -> Batch:
+    """Packs molecules of any sizes.
+
+    Args:
+        atomic_numbers: per molecule, [atoms].
+        positions: per molecule, [atoms, 3] [Å].
+        graphs: per molecule; needed by the structure head only. Charges and multiplicities come from here unless given.
+        charges: total charge [e] of each molecule.
+        multiplicities: spin multiplicity of each molecule.
+        n_slots: slots per molecule, at least the size of the largest one.
+        dtype: number format of the positions.
+        device: where the tensors live.
+    """
+    sizes = [len(numbers) for numbers in atomic_numbers]
+    n_molecules, n_slots = len(sizes), max(sizes, default=0) if n_slots is None else n_slots
+    padded_numbers = np.zeros((n_molecules, n_slots), dtype=np.int64)
+    padded_positions = np.zeros((n_molecules, n_slots, 3))
+    for row, (size, numbers, place) in enumerate(zip(sizes, atomic_numbers, positions, strict=True)):
+        padded_numbers[row, :size] = numbers
+        padded_positions[row, :size] = place
+    if graphs is not None:
+        charges = [graph.charge for graph in graphs] if charges is None else charges
+        multiplicities = [graph.multiplicity for graph in graphs] if multiplicities is None else multiplicities
+    return Batch(
+        atomic_numbers=torch.as_tensor(padded_numbers, device=device),
+        positions=torch.as_tensor(padded_positions, dtype=dtype, device=device),
+        charge=_per_molecule(charges, 0, n_molecules, device),
+        multiplicity=_per_molecule(multiplicities, 1, n_molecules, device),
+        pair_types=None if graphs is None else torch.as_tensor(_pad_pair_types(graphs, n_slots), device=device),
+        tetrahedra=None if graphs is None else torch.as_tensor(_pad_tetrahedra(graphs), device=device),
+    )
+
+
+def with_positions(batch: Batch, positions: Float[Tensor, "molecules slots 3"]) -> Batch:
+    """The same molecules elsewhere."""
+    return replace(batch, positions=positions)
+
+
+def select(batch: Batch, molecules: Tensor) -> Batch:
+    """The molecules with these indices (or where this mask is true), in the same slots."""
+    chosen = {f.name: getattr(batch, f.name) for f in fields(batch)}
+    return Batch(**{name: None if value is None else value[molecules] for name, value in chosen.items()})
+
+
+def to(batch: Batch, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Batch:
+    """The batch on another device; `dtype` is that of the positions."""
+    moved = {f.name: getattr(batch, f.name) for f in fields(batch)}
+    moved = {name: None if value is None else value.to(device=device) for name, value in moved.items()}
+    moved["positions"] = moved["positions"].to(dtype=dtype)
+    return Batch(**moved)
+
+
+def unpad(batch: Batch, values: Tensor) -> list[np.ndarray]:
+    """Per-slot values [molecules, slots, ...] as one array per molecule, without the empty slots."""
+    return [row[:size] for row, size in zip(values.detach().cpu().numpy(), batch.n_atoms.tolist(), strict=True)]
+
+
+def _per_molecule(values: Sequence[int] | None, default: int, n_molecules: int, device: torch.device | str) -> Tensor:
+    if values is None:
+        return torch.full((n_molecules,), default, dtype=torch.int64, device=device)
+    return torch.tensor(values, dtype=torch.int64, device=device)
+
+
+def _pad_pair_types(graphs: Sequence[MolGraph], n_slots: int) -> np.ndarray:
+    padded = np.zeros((len(graphs), n_slots, n_slots), dtype=np.int64)
+    for row, graph in enumerate(graphs):
+        padded[row, : graph.n_atoms, : graph.n_atoms] = pair_types(graph)
+    return padded
+
+
+def _pad_tetrahedra(graphs: Sequence[MolGraph]) -> np.ndarray:
+    n_centres = max((len(graph.tetrahedra) for graph in graphs), default=0)
+    padded = np.full((len(graphs), n_centres, 4), -1, dtype=np.int64)
+    for row, graph in enumerate(graphs):
+        padded[row, : len(graph.tetrahedra)] = graph.tetrahedra
+    return padded

@@ -1,0 +1,171 @@
+"""Start geometries from RDKit: distance geometry (ETKDG) and the force field MMFF94."""
+
+import math
+from dataclasses import dataclass
+from time import monotonic
+from typing import Final, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+from rdkit import Chem, rdBase
+from rdkit.Chem import rdDistGeom, rdForceFieldHelpers
+
+from physcon_ase.chem.compare import bonds_intact, stereo_intact
+from physcon_ase.chem.graph import MolGraph
+from physcon_ase.chem.smiles import canonical_smiles, to_rdkit
+from physcon_ase.errors import EmbeddingError, EmptyStructureError, FragmentsError, MissingParametersError
+from physcon_ase.units import EV_PER_KCAL_PER_MOL
+
+
+@dataclass(frozen=True)
+class _Rung:
+    """One way to embed; the ladder goes from the best geometries to the least demanding search."""
+
+    name: str
+    options: dict[str, bool]
+    iterations: int
+    """Random starts, at most."""
+
+
+_RANDOM: Final = {"useRandomCoords": True}
+_PLAIN: Final = {"useRandomCoords": True, "useExpTorsionAnglePrefs": False, "useBasicKnowledge": False}
+"""Distance geometry without torsion preferences and without flat aromatic rings: finds C60, which ETKDG never does."""
+
+_FEW, _MANY = 50, 2000
+_LADDER: Final = (
+    _Rung("ETKDGv3", {}, _FEW),
+    _Rung("ETKDGv3 from random coordinates", _RANDOM, _FEW),
+    _Rung("distance geometry", _PLAIN, _FEW),
+    _Rung("ETKDGv3, long", {}, _MANY),
+    _Rung("ETKDGv3 from random coordinates, long", _RANDOM, _MANY),
+    _Rung("distance geometry, unsmoothed", _PLAIN | {"ignoreSmoothingFailures": True}, _MANY),
+)
+
+_SEED_STRIDE: Final = 7919
+"""Distance between the seeds of two conformers, so that seeds 0, 1, 2, ... do not share conformers."""
+
+
+class Minimized(NamedTuple):
+    """A geometry relaxed with a force field."""
+
+    positions: Float[np.ndarray, "atoms 3"]
+    """Positions [Å]."""
+    energy: float
+    """MMFF94 energy [eV]; comparable between conformers only."""
+    converged: bool
+    """Whether the force field's own criterion was met within the steps allowed."""
+
+
+def embed(
+    graph: MolGraph, *, n: int = 1, seed: int = 0, max_seconds: float = 30.0
+) -> Float[np.ndarray, "conformers atoms 3"]:
+    """Start geometries [Å] with the bonds and the configuration of the graph, by RDKit's ETKDGv3.
+
+    If ETKDGv3 finds none, less demanding searches follow; each result is checked. Stereo that the graph leaves open
+    comes out either way, decided by the seed. The same seed gives the same geometries as long as the time cap is not
+    reached, and the first geometries do not depend on `n`.
+
+    ETKDG: Riniker and Landrum 2015, doi 10.1021/acs.jcim.5b00654; version 3: Wang et al. 2020,
+    doi 10.1021/acs.jcim.0c00025.
+
+    Args:
+        graph: one molecule, one fragment.
+        n: number of geometries.
+        seed: random seed, 0 or larger.
+        max_seconds: cap on the total time, rounded up to full seconds.
+
+    Raises:
+        EmbeddingError: not all geometries were found in time; the message says what failed how often.
+        EmptyStructureError: the graph has no atoms.
+        FragmentsError: the graph is not connected.
+        BondPerceptionError: RDKit finds the bonds chemically impossible.
+    """
+    mol = to_rdkit(graph)
+    _check_connected(mol)
+    deadline = monotonic() + max_seconds
+    return np.stack([_embed_one(graph, mol, seed, index, n, deadline, max_seconds) for index in range(n)])
+
+
+def mmff94_minimize(graph: MolGraph, positions: Float[np.ndarray, "atoms 3"], *, max_steps: int = 2000) -> Minimized:
+    """Relaxes a geometry with the force field MMFF94.
+
+    Halgren 1996, doi 10.1002/(SICI)1096-987X(199604)17:5/6<490::AID-JCC1>3.0.CO;2-P.
+
+    Raises:
+        MissingParametersError: MMFF94 has no parameters for the molecule (H2, HCl, boron, many ions).
+    """
+    mol = to_rdkit(graph, positions)
+    with rdBase.BlockLogs():
+        properties = rdForceFieldHelpers.MMFFGetMoleculeProperties(mol, "MMFF94")
+        field = None if properties is None else rdForceFieldHelpers.MMFFGetMoleculeForceField(mol, properties)
+    if field is None:
+        raise MissingParametersError(
+            f"MMFF94 has no parameters for {canonical_smiles(graph)!r}; it covers organic molecules "
+            "without boron and metals: use the embedded geometry as it is"
+        )
+    field.Initialize()
+    converged = field.Minimize(maxIts=max_steps) == 0
+    energy = field.CalcEnergy() * EV_PER_KCAL_PER_MOL
+    return Minimized(mol.GetConformer().GetPositions(), energy, converged)
+
+
+def _embed_one(
+    graph: MolGraph, mol: Chem.Mol, seed: int, index: int, n: int, deadline: float, max_seconds: float
+) -> Float[np.ndarray, "atoms 3"]:
+    failures: list[str] = []
+    for number, rung in enumerate(_LADDER):
+        remaining = deadline - monotonic()
+        if remaining <= 0:
+            failures.append("time cap reached")
+            break
+        share = remaining / (len(_LADDER) - number)
+        positions, failure = _try(graph, mol, rung, (seed * _SEED_STRIDE + index) % 2**31, share)
+        if positions is not None:
+            return positions
+        failures.append(f"{rung.name}: {failure}")
+    raise EmbeddingError(
+        f"{index} of {n} start geometries found for {canonical_smiles(graph)!r} within {max_seconds:g} s "
+        f"({'; '.join(failures)}); check the stereochemistry asked for, or allow more time with max_seconds"
+    )
+
+
+def _try(
+    graph: MolGraph, mol: Chem.Mol, rung: _Rung, seed: int, max_seconds: float
+) -> tuple[Float[np.ndarray, "atoms 3"] | None, str]:
+    """Positions, or None and why."""
+    parameters = rdDistGeom.ETKDGv3()
+    parameters.randomSeed = seed
+    parameters.numThreads = 1
+    parameters.trackFailures = True
+    parameters.maxIterations = rung.iterations
+    parameters.timeout = max(1, math.floor(max_seconds))
+    for name, value in rung.options.items():
+        setattr(parameters, name, value)
+    with rdBase.BlockLogs():
+        found = rdDistGeom.EmbedMolecule(mol, parameters) >= 0
+    if not found:
+        return None, _most_frequent_failures(parameters)
+    positions = mol.GetConformer().GetPositions()
+    if not bonds_intact(graph, positions).intact:
+        return None, "bonds broken or formed"
+    if not stereo_intact(graph, positions).intact:
+        return None, "wrong stereochemistry"
+    return positions, ""
+
+
+def _most_frequent_failures(parameters: rdDistGeom.EmbedParameters) -> str:
+    counts = list(parameters.GetFailureCounts())
+    names = {int(cause): name.lower() for name, cause in rdDistGeom.EmbedFailureCauses.names.items()}
+    order = sorted(range(len(counts)), key=lambda cause: -counts[cause])
+    return ", ".join(f"{counts[cause]} {names[cause]}" for cause in order[:3] if counts[cause]) or "no reason given"
+
+
+def _check_connected(mol: Chem.Mol) -> None:
+    n_fragments = len(Chem.GetMolFrags(mol))
+    if n_fragments == 0:
+        raise EmptyStructureError("graph with 0 atoms; at least one is needed: pass a molecule")
+    if n_fragments > 1:
+        raise FragmentsError(
+            f"graph with {n_fragments} disconnected fragments; only one is allowed, since their arrangement is not in "
+            "the graph: embed them one by one"
+        )

@@ -1,0 +1,100 @@
+"""The molecular graph: what a molecule is, apart from where its atoms are."""
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from jaxtyping import Float, Int, UInt8
+from scipy.sparse.csgraph import shortest_path
+
+N_PAIR_TYPES: Final = 16
+"""Number of values that `pair_types` can take."""
+
+_CIS, _TRANS, _FAR, _SELF = 12, 13, 14, 15
+
+
+@dataclass(frozen=True)
+class MolGraph:
+    """A molecule as atoms, bonds, charges and stereochemistry; hydrogens are explicit atoms.
+
+    Stereochemistry is stored as geometry-ready tuples of atom indices, so that checking it needs no perception.
+    """
+
+    atomic_numbers: UInt8[np.ndarray, " atoms"]
+    """Atomic number of each atom."""
+    bonds: Int[np.ndarray, "bonds 2"]
+    """Atom indices of each bond, the smaller index first."""
+    bond_orders: UInt8[np.ndarray, " bonds"]
+    """Kekulé order 1, 2 or 3 of each bond; + 10 if aromatic."""
+    formal_charges: Int[np.ndarray, " atoms"]
+    """Formal charge [e] of each atom."""
+    tetrahedra: Int[np.ndarray, "stereocentres 4"]
+    """Atoms (a, b, c, d) around each tetrahedral stereocentre whose signed volume
+    (r_a - r_d) · [(r_b - r_d) × (r_c - r_d)] is positive; a centre with three neighbours stands in as d itself."""
+    double_bonds: Int[np.ndarray, "stereobonds 4"]
+    """Atoms (a, b, c, d) of each stereo double bond b=c whose torsion a-b-c-d is cis (0) or trans (180°)."""
+    double_bond_is_cis: np.ndarray
+    """Whether a and d lie on the same side, bool [stereobonds]."""
+    multiplicity: int = 1
+    """Spin multiplicity 2S + 1."""
+
+    @property
+    def n_atoms(self) -> int:
+        """Number of atoms, hydrogens included."""
+        return len(self.atomic_numbers)
+
+    @property
+    def charge(self) -> int:
+        """Total charge [e]."""
+        return int(self.formal_charges.sum())
+
+
+def make_graph(
+    atomic_numbers: np.ndarray,
+    bonds: np.ndarray,
+    bond_orders: np.ndarray,
+    formal_charges: np.ndarray | None = None,
+    *,
+    tetrahedra: np.ndarray | None = None,
+    double_bonds: np.ndarray | None = None,
+    double_bond_is_cis: np.ndarray | None = None,
+    multiplicity: int = 1,
+) -> MolGraph:
+    """A `MolGraph` with the array types of its fields, from anything array-like; absent stereo means none."""
+    n_atoms = len(atomic_numbers)
+    return MolGraph(
+        atomic_numbers=np.asarray(atomic_numbers, dtype=np.uint8),
+        bonds=np.sort(np.asarray(bonds, dtype=np.int32).reshape(-1, 2), axis=1),
+        bond_orders=np.asarray(bond_orders, dtype=np.uint8),
+        formal_charges=np.asarray(np.zeros(n_atoms) if formal_charges is None else formal_charges, dtype=np.int32),
+        tetrahedra=np.asarray([] if tetrahedra is None else tetrahedra, dtype=np.int32).reshape(-1, 4),
+        double_bonds=np.asarray([] if double_bonds is None else double_bonds, dtype=np.int32).reshape(-1, 4),
+        double_bond_is_cis=np.asarray([] if double_bond_is_cis is None else double_bond_is_cis, dtype=bool),
+        multiplicity=multiplicity,
+    )
+
+
+def topological_distances(graph: MolGraph) -> Float[np.ndarray, "atoms atoms"]:
+    """Number of bonds on the shortest path between two atoms, inf between fragments."""
+    adjacency = np.zeros((graph.n_atoms, graph.n_atoms))
+    adjacency[graph.bonds[:, 0], graph.bonds[:, 1]] = 1
+    return shortest_path(adjacency, directed=False, unweighted=True)
+
+
+def pair_types(graph: MolGraph) -> UInt8[np.ndarray, "atoms atoms"]:
+    """Category of each pair of atoms, the only way in which a network sees bonds.
+
+    Values: 1-3 bond of that order, 4-6 aromatic bond of Kekulé order 1-3, 7-11 atoms 2-6 bonds apart,
+    12/13 cis/trans across a stereo double bond, 14 farther apart, 15 the atom itself. 0 is left for padding.
+    """
+    distance = topological_distances(graph)
+    types = np.full(distance.shape, _FAR, dtype=np.uint8)
+    for bonds_apart in range(2, 7):
+        types[distance == bonds_apart] = 5 + bonds_apart
+    np.fill_diagonal(types, _SELF)
+    code = np.where(graph.bond_orders > 10, graph.bond_orders - 7, graph.bond_orders)
+    first, second = graph.bonds.T
+    types[first, second] = types[second, first] = code
+    first, last = graph.double_bonds[:, 0], graph.double_bonds[:, 3]
+    types[first, last] = types[last, first] = np.where(graph.double_bond_is_cis, _CIS, _TRANS)
+    return types

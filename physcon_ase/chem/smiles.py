@@ -1,0 +1,375 @@
+"""SMILES and RDKit molecules to graphs and back, with the stereochemistry kept.
+
+Kept are tetrahedral centres and double bonds. Axial chirality (allenes, atropisomers) and isotopes are not part of a
+`MolGraph` and are dropped.
+"""
+
+import re
+from collections.abc import Iterable
+from typing import Final
+
+import numpy as np
+from jaxtyping import Float
+from rdkit import Chem, rdBase
+
+from physcon_ase.chem.graph import MolGraph, make_graph
+from physcon_ase.errors import (
+    BondPerceptionError,
+    DummyAtomError,
+    FragmentsError,
+    InvalidSmilesError,
+    UnknownElementError,
+    UnsupportedChargeError,
+)
+from physcon_ase.units import ATOMIC_NUMBERS
+
+_BRACKET_SYMBOL: Final = re.compile(r"\[\d*([A-Z][a-z]?)")
+"""The element symbol at the start of a bracket atom."""
+
+_LOG_PREFIX: Final = re.compile(r"^(\[[\d:]+\] )?(SMILES Parse Error: )?")
+"""Time stamp and category that RDKit writes before a reason."""
+
+_ORDER_OF_TYPE: Final = {Chem.BondType.SINGLE: 1, Chem.BondType.DOUBLE: 2, Chem.BondType.TRIPLE: 3}
+_TYPE_OF_ORDER: Final = {order: bond_type for bond_type, order in _ORDER_OF_TYPE.items()}
+_CW, _CCW = Chem.ChiralType.CHI_TETRAHEDRAL_CW, Chem.ChiralType.CHI_TETRAHEDRAL_CCW
+_IS_CIS: Final = {
+    Chem.BondStereo.STEREOZ: True,
+    Chem.BondStereo.STEREOCIS: True,
+    Chem.BondStereo.STEREOE: False,
+    Chem.BondStereo.STEREOTRANS: False,
+}
+
+
+def graph_from_smiles(smiles: str, *, allow_charged: bool = True) -> MolGraph:
+    """The molecule that a SMILES describes.
+
+    Atoms come in the order of the SMILES, the hydrogens that it does not keep as atoms of their own after them (the
+    order of RDKit's `AddHs`). Isotopes are dropped. Unpaired electrons are taken as parallel.
+
+    Args:
+        smiles: one molecule, one fragment.
+        allow_charged: whether a total charge other than 0 is accepted; zwitterions always are.
+
+    Raises:
+        InvalidSmilesError: the SMILES is empty or cannot be read; the message carries RDKit's reason.
+        DummyAtomError: it has a dummy atom.
+        FragmentsError: it describes several molecules.
+        UnknownElementError: it names an element that does not exist.
+        UnsupportedChargeError: it is charged and `allow_charged` is False.
+    """
+    mol = _parse(smiles)
+    n_fragments = len(Chem.GetMolFrags(mol))
+    if n_fragments > 1:
+        raise FragmentsError(
+            f"SMILES {smiles!r} has {n_fragments} disconnected fragments; only one molecule is allowed: "
+            "pass one of the parts between the dots"
+        )
+    graph = graph_from_rdkit(mol)
+    if graph.charge and not allow_charged:
+        raise UnsupportedChargeError(
+            f"SMILES {smiles!r} has total charge {graph.charge:+d}; only neutral molecules are allowed here: "
+            "neutralise it, for instance by adding or removing protons"
+        )
+    return graph
+
+
+def canonical_smiles(graph: MolGraph, *, stereo: bool = True) -> str:
+    """RDKit's canonical SMILES, hydrogens implicit.
+
+    Args:
+        graph: the molecule.
+        stereo: whether to write tetrahedral centres and double bonds.
+    """
+    mol = to_rdkit(graph)
+    return _written(mol) if stereo else _key(mol)
+
+
+def canonical_key(molecule: str | MolGraph) -> str:
+    """Canonical SMILES without stereochemistry and isotopes: equal for all stereoisomers, the key of data splits.
+
+    Unlike `graph_from_smiles` it accepts several fragments.
+
+    Raises:
+        InvalidSmilesError: a SMILES is empty or cannot be read.
+        DummyAtomError: it has a dummy atom.
+        UnknownElementError: it names an element that does not exist.
+    """
+    return _key(to_rdkit(molecule) if isinstance(molecule, MolGraph) else _parse(molecule))
+
+
+def undefined_stereo(molecule: str | MolGraph) -> list[str]:
+    """One line for each tetrahedral centre or double bond whose configuration is left open, empty if there is none.
+
+    Left aside are three-valent nitrogen, which inverts or is held by its rings, and cumulated double bonds. Bridgeheads
+    are listed even where their rings leave no choice. Atom indices in the text count from 0, as in the graph. Raises as
+    `graph_from_smiles`.
+    """
+    mol = to_rdkit(molecule if isinstance(molecule, MolGraph) else graph_from_smiles(molecule))
+    with rdBase.BlockLogs():
+        elements = Chem.FindPotentialStereo(mol, cleanIt=False, flagPossible=True)
+    return [
+        _stereo_description(mol, element)
+        for element in elements
+        if element.specified == Chem.StereoSpecified.Unspecified and _is_checked(mol, element)
+    ]
+
+
+def graph_from_rdkit(mol: Chem.Mol) -> MolGraph:
+    """The graph of a sanitised RDKit molecule; atoms keep their order, missing hydrogens are appended.
+
+    Raises:
+        DummyAtomError: the molecule has a dummy atom.
+        InvalidSmilesError: it has no atoms, or bonds other than single, double, triple and aromatic.
+    """
+    mol = _explicit(mol)
+    kekulized = Chem.Mol(mol)
+    Chem.Kekulize(kekulized)
+    ends = [(bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()) for bond in mol.GetBonds()]
+    return make_graph(
+        np.array([atom.GetAtomicNum() for atom in mol.GetAtoms()]),
+        np.array(ends),
+        np.array([_order(bond) + 10 * bond.GetIsAromatic() for bond in kekulized.GetBonds()]),
+        np.array([atom.GetFormalCharge() for atom in mol.GetAtoms()]),
+        multiplicity=multiplicity_of_rdkit(mol),
+        **stereo_of_rdkit(mol),
+    )
+
+
+def to_rdkit(graph: MolGraph, positions: Float[np.ndarray, "atoms 3"] | None = None) -> Chem.Mol:
+    """A sanitised RDKit molecule with explicit hydrogens, the atoms in the order of the graph and its stereo labels.
+
+    Args:
+        graph: the molecule.
+        positions: coordinates [Å] of its only conformer, kept in double precision; none if absent.
+
+    Raises:
+        BondPerceptionError: RDKit finds the bonds chemically impossible.
+        UnknownElementError: an atomic number is no element.
+    """
+    mol = rdkit_from_bonds(graph.atomic_numbers, graph.bonds, graph.bond_orders, graph.formal_charges)
+    if len(graph.tetrahedra) or len(graph.double_bonds):
+        _set_tetrahedra(mol, graph)
+        _set_double_bonds(mol, graph)
+        # RDKit's clean-up re-derives double bonds from the directions of the single bonds beside them.
+        with rdBase.BlockLogs():
+            Chem.SetDoubleBondNeighborDirections(mol)
+            Chem.AssignStereochemistry(mol, cleanIt=True, force=True)
+    if positions is not None:
+        set_positions(mol, positions)
+    return mol
+
+
+def stereocentres(graph: MolGraph) -> list[int]:
+    """The atom at the centre of each of `MolGraph.tetrahedra`."""
+    neighbours: list[set[int]] = [set() for _ in range(graph.n_atoms)]
+    for first, second in graph.bonds.tolist():
+        neighbours[first].add(second)
+        neighbours[second].add(first)
+    centres = []
+    for a, b, c, d in graph.tetrahedra.tolist():
+        is_own_corner = neighbours[d] == {a, b, c}
+        centres.append(d if is_own_corner else next(n for n in neighbours[a] if neighbours[n] == {a, b, c, d}))
+    return centres
+
+
+def rdkit_from_bonds(
+    atomic_numbers: np.ndarray, bonds: np.ndarray, bond_orders: np.ndarray, formal_charges: np.ndarray
+) -> Chem.Mol:
+    """A sanitised RDKit molecule without stereo labels; arguments as the fields of `MolGraph`. Raises as `to_rdkit`."""
+    mol = Chem.RWMol()
+    for number, charge in zip(atomic_numbers.tolist(), formal_charges.tolist(), strict=True):
+        if not 1 <= number <= len(ATOMIC_NUMBERS):
+            raise UnknownElementError(
+                f"atomic number {number} is no element; allowed are 1 to {len(ATOMIC_NUMBERS)}: correct the input"
+            )
+        atom = Chem.Atom(number)
+        atom.SetFormalCharge(charge)
+        atom.SetNoImplicit(True)
+        mol.AddAtom(atom)
+    for (first, second), order in zip(bonds.tolist(), bond_orders.tolist(), strict=True):
+        if order % 10 not in _TYPE_OF_ORDER:
+            raise BondPerceptionError(
+                f"bond order code {order} between atoms {first} and {second}; allowed are 1, 2, 3 and, "
+                "for aromatic bonds, 11, 12: pass Kekulé orders"
+            )
+        mol.AddBond(first, second, _TYPE_OF_ORDER[order % 10])
+    try:
+        with rdBase.BlockLogs():
+            Chem.SanitizeMol(mol)
+    except Chem.MolSanitizeException as error:
+        raise BondPerceptionError(
+            f"bonds and charges describe no molecule: {_reason(str(error))}; check bond orders and formal charges"
+        ) from error
+    return mol
+
+
+def set_positions(mol: Chem.Mol, positions: Float[np.ndarray, "atoms 3"]) -> None:
+    """Gives an RDKit molecule these coordinates [Å] as its only conformer, in place."""
+    conformer = Chem.Conformer(mol.GetNumAtoms())
+    conformer.SetPositions(np.ascontiguousarray(positions, dtype=np.float64))
+    mol.RemoveAllConformers()
+    mol.AddConformer(conformer)
+
+
+def stereo_of_rdkit(mol: Chem.Mol) -> dict[str, np.ndarray]:
+    """The stereo fields of a `MolGraph` by name, from the labels of a molecule whose hydrogens are all explicit."""
+    tetrahedra = []
+    for atom in mol.GetAtoms():
+        tag = atom.GetChiralTag()
+        if tag in (_CW, _CCW):
+            corners = _corners(atom)
+            tetrahedra.append(corners if tag == _CCW else [corners[1], corners[0], *corners[2:]])
+    double_bonds, is_cis = [], []
+    for bond in mol.GetBonds():
+        stereo = bond.GetStereo()
+        if stereo in _IS_CIS:
+            first, last = bond.GetStereoAtoms()
+            double_bonds.append((first, bond.GetBeginAtomIdx(), bond.GetEndAtomIdx(), last))
+            is_cis.append(_IS_CIS[stereo])
+    return {
+        "tetrahedra": np.array(tetrahedra, dtype=np.int32),
+        "double_bonds": np.array(double_bonds, dtype=np.int32),
+        "double_bond_is_cis": np.array(is_cis, dtype=bool),
+    }
+
+
+def multiplicity_of_rdkit(mol: Chem.Mol) -> int:
+    """Spin multiplicity with all unpaired electrons parallel."""
+    return 1 + sum(atom.GetNumRadicalElectrons() for atom in mol.GetAtoms())
+
+
+def _parse(smiles: str) -> Chem.Mol:
+    text = smiles.strip()
+    if not text:
+        raise InvalidSmilesError(f"empty SMILES {smiles!r}; at least one atom is needed, for instance 'C' for methane")
+    if len(text.split()) > 1:
+        raise InvalidSmilesError(f"SMILES {smiles!r} contains blanks; pass the SMILES alone, without a name")
+    # BlockLogs silences the warnings; the capture of errors works inside it.
+    with rdBase.BlockLogs(), rdBase.CaptureErrorLog() as log:
+        mol = Chem.MolFromSmiles(text)
+    if mol is None:
+        _refuse_unknown_symbols(text)
+        raise InvalidSmilesError(f"invalid SMILES {smiles!r}: {_reason(log.messages)}; correct the SMILES")
+    _refuse_dummies(mol)
+    return mol
+
+
+def _refuse_unknown_symbols(smiles: str) -> None:
+    for symbol in _BRACKET_SYMBOL.findall(smiles):
+        if symbol not in ATOMIC_NUMBERS:
+            raise UnknownElementError(
+                f"[{symbol}] in SMILES {smiles!r} is no element; allowed are the symbols of the periodic table: "
+                "correct the symbol"
+            )
+
+
+def _reason(messages: str) -> str:
+    """RDKit's complaint in one line, without time stamps and repetitions of the input."""
+    lines = [_LOG_PREFIX.sub("", line).strip() for line in messages.splitlines()]
+    lines = [line.split(" for input:")[0] for line in lines if line]
+    if not lines:
+        return "RDKit gives no reason"
+    places = [line.removeprefix("check for mistakes ").rstrip(":") for line in lines if "mistakes around" in line]
+    return " ".join([lines[0].split(" while parsing:")[0], *places[:1]])
+
+
+def _refuse_dummies(mol: Chem.Mol) -> None:
+    dummies = sum(atom.GetAtomicNum() == 0 for atom in mol.GetAtoms())
+    if dummies:
+        raise DummyAtomError(
+            f"molecule {Chem.MolToSmiles(mol)!r} has {dummies} dummy atom(s) '*', which have no geometry; "
+            "only elements are allowed: replace them, for instance by hydrogen"
+        )
+
+
+def _explicit(mol: Chem.Mol) -> Chem.Mol:
+    """A copy with all hydrogens as atoms, without isotopes and the stereo labels that rest on them."""
+    _refuse_dummies(mol)
+    if mol.GetNumAtoms() == 0:
+        raise InvalidSmilesError("the molecule has no atoms; at least one is needed: pass another SMILES")
+    with rdBase.BlockLogs():
+        return Chem.AddHs(_without_isotopes(mol))
+
+
+def _without_isotopes(mol: Chem.Mol) -> Chem.Mol:
+    if not any(atom.GetIsotope() for atom in mol.GetAtoms()):
+        return mol
+    mol = Chem.Mol(mol)
+    for atom in mol.GetAtoms():
+        atom.SetIsotope(0)
+    Chem.AssignStereochemistry(mol, cleanIt=True, force=True)
+    return mol
+
+
+def _key(mol: Chem.Mol) -> str:
+    mol = Chem.Mol(_without_isotopes(mol))
+    Chem.RemoveStereochemistry(mol)
+    return _written(mol)
+
+
+def _written(mol: Chem.Mol) -> str:
+    with rdBase.BlockLogs():
+        return Chem.MolToSmiles(Chem.RemoveHs(mol))
+
+
+def _order(bond: Chem.Bond) -> int:
+    order = _ORDER_OF_TYPE.get(bond.GetBondType())
+    if order is None:
+        raise InvalidSmilesError(
+            f"bond of type {bond.GetBondType().name} between atoms {bond.GetBeginAtomIdx()} and "
+            f"{bond.GetEndAtomIdx()}; allowed are single, double, triple and aromatic: "
+            "write dative bonds as single bonds between charged atoms"
+        )
+    return order
+
+
+def _corners(atom: Chem.Atom) -> list[int]:
+    """Neighbours in the order that RDKit's chiral tags refer to; with three of them the atom itself comes last."""
+    corners = [bond.GetOtherAtomIdx(atom.GetIdx()) for bond in atom.GetBonds()]
+    return corners if len(corners) == 4 else [*corners, atom.GetIdx()]
+
+
+def _set_tetrahedra(mol: Chem.Mol, graph: MolGraph) -> None:
+    for centre, tetrahedron in zip(stereocentres(graph), graph.tetrahedra.tolist(), strict=True):
+        atom = mol.GetAtomWithIdx(centre)
+        # CCW means a positive volume over the corners in RDKit's order; the tests hold this to R and S.
+        atom.SetChiralTag(_CCW if _is_even([_corners(atom).index(corner) for corner in tetrahedron]) else _CW)
+
+
+def _set_double_bonds(mol: Chem.Mol, graph: MolGraph) -> None:
+    for (a, b, c, d), is_cis in zip(graph.double_bonds.tolist(), graph.double_bond_is_cis.tolist(), strict=True):
+        bond = mol.GetBondBetweenAtoms(b, c)
+        first, last = (a, d) if bond.GetBeginAtomIdx() == b else (d, a)
+        bond.SetStereoAtoms(first, last)
+        bond.SetStereo(Chem.BondStereo.STEREOCIS if is_cis else Chem.BondStereo.STEREOTRANS)
+
+
+def _is_even(permutation: Iterable[int]) -> bool:
+    items = list(permutation)
+    inversions = sum(items[i] > items[j] for i in range(len(items)) for j in range(i + 1, len(items)))
+    return inversions % 2 == 0
+
+
+def _is_checked(mol: Chem.Mol, element: Chem.StereoInfo) -> bool:
+    """Whether this is a kind of stereo element that a `MolGraph` holds."""
+    if element.type == Chem.StereoType.Atom_Tetrahedral:
+        atom = mol.GetAtomWithIdx(element.centeredOn)
+        inverts = atom.GetSymbol() == "N" and atom.GetDegree() == 3
+        return not inverts and atom.GetDegree() in (3, 4) and not atom.GetIsAromatic()
+    if element.type == Chem.StereoType.Bond_Double:
+        bond = mol.GetBondWithIdx(element.centeredOn)
+        return not (_is_cumulated(bond.GetBeginAtom()) or _is_cumulated(bond.GetEndAtom()))
+    return False
+
+
+def _is_cumulated(atom: Chem.Atom) -> bool:
+    return sum(bond.GetBondType() == Chem.BondType.DOUBLE for bond in atom.GetBonds()) > 1
+
+
+def _stereo_description(mol: Chem.Mol, element: Chem.StereoInfo) -> str:
+    if element.type == Chem.StereoType.Atom_Tetrahedral:
+        atom = mol.GetAtomWithIdx(element.centeredOn)
+        return f"tetrahedral centre {atom.GetSymbol()}{atom.GetIdx()} is neither @ nor @@"
+    bond = mol.GetBondWithIdx(element.centeredOn)
+    begin, end = bond.GetBeginAtom(), bond.GetEndAtom()
+    return f"double bond {begin.GetSymbol()}{begin.GetIdx()}={end.GetSymbol()}{end.GetIdx()} is neither cis nor trans"

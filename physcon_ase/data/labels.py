@@ -1,0 +1,172 @@
+"""What labels a training meets, and the atomic references fitted to them: read this before step 1."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from physcon_ase.data.loader import Bucket, Items
+from physcon_ase.errors import LabelError
+from physcon_ase.units import CHEMICAL_SYMBOLS
+
+
+@dataclass(frozen=True)
+class LabelRow:
+    """The labels of one data set at one level of theory."""
+
+    source: str
+    """Name of the data set."""
+    level: str
+    """Level of theory."""
+    n_molecules: int
+    """Number of molecules."""
+    n_items: int
+    """Number of geometries."""
+    n_energies: int
+    """Geometries with an energy."""
+    energy_min: float
+    """Lowest energy [eV]; NaN if there are none."""
+    energy_max: float
+    """Highest energy [eV]; NaN if there are none."""
+    energy_spread: float
+    """Mean absolute energy [eV per atom] that a regression on the composition leaves; NaN if there are none."""
+    n_forces: int
+    """Geometries with computed forces."""
+    force_rms: float
+    """Root mean square of their force components [eV/Å]; NaN if there are none."""
+    force_max: float
+    """Largest of their force components [eV/Å]; NaN if there are none."""
+    n_zero_forces: int
+    """Minima whose label is zero force."""
+    n_minima: int
+    """Minima that are targets of the structure task."""
+
+    @property
+    def n_missing_energies(self) -> int:
+        """Geometries without an energy."""
+        return self.n_items - self.n_energies
+
+    @property
+    def n_missing_forces(self) -> int:
+        """Geometries with neither computed forces nor zero force."""
+        return self.n_items - self.n_forces - self.n_zero_forces
+
+
+def label_report(items: Items) -> tuple[LabelRow, ...]:
+    """The labels of each data set and level that has items, in the order of the data sets."""
+    rows = [_label_row(items, source, level) for source in range(len(items.sources)) for level in range(len(items.levels))]
+    return tuple(row for row in rows if row.n_items)
+
+
+def format_label_report(rows: Sequence[LabelRow]) -> str:
+    """The report as a table for the terminal."""
+    head = ("data set", "level", "molecules", "geometries", "energies", "missing", "lowest eV", "highest eV", "spread eV/atom",
+            "forces", "zero forces", "missing", "rms eV/Å", "max eV/Å", "minima")  # fmt: skip
+    table = [head, *(_cells(row) for row in rows)]
+    widths = [max(len(line[column]) for line in table) for column in range(len(head))]
+    lines = ["  ".join(_align(cell, width, column) for column, (cell, width) in enumerate(zip(line, widths, strict=True))) for line in table]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def fit_references(items: Items, level: str) -> dict[int, float]:
+    """Atomic reference energies of a level: least squares of the energies over the compositions.
+
+    The solution of least norm is taken, so elements that always occur together share the energy. An element
+    that never occurs at this level is left out.
+
+    Args:
+        items: those of the training split.
+        level: a level of `items`.
+
+    Returns:
+        Energy [eV] by atomic number.
+
+    Raises:
+        LabelError: there is no such level, or it has no energies.
+    """
+    if level not in items.levels:
+        raise LabelError(f"level {level!r} is none of {', '.join(items.levels)}; choose one of these")
+    elements, counts, energies = _compositions(items, _at_level(items, level))
+    if not len(energies):
+        raise LabelError(f"level {level!r} has no energies to fit references to; add a data set with energies or leave the level out")
+    references = np.linalg.lstsq(counts, energies, rcond=None)[0]
+    return dict(zip(elements, references.tolist(), strict=True))
+
+
+def _at_level(items: Items, level: str) -> list[Tensor]:
+    return [bucket.level == items.levels.index(level) for bucket in items.buckets]
+
+
+def _compositions(items: Items, masks: Sequence[Tensor]) -> tuple[list[int], np.ndarray, np.ndarray]:
+    """Elements, atoms of each element [items, elements] and energies [items] of the masked items that have one."""
+    chosen = [mask & bucket.energy.isfinite() for bucket, mask in zip(items.buckets, masks, strict=True)]
+    numbers = [bucket.atomic_numbers[mask] for bucket, mask in zip(items.buckets, chosen, strict=True)]
+    elements = sorted({z for rows in numbers for z in rows.unique().tolist()} - {0})
+    counts = [torch.stack([(rows == z).sum(dim=1) for z in elements], dim=1) for rows in numbers if len(elements)]
+    energies = [bucket.energy[mask] for bucket, mask in zip(items.buckets, chosen, strict=True)]
+    empty_counts, empty_energies = torch.zeros((0, len(elements))), torch.zeros(0, dtype=torch.float64)
+    return (
+        elements,
+        torch.cat([empty_counts, *(part.cpu() for part in counts)]).double().numpy(),
+        torch.cat([empty_energies, *(part.cpu() for part in energies)]).numpy(),
+    )
+
+
+def _label_row(items: Items, source: int, level: int) -> LabelRow:
+    masks = [(bucket.source == source) & (bucket.level == level) for bucket in items.buckets]
+    pairs = list(zip(items.buckets, masks, strict=True))
+    elements, counts, energies = _compositions(items, masks)
+    forces = torch.cat([torch.zeros(0), *(_computed_forces(bucket, mask) for bucket, mask in pairs)])
+    return LabelRow(
+        source=items.sources[source],
+        level=items.levels[level],
+        n_molecules=sum(len(bucket.molecule[mask].unique()) for bucket, mask in pairs),
+        n_items=_count(masks),
+        n_energies=len(energies),
+        energy_min=float(energies.min()) if len(energies) else float("nan"),
+        energy_max=float(energies.max()) if len(energies) else float("nan"),
+        energy_spread=_spread(counts, energies),
+        n_forces=_count([mask & _has_forces(bucket) & ~bucket.is_zero_force for bucket, mask in pairs]),
+        force_rms=float(forces.double().square().mean().sqrt()),
+        force_max=float(forces.abs().max()) if len(forces) else float("nan"),
+        n_zero_forces=_count([mask & bucket.is_zero_force for bucket, mask in pairs]),
+        n_minima=_count([mask & bucket.is_minimum for bucket, mask in pairs]),
+    )
+
+
+def _count(masks: Sequence[Tensor]) -> int:
+    return sum(int(mask.sum()) for mask in masks)
+
+
+def _spread(counts: np.ndarray, energies: np.ndarray) -> float:
+    if not len(energies):
+        return float("nan")
+    residual = energies - counts @ np.linalg.lstsq(counts, energies, rcond=None)[0]
+    return float(np.mean(np.abs(residual) / counts.sum(axis=1)))
+
+
+def _has_forces(bucket: Bucket) -> Tensor:
+    return bucket.forces[:, 0, 0].isfinite()  # slot 0 always holds an atom
+
+
+def _computed_forces(bucket: Bucket, mask: Tensor) -> Tensor:
+    mask = mask & _has_forces(bucket) & ~bucket.is_zero_force
+    return bucket.forces[mask][bucket.atomic_numbers[mask] > 0].flatten().cpu()
+
+
+def _cells(row: LabelRow) -> tuple[str, ...]:
+    return (
+        row.source, row.level, f"{row.n_molecules}", f"{row.n_items}", f"{row.n_energies}", f"{row.n_missing_energies}",
+        _number(row.energy_min), _number(row.energy_max), _number(row.energy_spread, 4), f"{row.n_forces}",
+        f"{row.n_zero_forces}", f"{row.n_missing_forces}", _number(row.force_rms, 3), _number(row.force_max, 3), f"{row.n_minima}",
+    )  # fmt: skip
+
+
+def _number(value: float, digits: int = 2) -> str:
+    return "-" if np.isnan(value) else f"{value:.{digits}f}"
+
+
+def _align(cell: str, width: int, column: int) -> str:
+    return cell.ljust(width) if column < 2 else cell.rjust(width)

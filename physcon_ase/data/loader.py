@@ -1,0 +1,445 @@
+"""Stores as padded tensors in memory, and batches of them: one `index_select` per tensor and batch.
+
+An item is a geometry at one level of theory. A geometry with labels of two levels (say GFN2 forces, and zero force
+because it is a B3LYP minimum) is two items. Items of similar size share a bucket, whose tensors have the same number
+of slots; every batch of a bucket has the same shape, which `torch.compile` wants.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float32, Float64, Int, UInt8
+from torch import Tensor
+from torch.nn.functional import pad
+
+from physcon_ase.batch import Batch
+from physcon_ase.chem.graph import pair_types
+from physcon_ase.data.sample import LabelledBatch
+from physcon_ase.data.split import split_mask
+from physcon_ase.data.store import Store, geometry_offsets, molecule_graph, open_store
+from physcon_ase.errors import LabelError, StoreError
+
+DEFAULT_SLOTS: Final = (10, 14, 16, 18, 20, 22, 26, 32, 44, 64, 104)
+"""Slots per molecule of the buckets; an item goes to the smallest that holds it."""
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """What is used of one store."""
+
+    path: str | Path
+    """The store."""
+    levels: tuple[str, ...]
+    """Levels of theory used: labels of these, and minima of these."""
+    weight: float = 1.0
+    """Weight of the items in the loss."""
+    share: float = 1.0
+    """Part of the items that an epoch visits, chosen anew in each epoch."""
+    zero_force: bool = True
+    """Whether zero is a force label at a minimum of a level that has no force label there."""
+    structure: bool = True
+    """Whether the minima of `levels` are targets of the structure task."""
+    kinds: tuple[str, ...] | None = None
+    """Kinds of geometry used (`Geometries.kind`); all if None."""
+    max_molecules: int | None = None
+    """Largest number of molecules taken from a split; a smaller number takes a subset of them."""
+    subset_seed: int = 0
+    """Chooses those molecules; every store chooses the same ones."""
+    assign_to: str | None = None
+    """Puts all molecules into this split instead of the one that their hash decides, e.g. for an external test set."""
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """Items of similar size."""
+
+    atomic_numbers: UInt8[Tensor, "items slots"]
+    """Atomic numbers, 0 in empty slots."""
+    positions: Float32[Tensor, "items slots 3"]
+    """Positions [Å], 0 in empty slots."""
+    forces: Float32[Tensor, "items slots 3"]
+    """Forces [eV/Å]; NaN on the atoms if absent, 0 in empty slots."""
+    energy: Float64[Tensor, " items"]
+    """Energies [eV], NaN if absent."""
+    level: Int[Tensor, " items"]
+    """Index into `Items.levels`."""
+    is_minimum: Bool[Tensor, " items"]
+    """Whether the item is a target of the structure task."""
+    is_zero_force: Bool[Tensor, " items"]
+    """Whether the forces are zero because the geometry is a minimum, and not computed."""
+    weight: Float32[Tensor, " items"]
+    """Weight of the data set."""
+    source: Int[Tensor, " items"]
+    """Index into `Items.sources`."""
+    charge: Int[Tensor, " items"]
+    """Total charge [e]."""
+    multiplicity: Int[Tensor, " items"]
+    """Spin multiplicity."""
+    molecule: Int[Tensor, " items"]
+    """Row of the item's molecule in the two tensors below; items of one molecule and source share it."""
+    pair_types: UInt8[Tensor, "molecules slots slots"] | None
+    """`chem.graph.pair_types` of the molecules; None without graphs."""
+    tetrahedra: Int[Tensor, "molecules stereocentres 4"] | None
+    """`MolGraph.tetrahedra` of the molecules, padded with -1; None without graphs."""
+
+    @property
+    def n_slots(self) -> int:
+        """Slots per molecule."""
+        return self.atomic_numbers.shape[1]
+
+    def __len__(self) -> int:
+        return len(self.atomic_numbers)
+
+
+@dataclass(frozen=True)
+class Items:
+    """All items of a split."""
+
+    levels: tuple[str, ...]
+    """Names of the levels of theory that `level` counts."""
+    sources: tuple[str, ...]
+    """Names of the data sets that `source` counts."""
+    shares: tuple[float, ...]
+    """Part of the items of each data set that an epoch visits."""
+    buckets: tuple[Bucket, ...]
+    """The items by size, the smallest first; none of them is empty."""
+
+    def __len__(self) -> int:
+        return sum(len(bucket) for bucket in self.buckets)
+
+
+@dataclass(frozen=True)
+class _Selection:
+    """The items taken from one store; all arrays are [items] unless said otherwise."""
+
+    store: Store
+    source: DataSource
+    source_index: int
+    levels: tuple[str, ...]
+    geometry: np.ndarray
+    level: np.ndarray
+    is_minimum: np.ndarray
+    is_zero_force: np.ndarray
+
+
+def load_items(
+    sources: Sequence[DataSource],
+    levels: tuple[str, ...],
+    split: str,
+    *,
+    n_slots_buckets: Sequence[int] = DEFAULT_SLOTS,
+    with_graph: bool = False,
+) -> Items:
+    """Reads the items of a split.
+
+    A geometry is an item of a level if it has an energy or forces there, or is a minimum of the level that
+    counts as zero force or as structure target.
+
+    Args:
+        sources: the stores, and what is used of each.
+        levels: all levels of theory of the model; `LabelledBatch.level` counts them in this order.
+        split: "train", "validation" or "test".
+        n_slots_buckets: slots per molecule of each bucket.
+        with_graph: whether the batches carry `pair_types` and `tetrahedra`, which the structure head needs.
+
+    Raises:
+        LabelError: a source asks for a level that its store or `levels` does not have.
+        StoreError: a store cannot be read, or a molecule is larger than every bucket.
+    """
+    stores = [open_store(source.path, levels=source.levels) for source in sources]
+    selections = [
+        _select_items(store, source, index, levels, split) for index, (store, source) in enumerate(zip(stores, sources, strict=True))
+    ]
+    bounds = [0, *sorted(n_slots_buckets)]
+    _check_sizes(selections, bounds[-1])
+    buckets = [_fill_bucket(selections, low, high, with_graph) for low, high in zip(bounds, bounds[1:], strict=False)]
+    return Items(
+        levels=tuple(levels),
+        sources=tuple(store.source for store in stores),
+        shares=tuple(source.share for source in sources),
+        buckets=tuple(bucket for bucket in buckets if len(bucket)),
+    )
+
+
+def move_items(items: Items, device: torch.device | str) -> Items:
+    """The items on another device, where the batches then are put together."""
+    return replace(items, buckets=tuple(_map_bucket(bucket, lambda tensor: tensor.to(device)) for bucket in items.buckets))
+
+
+def batch_sizes(items: Items, atoms_per_batch: int) -> tuple[int, ...]:
+    """Items per batch of each bucket: as many as `atoms_per_batch` slots hold, at least one, at most all of an epoch."""
+    return tuple(
+        min(sum(_n_visited(bucket, items.shares)), max(1, atoms_per_batch // bucket.n_slots)) for bucket in items.buckets
+    )
+
+
+def n_batches(items: Items, *, atoms_per_batch: int, world_size: int = 1) -> int:
+    """Number of batches that `epoch_batches` gives each rank."""
+    sizes = batch_sizes(items, atoms_per_batch)
+    total = sum(-(-sum(_n_visited(bucket, items.shares)) // size) for bucket, size in zip(items.buckets, sizes, strict=True))
+    return -(-total // world_size)
+
+
+def epoch_batches(
+    items: Items,
+    *,
+    atoms_per_batch: int,
+    seed: int,
+    epoch: int,
+    rank: int = 0,
+    world_size: int = 1,
+    start: int = 0,
+) -> Iterator[LabelledBatch]:
+    """The batches of one epoch in an order that depends on `seed` and `epoch` alone.
+
+    Every batch of a bucket has the same size. The last one of a bucket is completed with other random items of the
+    bucket, and the last round of ranks with the first batches of the epoch, so that shapes and numbers of batches
+    agree; those items are seen twice in the epoch. Batches of all buckets come in random order.
+
+    Args:
+        items: the training items.
+        atoms_per_batch: slots in a batch, empty ones included.
+        seed: of the order.
+        epoch: number of the epoch.
+        rank: of this process.
+        world_size: number of processes that share the epoch.
+        start: number of batches that this rank has already had.
+    """
+    sizes = batch_sizes(items, atoms_per_batch)
+    generator = np.random.default_rng((seed, epoch))
+    orders = [
+        _shuffled(_visited(bucket, items.shares, generator), size, generator)
+        for bucket, size in zip(items.buckets, sizes, strict=True)
+    ]
+    places = np.array([(b, k) for b, order in enumerate(orders) for k in range(len(order))]).reshape(-1, 2)
+    places = generator.permutation(places)
+    count = n_batches(items, atoms_per_batch=atoms_per_batch, world_size=world_size)
+    for step in range(start, count):
+        bucket, k = places[(step * world_size + rank) % len(places)]
+        yield take(items.buckets[bucket], orders[bucket][k])
+
+
+def evaluation_batches(items: Items, *, atoms_per_batch: int) -> Iterator[LabelledBatch]:
+    """Every item exactly once and in order; the last batch of a bucket may be smaller."""
+    for bucket, size in zip(items.buckets, batch_sizes(items, atoms_per_batch), strict=True):
+        for begin in range(0, len(bucket), size):
+            yield take(bucket, np.arange(begin, min(begin + size, len(bucket))))
+
+
+def take(bucket: Bucket, chosen: Int[np.ndarray, " molecules"]) -> LabelledBatch:
+    """The batch of these items of a bucket."""
+    index = torch.from_numpy(np.ascontiguousarray(chosen)).to(bucket.energy.device)
+    molecule = bucket.molecule.index_select(0, index)
+    return LabelledBatch(
+        batch=Batch(
+            atomic_numbers=bucket.atomic_numbers.index_select(0, index).long(),
+            positions=bucket.positions.index_select(0, index),
+            charge=bucket.charge.index_select(0, index).long(),
+            multiplicity=bucket.multiplicity.index_select(0, index).long(),
+            pair_types=None if bucket.pair_types is None else bucket.pair_types.index_select(0, molecule).long(),
+            tetrahedra=None if bucket.tetrahedra is None else bucket.tetrahedra.index_select(0, molecule).long(),
+        ),
+        level=bucket.level.index_select(0, index).long(),
+        energy=bucket.energy.index_select(0, index),
+        forces=bucket.forces.index_select(0, index),
+        is_minimum=bucket.is_minimum.index_select(0, index),
+        weight=bucket.weight.index_select(0, index),
+    )
+
+
+def _n_visited(bucket: Bucket, shares: Sequence[float]) -> list[int]:
+    """Items of each data set that an epoch visits."""
+    counts = torch.bincount(bucket.source.long(), minlength=len(shares)).tolist()
+    return [math.ceil(share * count) for share, count in zip(shares, counts, strict=True)]
+
+
+def _visited(bucket: Bucket, shares: Sequence[float], generator: np.random.Generator) -> Int[np.ndarray, " items"]:
+    """The items that this epoch visits, in random order."""
+    source = bucket.source.cpu().numpy()
+    chosen = [
+        generator.permutation(np.flatnonzero(source == index))[:count] for index, count in enumerate(_n_visited(bucket, shares))
+    ]
+    return generator.permutation(np.concatenate(chosen))
+
+
+def _shuffled(order: Int[np.ndarray, " items"], size: int, generator: np.random.Generator) -> Int[np.ndarray, "batches size"]:
+    """Items in order as batches; the last one is completed with items that it does not hold."""
+    n_missing = -len(order) % size
+    begin_of_last = len(order) - (size - n_missing) if n_missing else len(order)
+    return np.concatenate([order, generator.permutation(order[:begin_of_last])[:n_missing]]).reshape(-1, size)
+
+
+def _select_items(store: Store, source: DataSource, source_index: int, levels: Sequence[str], split: str) -> _Selection:
+    _check_levels(store, source, levels)
+    molecules = _chosen_molecules(store, source, split)
+    usable = molecules[store.geometries.molecule]
+    if source.kinds is not None:
+        usable &= np.isin(store.geometries.kind, source.kinds)
+    first_atoms = geometry_offsets(store)[:-1]
+    parts = []
+    for level in source.levels:
+        labels = store.labels.get(level)
+        at_minimum = store.geometries.minimum_of == level
+        has_energy = np.zeros(len(usable), dtype=bool) if labels is None else np.isfinite(labels.energy)
+        has_forces = np.zeros(len(usable), dtype=bool)
+        if labels is not None and labels.forces is not None:
+            has_forces = np.isfinite(labels.forces[first_atoms, 0])
+        is_zero_force = at_minimum & ~has_forces & source.zero_force
+        is_target = at_minimum & source.structure
+        chosen = np.flatnonzero(usable & (has_energy | has_forces | is_zero_force | is_target))
+        parts.append((chosen, np.full(len(chosen), levels.index(level)), is_target[chosen], is_zero_force[chosen]))
+    columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
+    return _Selection(store, source, source_index, tuple(levels), *columns)
+
+
+def _check_levels(store: Store, source: DataSource, levels: Sequence[str]) -> None:
+    available = sorted({*store.labels, *np.unique(store.geometries.minimum_of).tolist()} - {""})
+    for level in source.levels:
+        if level not in levels:
+            raise LabelError(f"{source.path}: level {level!r} is none of the model's ({', '.join(levels)}); add it there or leave it out")
+        if level not in available:
+            raise LabelError(f"{source.path} has nothing at level {level!r}; choose from its labels and minima: {', '.join(available)}")
+    if not source.levels:
+        raise LabelError(f"{source.path}: no level of theory is used; choose from {', '.join(available)}")
+
+
+def _chosen_molecules(store: Store, source: DataSource, split: str) -> np.ndarray:
+    if source.assign_to is None:
+        chosen = split_mask(store, split)
+    else:
+        chosen = np.full(len(store.molecules), source.assign_to == split)
+    if source.max_molecules is None:
+        return chosen
+    # sorted by a hash of hash and seed: stores agree on the molecules, and a smaller subset is part of a larger one
+    rank = _mix(store.molecules.key_hash, source.subset_seed)
+    rows = np.flatnonzero(chosen)
+    rows = rows[np.argsort(rank[rows], kind="stable")][: source.max_molecules]
+    subset = np.zeros_like(chosen)
+    subset[rows] = True
+    return subset
+
+
+def _mix(hashes: np.ndarray, seed: int) -> np.ndarray:
+    """Pseudo-random numbers from hashes: the finaliser of SplitMix64, doi 10.1145/2660193.2660195."""
+    mixed = hashes + np.uint64((seed + 1) * 0x9E3779B97F4A7C15 % 2**64)
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return mixed ^ (mixed >> np.uint64(31))
+
+
+def _check_sizes(selections: Sequence[_Selection], n_slots: int) -> None:
+    for chosen in selections:
+        molecules = chosen.store.geometries.molecule[chosen.geometry]
+        n_atoms = chosen.store.molecules.n_atoms[molecules]
+        if len(n_atoms) and n_atoms.max() > n_slots:
+            name = chosen.store.molecules.name[molecules[n_atoms.argmax()]]
+            raise StoreError(
+                f"{chosen.source.path}: molecule {name} has {n_atoms.max()} atoms, the largest bucket {n_slots} slots; "
+                "give a larger n_slots_buckets"
+            )
+
+
+def _fill_bucket(selections: Sequence[_Selection], low: int, high: int, with_graph: bool) -> Bucket:
+    pieces, n_molecules = [], 0
+    for chosen in selections:
+        piece = _fill_piece(_of_size(chosen, low, high), high, with_graph)
+        pieces.append(replace(piece, molecule=piece.molecule + n_molecules))
+        n_molecules += len(piece.molecule.unique())
+    return Bucket(**{f.name: _concatenate([getattr(piece, f.name) for piece in pieces]) for f in fields(Bucket)})
+
+
+def _of_size(chosen: _Selection, low: int, high: int) -> _Selection:
+    n_atoms = chosen.store.molecules.n_atoms[chosen.store.geometries.molecule[chosen.geometry]]
+    here = (n_atoms > low) & (n_atoms <= high)
+    columns = {name: getattr(chosen, name)[here] for name in ("geometry", "level", "is_minimum", "is_zero_force")}
+    return replace(chosen, **columns)
+
+
+def _fill_piece(chosen: _Selection, n_slots: int, with_graph: bool) -> Bucket:
+    """The items of one store as a bucket of their own."""
+    store, geometry = chosen.store, chosen.geometry
+    molecule_of_item = store.geometries.molecule[geometry]
+    rows, molecule = np.unique(molecule_of_item, return_inverse=True)
+    n_atoms = store.molecules.n_atoms[molecule_of_item]
+    of_geometry = (geometry_offsets(store)[geometry], n_atoms, n_slots)
+    of_molecule = (store.molecules.offsets["n_atoms"][molecule_of_item], n_atoms, n_slots)
+    energy, forces = _labels_of(chosen, of_geometry)
+    graphs = [molecule_graph(store, row) for row in rows] if with_graph else []
+    n_items = len(geometry)
+    return Bucket(
+        atomic_numbers=torch.from_numpy(_pad_atoms(store.molecules.atomic_numbers, *of_molecule)),
+        positions=torch.from_numpy(_pad_atoms(store.geometries.positions, *of_geometry)),
+        forces=torch.from_numpy(forces),
+        energy=torch.from_numpy(energy),
+        level=torch.from_numpy(chosen.level.astype(np.int8)),
+        is_minimum=torch.from_numpy(chosen.is_minimum),
+        is_zero_force=torch.from_numpy(chosen.is_zero_force),
+        weight=torch.full((n_items,), chosen.source.weight, dtype=torch.float32),
+        source=torch.full((n_items,), chosen.source_index, dtype=torch.int16),
+        charge=torch.from_numpy(_pad_atoms(store.molecules.formal_charges, *of_molecule).sum(axis=1, dtype=np.int64).astype(np.int8)),
+        multiplicity=torch.from_numpy(store.molecules.multiplicity[molecule_of_item].astype(np.int8)),
+        molecule=torch.from_numpy(molecule.astype(np.int64)),
+        pair_types=torch.from_numpy(_pad_pair_types(graphs, n_slots)) if with_graph else None,
+        tetrahedra=torch.from_numpy(_pad_tetrahedra(graphs)) if with_graph else None,
+    )
+
+
+def _labels_of(chosen: _Selection, layout: tuple[np.ndarray, np.ndarray, int]) -> tuple[np.ndarray, np.ndarray]:
+    first_atoms, n_atoms, n_slots = layout
+    energy = np.full(len(first_atoms), np.nan)
+    in_molecule = np.arange(n_slots) < n_atoms[:, None]
+    forces = np.where(in_molecule & ~chosen.is_zero_force[:, None], np.float32(np.nan), np.float32(0))
+    forces = np.repeat(forces[:, :, None], 3, axis=2)
+    for level_index in np.unique(chosen.level):
+        labels = chosen.store.labels.get(chosen.levels[level_index])
+        if labels is None:
+            continue
+        here = np.flatnonzero(chosen.level == level_index)
+        energy[here] = labels.energy[chosen.geometry[here]]
+        if labels.forces is not None:
+            here = here[~chosen.is_zero_force[here]]
+            forces[here] = _pad_atoms(labels.forces, first_atoms[here], n_atoms[here], n_slots)
+    return energy, forces
+
+
+def _pad_atoms(flat: np.ndarray, first_atoms: np.ndarray, n_atoms: np.ndarray, n_slots: int) -> np.ndarray:
+    """Ragged per-atom values as [rows, slots, ...], 0 in empty slots."""
+    padded = np.zeros((len(first_atoms), n_slots, *flat.shape[1:]), dtype=flat.dtype)
+    for slot in range(n_slots):  # one column at a time: no [rows, slots] index array
+        rows = np.flatnonzero(n_atoms > slot)
+        padded[rows, slot] = flat[first_atoms[rows] + slot]
+    return padded
+
+
+def _pad_pair_types(graphs: Sequence[Any], n_slots: int) -> np.ndarray:
+    padded = np.zeros((len(graphs), n_slots, n_slots), dtype=np.uint8)
+    for row, graph in enumerate(graphs):
+        padded[row, : graph.n_atoms, : graph.n_atoms] = pair_types(graph)
+    return padded
+
+
+def _pad_tetrahedra(graphs: Sequence[Any]) -> np.ndarray:
+    n_centres = max((len(graph.tetrahedra) for graph in graphs), default=0)
+    padded = np.full((len(graphs), n_centres, 4), -1, dtype=np.int16)
+    for row, graph in enumerate(graphs):
+        padded[row, : len(graph.tetrahedra)] = graph.tetrahedra
+    return padded
+
+
+def _concatenate(tensors: Sequence[Any]) -> Tensor | None:
+    if tensors[0] is None:
+        return None
+    if tensors[0].ndim == 3 and tensors[0].shape[2] == 4:  # tetrahedra, as many as the richest molecule has
+        width = max(tensor.shape[1] for tensor in tensors)
+        tensors = [pad(tensor, (0, 0, 0, width - tensor.shape[1]), value=-1) for tensor in tensors]
+    return torch.cat(list(tensors))
+
+
+def _map_bucket(bucket: Bucket, function: Any) -> Bucket:
+    values = {f.name: getattr(bucket, f.name) for f in fields(bucket)}
+    return Bucket(**{name: None if value is None else function(value) for name, value in values.items()})

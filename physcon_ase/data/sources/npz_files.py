@@ -1,0 +1,326 @@
+"""The NumPy archives of ragged arrays that the shipped checkpoint is trained on.
+
+In an archive molecule i owns `n_atoms[i]` entries of every per-atom array and `n_bonds[i]` of every per-bond array.
+An archive is recognised by its fields, never by its name.
+"""
+
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from physcon_ase.chem.graph import MolGraph
+from physcon_ase.chem.perceive import graph_from_bonds
+from physcon_ase.chem.smiles import canonical_key
+from physcon_ase.data.sources.report import ImportReport
+from physcon_ase.data.split import key_hash
+from physcon_ase.data.store import Geometries, LevelLabels, Store, offsets_of, pack_molecules
+from physcon_ase.errors import LabelError, PhysConError, StoreError
+
+_GRAPH_FIELDS: Final = {"n_atoms", "n_bonds", "atomic_numbers", "bonds", "bond_orders", "formal_charges", "smiles"}
+
+_QUANTUM: Final = 2048
+"""Positions of the GFN2 archives are integers in units of 1/2048 Å."""
+
+
+@dataclass(frozen=True)
+class ArchiveFormat:
+    """One kind of archive."""
+
+    name: str
+    """Name of the data set."""
+    fields: frozenset[str]
+    """All fields of the archive, those of the molecular graph apart."""
+    identifier: str | None
+    """Field with the name of each molecule; None if only the row is known."""
+    minimum_of: str
+    """Level of theory whose minima the (first) geometries are."""
+    energies: Mapping[str, str]
+    """Level of theory by field, for the energies of these geometries."""
+    licence: str
+    """Licence of the data."""
+    doi: str
+    """DOI of the publication."""
+    origin: str
+    """Where structures and labels come from."""
+
+
+_QM9_DOI: Final = "10.1038/sdata.2014.22"
+
+FORMATS: Final = (
+    ArchiveFormat(
+        name="qm9_b3lyp",
+        fields=frozenset({"gdb", "positions", "energy_b3lyp", "energy_mp2", "energy_hf"}),
+        identifier="gdb",
+        minimum_of="b3lyp",
+        energies={"energy_b3lyp": "b3lyp", "energy_mp2": "mp2", "energy_hf": "hf"},
+        licence="CC0",
+        doi=_QM9_DOI,
+        origin="QM9 minima at B3LYP/6-31G(2df,p); energies B3LYP (U0 - ZPVE), RI-MP2/def2-TZVP and HF/def2-TZVP",
+    ),
+    ArchiveFormat(
+        name="c7h10o2_b3lyp",
+        fields=frozenset({"positions", "energy_b3lyp"}),
+        identifier=None,
+        minimum_of="b3lyp",
+        energies={"energy_b3lyp": "b3lyp"},
+        licence="CC0",
+        doi=_QM9_DOI,
+        origin="C7H10O2 isomers, minima and energies (U0 - ZPVE) at B3LYP/6-31G(2df,p)",
+    ),
+    ArchiveFormat(
+        name="gfn2_qm9",
+        fields=frozenset({"gdb", "positions_q", "energy", "forces", "converged"}),
+        identifier="gdb",
+        minimum_of="b3lyp",
+        energies={},
+        licence="CC0",
+        doi=_QM9_DOI,
+        origin="QM9 molecules: B3LYP minimum, GFN2-xTB minimum, thermal displacements; labels GFN2-xTB (tblite 0.8.0)",
+    ),
+    ArchiveFormat(
+        name="gfn2_dft8k",
+        fields=frozenset({"id", "positions_q", "energy", "forces", "converged"}),
+        identifier="id",
+        minimum_of="m062x",
+        energies={},
+        licence="MIT",
+        doi="10.1039/D1SC03343C",
+        origin="DFT8K molecules: M06-2X minimum, GFN2-xTB minimum, thermal displacements; labels GFN2-xTB (tblite 0.8.0)",
+    ),
+    ArchiveFormat(
+        name="dft8k_m062x",
+        fields=frozenset({"id", "positions", "positions_mmff94"}),
+        identifier="id",
+        minimum_of="m062x",
+        energies={},
+        licence="MIT",
+        doi="10.1039/D1SC03343C",
+        origin="DFT8K minima at M06-2X/def2-TZVP, and MMFF94 minima of the same conformers",
+    ),
+    ArchiveFormat(
+        name="qm7_pbe0",
+        fields=frozenset({"positions", "atomization_energy_pbe0"}),
+        identifier=None,
+        minimum_of="pbe0",
+        # an atomisation energy has another zero than a total energy: a level of its own, never mixed with "pbe0"
+        energies={"atomization_energy_pbe0": "pbe0_atomization"},
+        licence="MIT",
+        doi="10.1103/PhysRevLett.108.058301",
+        origin="QM7 minima at PBE0/def2-TZVP; atomisation energies PBE0",
+    ),
+)
+"""The archives that can be read."""
+
+
+@dataclass(frozen=True)
+class _Geometry:
+    """One geometry of every molecule, in the atom order of the archive."""
+
+    kind: np.ndarray
+    """[molecules]"""
+    minimum_of: np.ndarray
+    """[molecules]"""
+    positions: np.ndarray
+    """[atoms, 3] [Å], NaN on the molecules that do not have it"""
+    energies: Mapping[str, np.ndarray]
+    """[molecules] by level"""
+    forces: Mapping[str, np.ndarray]
+    """[atoms, 3] by level"""
+
+
+def read_archive(path: str | Path, *, on_progress: Callable[[int, int], None] | None = None) -> tuple[Store, ImportReport]:
+    """Reads an archive as a store.
+
+    Args:
+        path: the archive.
+        on_progress: called now and then with the number of molecules done and their total.
+
+    Raises:
+        StoreError: no archive, none of `FORMATS`, or rows that do not fit together.
+        LabelError: labels that are not finite and not marked absent.
+    """
+    archive = _load(path)
+    layout = _recognise(path, archive)
+    _check_graphs(path, archive)
+    geometries = _quartet(archive, layout) if "positions_q" in archive else _minima(archive, layout)
+    atoms_of = offsets_of(archive["n_atoms"])
+    graphs, hashes = _perceive(path, archive, geometries[0].positions, on_progress)
+    names = [str(name) for name in archive[layout.identifier]] if layout.identifier else [str(row) for row in range(len(graphs))]
+    molecules = pack_molecules(graphs, smiles=archive["smiles"].tolist(), names=names, key_hashes=hashes)
+    present = [_present(path, geometry, atoms_of) for geometry in geometries]
+    store = Store(
+        molecules=molecules,
+        geometries=_join_geometries(geometries, present, atoms_of),
+        labels=_join_labels(geometries, present, atoms_of),
+        source=layout.name,
+        licence=layout.licence,
+        doi=layout.doi,
+        provenance=f"{layout.origin}. Imported from {Path(path).name}; bonds perceived from the structures with RDKit.",
+    )
+    return store, _report(store, geometries, present)
+
+
+def _load(path: str | Path) -> dict[str, np.ndarray]:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return dict(archive)
+    except (OSError, ValueError, EOFError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+        raise StoreError(f"{path} is no readable NumPy archive ({error}); download or make it anew") from error
+
+
+def _recognise(path: str | Path, archive: Mapping[str, np.ndarray]) -> ArchiveFormat:
+    for layout in FORMATS:
+        if set(archive) == layout.fields | _GRAPH_FIELDS:
+            return layout
+    known = "; ".join(f"{layout.name}: {', '.join(sorted(layout.fields))}" for layout in FORMATS)
+    raise StoreError(
+        f"{path} has the fields {', '.join(sorted(archive))}, which is no known archive; "
+        f"allowed are, beside {', '.join(sorted(_GRAPH_FIELDS))}, these: {known}"
+    )
+
+
+def _check_graphs(path: str | Path, archive: Mapping[str, np.ndarray]) -> None:
+    n_molecules, n_atoms = len(archive["n_atoms"]), int(archive["n_atoms"].sum(dtype=np.int64))
+    n_bonds = int(archive["n_bonds"].sum(dtype=np.int64))
+    shapes = {
+        "atomic_numbers": (n_atoms,), "formal_charges": (n_atoms,), "positions": (n_atoms, 3), "positions_mmff94": (n_atoms, 3),
+        "positions_q": (4, n_atoms, 3), "forces": (4, n_atoms, 3), "energy": (n_molecules, 4),
+        "bonds": (n_bonds, 2), "bond_orders": (n_bonds,),
+    }  # fmt: skip
+    for name, values in archive.items():
+        shape = shapes.get(name, (n_molecules,))
+        if values.shape != shape:
+            raise StoreError(
+                f"{path}: {name} has shape {values.shape}, expected {shape} for {n_molecules} molecules with {n_atoms} atoms "
+                f"and {n_bonds} bonds; the rows do not fit together, download or make the archive anew"
+            )
+    molecule_of_bond = np.repeat(np.arange(n_molecules), archive["n_bonds"])
+    outside = np.flatnonzero((archive["bonds"] >= archive["n_atoms"][molecule_of_bond][:, None]).any(axis=1))
+    if len(outside):
+        row = molecule_of_bond[outside[0]]
+        raise StoreError(f"{path}: row {row} has a bond to an atom beyond its {archive['n_atoms'][row]}; the archive is damaged")
+
+
+def _minima(archive: Mapping[str, np.ndarray], layout: ArchiveFormat) -> list[_Geometry]:
+    n = len(archive["n_atoms"])
+    energies = {level: archive[name] for name, level in layout.energies.items()}
+    minimum = np.full(n, "minimum")
+    geometries = [_Geometry(minimum, np.full(n, layout.minimum_of), archive["positions"], energies, {})]
+    if "positions_mmff94" in archive:
+        geometries.append(_Geometry(minimum, np.full(n, "mmff94"), archive["positions_mmff94"], {}, {}))
+    return geometries
+
+
+def _quartet(archive: Mapping[str, np.ndarray], layout: ArchiveFormat) -> list[_Geometry]:
+    n = len(archive["n_atoms"])
+    converged = archive["converged"]
+    kinds = [np.full(n, "minimum"), np.where(converged, "minimum", "unconverged"), np.full(n, "thermal"), np.full(n, "conformer")]
+    minima_of = [np.full(n, layout.minimum_of), np.where(converged, "gfn2", ""), np.full(n, ""), np.full(n, "")]
+    return [
+        _Geometry(
+            kinds[g],
+            minima_of[g],
+            archive["positions_q"][g].astype(np.float32) / np.float32(_QUANTUM),
+            {"gfn2": archive["energy"][:, g]},
+            {"gfn2": archive["forces"][g].astype(np.float32)},
+        )
+        for g in range(4)
+    ]
+
+
+def _perceive(
+    path: str | Path,
+    archive: Mapping[str, np.ndarray],
+    positions: np.ndarray,
+    on_progress: Callable[[int, int], None] | None,
+) -> tuple[list[MolGraph], list[int]]:
+    """Graphs, stereo perceived from the positions, and key hashes."""
+    atoms_of, bonds_of = offsets_of(archive["n_atoms"]), offsets_of(archive["n_bonds"])
+    graphs, hashes = [], []
+    for row, smiles in enumerate(archive["smiles"].tolist()):
+        atoms, bonds = slice(atoms_of[row], atoms_of[row + 1]), slice(bonds_of[row], bonds_of[row + 1])
+        try:
+            graphs.append(
+                graph_from_bonds(
+                    archive["atomic_numbers"][atoms],
+                    archive["bonds"][bonds],
+                    archive["bond_orders"][bonds],
+                    archive["formal_charges"][atoms],
+                    positions=positions[atoms],
+                )
+            )
+            hashes.append(key_hash(canonical_key(smiles)))
+        except PhysConError as error:
+            raise StoreError(f"{path}: row {row} ({smiles}) has no valid molecular graph: {error}") from error
+        if on_progress is not None and row % 100 == 0:
+            on_progress(row, len(archive["smiles"]))
+    return graphs, hashes
+
+
+def _present(path: str | Path, geometry: _Geometry, atoms_of: np.ndarray) -> np.ndarray:
+    """Which molecules have this geometry, bool [molecules]."""
+    n_absent = np.add.reduceat(np.isnan(geometry.positions).all(axis=1).astype(int), atoms_of[:-1])
+    absent = n_absent == np.diff(atoms_of)
+    n_finite = np.add.reduceat(np.isfinite(geometry.positions).all(axis=1).astype(int), atoms_of[:-1])
+    wrong = np.flatnonzero(~absent & (n_finite != np.diff(atoms_of)))
+    if len(wrong):
+        raise StoreError(f"{path}: row {wrong[0]} has positions that are not finite; the archive is damaged")
+    for level, forces in geometry.forces.items():
+        wrong = np.flatnonzero(~np.isfinite(forces).all(axis=1))
+        if len(wrong):
+            row = int(np.searchsorted(atoms_of, wrong[0], side="right")) - 1
+            raise LabelError(f"{path}: row {row} has {level} forces that are not finite; the archive is damaged")
+    for level, energy in geometry.energies.items():
+        wrong = np.flatnonzero(np.isinf(energy) | (np.isnan(energy) & (level in geometry.forces)))
+        if len(wrong):
+            raise LabelError(f"{path}: row {wrong[0]} has the {level} energy {energy[wrong[0]]}; the archive is damaged")
+    return ~absent
+
+
+def _join_geometries(geometries: list[_Geometry], present: list[np.ndarray], atoms_of: np.ndarray) -> Geometries:
+    atoms_present = [np.repeat(mask, np.diff(atoms_of)) for mask in present]
+    return Geometries(
+        molecule=np.concatenate([np.flatnonzero(mask) for mask in present]).astype(np.int32),
+        kind=np.concatenate([g.kind[mask] for g, mask in zip(geometries, present, strict=True)]),
+        minimum_of=np.concatenate([g.minimum_of[mask] for g, mask in zip(geometries, present, strict=True)]),
+        positions=np.concatenate([g.positions[mask] for g, mask in zip(geometries, atoms_present, strict=True)]),
+    )
+
+
+def _join_labels(geometries: list[_Geometry], present: list[np.ndarray], atoms_of: np.ndarray) -> dict[str, LevelLabels]:
+    levels = sorted({level for geometry in geometries for level in geometry.energies})
+    return {level: _join_level(level, geometries, present, atoms_of) for level in levels}
+
+
+def _join_level(level: str, geometries: list[_Geometry], present: list[np.ndarray], atoms_of: np.ndarray) -> LevelLabels:
+    no_energy = np.full(len(atoms_of) - 1, np.nan)
+    no_forces = np.full((atoms_of[-1], 3), np.nan, dtype=np.float32)
+    energies, forces = [], []
+    for geometry, mask in zip(geometries, present, strict=True):
+        energies.append(geometry.energies.get(level, no_energy)[mask])
+        forces.append(geometry.forces.get(level, no_forces)[np.repeat(mask, np.diff(atoms_of))])
+    has_forces = any(level in geometry.forces for geometry in geometries)
+    return LevelLabels(np.concatenate(energies).astype(np.float64), np.concatenate(forces) if has_forces else None)
+
+
+def _report(store: Store, geometries: list[_Geometry], present: list[np.ndarray]) -> ImportReport:
+    absent = {}
+    for geometry, mask in zip(geometries, present, strict=True):
+        level = np.unique(geometry.minimum_of)[-1]
+        if not mask.all():
+            absent[f"{level} minima that the archive marks as missing"] = int((~mask).sum())
+    kinds = zip(*np.unique(store.geometries.kind, return_counts=True), strict=True)
+    minima = zip(*np.unique(store.geometries.minimum_of, return_counts=True), strict=True)
+    notes = [
+        "geometries: " + ", ".join(f"{count} {kind}" for kind, count in kinds),
+        "minima: " + ", ".join(f"{count} of {level}" for level, count in minima if level),
+    ]
+    for level, labels in store.labels.items():
+        n_energies = int(np.isfinite(labels.energy).sum())
+        forces = "no forces" if labels.forces is None else f"{int(np.isfinite(labels.forces).all(axis=1).sum())} force vectors"
+        notes.append(f"{level}: {n_energies} energies ({len(labels.energy) - n_energies} absent), {forces}")
+    return ImportReport(store.source, len(present[0]), len(store.molecules), len(store.geometries), absent, tuple(notes))

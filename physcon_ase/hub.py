@@ -1,0 +1,250 @@
+"""Checkpoints on the Hugging Face Hub: fetched at a pinned commit and verified on every call, pushed in one commit.
+
+`HF_ENDPOINT`, `HF_HOME`, `HF_HUB_OFFLINE` and `HF_TOKEN` are honoured; a cache that cannot be written to is read.
+"""
+
+import re
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from huggingface_hub import CommitOperationAdd, HfApi, hf_hub_download, is_offline_mode, try_to_load_from_cache
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    HfHubHTTPError,
+    HFValidationError,
+    HTTPError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RemoteEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from physcon_ase.errors import CheckpointNotFoundError, CorruptCheckpointError, HubError, PhysConError
+from physcon_ase.model.checkpoint import (
+    CARD_FILE,
+    CHECKPOINT_FILES,
+    CONFIG_FILE,
+    RECIPE_FILE,
+    WEIGHTS_FILE,
+    read_checkpoint,
+    resolve,
+    shipped_names,
+)
+
+_COMMIT: Final = re.compile(r"[0-9a-f]{40}")
+
+
+def from_pretrained(
+    name: Path | str,
+    *,
+    revision: str | None = None,
+    sha256: str | None = None,
+    cache_dir: Path | str | None = None,
+    token: str | None = None,
+    endpoint: str | None = None,
+) -> Path:
+    """Verified checkpoint folder of a shipped name, a local folder or a Hub repository "owner/name".
+
+    The calculator and the generator take the folder: `PhysConCalculator(checkpoint=from_pretrained("owner/name", ...))`.
+
+    Args:
+        name: with `revision`, a repository on the Hub; without, a shipped name or a folder.
+        revision: commit of the repository, 40 hexadecimal digits.
+        sha256: sha256 that the weights must have, whatever the source.
+        cache_dir: see `download`.
+        token: see `download`.
+        endpoint: see `download`.
+
+    Raises:
+        CheckpointNotFoundError: no such checkpoint, or a repository without `revision`.
+        CorruptCheckpointError: the files do not verify.
+    """
+    if revision is not None:
+        return download(
+            str(name), revision=revision, sha256=sha256, cache_dir=cache_dir, token=token, endpoint=endpoint
+        )
+    if _looks_like_a_repository(name):
+        raise CheckpointNotFoundError(
+            f"{name!r} is neither shipped ({', '.join(shipped_names()) or 'none'}) nor a folder here. For a repository on "
+            "the Hub, pin its commit: revision=<40 hexadecimal digits>."
+        )
+    folder = resolve(name)
+    _verify(folder, sha256)
+    return folder
+
+
+def download(
+    repo_id: str,
+    *,
+    revision: str,
+    sha256: str | None = None,
+    cache_dir: Path | str | None = None,
+    token: str | None = None,
+    endpoint: str | None = None,
+) -> Path:
+    """Fetches a checkpoint from the Hub, or from the cache if it is there, and verifies it.
+
+    Args:
+        repo_id: repository, "owner/name".
+        revision: commit, 40 hexadecimal digits; branches and tags are refused because they move.
+        sha256: sha256 that the weights must have; without it they are compared with the repository's own `config.json`.
+        cache_dir: cache folder; that of huggingface_hub unless given.
+        token: access token; the one stored by `hf auth login` unless given.
+        endpoint: address of the Hub; `HF_ENDPOINT` unless given.
+
+    Returns:
+        The checkpoint folder in the cache.
+
+    Raises:
+        CheckpointNotFoundError: no such repository, commit or file, or not in the cache and no connection.
+        CorruptCheckpointError: wrong or incomplete bytes; they have been removed from the cache.
+        HubError: the Hub refused or broke off.
+    """
+    if not _COMMIT.fullmatch(revision):
+        raise PhysConError(
+            f"revision {revision!r} of {repo_id} is no commit: branches and tags can move. Give the 40 hexadecimal digits of "
+            "a commit."
+        )
+
+    source = f"{repo_id} at commit {revision}"
+    try:
+        folder = _cached(repo_id, revision, cache_dir) or _fetch(repo_id, revision, cache_dir, token, endpoint)
+    except HFValidationError as error:
+        raise CheckpointNotFoundError(f'{repo_id!r} is no repository name; it looks like "owner/name".') from error
+    except (RepositoryNotFoundError, RevisionNotFoundError) as error:
+        raise CheckpointNotFoundError(
+            f"the Hub has no {source}, or it is private. Check the name; for a private one pass token or set HF_TOKEN."
+        ) from error
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
+        why = "HF_HUB_OFFLINE is set" if is_offline_mode() else "the Hub does not answer"
+        raise CheckpointNotFoundError(
+            f"{source} is not in the cache and {why}. Download it once with a connection, then it works without."
+        ) from error
+    except EntryNotFoundError as error:
+        raise CheckpointNotFoundError(f"{source} is no physcon_ase checkpoint: {_first_line(error)}") from error
+    except HTTPError as error:
+        raise HubError(f"downloading {source} failed: {_first_line(error)}. Try again later.") from error
+    except OSError as error:
+        raise _disk_or_length_error(error, source) from error
+    try:
+        _verify(folder, sha256)
+    except CorruptCheckpointError:
+        _forget(folder)
+        raise
+    return folder
+
+
+def push_to_hub(
+    directory: Path | str,
+    repo_id: str,
+    *,
+    token: str | None = None,
+    private: bool = False,
+    endpoint: str | None = None,
+) -> str:
+    """Uploads a checkpoint folder with its model card in one commit; creates the repository if there is none.
+
+    Args:
+        directory: checkpoint folder or shipped name; verified first.
+        repo_id: repository, "owner/name".
+        token: access token with write permission; the one stored by `hf auth login` unless given.
+        private: whether a new repository is private.
+        endpoint: address of the Hub; `HF_ENDPOINT` unless given.
+
+    Returns:
+        The commit, to be given as `revision` to `download`.
+
+    Raises:
+        CheckpointNotFoundError: there is no such checkpoint.
+        CorruptCheckpointError: the checkpoint does not verify.
+        HubError: the Hub refused or broke off.
+    """
+    revision, folder = verify(directory), resolve(directory)
+    operations = [
+        CommitOperationAdd(path_in_repo=name, path_or_fileobj=folder / name)
+        for name in CHECKPOINT_FILES
+        if (folder / name).is_file()
+    ]
+    api = HfApi(endpoint=endpoint, token=token)
+    try:
+        api.create_repo(repo_id, private=private, exist_ok=True)
+        commit = api.create_commit(repo_id, operations=operations, commit_message=f"Weights {revision[:12]}")
+    except HFValidationError as error:
+        raise HubError(f'{repo_id!r} is no repository name; it looks like "owner/name".') from error
+    except OfflineModeIsEnabled as error:
+        raise HubError("HF_HUB_OFFLINE is set; unset it to push.") from error
+    except HfHubHTTPError as error:
+        raise HubError(
+            f"the Hub refused {repo_id}: {_first_line(error)}. Pushing needs a token with write permission: pass token or "
+            "run `hf auth login`."
+        ) from error
+    # The RuntimeError is what huggingface_hub makes of a failed upload to the storage behind the Hub.
+    except (HTTPError, RuntimeError) as error:
+        raise HubError(f"pushing {repo_id} failed: {_first_line(error)} Check the connection and try again.") from error
+    return commit.oid
+
+
+def verify(name_or_path: Path | str) -> str:
+    """Reads a checkpoint with all its checks and returns its revision (sha256 of the weights).
+
+    Raises:
+        CheckpointNotFoundError: there is no such checkpoint.
+        CorruptCheckpointError: a file is truncated, tampered with or of another kind than it claims.
+        CheckpointVersionError: written by a newer package.
+    """
+    return read_checkpoint(name_or_path).revision
+
+
+def _cached(repo_id: str, revision: str, cache_dir: Path | str | None) -> Path | None:
+    # `_fetch` takes the weights last: where they are, nothing is left to ask the Hub for.
+    found = [try_to_load_from_cache(repo_id, name, cache_dir, revision) for name in (CONFIG_FILE, WEIGHTS_FILE)]
+    return Path(found[1]).parent if all(isinstance(path, str) for path in found) else None
+
+
+def _fetch(
+    repo_id: str, revision: str, cache_dir: Path | str | None, token: str | None, endpoint: str | None
+) -> Path:
+    pinned = partial(hf_hub_download, repo_id, revision=revision, cache_dir=cache_dir, token=token, endpoint=endpoint)
+    pinned(CONFIG_FILE)
+    for optional in (RECIPE_FILE, CARD_FILE):
+        with suppress(RemoteEntryNotFoundError):
+            pinned(optional)
+    return Path(pinned(WEIGHTS_FILE)).parent
+
+
+def _verify(folder: Path, sha256: str | None) -> None:
+    found = verify(folder)
+    if sha256 is not None and found != sha256.lower():
+        raise CorruptCheckpointError(
+            f"the weights in {folder} have sha256 {found} instead of {sha256}. Check the source or the sum."
+        )
+
+
+def _looks_like_a_repository(name: Path | str) -> bool:
+    return isinstance(name, str) and re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name) is not None and not Path(name).exists()
+
+
+def _forget(folder: Path) -> None:
+    """Removes a revision and the bytes it points to from the cache, as far as the cache can be changed at all."""
+    if is_offline_mode():
+        return
+    for name in CHECKPOINT_FILES:
+        link = folder / name
+        # Read-only caches stay as they are: every call verifies anew.
+        with suppress(OSError):
+            link.resolve().unlink(missing_ok=True)
+            link.unlink(missing_ok=True)
+
+
+def _disk_or_length_error(error: OSError, source: str) -> PhysConError:
+    # huggingface_hub reports a wrong length as a bare OSError; one from the operating system has a number.
+    if error.errno is None:
+        return CorruptCheckpointError(f"downloading {source} gave incomplete bytes: {_first_line(error)} Try again.")
+    return HubError(f"{source} cannot be written to the cache: {error}. Set HF_HOME or cache_dir to a writable folder.")
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().split("\n", maxsplit=1)[0]

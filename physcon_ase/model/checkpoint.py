@@ -1,0 +1,356 @@
+"""Checkpoint folders: weights as safetensors, configuration as JSON, the recipe as text. Nothing in them is ever executed.
+
+    <name>/model.safetensors   the tensors
+    <name>/config.json         {"format_version", "name", "weights_sha256", "config"}
+    <name>/recipe.toml         the training recipe, for the reader
+
+The checkpoints that ship with the package are listed, with size and sha256 of each file, in `manifest.json` beside them.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+import safetensors.torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from physcon_ase.errors import (
+    CheckpointNotFoundError,
+    CheckpointVersionError,
+    CorruptCheckpointError,
+    PhysConError,
+)
+
+WEIGHTS_FILE: Final = "model.safetensors"
+"""Name of the file with the tensors."""
+
+CONFIG_FILE: Final = "config.json"
+"""Name of the file with the configuration and the sha256 of the tensors."""
+
+RECIPE_FILE: Final = "recipe.toml"
+"""Name of the file with the training recipe."""
+
+CARD_FILE: Final = "README.md"
+"""Name of the model card."""
+
+CHECKPOINT_FILES: Final = (WEIGHTS_FILE, CONFIG_FILE, RECIPE_FILE, CARD_FILE)
+"""Everything that a checkpoint folder may hold."""
+
+MANIFEST_FILE: Final = "manifest.json"
+"""Name of the list of shipped checkpoints."""
+
+Config: TypeAlias = dict[str, Any]
+"""What `ModelConfig` writes: JSON values only."""
+
+Upgrade: TypeAlias = Callable[[Config, dict[str, Tensor]], tuple[Config, dict[str, Tensor]]]
+"""Turns configuration and tensors of one format version into those of the next."""
+
+UPGRADES: tuple[Upgrade, ...] = ()
+"""`upgrade_v1_v2`, `upgrade_v2_v3`, ... in this order; the current format version is one more than their number."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint in memory, verified and in the current format."""
+
+    name: str
+    """Name that results quote, for instance "physcon-1"."""
+    revision: str
+    """sha256 of the weights file."""
+    config: Config
+    """Configuration of the model."""
+    tensors: dict[str, Tensor]
+    """Tensors by the name of their parameter or buffer, on the CPU."""
+    recipe: str
+    """Text of the training recipe, empty if there is none."""
+
+
+def format_version() -> int:
+    """Format version that `save_checkpoint` writes."""
+    return 1 + len(UPGRADES)
+
+
+# ---- write
+
+
+def save_checkpoint(
+    directory: Path | str,
+    tensors: Mapping[str, Tensor],
+    config: Config,
+    *,
+    recipe: str = "",
+    name: str | None = None,
+) -> str:
+    """Writes a checkpoint folder, all of it or nothing, and returns its revision (sha256 of the weights).
+
+    Equal tensors give equal bytes. A checkpoint that stands there already is replaced, its model card is kept.
+
+    Args:
+        directory: the checkpoint folder; it may exist only if it is a checkpoint.
+        tensors: parameters and buffers by name.
+        config: configuration of the model, JSON values only.
+        recipe: text of the training recipe.
+        name: name that results quote; that of the folder unless given.
+
+    Raises:
+        PhysConError: the folder holds something else than a checkpoint.
+    """
+    directory = Path(directory).resolve()
+    _refuse_foreign_files(directory)
+    # Cloned, because safetensors refuses tensors that share memory, as tied weights and views do.
+    weights = safetensors.torch.save({key: value.detach().cpu().clone().contiguous() for key, value in tensors.items()})
+    revision = hashlib.sha256(weights).hexdigest()
+    header = {
+        "format_version": format_version(),
+        "name": directory.name if name is None else name,
+        "weights_sha256": revision,
+        "config": config,
+    }
+    new = _empty_sibling(directory, "new")
+    _write_durably(new / WEIGHTS_FILE, weights)
+    _write_durably(new / CONFIG_FILE, (json.dumps(header, indent=2, allow_nan=False) + "\n").encode())
+    _write_durably(new / RECIPE_FILE, recipe.encode())
+    if (directory / CARD_FILE).exists():
+        shutil.copyfile(directory / CARD_FILE, new / CARD_FILE)
+    _swap_in(new, directory)
+    return revision
+
+
+def write_manifest(checkpoints_dir: Path | str) -> dict[str, dict[str, dict[str, Any]]]:
+    """Writes `manifest.json` (name -> file -> size [bytes] and sha256) for the checkpoints of a folder and returns it."""
+    root = Path(checkpoints_dir)
+    manifest = {
+        folder.name: {path.name: _fingerprint(path.read_bytes()) for path in sorted(folder.iterdir())}
+        for folder in sorted(root.iterdir())
+        if (folder / WEIGHTS_FILE).is_file() and not folder.name.startswith(".")
+    }
+    (root / MANIFEST_FILE).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+    return manifest
+
+
+def _refuse_foreign_files(directory: Path) -> None:
+    foreign = sorted({path.name for path in directory.iterdir()} - set(CHECKPOINT_FILES)) if directory.is_dir() else []
+    if foreign:
+        raise PhysConError(
+            f"{directory} is no checkpoint folder: it holds {', '.join(foreign[:3])}. Saving would replace the folder; "
+            "give one that is new, empty or a checkpoint."
+        )
+
+
+def _write_durably(path: Path, data: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sibling(directory: Path, role: str) -> Path:
+    return directory.with_name(f".{directory.name}.{role}")
+
+
+def _empty_sibling(directory: Path, role: str) -> Path:
+    sibling = _sibling(directory, role)
+    shutil.rmtree(sibling, ignore_errors=True)
+    sibling.mkdir(parents=True)
+    return sibling
+
+
+def _swap_in(new: Path, directory: Path) -> None:
+    # A folder cannot replace another in one step. Killed between the two renames, the old one is still read (`_folder`).
+    old = _sibling(directory, "old")
+    if directory.exists():
+        shutil.rmtree(old, ignore_errors=True)
+        directory.rename(old)
+    new.rename(directory)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+# ---- find
+
+
+def shipped_names() -> tuple[str, ...]:
+    """Names of the checkpoints that came with the package."""
+    return tuple(sorted(_manifest()))
+
+
+def resolve(name_or_path: Path | str) -> Path:
+    """Folder of a checkpoint.
+
+    Args:
+        name_or_path: a shipped name ("physcon-1"), a checkpoint folder, or a file in one. A shipped name goes before a
+            folder of that name; write "./physcon-1" or pass a `Path` for the folder.
+
+    Raises:
+        CheckpointNotFoundError: neither a shipped name nor a folder with weights.
+    """
+    if isinstance(name_or_path, str) and name_or_path in shipped_names():
+        return shipped_root() / name_or_path
+    folder = _folder(Path(name_or_path).expanduser())
+    if (folder / WEIGHTS_FILE).is_file():
+        return folder
+    shipped = ", ".join(shipped_names()) or "none"
+    problem = f"has no {WEIGHTS_FILE}" if folder.is_dir() else "does not exist"
+    raise CheckpointNotFoundError(
+        f"checkpoint {str(name_or_path)!r} {problem}. Shipped checkpoints: {shipped}. Give one of these names, a folder "
+        f"with {WEIGHTS_FILE} and {CONFIG_FILE}, or download one first (physcon_ase.hub.download)."
+    )
+
+
+def shipped_root() -> Path:
+    """Folder of the shipped checkpoints: inside the package once installed, beside it in a source checkout."""
+    package = Path(__file__).resolve().parent.parent
+    inside = package / "checkpoints"
+    return inside if inside.is_dir() else package.parent / "checkpoints"
+
+
+def _folder(path: Path) -> Path:
+    if path.is_file():
+        return path.parent
+    old = _sibling(path.absolute(), "old")
+    return old if not path.exists() and old.is_dir() else path
+
+
+def _manifest() -> dict[str, dict[str, dict[str, Any]]]:
+    path = shipped_root() / MANIFEST_FILE
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+# ---- read
+
+
+def read_checkpoint(name_or_path: Path | str) -> Checkpoint:
+    """Reads and verifies a checkpoint; a shipped one is also compared with the manifest.
+
+    Args:
+        name_or_path: see `resolve`.
+
+    Raises:
+        CheckpointNotFoundError: there is no such checkpoint.
+        CorruptCheckpointError: a file is truncated, tampered with or of another kind than it claims.
+        CheckpointVersionError: written by a newer package.
+    """
+    folder = resolve(name_or_path)
+    weights = (folder / WEIGHTS_FILE).read_bytes()
+    refuse_other_formats(weights, folder / WEIGHTS_FILE)
+    header = _read_header(folder / CONFIG_FILE)
+    revision = hashlib.sha256(weights).hexdigest()
+    if revision != header["weights_sha256"]:
+        raise CorruptCheckpointError(
+            f"{folder / WEIGHTS_FILE} has sha256 {revision}, but {CONFIG_FILE} beside it expects "
+            f"{header['weights_sha256']}: truncated or changed. Get a fresh copy."
+        )
+    if folder.parent == shipped_root():
+        _compare_with_manifest(folder)
+    config, tensors = header["config"], _parse_weights(weights, folder / WEIGHTS_FILE)
+    for upgrade in UPGRADES[header["format_version"] - 1 :]:
+        config, tensors = upgrade(config, tensors)
+    recipe_file = folder / RECIPE_FILE
+    return Checkpoint(
+        name=header["name"],
+        revision=revision,
+        config=config,
+        tensors=tensors,
+        recipe=recipe_file.read_text(encoding="utf-8") if recipe_file.is_file() else "",
+    )
+
+
+def load_into(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Copies the tensors of a checkpoint into a module, which must want exactly these, in these shapes.
+
+    Raises:
+        CorruptCheckpointError: a tensor is missing, unexpected or of another shape.
+    """
+    wanted = {key: tuple(value.shape) for key, value in module.state_dict().items()}
+    given = {key: tuple(value.shape) for key, value in tensors.items()}
+    problems = [f"missing {key}" for key in sorted(wanted.keys() - given.keys())]
+    problems += [f"unexpected {key}" for key in sorted(given.keys() - wanted.keys())]
+    problems += [
+        f"{key} has shape {given[key]} instead of {wanted[key]}"
+        for key in sorted(wanted.keys() & given.keys())
+        if given[key] != wanted[key]
+    ]
+    if problems:
+        listed = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
+        raise CorruptCheckpointError(f"these weights do not fit the model of their configuration: {listed}.")
+    module.load_state_dict(dict(tensors))
+
+
+def refuse_other_formats(weights: bytes, path: Path) -> None:
+    """Looks at the first bytes of what should be safetensors, before any parser does.
+
+    The layout: 8 bytes little-endian header length, a JSON object of that length, the tensors.
+
+    Raises:
+        CorruptCheckpointError: a pickle, a web page, or cut off within the header.
+    """
+    header_length = int.from_bytes(weights[:8], "little")
+    if len(weights) >= 10 and header_length <= len(weights) - 8 and weights[8:9] == b"{":
+        return
+    # Only now: a header of 640 bytes starts with the very bytes of a pickle.
+    if weights.startswith((b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")):
+        raise CorruptCheckpointError(
+            f"{path} is a pickle, which could run code, and was not opened. Only safetensors is read; convert it with a "
+            "tool you trust."
+        )
+    if weights[:64].lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
+        raise CorruptCheckpointError(
+            f"{path} is a web page (an error page?), not safetensors weights. Delete it and download again."
+        )
+    raise CorruptCheckpointError(f"{path} ({len(weights)} bytes) is truncated or no safetensors file. Get a fresh copy.")
+
+
+def _read_header(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise CorruptCheckpointError(f"{path} is missing: weights without their configuration cannot be used.")
+    try:
+        header = json.loads(path.read_bytes())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise CorruptCheckpointError(f"{path} is no JSON ({error}). Get a fresh copy.") from error
+    expected = {"format_version": int, "name": str, "weights_sha256": str, "config": dict}
+    for key, kind in expected.items():
+        if not isinstance(header, dict) or not isinstance(header.get(key), kind):
+            raise CorruptCheckpointError(
+                f"{path} has no valid {key!r}; a checkpoint has {', '.join(expected)}. Get a fresh copy."
+            )
+    version = header["format_version"]
+    if version > format_version():
+        raise CheckpointVersionError(
+            f"{path.parent} has checkpoint format {version}, this package reads up to {format_version()}: the file is newer "
+            "than the package. Upgrade physcon-ase."
+        )
+    if version < 1:
+        raise CorruptCheckpointError(f"{path} has format_version {version}; the first one was 1. Get a fresh copy.")
+    return header
+
+
+def _parse_weights(weights: bytes, path: Path) -> dict[str, Tensor]:
+    try:
+        return safetensors.torch.load(weights)
+    except SafetensorError as error:
+        raise CorruptCheckpointError(f"{path} is no valid safetensors file ({error}). Get a fresh copy.") from error
+
+
+def _compare_with_manifest(folder: Path) -> None:
+    expected = _manifest().get(folder.name)
+    if expected is None:
+        raise CorruptCheckpointError(
+            f"{folder} is not in {MANIFEST_FILE} beside it. Reinstall physcon-ase; in a source checkout run `make manifest`."
+        )
+    for file_name, fingerprint in expected.items():
+        path = folder / file_name
+        found = _fingerprint(path.read_bytes()) if path.is_file() else None
+        if found != fingerprint:
+            raise CorruptCheckpointError(
+                f"{path} is {found or 'missing'}, but {MANIFEST_FILE} expects {fingerprint}. Reinstall physcon-ase; in a "
+                "source checkout run `make manifest` if the change is yours."
+            )
+
+
+def _fingerprint(data: bytes) -> dict[str, Any]:
+    return {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}

@@ -1,0 +1,106 @@
+"""What a model is made of, as plain data: this is what `config.json` of a checkpoint holds."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from physcon_ase.errors import CorruptCheckpointError
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """Sizes of an `encoder.Encoder`."""
+
+    cutoff: float = 5.0
+    """Distance [Å] at which atoms stop feeling each other within one layer."""
+    n_layers: int = 2
+    """Number of interaction layers; information travels `n_layers * cutoff`."""
+    n_radial: int = 10
+    """Number of radial basis functions."""
+    channels: int = 64
+    """Scalar features per atom."""
+    mixed_channels: int = 64
+    """Channels of the density after mixing radial functions and sources, per angular momentum."""
+    source_scalars: int = 16
+    """Scalar features that an atom sends to its neighbours."""
+    source_vectors: int = 0
+    """Vector (l = 1) features that an atom sends to its neighbours from the second layer on; 0 sends scalars only."""
+    hidden: int = 128
+    """Width of the hidden layer of the update networks."""
+
+
+@dataclass(frozen=True)
+class StructureConfig:
+    """Sizes of a `structure.StructureHead`."""
+
+    n_layers: int = 4
+    """Number of interaction layers."""
+    n_radial: int = 16
+    """Number of learned pair functions of distance, bond category and noise level."""
+    channels: int = 96
+    """Scalar features per atom."""
+    mixed_channels: int = 64
+    """Channels of the density after mixing, per angular momentum."""
+    source_scalars: int = 16
+    """Scalar features that an atom sends to the others."""
+    source_vectors: int = 8
+    """Vector features that an atom sends to the others."""
+    hidden: int = 128
+    """Width of the hidden layer of the update networks."""
+    sigma_min: float = 0.01
+    """Smallest noise standard deviation [Å per coordinate] that the head was trained for."""
+    sigma_max: float = 5.0
+    """Largest noise standard deviation [Å per coordinate]: next to nothing of the structure is left."""
+
+
+@dataclass(frozen=True)
+class LevelConfig:
+    """One level of theory of a model."""
+
+    name: str
+    """Short name such as ``"gfn2"``."""
+    description: str
+    """Method and basis set in full."""
+    elements: tuple[int, ...]
+    """Atomic numbers that the level covers."""
+    references: tuple[float, ...]
+    """Fitted atomic reference energy [eV] of each of `elements`."""
+    base: str = ""
+    """Level on top of which this one is a small correction; empty for a level of its own."""
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """A `physcon.PhysCon`."""
+
+    levels: tuple[LevelConfig, ...]
+    """Levels of theory, in the order of the energy heads; the first is the default."""
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    """The network behind all energy heads."""
+    structure: StructureConfig | None = None
+    """The structure head; None for a model that predicts energies only."""
+
+
+def config_to_dict(config: ModelConfig) -> dict[str, Any]:
+    """The configuration as JSON-ready data."""
+    return asdict(config)
+
+
+def config_from_dict(data: dict[str, Any]) -> ModelConfig:
+    """The configuration from data of `config_to_dict`.
+
+    Raises:
+        CorruptCheckpointError: keys are missing or unknown.
+    """
+    try:
+        levels = tuple(
+            LevelConfig(**{**level, "elements": tuple(level["elements"]), "references": tuple(level["references"])})
+            for level in data["levels"]
+        )
+        structure = data["structure"]
+        return ModelConfig(
+            levels=levels,
+            encoder=EncoderConfig(**data["encoder"]),
+            structure=None if structure is None else StructureConfig(**structure),
+        )
+    except (KeyError, TypeError) as error:
+        raise CorruptCheckpointError(f"the model configuration cannot be read: {error}; fetch the checkpoint again") from error

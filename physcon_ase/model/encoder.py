@@ -1,0 +1,51 @@
+"""The network behind the energies: atomic numbers and positions in, invariant features of each atom out."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from physcon_ase.batch import Batch
+from physcon_ase.model.config import EncoderConfig
+from physcon_ase.model.layers import Interaction, Pairs, bessel, monomials
+
+MAX_ATOMIC_NUMBER = 94
+"""Size of the element embedding; which elements a level covers is stated in its `LevelConfig`."""
+
+_NEIGHBOUR_SCALE = 0.25
+"""About 1 / sqrt(number of neighbours within 5 Å): keeps the density of order 1."""
+
+
+class Encoder(nn.Module):
+    """Invariant features of each atom from its surroundings, smooth in the positions."""
+
+    def __init__(self, config: EncoderConfig):
+        super().__init__()
+        self.config = config
+        self.embedding = nn.Embedding(MAX_ATOMIC_NUMBER + 1, config.channels, padding_idx=0)
+        self.interactions = nn.ModuleList(
+            Interaction(
+                n_radial=config.n_radial,
+                channels=config.channels,
+                mixed_channels=config.mixed_channels,
+                source_scalars=config.source_scalars,
+                source_vectors=config.source_vectors,
+                receives_vectors=config.source_vectors > 0 and layer > 0,
+                sends_vectors=config.source_vectors > 0 and layer < config.n_layers - 1,
+                hidden=config.hidden,
+                neighbour_scale=_NEIGHBOUR_SCALE,
+            )
+            for layer in range(config.n_layers)
+        )
+
+    def forward(self, batch: Batch, pairs: Pairs) -> Float[Tensor, "molecules slots channels"]:
+        """Features of each atom; those of empty slots mean nothing."""
+        basis = self.pair_basis(pairs)
+        scalars, vectors = self.embedding(batch.atomic_numbers), None
+        for interaction in self.interactions:
+            scalars, vectors = interaction(basis, scalars, vectors, pairs.neighbours)
+        return scalars
+
+    def pair_basis(self, pairs: Pairs) -> Float[Tensor, "molecules slots basis neighbours"]:
+        """Radial functions times monomials of each pair, 0 for padding and beyond the cutoff."""
+        radial = bessel(pairs.distances, self.config.cutoff, self.config.n_radial) * pairs.mask[:, :, None]
+        return (monomials(pairs.unit_vectors)[:, :, :, None] * radial[:, :, None]).flatten(2, 3)

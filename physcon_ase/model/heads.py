@@ -1,0 +1,93 @@
+"""What turns features of atoms into energies: one small network per level of theory, and the repulsion of bare cores."""
+
+from typing import Final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from physcon_ase.batch import Batch
+from physcon_ase.model.config import LevelConfig
+from physcon_ase.model.encoder import MAX_ATOMIC_NUMBER
+from physcon_ase.model.layers import Pairs, envelope
+from physcon_ase.units import ANGSTROM_PER_BOHR, COULOMB_EV_ANGSTROM, COVALENT_RADII
+
+_SCREENING_COEFFICIENTS: Final = (0.1818, 0.5099, 0.2802, 0.02817)
+_SCREENING_EXPONENTS: Final = (3.2, 0.9423, 0.4029, 0.2016)
+_CORE_RADIUS_SCALE: Final = 0.75
+"""Cores repel below this fraction of the sum of covalent radii, which no bond of a stable molecule reaches."""
+
+_FALLBACK_RADIUS: Final = 1.2
+"""Covalent radius [Å] of elements without an entry: they meet a core earlier rather than later."""
+
+
+class EnergyHead(nn.Module):
+    """Energy of each atom [eV] at one level, on top of the atomic references; starts at zero for a correction."""
+
+    def __init__(self, channels: int, level: LevelConfig):
+        super().__init__()
+        self.network = nn.Sequential(nn.Linear(channels, channels // 2), nn.SiLU(), nn.Linear(channels // 2, 1))
+        if level.base:
+            nn.init.zeros_(self.network[2].weight)
+        nn.init.zeros_(self.network[2].bias)
+
+    def forward(self, scalars: Float[Tensor, "molecules slots channels"]) -> Float[Tensor, "molecules slots"]:
+        return self.network(scalars).squeeze(-1)
+
+
+class References(nn.Module):
+    """Atomic reference energies [eV] of one level, float64: total energies do not fit into float32."""
+
+    table: Tensor
+
+    def __init__(self, level: LevelConfig):
+        super().__init__()
+        table = torch.zeros(MAX_ATOMIC_NUMBER + 1, dtype=torch.float64)
+        table[list(level.elements)] = torch.tensor(level.references, dtype=torch.float64)
+        self.register_buffer("table", table, persistent=False)
+
+    def forward(self, batch: Batch) -> Float[Tensor, "molecules slots"]:
+        return self.table[batch.atomic_numbers]
+
+    def _apply(self, fn, recurse=True):  # keeps float64 when the model is converted
+        device = fn(self.table.new_empty(0)).device
+        self.table = self.table.to(device)
+        return self
+
+
+class CoreRepulsion(nn.Module):
+    """Screened nuclear repulsion that keeps atoms from falling into each other where no data reach.
+
+    E_ij = Z_i Z_j e²/(4πε₀ r) φ(r/a) f(r/c), a = .8854 a₀ / (Z_i^.23 + Z_j^.23), c = .75 (R_i + R_j).
+    Ziegler, Biersack and Littmark 1985, doi 10.1007/978-1-4615-8103-1_3; f is `layers.envelope`.
+    """
+
+    radii: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        radii = torch.full((MAX_ATOMIC_NUMBER + 1,), _FALLBACK_RADIUS)
+        radii[list(COVALENT_RADII)] = torch.tensor(list(COVALENT_RADII.values()))
+        self.register_buffer("radii", _CORE_RADIUS_SCALE * radii, persistent=False)
+
+    def forward(self, batch: Batch, pairs: Pairs) -> Float[Tensor, "molecules slots"] | None:
+        """Half of the repulsion [eV] of each atom with its neighbours; None if no two atoms are that close."""
+        radii = self.radii[batch.atomic_numbers]
+        reach = radii[:, :, None] + _of_neighbours(radii, pairs)
+        close = pairs.mask & (pairs.distances < reach)
+        if not close.any():
+            return None
+        charges = batch.atomic_numbers.to(pairs.distances.dtype)
+        powers = charges**0.23
+        r = torch.where(close, pairs.distances, reach)
+        x = r * (powers[:, :, None] + _of_neighbours(powers, pairs)) / (0.8854 * ANGSTROM_PER_BOHR)
+        screening = sum(c * torch.exp(-d * x) for c, d in zip(_SCREENING_COEFFICIENTS, _SCREENING_EXPONENTS, strict=True))
+        product = charges[:, :, None] * _of_neighbours(charges, pairs)
+        energies = COULOMB_EV_ANGSTROM * product / r * screening * envelope(r / reach)
+        return 0.5 * torch.where(close, energies, 0.0).sum(dim=2)
+
+
+def _of_neighbours(values: Float[Tensor, "molecules slots"], pairs: Pairs) -> Tensor:
+    if pairs.neighbours is None:
+        return values[:, None, :]
+    return values[:, None, :].expand(-1, values.shape[1], -1).gather(2, pairs.neighbours)

@@ -1,0 +1,239 @@
+"""Pairs of atoms and the one interaction layer that encoder and structure head share.
+
+The layer is an atomic cluster expansion without a single generic tensor product. Its hot path is
+
+    A[i, p, k, s] = Σ_j φ_k(r_ij) P_p(u_ij) S_s[j]
+
+with φ_k radial functions, P_p the ten monomials of degree ≤ 2 in the unit vector u_ij, and S_s the few features that atom
+j sends. The factor φ_k P_p is built once for all layers; the sum over j is one batched matrix product. Everything else,
+that is the change from monomials to spherical harmonics, the Clebsch-Gordan coupling with vector sources, the mixing of
+radial functions with sources, and the products that raise the body order, happens per atom, so that no intermediate
+grows as pairs x channels.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+from e3nn import o3
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from physcon_ase.batch import Batch
+
+_FIRST: Final = (0, 0, 0, 0, 1, 2, 3, 1, 2, 3)
+_SECOND: Final = (0, 1, 2, 3, 1, 2, 3, 2, 3, 1)
+N_MONOMIALS: Final = 10
+"""1, x, y, z, xx, yy, zz, xy, yz, zx: products of pairs out of (1, x, y, z)."""
+
+DENSE_SLOTS: Final = 40
+"""Batches up to this size use all pairs; larger ones look for neighbours within the cutoff first."""
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Ordered pairs (i, j) of atoms of the same molecule, padded to the same number per atom i."""
+
+    unit_vectors: Float[Tensor, "molecules slots 3 neighbours"]
+    """(r_j - r_i) / |r_j - r_i|; arbitrary but finite where `mask` is False."""
+    distances: Float[Tensor, "molecules slots neighbours"]
+    """|r_j - r_i| [Å]; 1 where `mask` is False."""
+    mask: Bool[Tensor, "molecules slots neighbours"]
+    """False for padding and for i = j."""
+    neighbours: Int[Tensor, "molecules slots neighbours"] | None
+    """Slot of atom j; None if neighbour k simply is slot k."""
+
+
+def make_pairs(batch: Batch, cutoff: float | None) -> Pairs:
+    """All pairs of a batch of small molecules, or the pairs within the cutoff [Å] of one with larger ones."""
+    positions = batch.positions
+    n_slots = positions.shape[1]
+    atoms = batch.atom_mask
+    mask = atoms[:, :, None] & atoms[:, None, :] & ~torch.eye(n_slots, dtype=torch.bool, device=atoms.device)
+    neighbours = None
+    others = positions[:, None].transpose(2, 3)  # (molecules, 1, 3, slots)
+    if cutoff is not None and n_slots > DENSE_SLOTS:
+        neighbours, mask = _neighbours_within(positions.detach(), mask, cutoff)
+        others = gather_neighbours(positions, neighbours).transpose(2, 3)
+    vectors = others - positions[..., None]
+    squared = vectors.square().sum(dim=2)
+    # Padding must not reach sqrt and the division: their derivatives at 0 are NaN even where the result is masked.
+    distances = torch.where(mask, squared, 1.0).sqrt()
+    return Pairs(vectors / distances[:, :, None], distances, mask, neighbours)
+
+
+def gather_neighbours(
+    features: Float[Tensor, "molecules slots features"], neighbours: Int[Tensor, "molecules slots neighbours"]
+) -> Float[Tensor, "molecules slots neighbours features"]:
+    """The features of each neighbour."""
+    molecules, slots, width = neighbours.shape
+    index = neighbours.reshape(molecules, slots * width, 1).expand(-1, -1, features.shape[-1])
+    return features.gather(1, index).reshape(molecules, slots, width, features.shape[-1])
+
+
+def _neighbours_within(positions: Tensor, mask: Tensor, cutoff: float) -> tuple[Tensor, Tensor]:
+    near = mask & (torch.cdist(positions, positions) < cutoff)
+    width = max(int(near.sum(dim=2).max()), 1)
+    order = near.to(torch.int8).argsort(dim=2, descending=True, stable=True)[:, :, :width]
+    return order, near.gather(2, order)
+
+
+def monomials(unit_vectors: Float[Tensor, "... 3 neighbours"]) -> Float[Tensor, "... 10 neighbours"]:
+    """The `N_MONOMIALS` monomials of degree ≤ 2 in the components of each vector."""
+    extended = torch.cat([torch.ones_like(unit_vectors[..., :1, :]), unit_vectors], dim=-2)
+    return extended[..., _FIRST, :] * extended[..., _SECOND, :]
+
+
+def harmonics_from_monomials() -> Float[Tensor, "5 6"]:
+    """Matrix that turns the six monomials of degree 2 into the real spherical harmonics of l = 2 ("norm" convention).
+
+    Order and signs are those of e3nn, from which the matrix is fitted: the harmonics restricted to degree 2 are
+    orthogonal to the trace, hence the solution on random unit vectors is unique up to the trace, which is set to 0.
+    """
+    points = torch.randn(64, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    exact = o3.spherical_harmonics(2, points, normalize=False, normalization="norm")
+    basis = monomials(points.T)[4:].T
+    return torch.linalg.lstsq(basis, exact).solution.T
+
+
+def bessel(distances: Tensor, cutoff: float, n_radial: int) -> Float[Tensor, "... radial neighbours"]:
+    """Radial functions sqrt(2/c) sin(kπr/c)/r that vanish with two derivatives at the cutoff c [Å].
+
+    Gasteiger, Groß and Günnemann, ICLR 2020, doi 10.48550/arXiv.2003.03123, eqs. 7 and 8 (p = 6).
+    """
+    r = distances[..., None, :]
+    order = torch.arange(1, n_radial + 1, dtype=r.dtype, device=r.device)[:, None]
+    return torch.sin(order * (math.pi / cutoff * r)) * (math.sqrt(2 / cutoff) * envelope(r / cutoff) / r)
+
+
+def envelope(x: Tensor) -> Tensor:
+    """Polynomial 1 - 28 x⁶ + 48 x⁷ - 21 x⁸ for x < 1, else 0: two continuous derivatives at 1."""
+    x = x.clamp(max=1.0)
+    x3 = x * x * x
+    return 1 + x3 * x3 * (x * (48 - 21 * x) - 28)
+
+
+class Interaction(nn.Module):
+    """One layer: collects the density around each atom, raises its body order and updates the atom's features."""
+
+    harmonics2: Tensor
+    symmetric: Tensor
+    vector_coupling: Tensor
+
+    def __init__(
+        self,
+        *,
+        n_radial: int,
+        channels: int,
+        mixed_channels: int,
+        source_scalars: int,
+        source_vectors: int,
+        receives_vectors: bool,
+        sends_vectors: bool,
+        hidden: int,
+        neighbour_scale: float,
+    ):
+        """Args: sizes as in `config.EncoderConfig`; `neighbour_scale` multiplies the sum over neighbours."""
+        super().__init__()
+        self.source_vectors = source_vectors if receives_vectors else 0
+        self.neighbour_scale = neighbour_scale
+        self.source = nn.Linear(channels, source_scalars)
+        inner = n_radial * source_scalars
+        self.mix = nn.ParameterList([nn.Parameter(torch.randn(inner, mixed_channels) * inner**-0.5) for _ in range(3)])
+        if self.source_vectors:
+            inner = n_radial * self.source_vectors
+            self.mix_vectors = nn.ParameterList(
+                [nn.Parameter(torch.randn(inner, mixed_channels) * inner**-0.5) for _ in range(4)]
+            )
+            self.mix_own = nn.Parameter(torch.randn(self.source_vectors, mixed_channels) * source_vectors**-0.5)
+            self.register_buffer("vector_coupling", vector_coupling(), persistent=False)
+        self.update = nn.Sequential(nn.Linear(channels + 5 * mixed_channels, hidden), nn.SiLU(), nn.Linear(hidden, channels))
+        self.send_vectors = nn.Linear(2 * mixed_channels, source_vectors, bias=False) if sends_vectors else None
+        self.gate = nn.Linear(channels, source_vectors) if sends_vectors else None
+        harmonics2 = harmonics_from_monomials().to(torch.get_default_dtype())
+        self.register_buffer("harmonics2", harmonics2, persistent=False)
+        self.register_buffer("symmetric", symmetric_matrices().to(harmonics2.dtype), persistent=False)
+
+    def forward(
+        self,
+        basis: Float[Tensor, "molecules slots basis neighbours"],
+        scalars: Float[Tensor, "molecules slots channels"],
+        vectors: Float[Tensor, "molecules slots 3 source_vectors"] | None,
+        neighbours: Int[Tensor, "molecules slots neighbours"] | None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Updated scalars and the vectors to send next.
+
+        Args:
+            basis: φ_k P_p of each pair, flattened with the monomial p first.
+            scalars: invariant features of each atom.
+            vectors: vector features that each atom sends; None in a layer that receives none.
+            neighbours: as in `Pairs`.
+        """
+        density = self._density(basis, self.source(scalars), neighbours).flatten(3)  # (molecules, slots, 10, K S)
+        # split, not indexing: the derivative of a slice fills a whole tensor with zeros first.
+        zeroth, first, second = density.split([1, 3, 6], dim=2)
+        f0 = zeroth[:, :, 0] @ self.mix[0]  # (molecules, slots, C)
+        f1 = first @ self.mix[1]  # (molecules, slots, 3, C)
+        f2 = self.harmonics2 @ (second @ self.mix[2])  # (molecules, slots, 5, C)
+        if self.source_vectors:
+            g0, g1, g2 = self._couple_vectors(self._density(basis, vectors.flatten(2), neighbours))
+            f0, f1, f2 = f0 + g0, f1 + g1 + vectors @ self.mix_own, f2 + g2
+        return self._update(scalars, f0, f1, f2)
+
+    def _density(self, basis: Tensor, source: Tensor, neighbours: Tensor | None) -> Tensor:
+        density = collect(basis, source, neighbours) * self.neighbour_scale
+        return density.unflatten(2, (N_MONOMIALS, -1))
+
+    def _couple_vectors(self, density: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Clebsch-Gordan products of the vectors received with the harmonics of the directions they come from."""
+        molecules, slots, n_monomials, n_radial, _ = density.shape
+        density = density.view(molecules, slots, n_monomials, n_radial, 3, self.source_vectors)
+        density = density.transpose(3, 4).reshape(molecules, slots, n_monomials * 3, n_radial * self.source_vectors)
+        coupled = self.vector_coupling @ density  # (molecules, slots, 3 + 1 + 5 + 3, K V)
+        straight, dot, quadrupole, turned = coupled.split([3, 1, 5, 3], dim=2)
+        g0 = dot[:, :, 0] @ self.mix_vectors[0]
+        g1 = straight @ self.mix_vectors[1] + turned @ self.mix_vectors[2]
+        return g0, g1, quadrupole @ self.mix_vectors[3]
+
+    def _update(self, scalars: Tensor, f0: Tensor, f1: Tensor, f2: Tensor) -> tuple[Tensor, Tensor | None]:
+        matrix = (self.symmetric @ f2).unflatten(2, (3, 3))  # symmetric traceless matrix of each l = 2 feature
+        matrix_f1 = (matrix * f1[:, :, None]).sum(dim=3)  # (molecules, slots, 3, C)
+        invariants = [
+            scalars,
+            f0,
+            f1.square().sum(dim=2),
+            f2.square().sum(dim=2),
+            (f1 * matrix_f1).sum(dim=2),
+            matrix_f1.square().sum(dim=2),
+        ]
+        scalars = scalars + self.update(torch.cat(invariants, dim=-1))
+        if self.send_vectors is None:
+            return scalars, None
+        vectors = self.send_vectors(torch.cat([f1, matrix_f1], dim=-1)) * self.gate(scalars)[:, :, None]
+        return scalars, vectors
+
+
+def collect(basis: Tensor, source: Tensor, neighbours: Tensor | None) -> Float[Tensor, "molecules slots basis features"]:
+    """Σ_j basis[i, :, j] source[j, :] as a batched matrix product."""
+    molecules, slots, width, n_neighbours = basis.shape
+    if neighbours is None:
+        return torch.bmm(basis.view(molecules, slots * width, n_neighbours), source).view(molecules, slots, width, -1)
+    return basis @ gather_neighbours(source, neighbours)
+
+
+def symmetric_matrices() -> Float[Tensor, "9 5"]:
+    """Matrix that turns the five l = 2 components into the nine elements of a symmetric traceless 3x3 matrix."""
+    return o3.wigner_3j(1, 1, 2, dtype=torch.float64).reshape(9, 5) * math.sqrt(5)
+
+
+def vector_coupling() -> Float[Tensor, "12 30"]:
+    """Rows: couplings of (monomials ⊗ vector) to 0⊗1→1 (3), 1⊗1→0 (1), 1⊗1→2 (5), 2⊗1→1 (3); natural parity only."""
+    rows = torch.zeros(12, N_MONOMIALS, 3, dtype=torch.float64)
+    rows[0:3, 0] = torch.eye(3)
+    rows[3:4, 1:4] = o3.wigner_3j(1, 1, 0, dtype=torch.float64).permute(2, 0, 1)
+    rows[4:9, 1:4] = o3.wigner_3j(1, 1, 2, dtype=torch.float64).permute(2, 0, 1)
+    quadrupole = o3.wigner_3j(2, 1, 1, dtype=torch.float64)  # (2, 1 in, 1 out)
+    rows[9:12, 4:] = torch.einsum("mio,mp->opi", quadrupole, harmonics_from_monomials())
+    norms = rows.flatten(1).norm(dim=1)
+    return (rows.flatten(1) / norms[:, None]).to(torch.get_default_dtype())

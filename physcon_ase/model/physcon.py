@@ -1,0 +1,83 @@
+"""The model: one encoder, one energy head per level of theory, and the structure head."""
+
+import functools
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from physcon_ase.batch import Batch, EnergyFn
+from physcon_ase.errors import UnknownLevelError
+from physcon_ase.model.config import LevelConfig, ModelConfig
+from physcon_ase.model.encoder import Encoder
+from physcon_ase.model.heads import CoreRepulsion, EnergyHead, References
+from physcon_ase.model.layers import make_pairs
+
+
+class PhysCon(nn.Module):
+    """Energies at several levels of theory, and equilibrium structures, from one network."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.config = config
+        self.encoder = Encoder(config.encoder)
+        self.core = CoreRepulsion()
+        self.heads = nn.ModuleDict({level.name: EnergyHead(config.encoder.channels, level) for level in config.levels})
+        self.references = nn.ModuleDict({level.name: References(level) for level in config.levels})
+
+    @property
+    def level_names(self) -> tuple[str, ...]:
+        """Names of the levels; the first is the default."""
+        return tuple(level.name for level in self.config.levels)
+
+    def level(self, name: str) -> LevelConfig:
+        """The level of this name.
+
+        Raises:
+            UnknownLevelError: if there is none.
+        """
+        for level in self.config.levels:
+            if level.name == name:
+                return level
+        raise UnknownLevelError(f"unknown level {name!r}; this model has {', '.join(self.level_names)}")
+
+    def atomic_energies(self, batch: Batch, level: str) -> Float[Tensor, "molecules slots"]:
+        """Energy [eV, float64] of each atom, references included; 0 in empty slots."""
+        interaction = self.interaction_energies(batch, [level])[..., 0]
+        return interaction.to(torch.float64) + self.references[level](batch)
+
+    def energies(self, batch: Batch, level: str) -> Float[Tensor, " molecules"]:
+        """Total energy [eV, float64] of each molecule."""
+        return self.atomic_energies(batch, level).sum(dim=1)
+
+    def energy_fn(self, level: str) -> EnergyFn:
+        """The energies at one level as a function of the batch alone."""
+        self.level(level)
+        return functools.partial(self.energies, level=level)
+
+    def interaction_energies(self, batch: Batch, levels: Sequence[str]) -> Float[Tensor, "molecules slots levels"]:
+        """Energy [eV] of each atom at each level without the references, in the number format of the model."""
+        pairs = make_pairs(batch, self.config.encoder.cutoff)
+        scalars = self.encoder(batch, pairs)
+        core = self.core(batch, pairs)
+        atoms = batch.atom_mask
+        own = {name: self.heads[name](scalars) for name in self._with_bases(levels)}
+        energies = torch.stack([self._with_base(own, name) for name in levels], dim=-1)
+        if core is not None:
+            energies = energies + core[..., None]
+        return energies * atoms[..., None]
+
+    def energies_at(self, batch: Batch, level_index: Int[Tensor, " molecules"]) -> Float[Tensor, " molecules"]:
+        """Total energy [eV, float64] of each molecule, each at a level of its own (an index into `level_names`)."""
+        interaction = self.interaction_energies(batch, self.level_names).to(torch.float64).sum(dim=1)
+        references = torch.stack([self.references[name](batch).sum(dim=1) for name in self.level_names], dim=1)
+        return (interaction + references).gather(1, level_index[:, None]).squeeze(1)
+
+    def _with_bases(self, levels: Sequence[str]) -> tuple[str, ...]:
+        bases = {self.level(name).base for name in levels} - {""}
+        return tuple(dict.fromkeys([*levels, *sorted(bases)]))
+
+    def _with_base(self, own: dict[str, Tensor], name: str) -> Tensor:
+        base = self.level(name).base
+        return own[name] + own[base] if base else own[name]

@@ -1,0 +1,219 @@
+"""A recipe: everything that makes a checkpoint, as a TOML file."""
+
+import difflib
+import tomllib
+import types
+import typing
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from physcon_ase.errors import RecipeError
+from physcon_ase.model.config import EncoderConfig, StructureConfig
+
+
+@dataclass(frozen=True)
+class LevelRecipe:
+    """A level of theory to be trained."""
+
+    name: str
+    """Short name; data sets refer to it."""
+    description: str
+    """Method and basis set in full."""
+    base: str = ""
+    """Level on top of which this one is a small correction."""
+
+
+@dataclass(frozen=True)
+class DataRecipe:
+    """What is used of one store."""
+
+    store: str
+    """Path of the store; a relative path is relative to the folder given to `train`."""
+    levels: tuple[str, ...]
+    """Levels whose labels and minima are used."""
+    weight: float = 1.0
+    """Weight in the loss."""
+    share: float = 1.0
+    """Part of the items that an epoch visits; the next epoch visits others."""
+    kinds: tuple[str, ...] = ()
+    """Kinds of geometries; empty for all."""
+    zero_force: bool = True
+    """Whether minima of a level without force labels count as zero force."""
+    structure: bool = True
+    """Whether minima are targets of the structure task."""
+    max_molecules: int = 0
+    """Largest number of molecules; 0 for all."""
+
+
+@dataclass(frozen=True)
+class LossRecipe:
+    """Weights of the loss terms; a term of weight 0 is not computed."""
+
+    energy: float = 0.2
+    """Of the energy error [1/eV]."""
+    forces: float = 1.0
+    """Of the force error [Å/eV]."""
+    structure: float = 0.0
+    """Of the denoising error [1/Å²]."""
+
+
+@dataclass(frozen=True)
+class OptimRecipe:
+    """The optimiser and its schedule: warm-up, constant, then linear decay to zero."""
+
+    steps: int
+    """Number of optimiser steps."""
+    lr: float = 2e-3
+    """Learning rate of the constant part."""
+    warmup: int = 200
+    """Steps of linear warm-up."""
+    decay: float = 0.5
+    """Part of `steps` that the final decay takes."""
+    weight_decay: float = 1e-4
+    """Decoupled weight decay of matrices."""
+    ema: float = 0.998
+    """Decay of the moving average of the weights, which is what is validated and kept."""
+    clip: float = 10.0
+    """Largest norm of the gradient."""
+    atoms_per_batch: int = 512
+    """Slots per batch and process, empty ones included."""
+    freeze: tuple[str, ...] = ()
+    """Parts of the model that keep their weights: prefixes of parameter names such as ``"encoder"``."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A training."""
+
+    name: str
+    """Name of the checkpoint."""
+    levels: tuple[LevelRecipe, ...]
+    """Levels of theory; the first is the default level of the checkpoint."""
+    data: tuple[DataRecipe, ...]
+    """Data sets."""
+    optim: OptimRecipe
+    """Optimiser and schedule."""
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    """Sizes of the encoder."""
+    structure: StructureConfig | None = None
+    """Sizes of the structure head, if there is to be one."""
+    loss: LossRecipe = field(default_factory=LossRecipe)
+    """Weights of the loss terms."""
+    seed: int = 0
+    """Of the weights, the order of the data and the noise."""
+    start_from: str = ""
+    """Checkpoint (name or folder) whose weights are taken over wherever names and shapes agree."""
+
+
+def read_recipe(path: str | Path) -> Recipe:
+    """Reads and checks a recipe.
+
+    Raises:
+        RecipeError: the file is missing, no TOML, has unknown or missing keys, or values of the wrong type.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise RecipeError(f"no recipe at {path}; give the path of a TOML file such as those in recipes/")
+    return parse_recipe(path.read_text(), str(path))
+
+
+def parse_recipe(text: str, origin: str = "recipe") -> Recipe:
+    """A recipe from its TOML text; `origin` names it in errors."""
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError(f"{origin} is not valid TOML: {error}") from error
+    recipe = _record(Recipe, table, origin)
+    check_recipe(recipe, origin)
+    return recipe
+
+
+def check_recipe(recipe: Recipe, origin: str = "recipe") -> None:
+    """Refuses a recipe that contradicts itself, before any data is read."""
+    names = [level.name for level in recipe.levels]
+    _require(len(names) > 0, origin, "has no [[levels]]; name at least one level of theory")
+    _require(len(set(names)) == len(names), origin, f"names a level twice: {', '.join(names)}")
+    for level in recipe.levels:
+        _require(level.base in ("", *names), origin, f"level {level.name!r} builds on {level.base!r}, which is none of {names}")
+    for data in recipe.data:
+        unknown = sorted(set(data.levels) - set(names))
+        _require(not unknown, origin, f"data set {data.store} uses levels {unknown}; [[levels]] has {names}")
+        _require(0 < data.share <= 1, origin, f"data set {data.store} has share {data.share}; give a number in (0, 1]")
+    for name, weight in asdict(recipe.loss).items():
+        _require(weight >= 0, origin, f"loss weight {name} is {weight}; give 0 to switch the term off, or a positive number")
+    _require(any(asdict(recipe.loss).values()), origin, "has only loss weights of 0; give at least one term a weight")
+    if recipe.loss.structure > 0:
+        _require(recipe.structure is not None, origin, "trains structures without a [structure] section; add one")
+    optim = recipe.optim
+    _require(optim.steps > 0, origin, f"optim.steps is {optim.steps}; give the number of optimiser steps")
+    _require(optim.lr > 0, origin, f"optim.lr is {optim.lr}; give a positive learning rate")
+    _require(0 <= optim.decay <= 1, origin, f"optim.decay is {optim.decay}; give the part of the steps in [0, 1]")
+
+
+def with_steps(recipe: Recipe, steps: int) -> Recipe:
+    """The same recipe for another number of steps."""
+    return replace(recipe, optim=replace(recipe.optim, steps=steps))
+
+
+def format_recipe(recipe: Recipe) -> str:
+    """The recipe as TOML text that `parse_recipe` reads back to an equal recipe."""
+    table = asdict(recipe)
+    lines = [f"{key} = {_toml(value)}" for key, value in table.items() if _is_plain(value)]
+    for key, value in table.items():
+        if isinstance(value, dict):
+            lines += ["", f"[{key}]", *(f"{name} = {_toml(entry)}" for name, entry in value.items())]
+        elif isinstance(value, tuple):
+            for row in value:
+                lines += ["", f"[[{key}]]", *(f"{name} = {_toml(entry)}" for name, entry in row.items())]
+    return "\n".join(lines) + "\n"
+
+
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, str | int | float | bool)
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+        return f'"{escaped}"'
+    if isinstance(value, tuple):
+        return "[" + ", ".join(_toml(entry) for entry in value) + "]"
+    return repr(value)
+
+
+def _require(condition: bool, origin: str, problem: str) -> None:
+    if not condition:
+        raise RecipeError(f"{origin} {problem}")
+
+
+def _record(record: type, table: dict[str, Any], where: str) -> Any:
+    """An instance of a dataclass from a table, with a hint for a mistyped key."""
+    types_of = typing.get_type_hints(record)
+    for key in table:
+        if key not in types_of:
+            near = difflib.get_close_matches(key, types_of, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"allowed are {', '.join(types_of)}"
+            raise RecipeError(f"{where} has the unknown key {key!r}; {hint}")
+    for entry in fields(record):
+        if entry.name not in table and entry.default is MISSING and entry.default_factory is MISSING:
+            raise RecipeError(f"{where} lacks {entry.name!r}; add it")
+    return record(**{key: _value(types_of[key], value, f"{where}: {key}") for key, value in table.items()})
+
+
+def _value(expected: Any, value: Any, where: str) -> Any:
+    if isinstance(expected, types.UnionType):
+        expected = next(option for option in expected.__args__ if option is not types.NoneType)
+    if is_dataclass(expected) and isinstance(value, dict):
+        return _record(typing.cast(type, expected), value, where)
+    if typing.get_origin(expected) is tuple and isinstance(value, list):
+        entry = typing.get_args(expected)[0]
+        return tuple(_value(entry, item, f"{where}[{i}]") for i, item in enumerate(value))
+    if expected is float and type(value) is int:
+        return float(value)
+    if not isinstance(expected, type) or type(value) is not expected:
+        name = getattr(expected, "__name__", str(expected))
+        raise RecipeError(f"{where} is {value!r}; a value of type {name} is needed")
+    return value

@@ -1,0 +1,51 @@
+"""Errors of a model on labelled items."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from physcon_ase.data.loader import Items, evaluation_batches
+from physcon_ase.model.physcon import PhysCon
+from physcon_ase.training.losses.multitask import predict
+
+_ATOMS_PER_BATCH = 1024
+
+
+@dataclass(frozen=True)
+class LevelErrors:
+    """Mean absolute errors at one level of theory; NaN where there are no labels."""
+
+    level: str
+    """Name of the level."""
+    n_energies: int
+    """Number of energy labels."""
+    energy_mae: float
+    """Mean |E - E_label| [eV per molecule]."""
+    n_forces: int
+    """Number of force components with a label."""
+    force_mae: float
+    """Mean |F - F_label| over Cartesian components [eV/Å]."""
+
+
+def evaluate(model: PhysCon, items: Items) -> tuple[LevelErrors, ...]:
+    """Errors at each level that the items have."""
+    sums = torch.zeros(len(items.levels), 4, dtype=torch.float64)
+    for labelled in evaluation_batches(items, atoms_per_batch=_ATOMS_PER_BATCH):
+        prediction = predict(model, labelled, create_graph=False)
+        energy_errors = (prediction.energies - labelled.energy).abs()
+        force_errors = (prediction.forces - labelled.forces).abs().sum(dim=(1, 2)).to(torch.float64)
+        for index in labelled.level.unique().tolist():
+            here = labelled.level == index
+            with_energy, with_forces = here & labelled.has_energy, here & labelled.has_forces
+            sums[index, 0] += with_energy.sum()
+            sums[index, 1] += energy_errors[with_energy].sum()
+            sums[index, 2] += 3 * labelled.batch.n_atoms[with_forces].sum()
+            sums[index, 3] += force_errors[with_forces].sum()
+    return tuple(_level_errors(name, *row) for name, row in zip(items.levels, sums.tolist(), strict=True) if row[0] or row[2])
+
+
+def _level_errors(level: str, n_energies: float, energy_sum: float, n_forces: float, force_sum: float) -> LevelErrors:
+    energy_mae = energy_sum / n_energies if n_energies else math.nan
+    force_mae = force_sum / n_forces if n_forces else math.nan
+    return LevelErrors(level, int(n_energies), energy_mae, int(n_forces), force_mae)

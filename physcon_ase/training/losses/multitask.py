@@ -1,0 +1,60 @@
+"""Errors of energies and forces at several levels of theory; absent labels are masked per sample."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from physcon_ase.batch import Batch
+from physcon_ase.data.sample import LabelledBatch
+from physcon_ase.model.forces import energies_and_forces
+from physcon_ase.model.physcon import PhysCon
+
+_HUBER_WIDTH = 0.02
+"""Errors [eV, eV/Å] below this count quadratically, larger ones linearly: the mean absolute error, made smooth."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Energies and forces of a labelled batch, each molecule at the level of its labels."""
+
+    energies: Float[Tensor, " molecules"]
+    """[eV, float64]."""
+    forces: Float[Tensor, "molecules slots 3"]
+    """[eV/Å]."""
+
+
+def predict(model: PhysCon, labelled: LabelledBatch, *, create_graph: bool) -> Prediction:
+    """Energies and forces at the level of each label; `create_graph` keeps the graph for training."""
+
+    def energy_fn(batch: Batch) -> Tensor:
+        return model.energies_at(batch, labelled.level)
+
+    return Prediction(*energies_and_forces(energy_fn, labelled.batch, create_graph=create_graph))
+
+
+def energy_loss(prediction: Prediction, labelled: LabelledBatch) -> Float[Tensor, ""]:
+    """Mean error of the total energies [eV], smoothed at zero; 0 if no molecule has a label."""
+    known = labelled.has_energy
+    # where() before the arithmetic: a NaN label would poison the gradient even if multiplied by zero.
+    target = torch.where(known, labelled.energy, prediction.energies.detach())
+    errors = _smooth((prediction.energies - target).abs())
+    return _weighted_mean(errors.to(labelled.weight.dtype), labelled.weight * known)
+
+
+def force_loss(prediction: Prediction, labelled: LabelledBatch) -> Float[Tensor, ""]:
+    """Mean length of the force errors [eV/Å], smoothed at zero; 0 if no molecule has a label."""
+    known = labelled.has_forces
+    target = torch.where(known[:, None, None], labelled.forces, prediction.forces.detach())
+    # the root of 0 has no derivative
+    lengths = ((prediction.forces - target).square().sum(dim=2) + _HUBER_WIDTH**2).sqrt() - _HUBER_WIDTH
+    return _weighted_mean(lengths, (labelled.weight * known)[:, None] * labelled.batch.atom_mask)
+
+
+def _smooth(errors: Tensor) -> Tensor:
+    return (errors.square() + _HUBER_WIDTH**2).sqrt() - _HUBER_WIDTH
+
+
+def _weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
+    return (values * weights).sum() / weights.sum().clamp(min=1e-12)

@@ -1,0 +1,69 @@
+"""The state of a training on disk: weights, average, optimiser and position; enough to go on bit for bit."""
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from physcon_ase.errors import CorruptCheckpointError
+from physcon_ase.training.optim import WeightAverage, optimizer_tensors, restore_optimizer
+
+STATE_FILE = "state.safetensors"
+"""Name of the file in the folder of a run."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a training stands; noise and order of the data follow from this and the recipe's seed."""
+
+    step: int = 0
+    """Steps done."""
+    epoch: int = 0
+    """Epoch of the next batch."""
+    batch: int = 0
+    """Number of the next batch of this process within the epoch."""
+    cpu_seconds: float = 0.0
+    """Processor time of this process so far, that of interrupted runs included."""
+
+
+def save_state(
+    folder: Path, progress: Progress, recipe_text: str, model: nn.Module, average: WeightAverage, optimizer: torch.optim.Optimizer
+) -> None:
+    """Writes the state so that a kill at any moment leaves either the old or the new file."""
+    parts = {"model": dict(model.named_parameters()), "average": average.tensors, "optimizer": optimizer_tensors(optimizer)}
+    tensors = {f"{part}/{name}": value.detach().contiguous() for part, group in parts.items() for name, value in group.items()}
+    partial = folder / f"{STATE_FILE}.partial"
+    save_file(tensors, partial, metadata={"progress": json.dumps(asdict(progress)), "recipe": recipe_text})
+    with open(partial, "rb") as file:
+        os.fsync(file.fileno())
+    os.replace(partial, folder / STATE_FILE)
+
+
+def load_state(folder: Path, model: nn.Module, average: WeightAverage, optimizer: torch.optim.Optimizer) -> tuple[Progress, str]:
+    """Puts a saved state back; returns where it stands and the text of its recipe.
+
+    Raises:
+        CorruptCheckpointError: the tensors do not belong to this model.
+    """
+    parts: dict[str, dict[str, Tensor]] = {"model": {}, "average": {}, "optimizer": {}}
+    with safe_open(folder / STATE_FILE, framework="pt") as file:
+        metadata = file.metadata()
+        for key in file.keys():  # noqa: SIM118 - not a dict
+            part, name = key.split("/", 1)
+            parts[part][name] = file.get_tensor(key)
+    parameters = dict(model.named_parameters())
+    if {k: v.shape for k, v in parameters.items()} != {k: v.shape for k, v in parts["model"].items()}:
+        raise CorruptCheckpointError(
+            f"{folder / STATE_FILE} belongs to another model than the recipe describes; train into another folder"
+        )
+    with torch.no_grad():
+        for name, value in parts["model"].items():
+            parameters[name].copy_(value)
+    average.restore(parts["average"])
+    restore_optimizer(optimizer, parts["optimizer"])
+    return Progress(**json.loads(metadata["progress"])), metadata["recipe"]

@@ -1,0 +1,302 @@
+"""`train`: a recipe in, a checkpoint out; resumable at any moment."""
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import torch
+import torch.distributed
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from physcon_ase.data.labels import fit_references, format_label_report, label_report
+from physcon_ase.data.loader import DataSource, Items, epoch_batches, load_items, n_batches
+from physcon_ase.data.sample import LabelledBatch
+from physcon_ase.errors import LabelError, RecipeError
+from physcon_ase.model.checkpoint import read_checkpoint, save_checkpoint
+from physcon_ase.model.config import LevelConfig, ModelConfig, config_to_dict
+from physcon_ase.model.physcon import PhysCon
+from physcon_ase.training.config import Recipe, format_recipe, parse_recipe
+from physcon_ase.training.evaluate import evaluate
+from physcon_ase.training.losses.multitask import energy_loss, force_loss, predict
+from physcon_ase.training.optim import WeightAverage, learning_rate, make_optimizer, set_learning_rate
+from physcon_ase.training.state import STATE_FILE, Progress, load_state, save_state
+
+LOG_FILE = "log.jsonl"
+"""Name of the log in the folder of a run: one JSON object per line."""
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What does not change the result of a training."""
+
+    save_minutes: float = 3.0
+    """Minutes between saved states."""
+    log_steps: int = 100
+    """Steps between lines of the log."""
+    validate_steps: int = 2000
+    """Steps between validations."""
+    validation_molecules: int = 400
+    """Molecules per data set in a validation."""
+    progress_bar: bool = True
+    """Whether to draw one."""
+
+
+def train(
+    recipe: Recipe, folder: Path | str, *, store_root: Path | str = ".", options: RunOptions | None = None
+) -> Path:
+    """Trains a model, or goes on with an interrupted training in the same folder.
+
+    Started by ``torchrun`` it shares each step among the processes.
+
+    Args:
+        recipe: what to train on what.
+        folder: where state, log and checkpoint go.
+        store_root: folder that relative store paths of the recipe refer to.
+        options: how often to save, log and validate.
+
+    Returns:
+        The folder of the checkpoint, `folder` / recipe name.
+
+    Raises:
+        RecipeError: the folder holds the state of another recipe, or the recipe trains nothing.
+        LabelError: a weighted loss has no label in the whole data set.
+    """
+    options = options or RunOptions()
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with _processes() as (rank, world_size):
+        return _Training(recipe, folder, Path(store_root), options, rank, world_size).run()
+
+
+class _Training:
+    """One process of a training."""
+
+    def __init__(self, recipe: Recipe, folder: Path, store_root: Path, options: RunOptions, rank: int, world_size: int):
+        self.recipe, self.folder, self.options = recipe, folder, options
+        self.rank, self.world_size = rank, world_size
+        self.items = load_training_items(recipe, store_root, "train")
+        rows = label_report(self.items)
+        if rank == 0:
+            tqdm.write(format_label_report(rows))
+        check_labels(recipe, self.items)
+        self.model = make_model(recipe, self.items)
+        self.average = WeightAverage(self.model, recipe.optim.ema)
+        self.optimizer = make_optimizer(self.model, recipe.optim)
+        validation = replace(recipe, data=tuple(_limited(data, options.validation_molecules) for data in recipe.data))
+        self.validation = load_training_items(validation, store_root, "validation")
+        self.progress = Progress()
+        if (folder / STATE_FILE).exists():
+            self.progress, saved = load_state(folder, self.model, self.average, self.optimizer)
+            _check_same_recipe(recipe, saved, folder)
+
+    def run(self) -> Path:
+        optim, saved_at, losses = self.recipe.optim, time.monotonic(), []
+        cpu_before = self.progress.cpu_seconds - time.process_time()
+        bar = tqdm(
+            total=optim.steps, initial=self.progress.step, disable=self.rank > 0 or not self.options.progress_bar, unit="step"
+        )
+        for labelled in self._batches():
+            step = self.progress.step
+            losses.append(self._step(labelled, step))
+            self.progress = replace(self.progress, step=step + 1, cpu_seconds=cpu_before + time.process_time())
+            bar.update()
+            if (step + 1) % self.options.log_steps == 0:
+                means = torch.stack(losses).mean(dim=0).tolist()
+                self._log(bar, dict(zip(_active_terms(self.recipe), means, strict=True)))
+                losses = []
+            if (step + 1) % self.options.validate_steps == 0 and step + 1 < optim.steps:
+                self._validate(bar)
+            if time.monotonic() - saved_at > 60 * self.options.save_minutes:
+                self._save()
+                saved_at = time.monotonic()
+        self._save()
+        self._validate(bar)
+        bar.close()
+        return self._export()
+
+    def _batches(self) -> Iterator[LabelledBatch]:
+        """Batches until the last step; keeps `progress` pointing at the next one."""
+        size = {"atoms_per_batch": self.recipe.optim.atoms_per_batch, "world_size": self.world_size}
+        count = n_batches(self.items, **size)
+        while self.progress.step < self.recipe.optim.steps:
+            epoch, start = self.progress.epoch, self.progress.batch
+            batches = epoch_batches(self.items, seed=self.recipe.seed, epoch=epoch, rank=self.rank, start=start, **size)
+            for done, labelled in enumerate(batches, start=start + 1):
+                ended = done == count
+                self.progress = replace(self.progress, epoch=epoch + ended, batch=0 if ended else done)
+                yield labelled
+                if self.progress.step >= self.recipe.optim.steps:
+                    return
+
+    def _step(self, labelled: LabelledBatch, step: int) -> Tensor:
+        terms = compute_losses(self.model, labelled, self.recipe)
+        self.optimizer.zero_grad(set_to_none=True)
+        sum(terms.values()).backward()
+        trained = [p for p in self.model.parameters() if p.requires_grad]
+        _average_gradients(trained, self.world_size)
+        nn.utils.clip_grad_norm_(trained, self.recipe.optim.clip)
+        set_learning_rate(self.optimizer, learning_rate(self.recipe.optim, step))
+        self.optimizer.step()
+        self.average.update(self.model, step)
+        return torch.stack([value.detach().float() for value in terms.values()])
+
+    def _validate(self, bar: tqdm) -> None:
+        if self.rank > 0:
+            return
+        rows = evaluate(self._averaged_model(), self.validation)
+        for row in rows:
+            self._log(bar, {"validation": row.level, "energy_mae": row.energy_mae, "force_mae": row.force_mae})
+            tqdm.write(f"step {self.progress.step:7d}  {row.level:8s} energy {row.energy_mae:.4f} eV  forces {row.force_mae:.4f} eV/Å")
+
+    def _averaged_model(self) -> PhysCon:
+        model = PhysCon(self.model.config)
+        model.load_state_dict(self.average.tensors)
+        return model.eval()
+
+    def _log(self, bar: tqdm, entries: dict) -> None:
+        if self.rank > 0:
+            return
+        with open(self.folder / LOG_FILE, "a") as file:
+            file.write(json.dumps({**asdict(self.progress), **entries}) + "\n")
+        bar.set_postfix({key: f"{value:.3f}" for key, value in entries.items() if isinstance(value, float)})
+
+    def _save(self) -> None:
+        if self.rank == 0:
+            save_state(self.folder, self.progress, format_recipe(self.recipe), self.model, self.average, self.optimizer)
+
+    def _export(self) -> Path:
+        target = self.folder / self.recipe.name
+        if self.rank == 0:
+            config = config_to_dict(self.model.config)
+            save_checkpoint(target, self.average.tensors, config, recipe=format_recipe(self.recipe))
+        return target
+
+
+def load_training_items(recipe: Recipe, store_root: Path, split: str) -> Items:
+    """The items of a split that a recipe uses."""
+    sources = [
+        DataSource(
+            path=store_root / data.store,
+            levels=data.levels,
+            weight=data.weight,
+            share=data.share,
+            kinds=data.kinds or None,
+            zero_force=data.zero_force,
+            structure=data.structure,
+            max_molecules=data.max_molecules or None,
+        )
+        for data in recipe.data
+    ]
+    return load_items(sources, tuple(level.name for level in recipe.levels), split, with_graph=recipe.loss.structure > 0)
+
+
+def check_labels(recipe: Recipe, items: Items) -> None:
+    """Refuses a weighted loss that would meet no label in the whole data set.
+
+    Raises:
+        LabelError: names the term.
+    """
+    if len(items) == 0:
+        raise LabelError(f"recipe {recipe.name}: no training data are left after the split and the choice of kinds and levels")
+    found = {
+        "energy": any(bucket.energy.isfinite().any() for bucket in items.buckets),
+        "forces": any(bucket.forces[:, 0].isfinite().all(dim=1).any() for bucket in items.buckets),
+        "structure": any(bucket.is_minimum.any() for bucket in items.buckets),
+    }
+    for term, present in found.items():
+        weight = getattr(recipe.loss, term)
+        if weight > 0 and not present:
+            raise LabelError(
+                f"recipe {recipe.name}: loss.{term} = {weight}, but the data have no {term} label; add such data or set it to 0"
+            )
+
+
+def make_model(recipe: Recipe, items: Items) -> PhysCon:
+    """A model with seeded weights and fitted references, or weights taken over from `recipe.start_from`."""
+    levels = tuple(
+        _level_config(entry.name, entry.description, entry.base, fit_references(items, entry.name)) for entry in recipe.levels
+    )
+    config = ModelConfig(levels=levels, encoder=recipe.encoder, structure=recipe.structure)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        model = PhysCon(config)
+    if recipe.start_from:
+        _take_over(model, recipe.start_from)
+    for name, parameter in model.named_parameters():
+        if name.startswith(recipe.optim.freeze):
+            parameter.requires_grad_(False)
+    return model
+
+
+def compute_losses(model: PhysCon, labelled: LabelledBatch, recipe: Recipe) -> dict[str, Tensor]:
+    """Weighted loss terms of a batch, those of weight 0 left out."""
+    weights, terms = recipe.loss, {}
+    if weights.energy > 0 or weights.forces > 0:
+        prediction = predict(model, labelled, create_graph=True)
+        if weights.energy > 0:
+            terms["energy"] = weights.energy * energy_loss(prediction, labelled)
+        if weights.forces > 0:
+            terms["forces"] = weights.forces * force_loss(prediction, labelled)
+    return terms
+
+
+def _active_terms(recipe: Recipe) -> list[str]:
+    return [name for name, weight in asdict(recipe.loss).items() if weight > 0]
+
+
+def _level_config(name: str, description: str, base: str, references: dict[int, float]) -> LevelConfig:
+    elements = tuple(sorted(references))
+    return LevelConfig(name, description, elements, tuple(references[z] for z in elements), base)
+
+
+def _take_over(model: PhysCon, start_from: str) -> None:
+    tensors = read_checkpoint(start_from).tensors
+    own = dict(model.named_parameters())
+    shared = [name for name, value in tensors.items() if name in own and own[name].shape == value.shape]
+    if not shared:
+        raise RecipeError(f"start_from = {start_from!r} shares no parameter with the model of this recipe")
+    with torch.no_grad():
+        for name in shared:
+            own[name].copy_(tensors[name])
+
+
+def _limited(data, molecules: int):
+    return replace(data, max_molecules=min(data.max_molecules or molecules, molecules))
+
+
+def _check_same_recipe(recipe: Recipe, saved: str, folder: Path) -> None:
+    """Only the length of a training may change while it runs: the decay then starts earlier or later."""
+    before = parse_recipe(saved, str(folder / STATE_FILE))
+    unchanged = replace(before, optim=replace(before.optim, steps=recipe.optim.steps, decay=recipe.optim.decay))
+    if recipe != unchanged:
+        raise RecipeError(f"{folder} holds the state of another recipe; train into another folder, or delete {STATE_FILE} there")
+
+
+def _average_gradients(parameters: list[nn.Parameter], world_size: int) -> None:
+    if world_size == 1:
+        return
+    # A head without a label in this process' batch has no gradient here, but may have one elsewhere.
+    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+    flat = torch.cat([gradient.flatten() for gradient in gradients])
+    torch.distributed.all_reduce(flat)
+    for parameter, mean in zip(parameters, (flat / world_size).split([p.numel() for p in parameters]), strict=True):
+        parameter.grad = mean.view_as(parameter)
+
+
+class _processes:
+    """Rank and number of processes; joins and leaves the group that ``torchrun`` made, if any."""
+
+    def __enter__(self) -> tuple[int, int]:
+        self.distributed = "RANK" in os.environ
+        if not self.distributed:
+            return 0, 1
+        torch.distributed.init_process_group("gloo")
+        return torch.distributed.get_rank(), torch.distributed.get_world_size()
+
+    def __exit__(self, *_) -> None:
+        if self.distributed:
+            torch.distributed.destroy_process_group()

@@ -1,0 +1,77 @@
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[1] / "physcon_ase"
+
+RANK = {"units": 0, "errors": 0, "chem": 1, "batch": 2, "model": 3, "relax": 3, "data": 3, "labelling": 4, "training": 4}
+RANK |= {"hub": 4, "generator": 5, "calculator": 5, "optimize": 6, "cli": 7}
+"""A part may import itself and parts of lower rank."""
+
+NEVER = {("training", "relax")}
+"""Pairs that the ranks would allow."""
+
+ONLY_IN = {
+    "rdkit": ("chem",),
+    "ase": ("calculator", "optimize", "generator", "data.sources", "labelling"),
+    **dict.fromkeys(("huggingface_hub", "httpx", "requests", "urllib", "http", "socket"), ("hub", "data.sources")),
+}
+"""Foreign packages that only these parts know."""
+
+
+def modules() -> list[str]:
+    names = [".".join(path.relative_to(PACKAGE).with_suffix("").parts) for path in PACKAGE.rglob("*.py")]
+    return sorted(name.removesuffix(".__init__") for name in names if name != "__init__")
+
+
+def imports(module: str) -> list[str]:
+    path = PACKAGE.joinpath(*module.split("."))
+    tree = ast.parse((path / "__init__.py" if path.is_dir() else path.with_suffix(".py")).read_text(encoding="utf-8"))
+    found = [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
+    return found + [f"{'.' * n.level}{n.module or ''}" for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)]
+
+
+@pytest.mark.parametrize("module", modules())
+def test_imports_point_downwards_only(module: str) -> None:
+    part = module.split(".")[0]
+    assert part in RANK, f"give {part} a place in the layers"
+    for name in imports(module):
+        root, _, inner = name.partition(".")
+        assert root, f"{module} imports {name}: name the defining module in full"
+        if root == "physcon_ase":
+            target = inner.split(".")[0]
+            assert target, f"{module} imports the top-level package: name the defining module"
+            assert target == part or RANK[target] < RANK[part], f"{module} ({part}) imports {name} upwards or sideways"
+            assert (part, target) not in NEVER, f"{module} must not import {name}"
+        allowed = ONLY_IN.get(root, (part,))
+        assert any(f"{module}.".startswith(f"{home}.") for home in allowed), f"{module} imports {root}, only {allowed} may"
+
+
+def in_a_fresh_process(script: str) -> str:
+    environment = {"PYTHONPATH": str(PACKAGE.parent), "PATH": ""}
+    command = [sys.executable, "-c", script]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=60).stdout
+
+
+def test_importing_the_package_loads_nothing_heavy() -> None:
+    heavy = {"torch", "numpy", "scipy", "rdkit", "ase", "e3nn", "h5py", "jaxtyping", "huggingface_hub"}
+    loaded = in_a_fresh_process("import sys, physcon_ase; print(*sorted({m.split('.')[0] for m in sys.modules}))").split()
+    assert heavy.isdisjoint(loaded)
+
+
+def test_every_public_name_is_found_and_others_are_attribute_errors() -> None:
+    in_a_fresh_process("from physcon_ase import *")
+    in_a_fresh_process(
+        "import physcon_ase\n"
+        "assert callable(physcon_ase.from_pretrained) and 'optimize' in dir(physcon_ase)\n"
+        "try: physcon_ase.nonsense\n"
+        "except AttributeError as error: assert 'nonsense' in str(error)\n"
+        "else: raise SystemExit('no error')"
+    )
+
+
+def test_the_function_optimize_is_not_hidden_by_its_module() -> None:
+    assert "function" in in_a_fresh_process("from physcon_ase import Result, optimize; print(type(optimize))")
