@@ -14,7 +14,7 @@ from huggingface_hub.errors import (
     EntryNotFoundError,
     HfHubHTTPError,
     HFValidationError,
-    HTTPError,
+    HTTPError,  # pyright: ignore[reportPrivateImportUsage]  # httpx's in version 1, httpx2's in version 2
     LocalEntryNotFoundError,
     OfflineModeIsEnabled,
     RemoteEntryNotFoundError,
@@ -48,7 +48,7 @@ def from_pretrained(
 ) -> Path:
     """Verified checkpoint folder of a shipped name, a local folder or a Hub repository "owner/name".
 
-    The calculator and the generator take the folder: `PhysConCalculator(checkpoint=from_pretrained("owner/name", ...))`.
+    The calculator and the generator take the folder it returns.
 
     Args:
         name: with `revision`, a repository on the Hub; without, a shipped name or a folder.
@@ -68,8 +68,8 @@ def from_pretrained(
         )
     if _looks_like_a_repository(name):
         raise CheckpointNotFoundError(
-            f"{name!r} is neither shipped ({', '.join(shipped_names()) or 'none'}) nor a folder here. For a repository on "
-            "the Hub, pin its commit: revision=<40 hexadecimal digits>."
+            f"{name!r} is neither shipped ({', '.join(shipped_names()) or 'none'}) nor a folder here. For a "
+            "repository on the Hub, pin its commit: revision=<40 hexadecimal digits>."
         )
     folder = resolve(name)
     _verify(folder, sha256)
@@ -105,8 +105,8 @@ def download(
     """
     if not _COMMIT.fullmatch(revision):
         raise PhysConError(
-            f"revision {revision!r} of {repo_id} is no commit: branches and tags can move. Give the 40 hexadecimal digits of "
-            "a commit."
+            f"revision {revision!r} of {repo_id} is no commit: branches and tags can move. Give the 40 hexadecimal "
+            "digits of a commit."
         )
 
     source = f"{repo_id} at commit {revision}"
@@ -178,8 +178,8 @@ def push_to_hub(
         raise HubError("HF_HUB_OFFLINE is set; unset it to push.") from error
     except HfHubHTTPError as error:
         raise HubError(
-            f"the Hub refused {repo_id}: {_first_line(error)}. Pushing needs a token with write permission: pass token or "
-            "run `hf auth login`."
+            f"the Hub refused {repo_id}: {_first_line(error)}. Pushing needs a token with write permission: pass "
+            "token or run `hf auth login`."
         ) from error
     # The RuntimeError is what huggingface_hub makes of a failed upload to the storage behind the Hub.
     except (HTTPError, RuntimeError) as error:
@@ -200,13 +200,12 @@ def verify(name_or_path: Path | str) -> str:
 
 def _cached(repo_id: str, revision: str, cache_dir: Path | str | None) -> Path | None:
     # `_fetch` takes the weights last: where they are, nothing is left to ask the Hub for.
-    found = [try_to_load_from_cache(repo_id, name, cache_dir, revision) for name in (CONFIG_FILE, WEIGHTS_FILE)]
-    return Path(found[1]).parent if all(isinstance(path, str) for path in found) else None
+    paths = [try_to_load_from_cache(repo_id, name, cache_dir, revision) for name in (CONFIG_FILE, WEIGHTS_FILE)]
+    found = [Path(path).parent for path in paths if isinstance(path, str)]
+    return found[0] if len(found) == len(paths) else None
 
 
-def _fetch(
-    repo_id: str, revision: str, cache_dir: Path | str | None, token: str | None, endpoint: str | None
-) -> Path:
+def _fetch(repo_id: str, revision: str, cache_dir: Path | str | None, token: str | None, endpoint: str | None) -> Path:
     pinned = partial(hf_hub_download, repo_id, revision=revision, cache_dir=cache_dir, token=token, endpoint=endpoint)
     pinned(CONFIG_FILE)
     for optional in (RECIPE_FILE, CARD_FILE):

@@ -1,6 +1,5 @@
 import os
 import socket
-from collections.abc import Iterator
 
 import pytest
 
@@ -12,15 +11,15 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 
 
 @pytest.fixture(autouse=True)
-def _no_network(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _no_network(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Connections leave this machine only in tests marked `network`."""
-    if "network" not in request.keywords:
-        connect = socket.socket.connect
+    if "network" in request.keywords:
+        return
+    connect = socket.socket.connect
 
-        def connect_locally(self: socket.socket, address: tuple | str | bytes) -> None:
-            if self.family in (socket.AF_INET, socket.AF_INET6) and address[0] not in ("127.0.0.1", "::1", "localhost"):
-                raise OSError(f"the tests may not connect to {address}; mark the test `network` if it must")
-            connect(self, address)
+    def connect_locally(self: socket.socket, address: tuple | str | bytes) -> None:
+        if self.family in (socket.AF_INET, socket.AF_INET6) and address[0] not in ("127.0.0.1", "::1", "localhost"):
+            raise OSError(f"the tests may not connect to {address}; mark the test `network` if it must")
+        connect(self, address)
 
-        monkeypatch.setattr(socket.socket, "connect", connect_locally)
-    yield
+    monkeypatch.setattr(socket.socket, "connect", connect_locally)

@@ -50,7 +50,7 @@ def pip(*arguments: str | Path, cwd: Path) -> None:
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The files that a build reads, with one more shipped checkpoint, so that the test does not depend on which there are."""
+    """The files that a build reads, and one more shipped checkpoint: the test must not depend on which there are."""
     copy = tmp_path_factory.mktemp("source")
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, copy / name)

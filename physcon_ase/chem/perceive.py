@@ -62,7 +62,7 @@ def graph_from_geometry(
 ) -> MolGraph:
     """The graph of a molecule of which only the geometry is known (RDKit's `rdDetermineBonds`), stereo included.
 
-    It finds bonds for about 95 % of small closed-shell organic molecules; several fragments are allowed.
+    Closed-shell molecules, of one or several fragments; it finds bonds for about 95 % of the small organic ones.
 
     Args:
         atomic_numbers: of each atom.
@@ -77,10 +77,11 @@ def graph_from_geometry(
     """
     numbers = np.asarray(atomic_numbers)
     _check_geometry(numbers, positions)
-    mol = rdkit_from_bonds(numbers, np.zeros((0, 2), dtype=int), np.zeros(0, dtype=int), np.zeros(len(numbers), int))
-    for atom in mol.GetAtoms():  # lone atoms came out of sanitisation as radicals
-        atom.SetNoImplicit(False)
-        atom.SetNumRadicalElectrons(0)
+    if len(numbers) == 1:  # rdDetermineBonds does not give the charge to a lone atom
+        return graph_from_bonds(numbers, np.zeros((0, 2), int), np.zeros(0, int), np.array([charge]))
+    mol = rdkit_from_bonds(numbers, np.zeros((0, 2), int), np.zeros(0, int), np.zeros(len(numbers), int))
+    for atom in mol.GetAtoms():
+        atom.SetNumRadicalElectrons(0)  # sanitisation took the atoms, still without bonds, for radicals
     set_positions(mol, positions)
     try:
         with rdBase.BlockLogs():

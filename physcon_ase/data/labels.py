@@ -9,7 +9,6 @@ from torch import Tensor
 
 from physcon_ase.data.loader import Bucket, Items
 from physcon_ase.errors import LabelError
-from physcon_ase.units import CHEMICAL_SYMBOLS
 
 
 @dataclass(frozen=True)
@@ -56,17 +55,24 @@ class LabelRow:
 
 def label_report(items: Items) -> tuple[LabelRow, ...]:
     """The labels of each data set and level that has items, in the order of the data sets."""
-    rows = [_label_row(items, source, level) for source in range(len(items.sources)) for level in range(len(items.levels))]
+    rows = [
+        _label_row(items, source, level) for source in range(len(items.sources)) for level in range(len(items.levels))
+    ]
     return tuple(row for row in rows if row.n_items)
 
 
 def format_label_report(rows: Sequence[LabelRow]) -> str:
     """The report as a table for the terminal."""
-    head = ("data set", "level", "molecules", "geometries", "energies", "missing", "lowest eV", "highest eV", "spread eV/atom",
-            "forces", "zero forces", "missing", "rms eV/Å", "max eV/Å", "minima")  # fmt: skip
+    head = (
+        "data set", "level", "molecules", "geometries", "energies", "missing", "lowest eV", "highest eV",
+        "spread eV/atom", "forces", "zero forces", "missing", "rms eV/Å", "max eV/Å", "minima",
+    )  # fmt: skip
     table = [head, *(_cells(row) for row in rows)]
     widths = [max(len(line[column]) for line in table) for column in range(len(head))]
-    lines = ["  ".join(_align(cell, width, column) for column, (cell, width) in enumerate(zip(line, widths, strict=True))) for line in table]
+    lines = [
+        "  ".join(_align(cell, width, column) for column, (cell, width) in enumerate(zip(line, widths, strict=True)))
+        for line in table
+    ]
     return "\n".join(line.rstrip() for line in lines)
 
 
@@ -90,7 +96,9 @@ def fit_references(items: Items, level: str) -> dict[int, float]:
         raise LabelError(f"level {level!r} is none of {', '.join(items.levels)}; choose one of these")
     elements, counts, energies = _compositions(items, _at_level(items, level))
     if not len(energies):
-        raise LabelError(f"level {level!r} has no energies to fit references to; add a data set with energies or leave the level out")
+        raise LabelError(
+            f"level {level!r} has no energies to fit references to; add a data set with energies or leave the level out"
+        )
     references = np.linalg.lstsq(counts, energies, rcond=None)[0]
     return dict(zip(elements, references.tolist(), strict=True))
 
@@ -117,7 +125,7 @@ def _compositions(items: Items, masks: Sequence[Tensor]) -> tuple[list[int], np.
 def _label_row(items: Items, source: int, level: int) -> LabelRow:
     masks = [(bucket.source == source) & (bucket.level == level) for bucket in items.buckets]
     pairs = list(zip(items.buckets, masks, strict=True))
-    elements, counts, energies = _compositions(items, masks)
+    _, counts, energies = _compositions(items, masks)
     forces = torch.cat([torch.zeros(0), *(_computed_forces(bucket, mask) for bucket, mask in pairs)])
     return LabelRow(
         source=items.sources[source],
@@ -160,7 +168,8 @@ def _cells(row: LabelRow) -> tuple[str, ...]:
     return (
         row.source, row.level, f"{row.n_molecules}", f"{row.n_items}", f"{row.n_energies}", f"{row.n_missing_energies}",
         _number(row.energy_min), _number(row.energy_max), _number(row.energy_spread, 4), f"{row.n_forces}",
-        f"{row.n_zero_forces}", f"{row.n_missing_forces}", _number(row.force_rms, 3), _number(row.force_max, 3), f"{row.n_minima}",
+        f"{row.n_zero_forces}", f"{row.n_missing_forces}", _number(row.force_rms, 3), _number(row.force_max, 3),
+        f"{row.n_minima}",
     )  # fmt: skip
 
 

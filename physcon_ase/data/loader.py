@@ -8,6 +8,7 @@ of slots; every batch of a bucket has the same shape, which `torch.compile` want
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,7 +22,7 @@ from physcon_ase.batch import Batch
 from physcon_ase.chem.graph import pair_types
 from physcon_ase.data.sample import LabelledBatch
 from physcon_ase.data.split import split_mask
-from physcon_ase.data.store import Store, geometry_offsets, molecule_graph, open_store
+from physcon_ase.data.store import LevelLabels, Store, geometry_offsets, molecule_graph, open_store
 from physcon_ase.errors import LabelError, StoreError
 
 DEFAULT_SLOTS: Final = (10, 14, 16, 18, 20, 22, 26, 32, 44, 64, 104)
@@ -44,6 +45,9 @@ class DataSource:
     """Whether zero is a force label at a minimum of a level that has no force label there."""
     structure: bool = True
     """Whether the minima of `levels` are targets of the structure task."""
+    borrow_forces_from: str = ""
+    """Level whose forces stand in for those of `levels`, which then must have none of their own here. With a small
+    `weight` this keeps the curvature of a level that otherwise knows nothing but its minima near that of another."""
     kinds: tuple[str, ...] | None = None
     """Kinds of geometry used (`Geometries.kind`); all if None."""
     max_molecules: int | None = None
@@ -151,13 +155,14 @@ def load_items(
         LabelError: a source asks for a level that its store or `levels` does not have.
         StoreError: a store cannot be read, or a molecule is larger than every bucket.
     """
-    stores = [open_store(source.path, levels=source.levels) for source in sources]
+    stores = [_borrow(open_store(source.path, levels=_levels_read(source)), source) for source in sources]
     selections = [
-        _select_items(store, source, index, levels, split) for index, (store, source) in enumerate(zip(stores, sources, strict=True))
+        _select_items(store, source, index, levels, split)
+        for index, (store, source) in enumerate(zip(stores, sources, strict=True))
     ]
     bounds = [0, *sorted(n_slots_buckets)]
     _check_sizes(selections, bounds[-1])
-    buckets = [_fill_bucket(selections, low, high, with_graph) for low, high in zip(bounds, bounds[1:], strict=False)]
+    buckets = [_fill_bucket(selections, low, high, with_graph) for low, high in pairwise(bounds)]
     return Items(
         levels=tuple(levels),
         sources=tuple(store.source for store in stores),
@@ -168,20 +173,23 @@ def load_items(
 
 def move_items(items: Items, device: torch.device | str) -> Items:
     """The items on another device, where the batches then are put together."""
-    return replace(items, buckets=tuple(_map_bucket(bucket, lambda tensor: tensor.to(device)) for bucket in items.buckets))
+    return replace(items, buckets=tuple(_move_bucket(bucket, device) for bucket in items.buckets))
 
 
 def batch_sizes(items: Items, atoms_per_batch: int) -> tuple[int, ...]:
-    """Items per batch of each bucket: as many as `atoms_per_batch` slots hold, at least one, at most all of an epoch."""
+    """Items per batch of each bucket: as many as `atoms_per_batch` slots hold, at least one, at most all."""
     return tuple(
-        min(sum(_n_visited(bucket, items.shares)), max(1, atoms_per_batch // bucket.n_slots)) for bucket in items.buckets
+        min(sum(_n_visited(bucket, items.shares)), max(1, atoms_per_batch // bucket.n_slots))
+        for bucket in items.buckets
     )
 
 
 def n_batches(items: Items, *, atoms_per_batch: int, world_size: int = 1) -> int:
     """Number of batches that `epoch_batches` gives each rank."""
     sizes = batch_sizes(items, atoms_per_batch)
-    total = sum(-(-sum(_n_visited(bucket, items.shares)) // size) for bucket, size in zip(items.buckets, sizes, strict=True))
+    total = sum(
+        -(-sum(_n_visited(bucket, items.shares)) // size) for bucket, size in zip(items.buckets, sizes, strict=True)
+    )
     return -(-total // world_size)
 
 
@@ -252,6 +260,28 @@ def take(bucket: Bucket, chosen: Int[np.ndarray, " molecules"]) -> LabelledBatch
     )
 
 
+def _move_bucket(bucket: Bucket, device: torch.device | str) -> Bucket:
+    tensors = {f.name: getattr(bucket, f.name) for f in fields(bucket)}
+    return replace(bucket, **{name: value.to(device) for name, value in tensors.items() if value is not None})
+
+
+def _levels_read(source: DataSource) -> tuple[str, ...]:
+    return (*source.levels, source.borrow_forces_from) if source.borrow_forces_from else source.levels
+
+
+def _borrow(store: Store, source: DataSource) -> Store:
+    """The store with the forces of another level in place of absent ones."""
+    if not source.borrow_forces_from:
+        return store
+    lender = store.labels.get(source.borrow_forces_from)
+    if lender is None or lender.forces is None:
+        raise LabelError(
+            f"{source.path} has no forces at level {source.borrow_forces_from!r} to borrow; levels with labels: {', '.join(store.labels)}"
+        )
+    borrowed = LevelLabels(energy=np.full(len(lender.energy), np.nan), forces=lender.forces)
+    return replace(store, labels={**store.labels, **{level: borrowed for level in source.levels}})
+
+
 def _n_visited(bucket: Bucket, shares: Sequence[float]) -> list[int]:
     """Items of each data set that an epoch visits."""
     counts = torch.bincount(bucket.source.long(), minlength=len(shares)).tolist()
@@ -262,12 +292,15 @@ def _visited(bucket: Bucket, shares: Sequence[float], generator: np.random.Gener
     """The items that this epoch visits, in random order."""
     source = bucket.source.cpu().numpy()
     chosen = [
-        generator.permutation(np.flatnonzero(source == index))[:count] for index, count in enumerate(_n_visited(bucket, shares))
+        generator.permutation(np.flatnonzero(source == index))[:count]
+        for index, count in enumerate(_n_visited(bucket, shares))
     ]
     return generator.permutation(np.concatenate(chosen))
 
 
-def _shuffled(order: Int[np.ndarray, " items"], size: int, generator: np.random.Generator) -> Int[np.ndarray, "batches size"]:
+def _shuffled(
+    order: Int[np.ndarray, " items"], size: int, generator: np.random.Generator
+) -> Int[np.ndarray, "batches size"]:
     """Items in order as batches; the last one is completed with items that it does not hold."""
     n_missing = -len(order) % size
     begin_of_last = len(order) - (size - n_missing) if n_missing else len(order)
@@ -301,9 +334,15 @@ def _check_levels(store: Store, source: DataSource, levels: Sequence[str]) -> No
     available = sorted({*store.labels, *np.unique(store.geometries.minimum_of).tolist()} - {""})
     for level in source.levels:
         if level not in levels:
-            raise LabelError(f"{source.path}: level {level!r} is none of the model's ({', '.join(levels)}); add it there or leave it out")
+            raise LabelError(
+                f"{source.path}: level {level!r} is none of the model's ({', '.join(levels)}); "
+                "add it there or leave it out"
+            )
         if level not in available:
-            raise LabelError(f"{source.path} has nothing at level {level!r}; choose from its labels and minima: {', '.join(available)}")
+            raise LabelError(
+                f"{source.path} has nothing at level {level!r}; "
+                f"choose from its labels and minima: {', '.join(available)}"
+            )
     if not source.levels:
         raise LabelError(f"{source.path}: no level of theory is used; choose from {', '.join(available)}")
 
@@ -350,7 +389,10 @@ def _fill_bucket(selections: Sequence[_Selection], low: int, high: int, with_gra
         piece = _fill_piece(_of_size(chosen, low, high), high, with_graph)
         pieces.append(replace(piece, molecule=piece.molecule + n_molecules))
         n_molecules += len(piece.molecule.unique())
-    return Bucket(**{f.name: _concatenate([getattr(piece, f.name) for piece in pieces]) for f in fields(Bucket)})
+    columns: dict[str, Any] = {
+        f.name: _concatenate([getattr(piece, f.name) for piece in pieces]) for f in fields(Bucket)
+    }
+    return Bucket(**columns)
 
 
 def _of_size(chosen: _Selection, low: int, high: int) -> _Selection:
@@ -369,7 +411,7 @@ def _fill_piece(chosen: _Selection, n_slots: int, with_graph: bool) -> Bucket:
     of_geometry = (geometry_offsets(store)[geometry], n_atoms, n_slots)
     of_molecule = (store.molecules.offsets["n_atoms"][molecule_of_item], n_atoms, n_slots)
     energy, forces = _labels_of(chosen, of_geometry)
-    graphs = [molecule_graph(store, row) for row in rows] if with_graph else []
+    graphs = [molecule_graph(store, row) for row in rows.tolist()] if with_graph else []
     n_items = len(geometry)
     return Bucket(
         atomic_numbers=torch.from_numpy(_pad_atoms(store.molecules.atomic_numbers, *of_molecule)),
@@ -381,7 +423,9 @@ def _fill_piece(chosen: _Selection, n_slots: int, with_graph: bool) -> Bucket:
         is_zero_force=torch.from_numpy(chosen.is_zero_force),
         weight=torch.full((n_items,), chosen.source.weight, dtype=torch.float32),
         source=torch.full((n_items,), chosen.source_index, dtype=torch.int16),
-        charge=torch.from_numpy(_pad_atoms(store.molecules.formal_charges, *of_molecule).sum(axis=1, dtype=np.int64).astype(np.int8)),
+        charge=torch.from_numpy(
+            _pad_atoms(store.molecules.formal_charges, *of_molecule).sum(axis=1, dtype=np.int64).astype(np.int8)
+        ),
         multiplicity=torch.from_numpy(store.molecules.multiplicity[molecule_of_item].astype(np.int8)),
         molecule=torch.from_numpy(molecule.astype(np.int64)),
         pair_types=torch.from_numpy(_pad_pair_types(graphs, n_slots)) if with_graph else None,
@@ -438,8 +482,3 @@ def _concatenate(tensors: Sequence[Any]) -> Tensor | None:
         width = max(tensor.shape[1] for tensor in tensors)
         tensors = [pad(tensor, (0, 0, 0, width - tensor.shape[1]), value=-1) for tensor in tensors]
     return torch.cat(list(tensors))
-
-
-def _map_bucket(bucket: Bucket, function: Any) -> Bucket:
-    values = {f.name: getattr(bucket, f.name) for f in fields(bucket)}
-    return Bucket(**{name: None if value is None else function(value) for name, value in values.items()})

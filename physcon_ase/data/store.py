@@ -19,7 +19,7 @@ from typing import Any, Final
 
 import h5py
 import numpy as np
-from jaxtyping import Float, Float32, Float64, Int, UInt8, UInt64
+from jaxtyping import Float32, Float64, Int, UInt8, UInt64
 
 from physcon_ase.chem.graph import MolGraph, make_graph
 from physcon_ase.errors import LabelError, StoreError
@@ -72,7 +72,9 @@ class Molecules:
     @cached_property
     def offsets(self) -> dict[str, np.ndarray]:
         """`offsets_of` each of the four counts, by the name of the count."""
-        return {name: offsets_of(getattr(self, name)) for name in ("n_atoms", "n_bonds", "n_tetrahedra", "n_double_bonds")}
+        return {
+            name: offsets_of(getattr(self, name)) for name in ("n_atoms", "n_bonds", "n_tetrahedra", "n_double_bonds")
+        }
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,8 @@ class Geometries:
     kind: np.ndarray
     """Where the geometry comes from, text [geometries]: "minimum", "thermal", "conformer" or any other word."""
     minimum_of: np.ndarray
-    """Level of theory whose minimum this is, text [geometries]; empty if of none. Forces are zero at that level."""
+    """Level of theory whose minimum this is, text [geometries]; empty if of none. Forces are zero at that level, and
+    the geometry has the bonds and the stereo of its molecule."""
     positions: Float32[np.ndarray, "geometry_atoms 3"]
     """Positions [Å] of all geometries, one after the other."""
 
@@ -122,14 +125,22 @@ class Store:
     """How the file was made, and from what."""
 
 
-def offsets_of(counts: Int[np.ndarray, " rows"]) -> Int[np.ndarray, " rows+1"]:
+def offsets_of(counts: Int[np.ndarray, " rows"]) -> Int[np.ndarray, " bounds"]:
     """Where each row of a ragged array begins, and where the last one ends."""
     return np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
 
 
-def geometry_offsets(store: Store) -> Int[np.ndarray, " geometries+1"]:
+def geometry_offsets(store: Store) -> Int[np.ndarray, " bounds"]:
     """Where the atoms of each geometry begin in `Geometries.positions` and `LevelLabels.forces`."""
     return offsets_of(store.molecules.n_atoms[store.geometries.molecule])
+
+
+def n_with_forces(store: Store, level: str) -> int:
+    """Number of geometries with forces at a level."""
+    forces = store.labels[level].forces
+    if forces is None:
+        return 0
+    return int(np.isfinite(forces[geometry_offsets(store)[:-1], 0]).sum())
 
 
 def pack_molecules(
@@ -213,7 +224,9 @@ def open_store(path: str | Path, *, levels: Collection[str] | None = None) -> St
         with h5py.File(path, "r") as file:
             store = _read_file(file, levels)
     except OSError as error:
-        raise StoreError(f"{path} is no readable HDF5 file ({error}); it is damaged or something else, import it anew") from error
+        raise StoreError(
+            f"{path} is no readable HDF5 file ({error}); it is damaged or something else, import it anew"
+        ) from error
     except KeyError as error:
         raise StoreError(f"the store {path} lacks the field {error.args[0]!r}; import it anew") from error
     except StoreError as error:
@@ -261,7 +274,9 @@ def _check_labels(level: str, labels: LevelLabels, offsets: np.ndarray) -> None:
         raise StoreError(f"level name {level!r}: allowed are letters, digits, '_', '.', '+' and '-'")
     n_geometries = len(offsets) - 1
     if labels.energy.shape != (n_geometries,):
-        raise LabelError(f"{level}: energies have shape {labels.energy.shape}, expected one for each of {n_geometries} geometries")
+        raise LabelError(
+            f"{level}: energies have shape {labels.energy.shape}, expected one for each of {n_geometries} geometries"
+        )
     infinite = np.flatnonzero(np.isinf(labels.energy))
     if len(infinite):
         raise LabelError(f"{level}: the energy of geometry {infinite[0]} is infinite; use NaN where there is none")
@@ -274,7 +289,9 @@ def _check_labels(level: str, labels: LevelLabels, offsets: np.ndarray) -> None:
         )
     finite, absent = np.isfinite(labels.forces).all(axis=1), np.isnan(labels.forces).all(axis=1)
     n_atoms = np.diff(offsets)
-    n_finite, n_absent = (np.add.reduceat(np.append(mask, False).astype(int), offsets[:-1]) for mask in (finite, absent))
+    n_finite, n_absent = (
+        np.add.reduceat(np.append(mask, False).astype(int), offsets[:-1]) for mask in (finite, absent)
+    )
     mixed = np.flatnonzero((n_finite != n_atoms) & (n_absent != n_atoms) & (n_atoms > 0))
     if len(mixed):
         raise LabelError(
@@ -320,13 +337,16 @@ def _write_record(group: h5py.Group, record: Any) -> None:
 
 
 def _read_file(file: h5py.File, levels: Collection[str] | None) -> Store:
-    if file.attrs.get("format") != FORMAT:
+    attributes: dict[str, Any] = dict(file.attrs)
+    if attributes.get("format") != FORMAT:
         raise StoreError("this HDF5 file is no physcon_ase store; make one with `physcon data import`")
-    version = int(file.attrs["format_version"])
+    version = int(attributes["format_version"])
     if version > FORMAT_VERSION:
-        raise StoreError(f"store format {version} is newer than {FORMAT_VERSION}, which this package reads; update physcon_ase")
-    chosen = [level for level in json.loads(file.attrs["levels"]) if levels is None or level in levels]
-    texts = {name: str(file.attrs[name]) for name in ("source", "licence", "doi", "provenance")}
+        raise StoreError(
+            f"store format {version} is newer than {FORMAT_VERSION}, which this package reads; update physcon_ase"
+        )
+    chosen = [level for level in json.loads(attributes["levels"]) if levels is None or level in levels]
+    texts = {name: str(attributes[name]) for name in ("source", "licence", "doi", "provenance")}
     return Store(
         molecules=_read_record(file, "molecules", Molecules),
         geometries=_read_record(file, "geometries", Geometries),
@@ -343,6 +363,7 @@ def _read_record(file: h5py.File, group: str, record: type) -> Any:
             continue
         if path not in file:
             raise KeyError(path)
-        value = file[path][()]
+        dataset: Any = file[path]
+        value = dataset[()]
         values[field.name] = np.char.decode(value, "utf-8") if value.dtype.kind == "S" else value
     return record(**values)

@@ -1,10 +1,10 @@
-"""Checkpoint folders: weights as safetensors, configuration as JSON, the recipe as text. Nothing in them is ever executed.
+"""Checkpoint folders: weights as safetensors, configuration as JSON, the recipe as text. Nothing in them is executed.
 
     <name>/model.safetensors   the tensors
     <name>/config.json         {"format_version", "name", "weights_sha256", "config"}
     <name>/recipe.toml         the training recipe, for the reader
 
-The checkpoints that ship with the package are listed, with size and sha256 of each file, in `manifest.json` beside them.
+The checkpoints that ship with the package are listed in `manifest.json` beside them, with size and sha256 of each file.
 """
 
 import hashlib
@@ -123,7 +123,7 @@ def save_checkpoint(
 
 
 def write_manifest(checkpoints_dir: Path | str) -> dict[str, dict[str, dict[str, Any]]]:
-    """Writes `manifest.json` (name -> file -> size [bytes] and sha256) for the checkpoints of a folder and returns it."""
+    """Writes and returns `manifest.json` (name -> file -> size [bytes] and sha256) of the checkpoints in a folder."""
     root = Path(checkpoints_dir)
     manifest = {
         folder.name: {path.name: _fingerprint(path.read_bytes()) for path in sorted(folder.iterdir())}
@@ -162,7 +162,7 @@ def _empty_sibling(directory: Path, role: str) -> Path:
 
 
 def _swap_in(new: Path, directory: Path) -> None:
-    # A folder cannot replace another in one step. Killed between the two renames, the old one is still read (`_folder`).
+    # A folder cannot replace another in one step. Killed between the renames, the old one is still found (`_folder`).
     old = _sibling(directory, "old")
     if directory.exists():
         shutil.rmtree(old, ignore_errors=True)
@@ -197,8 +197,8 @@ def resolve(name_or_path: Path | str) -> Path:
     shipped = ", ".join(shipped_names()) or "none"
     problem = f"has no {WEIGHTS_FILE}" if folder.is_dir() else "does not exist"
     raise CheckpointNotFoundError(
-        f"checkpoint {str(name_or_path)!r} {problem}. Shipped checkpoints: {shipped}. Give one of these names, a folder "
-        f"with {WEIGHTS_FILE} and {CONFIG_FILE}, or download one first (physcon_ase.hub.download)."
+        f"checkpoint {str(name_or_path)!r} {problem}. Shipped checkpoints: {shipped}. Give one of these names, a "
+        f"folder with {WEIGHTS_FILE} and {CONFIG_FILE}, or download one first (physcon_ase.hub.download)."
     )
 
 
@@ -295,14 +295,16 @@ def refuse_other_formats(weights: bytes, path: Path) -> None:
     # Only now: a header of 640 bytes starts with the very bytes of a pickle.
     if weights.startswith((b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")):
         raise CorruptCheckpointError(
-            f"{path} is a pickle, which could run code, and was not opened. Only safetensors is read; convert it with a "
-            "tool you trust."
+            f"{path} is a pickle, which could run code, and was not opened. Only safetensors is read; convert it with "
+            "a tool you trust."
         )
     if weights[:64].lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
         raise CorruptCheckpointError(
             f"{path} is a web page (an error page?), not safetensors weights. Delete it and download again."
         )
-    raise CorruptCheckpointError(f"{path} ({len(weights)} bytes) is truncated or no safetensors file. Get a fresh copy.")
+    raise CorruptCheckpointError(
+        f"{path} ({len(weights)} bytes) is truncated or no safetensors file. Get a fresh copy."
+    )
 
 
 def _read_header(path: Path) -> dict[str, Any]:
@@ -321,8 +323,8 @@ def _read_header(path: Path) -> dict[str, Any]:
     version = header["format_version"]
     if version > format_version():
         raise CheckpointVersionError(
-            f"{path.parent} has checkpoint format {version}, this package reads up to {format_version()}: the file is newer "
-            "than the package. Upgrade physcon-ase."
+            f"{path.parent} has checkpoint format {version}, this package reads up to {format_version()}: the file is "
+            "newer than the package. Upgrade physcon-ase."
         )
     if version < 1:
         raise CorruptCheckpointError(f"{path} has format_version {version}; the first one was 1. Get a fresh copy.")
@@ -340,15 +342,16 @@ def _compare_with_manifest(folder: Path) -> None:
     expected = _manifest().get(folder.name)
     if expected is None:
         raise CorruptCheckpointError(
-            f"{folder} is not in {MANIFEST_FILE} beside it. Reinstall physcon-ase; in a source checkout run `make manifest`."
+            f"{folder} is not in {MANIFEST_FILE} beside it. Reinstall physcon-ase; in a source checkout "
+            "run `make manifest`."
         )
     for file_name, fingerprint in expected.items():
         path = folder / file_name
         found = _fingerprint(path.read_bytes()) if path.is_file() else None
         if found != fingerprint:
             raise CorruptCheckpointError(
-                f"{path} is {found or 'missing'}, but {MANIFEST_FILE} expects {fingerprint}. Reinstall physcon-ase; in a "
-                "source checkout run `make manifest` if the change is yours."
+                f"{path} is {found or 'missing'}, but {MANIFEST_FILE} expects {fingerprint}. Reinstall physcon-ase; "
+                "in a source checkout run `make manifest` if the change is yours."
             )
 
 

@@ -34,7 +34,7 @@ class StructureConfig:
 
     n_layers: int = 4
     """Number of interaction layers."""
-    n_radial: int = 16
+    n_radial: int = 10
     """Number of learned pair functions of distance, bond category and noise level."""
     channels: int = 96
     """Scalar features per atom."""

@@ -66,8 +66,8 @@ class CoreRepulsion(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        radii = torch.full((MAX_ATOMIC_NUMBER + 1,), _FALLBACK_RADIUS)
-        radii[list(COVALENT_RADII)] = torch.tensor(list(COVALENT_RADII.values()))
+        radii = torch.full((MAX_ATOMIC_NUMBER + 1,), _FALLBACK_RADIUS, dtype=torch.float64)
+        radii[list(COVALENT_RADII)] = torch.tensor(list(COVALENT_RADII.values()), dtype=torch.float64)
         self.register_buffer("radii", _CORE_RADIUS_SCALE * radii, persistent=False)
 
     def forward(self, batch: Batch, pairs: Pairs) -> Float[Tensor, "molecules slots"] | None:

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from typing import Final
 
 import torch
-from e3nn import o3
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
@@ -86,15 +85,19 @@ def monomials(unit_vectors: Float[Tensor, "... 3 neighbours"]) -> Float[Tensor, 
 
 
 def harmonics_from_monomials() -> Float[Tensor, "5 6"]:
-    """Matrix that turns the six monomials of degree 2 into the real spherical harmonics of l = 2 ("norm" convention).
+    """Matrix that turns the monomials xx, yy, zz, xy, yz, zx into the real spherical harmonics of l = 2.
 
-    Order and signs are those of e3nn, from which the matrix is fitted: the harmonics restricted to degree 2 are
-    orthogonal to the trace, hence the solution on random unit vectors is unique up to the trace, which is set to 0.
+    Order, signs and normalisation ("norm") are those of e3nn; written out so that nothing but the tests imports e3nn.
     """
-    points = torch.randn(64, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    exact = o3.spherical_harmonics(2, points, normalize=False, normalization="norm")
-    basis = monomials(points.T)[4:].T
-    return torch.linalg.lstsq(basis, exact).solution.T
+    root = math.sqrt(3)
+    rows = [
+        [0, 0, 0, 0, 0, root],
+        [0, 0, 0, root, 0, 0],
+        [-0.5, 1, -0.5, 0, 0, 0],
+        [0, 0, 0, 0, root, 0],
+        [-root / 2, 0, root / 2, 0, 0, 0],
+    ]
+    return torch.tensor(rows, dtype=torch.float64)
 
 
 def bessel(distances: Tensor, cutoff: float, n_radial: int) -> Float[Tensor, "... radial neighbours"]:
@@ -133,9 +136,18 @@ class Interaction(nn.Module):
         sends_vectors: bool,
         hidden: int,
         neighbour_scale: float,
+        normalised: bool = False,
     ):
-        """Args: sizes as in `config.EncoderConfig`; `neighbour_scale` multiplies the sum over neighbours."""
+        """Sizes as in `config.EncoderConfig`.
+
+        Args:
+            receives_vectors: whether the atoms send vectors besides scalars.
+            sends_vectors: whether vectors are made for the next layer.
+            neighbour_scale: multiplies the sum over neighbours.
+            normalised: divides the density by its own size, for inputs whose density has no bound (noise).
+        """
         super().__init__()
+        self.normalised = normalised
         self.source_vectors = source_vectors if receives_vectors else 0
         self.neighbour_scale = neighbour_scale
         self.source = nn.Linear(channels, source_scalars)
@@ -151,9 +163,9 @@ class Interaction(nn.Module):
         self.update = nn.Sequential(nn.Linear(channels + 5 * mixed_channels, hidden), nn.SiLU(), nn.Linear(hidden, channels))
         self.send_vectors = nn.Linear(2 * mixed_channels, source_vectors, bias=False) if sends_vectors else None
         self.gate = nn.Linear(channels, source_vectors) if sends_vectors else None
-        harmonics2 = harmonics_from_monomials().to(torch.get_default_dtype())
-        self.register_buffer("harmonics2", harmonics2, persistent=False)
-        self.register_buffer("symmetric", symmetric_matrices().to(harmonics2.dtype), persistent=False)
+        # float64 until the whole model is converted: rounded constants would break the equivariance of a float64 model.
+        self.register_buffer("harmonics2", harmonics_from_monomials(), persistent=False)
+        self.register_buffer("symmetric", symmetric_matrices(), persistent=False)
 
     def forward(
         self,
@@ -179,6 +191,10 @@ class Interaction(nn.Module):
         if self.source_vectors:
             g0, g1, g2 = self._couple_vectors(self._density(basis, vectors.flatten(2), neighbours))
             f0, f1, f2 = f0 + g0, f1 + g1 + vectors @ self.mix_own, f2 + g2
+        if self.normalised:
+            size = (f0.square() + f1.square().sum(dim=2) + f2.square().sum(dim=2)).mean(dim=-1, keepdim=True)
+            shrink = (1 + size).rsqrt()
+            f0, f1, f2 = f0 * shrink, f1 * shrink[:, :, None], f2 * shrink[:, :, None]
         return self._update(scalars, f0, f1, f2)
 
     def _density(self, basis: Tensor, source: Tensor, neighbours: Tensor | None) -> Tensor:
@@ -223,17 +239,25 @@ def collect(basis: Tensor, source: Tensor, neighbours: Tensor | None) -> Float[T
 
 
 def symmetric_matrices() -> Float[Tensor, "9 5"]:
-    """Matrix that turns the five l = 2 components into the nine elements of a symmetric traceless 3x3 matrix."""
-    return o3.wigner_3j(1, 1, 2, dtype=torch.float64).reshape(9, 5) * math.sqrt(5)
+    """Matrix that turns the five l = 2 components into the nine elements of a symmetric traceless 3x3 matrix.
+
+    Column m is the quadratic form of harmonic m with unit Frobenius norm, that is sqrt(5) times the Wigner 3j symbol (1 1 2).
+    """
+    xx, yy, zz, xy, yz, zx = harmonics_from_monomials().T
+    elements = [xx, xy / 2, zx / 2, xy / 2, yy, yz / 2, zx / 2, yz / 2, zz]
+    return torch.stack(elements) / math.sqrt(1.5)
 
 
 def vector_coupling() -> Float[Tensor, "12 30"]:
-    """Rows: couplings of (monomials ⊗ vector) to 0⊗1→1 (3), 1⊗1→0 (1), 1⊗1→2 (5), 2⊗1→1 (3); natural parity only."""
+    """Rows: couplings of (monomials ⊗ vector) to 0⊗1→1 (3), 1⊗1→0 (1), 1⊗1→2 (5), 2⊗1→1 (3), each row of unit norm.
+
+    Only natural parity: a cross product would make a pseudovector.
+    """
     rows = torch.zeros(12, N_MONOMIALS, 3, dtype=torch.float64)
+    quadratic_forms = symmetric_matrices().T.reshape(5, 3, 3)
     rows[0:3, 0] = torch.eye(3)
-    rows[3:4, 1:4] = o3.wigner_3j(1, 1, 0, dtype=torch.float64).permute(2, 0, 1)
-    rows[4:9, 1:4] = o3.wigner_3j(1, 1, 2, dtype=torch.float64).permute(2, 0, 1)
-    quadrupole = o3.wigner_3j(2, 1, 1, dtype=torch.float64)  # (2, 1 in, 1 out)
-    rows[9:12, 4:] = torch.einsum("mio,mp->opi", quadrupole, harmonics_from_monomials())
-    norms = rows.flatten(1).norm(dim=1)
-    return (rows.flatten(1) / norms[:, None]).to(torch.get_default_dtype())
+    rows[3, 1:4] = torch.eye(3)
+    rows[4:9, 1:4] = quadratic_forms
+    rows[9:12, 4:] = torch.einsum("moi,mp->opi", quadratic_forms, harmonics_from_monomials())
+    rows = rows.flatten(1)
+    return rows / rows.norm(dim=1, keepdim=True)

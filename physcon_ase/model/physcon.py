@@ -2,6 +2,8 @@
 
 import functools
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from jaxtyping import Float, Int
@@ -9,22 +11,55 @@ from torch import Tensor, nn
 
 from physcon_ase.batch import Batch, EnergyFn
 from physcon_ase.errors import UnknownLevelError
-from physcon_ase.model.config import LevelConfig, ModelConfig
+from physcon_ase.model.checkpoint import load_into, read_checkpoint
+from physcon_ase.model.config import LevelConfig, ModelConfig, config_from_dict
 from physcon_ase.model.encoder import Encoder
 from physcon_ase.model.heads import CoreRepulsion, EnergyHead, References
 from physcon_ase.model.layers import make_pairs
+from physcon_ase.model.structure import StructureHead
+
+DEFAULT_CHECKPOINT = "physcon-1"
+"""The checkpoint that ships with the package."""
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model with what results quote of its origin."""
+
+    model: "PhysCon"
+    """The model, in evaluation mode, without gradients of its weights."""
+    name: str
+    """Name of the checkpoint, such as "physcon-1"."""
+    revision: str
+    """sha256 of the weights."""
+
+
+def load_model(
+    checkpoint: Path | str = DEFAULT_CHECKPOINT, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+) -> LoadedModel:
+    """The model of a checkpoint: a shipped name or a folder.
+
+    Raises:
+        CheckpointNotFoundError, CorruptCheckpointError, CheckpointVersionError: see `checkpoint.read_checkpoint`.
+    """
+    stored = read_checkpoint(checkpoint)
+    model = PhysCon(config_from_dict(stored.config), dtype=dtype)
+    load_into(model, stored.tensors)
+    return LoadedModel(model.to(device).eval().requires_grad_(False), stored.name, stored.revision)
 
 
 class PhysCon(nn.Module):
     """Energies at several levels of theory, and equilibrium structures, from one network."""
 
-    def __init__(self, config: ModelConfig):
+    def __init__(self, config: ModelConfig, *, dtype: torch.dtype = torch.float32):
         super().__init__()
         self.config = config
         self.encoder = Encoder(config.encoder)
         self.core = CoreRepulsion()
         self.heads = nn.ModuleDict({level.name: EnergyHead(config.encoder.channels, level) for level in config.levels})
+        self.structure = None if config.structure is None else StructureHead(config.structure)
         self.references = nn.ModuleDict({level.name: References(level) for level in config.levels})
+        self.to(dtype)
 
     @property
     def level_names(self) -> tuple[str, ...]:

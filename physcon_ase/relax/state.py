@@ -57,11 +57,6 @@ def is_finite(point: Point) -> Bool[Tensor, " molecules"]:
     return torch.isfinite(point.energies) & torch.isfinite(point.forces).all(dim=2).all(dim=1)
 
 
-def fmax(point: Point) -> Float[Tensor, " molecules"]:
-    """Largest norm [eV/Å] of the force on any atom."""
-    return largest_norm(point.forces)
-
-
 def largest_norm(vectors: Float[Tensor, "molecules slots 3"]) -> Float[Tensor, " molecules"]:
     """Largest norm of the vectors of a molecule."""
     return vectors.norm(dim=2).amax(dim=1)

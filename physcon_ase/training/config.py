@@ -42,6 +42,8 @@ class DataRecipe:
     """Whether minima of a level without force labels count as zero force."""
     structure: bool = True
     """Whether minima are targets of the structure task."""
+    borrow_forces_from: str = ""
+    """Level whose forces stand in for those of `levels`; see `data.loader.DataSource`."""
     max_molecules: int = 0
     """Largest number of molecules; 0 for all."""
 
@@ -102,8 +104,8 @@ class Recipe:
     """Weights of the loss terms."""
     seed: int = 0
     """Of the weights, the order of the data and the noise."""
-    start_from: str = ""
-    """Checkpoint (name or folder) whose weights are taken over wherever names and shapes agree."""
+    start_from: tuple[str, ...] = ()
+    """Checkpoints (names or folders) whose weights are taken over wherever names and shapes agree, in this order."""
 
 
 def read_recipe(path: str | Path) -> Recipe:

@@ -5,7 +5,10 @@ from dataclasses import dataclass
 
 import torch
 
+from physcon_ase.batch import with_positions
 from physcon_ase.data.loader import Items, evaluation_batches
+from physcon_ase.data.sample import select
+from physcon_ase.model.noise import align, centred, gaussian_noise
 from physcon_ase.model.physcon import PhysCon
 from physcon_ase.training.losses.multitask import predict
 
@@ -28,7 +31,7 @@ class LevelErrors:
     """Mean |F - F_label| over Cartesian components [eV/Å]."""
 
 
-def evaluate(model: PhysCon, items: Items) -> tuple[LevelErrors, ...]:
+def evaluate_energies(model: PhysCon, items: Items) -> tuple[LevelErrors, ...]:
     """Errors at each level that the items have."""
     sums = torch.zeros(len(items.levels), 4, dtype=torch.float64)
     for labelled in evaluation_batches(items, atoms_per_batch=_ATOMS_PER_BATCH):
@@ -43,6 +46,27 @@ def evaluate(model: PhysCon, items: Items) -> tuple[LevelErrors, ...]:
             sums[index, 2] += 3 * labelled.batch.n_atoms[with_forces].sum()
             sums[index, 3] += force_errors[with_forces].sum()
     return tuple(_level_errors(name, *row) for name, row in zip(items.levels, sums.tolist(), strict=True) if row[0] or row[2])
+
+
+def evaluate_denoising(model: PhysCon, items: Items, *, sigmas: tuple[float, ...] = (0.05, 0.3, 1.0, 5.0)) -> dict[float, float]:
+    """Mean RMSD [Å], after alignment, of minima denoised in one step from noise of each width σ [Å]."""
+    assert model.structure is not None
+    generator = torch.Generator().manual_seed(0)
+    totals = dict.fromkeys(sigmas, 0.0)
+    count = 0
+    for labelled in evaluation_batches(items, atoms_per_batch=_ATOMS_PER_BATCH):
+        labelled = select(labelled, labelled.is_minimum)
+        if len(labelled) == 0:
+            continue
+        count += len(labelled)
+        mask, clean = labelled.batch.atom_mask, centred(labelled.batch.positions, labelled.batch.atom_mask)
+        for sigma in sigmas:
+            noisy = clean + sigma * gaussian_noise(mask, generator=generator)
+            with torch.no_grad():
+                predicted = model.structure(with_positions(labelled.batch, noisy), torch.full((len(labelled),), sigma))
+            errors = (align(clean, predicted, mask) - predicted).square().sum(dim=(1, 2)) / mask.sum(dim=1)
+            totals[sigma] += errors.sqrt().sum().item()
+    return {sigma: total / max(count, 1) for sigma, total in totals.items()}
 
 
 def _level_errors(level: str, n_energies: float, energy_sum: float, n_forces: float, force_sum: float) -> LevelErrors:

@@ -16,12 +16,13 @@ from physcon_ase.data.labels import fit_references, format_label_report, label_r
 from physcon_ase.data.loader import DataSource, Items, epoch_batches, load_items, n_batches
 from physcon_ase.data.sample import LabelledBatch
 from physcon_ase.errors import LabelError, RecipeError
-from physcon_ase.model.checkpoint import read_checkpoint, save_checkpoint
+from physcon_ase.model.checkpoint import load_into, read_checkpoint, save_checkpoint
 from physcon_ase.model.config import LevelConfig, ModelConfig, config_to_dict
 from physcon_ase.model.physcon import PhysCon
 from physcon_ase.training.config import Recipe, format_recipe, parse_recipe
-from physcon_ase.training.evaluate import evaluate
+from physcon_ase.training.evaluate import evaluate_denoising, evaluate_energies
 from physcon_ase.training.losses.multitask import energy_loss, force_loss, predict
+from physcon_ase.training.losses.structure import denoising_loss
 from physcon_ase.training.optim import WeightAverage, learning_rate, make_optimizer, set_learning_rate
 from physcon_ase.training.state import STATE_FILE, Progress, load_state, save_state
 
@@ -133,7 +134,8 @@ class _Training:
                     return
 
     def _step(self, labelled: LabelledBatch, step: int) -> Tensor:
-        terms = compute_losses(self.model, labelled, self.recipe)
+        generator = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + step * self.world_size + self.rank)
+        terms = compute_losses(self.model, labelled, self.recipe, generator=generator)
         self.optimizer.zero_grad(set_to_none=True)
         sum(terms.values()).backward()
         trained = [p for p in self.model.parameters() if p.requires_grad]
@@ -147,14 +149,22 @@ class _Training:
     def _validate(self, bar: tqdm) -> None:
         if self.rank > 0:
             return
-        rows = evaluate(self._averaged_model(), self.validation)
-        for row in rows:
-            self._log(bar, {"validation": row.level, "energy_mae": row.energy_mae, "force_mae": row.force_mae})
-            tqdm.write(f"step {self.progress.step:7d}  {row.level:8s} energy {row.energy_mae:.4f} eV  forces {row.force_mae:.4f} eV/Å")
+        model, weights = self._averaged_model(), self.recipe.loss
+        if weights.energy > 0 or weights.forces > 0:
+            for row in evaluate_energies(model, self.validation):
+                self._report(bar, {"validation": row.level, "energy_mae": row.energy_mae, "force_mae": row.force_mae})
+        if weights.structure > 0:
+            for sigma, rmsd in evaluate_denoising(model, self.validation).items():
+                self._report(bar, {"validation": "structure", "sigma": sigma, "rmsd": rmsd})
+
+    def _report(self, bar: tqdm, entries: dict) -> None:
+        self._log(bar, entries)
+        shown = "  ".join(f"{key} {value:.4f}" if isinstance(value, float) else value for key, value in entries.items())
+        tqdm.write(f"step {self.progress.step:7d}  {shown}")
 
     def _averaged_model(self) -> PhysCon:
         model = PhysCon(self.model.config)
-        model.load_state_dict(self.average.tensors)
+        load_into(model, self.average.tensors)
         return model.eval()
 
     def _log(self, bar: tqdm, entries: dict) -> None:
@@ -187,6 +197,7 @@ def load_training_items(recipe: Recipe, store_root: Path, split: str) -> Items:
             kinds=data.kinds or None,
             zero_force=data.zero_force,
             structure=data.structure,
+            borrow_forces_from=data.borrow_forces_from,
             max_molecules=data.max_molecules or None,
         )
         for data in recipe.data
@@ -224,16 +235,18 @@ def make_model(recipe: Recipe, items: Items) -> PhysCon:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         model = PhysCon(config)
-    if recipe.start_from:
-        _take_over(model, recipe.start_from)
+    for checkpoint in recipe.start_from:
+        _take_over(model, checkpoint)
     for name, parameter in model.named_parameters():
         if name.startswith(recipe.optim.freeze):
             parameter.requires_grad_(False)
     return model
 
 
-def compute_losses(model: PhysCon, labelled: LabelledBatch, recipe: Recipe) -> dict[str, Tensor]:
-    """Weighted loss terms of a batch, those of weight 0 left out."""
+def compute_losses(
+    model: PhysCon, labelled: LabelledBatch, recipe: Recipe, *, generator: torch.Generator
+) -> dict[str, Tensor]:
+    """Weighted loss terms of a batch, those of weight 0 left out; `generator` draws the noise."""
     weights, terms = recipe.loss, {}
     if weights.energy > 0 or weights.forces > 0:
         prediction = predict(model, labelled, create_graph=True)
@@ -241,6 +254,11 @@ def compute_losses(model: PhysCon, labelled: LabelledBatch, recipe: Recipe) -> d
             terms["energy"] = weights.energy * energy_loss(prediction, labelled)
         if weights.forces > 0:
             terms["forces"] = weights.forces * force_loss(prediction, labelled)
+    if weights.structure > 0:
+        assert model.structure is not None and recipe.structure is not None
+        terms["structure"] = weights.structure * denoising_loss(
+            model.structure, labelled, recipe.structure, generator=generator
+        )
     return terms
 
 

@@ -67,7 +67,9 @@ def test_a_file_of_a_checkpoint_stands_for_its_folder(folder: Path) -> None:
     assert read_checkpoint(folder / "model.safetensors").revision == read_checkpoint(folder).revision
 
 
-def test_equal_weights_have_equal_revisions_whatever_their_order(tmp_path: Path, tensors: dict[str, torch.Tensor]) -> None:
+def test_equal_weights_have_equal_revisions_whatever_their_order(
+    tmp_path: Path, tensors: dict[str, torch.Tensor]
+) -> None:
     first = save_checkpoint(tmp_path / "a", tensors, CONFIG)
     second = save_checkpoint(tmp_path / "b", dict(reversed(tensors.items())), {})
     changed = save_checkpoint(tmp_path / "c", tensors | {"layer.weight": tensors["layer.weight"] + 1e-6}, CONFIG)
@@ -98,7 +100,7 @@ def test_saving_over_a_checkpoint_replaces_it_and_keeps_the_card(folder: Path) -
 
 def test_saving_over_other_files_is_refused(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
-    with pytest.raises(PhysConError, match="no checkpoint folder: it holds thesis.tex"):
+    with pytest.raises(PhysConError, match=r"no checkpoint folder: it holds thesis\.tex"):
         save_checkpoint(tmp_path, {"w": torch.zeros(1)}, {})
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
 
@@ -116,9 +118,10 @@ def test_a_save_killed_at_any_write_leaves_the_old_checkpoint(
         write(path, data)
         n_written += 1
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr(checkpoint, "_write_durably", write_then_die)
-        save_checkpoint(folder, {"w": torch.zeros(1)}, {})
+        with pytest.raises(KeyboardInterrupt):
+            save_checkpoint(folder, {"w": torch.zeros(1)}, {})
     assert read_checkpoint(folder).revision == before
     save_checkpoint(folder, {"w": torch.zeros(1)}, {})
     assert read_checkpoint(folder).revision != before
@@ -137,9 +140,10 @@ def test_a_save_killed_between_its_renames_leaves_the_old_checkpoint(
         n_renamed += 1
         return rename(self, target)
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr(Path, "rename", rename_then_die)
-        save_checkpoint(folder, {"w": torch.zeros(1)}, {})
+        with pytest.raises(KeyboardInterrupt):
+            save_checkpoint(folder, {"w": torch.zeros(1)}, {})
     assert read_checkpoint(folder).revision == before
     after = save_checkpoint(folder, {"w": torch.zeros(1)}, {})
     assert read_checkpoint(folder).revision == after
@@ -192,7 +196,7 @@ def test_one_flipped_bit_in_the_weights_is_refused(folder: Path) -> None:
     weights = bytearray((folder / "model.safetensors").read_bytes())
     weights[-1] ^= 1
     (folder / "model.safetensors").write_bytes(weights)
-    with pytest.raises(CorruptCheckpointError, match="sha256 .* expects"):
+    with pytest.raises(CorruptCheckpointError, match=r"sha256 .* expects"):
         read_checkpoint(folder)
 
 
@@ -210,7 +214,9 @@ def test_a_broken_header_with_the_right_sha256_is_refused(folder: Path) -> None:
         read_checkpoint(folder)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{", '{"format_version": "1"}', '{"format_version": 1, "name": "x"}', "\xff"])
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{", '{"format_version": "1"}', '{"format_version": 1, "name": "x"}', "\xff"]
+)
 def test_a_config_that_is_none_is_refused(folder: Path, text: str) -> None:
     (folder / "config.json").write_text(text, encoding="latin-1")
     with pytest.raises(CorruptCheckpointError, match=r"config\.json (is no JSON|has no valid)"):
@@ -228,7 +234,7 @@ def test_missing_files_are_named(folder: Path) -> None:
 
 def test_a_newer_format_asks_for_an_upgrade(folder: Path) -> None:
     _edit_header(folder, format_version=checkpoint.format_version() + 1)
-    with pytest.raises(CheckpointVersionError, match="newer than the package. Upgrade physcon-ase"):
+    with pytest.raises(CheckpointVersionError, match=r"newer than the package\. Upgrade physcon-ase"):
         read_checkpoint(folder)
 
 
@@ -258,7 +264,7 @@ def _edit_header(folder: Path, **changes: object) -> None:
 def test_shipped_names_resolve_and_others_list_them(shipped: Path) -> None:
     assert shipped_names() == ("large", "small")
     assert resolve("small") == shipped / "small"
-    with pytest.raises(CheckpointNotFoundError, match="'huge' does not exist. Shipped checkpoints: large, small"):
+    with pytest.raises(CheckpointNotFoundError, match=r"'huge' does not exist\. Shipped checkpoints: large, small"):
         resolve("huge")
 
 
@@ -280,7 +286,7 @@ def test_a_shipped_file_that_differs_from_the_manifest_is_refused(shipped: Path,
 
 def test_a_shipped_folder_outside_the_manifest_is_refused(shipped: Path) -> None:
     shutil.copytree(shipped / "small", shipped / "copy")
-    with pytest.raises(CorruptCheckpointError, match="copy is not in manifest.json"):
+    with pytest.raises(CorruptCheckpointError, match=r"copy is not in manifest\.json"):
         read_checkpoint(shipped / "copy")
 
 

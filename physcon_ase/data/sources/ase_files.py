@@ -1,8 +1,7 @@
 """Extended XYZ files and ASE databases: any structures with energies and forces of one level of theory."""
 
-import json
 import sqlite3
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,7 +10,6 @@ import ase.io
 import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import PropertyNotImplementedError
-from ase.io.extxyz import XYZError
 
 from physcon_ase.data.sources.report import ImportReport
 from physcon_ase.data.sources.structures import Structure, store_from_structures
@@ -25,13 +23,15 @@ XYZ_SUFFIXES: Final = (".xyz", ".extxyz")
 """File names that end so are read as extended XYZ."""
 
 
-def read_extxyz(path: str | Path, level: str, *, on_progress: Callable[[int, int], None] | None = None, **options: Any) -> tuple[Store, ImportReport]:
+def read_extxyz(
+    path: str | Path, level: str, *, on_progress: Callable[[int, int], None] | None = None, **options: Any
+) -> tuple[Store, ImportReport]:
     """Reads the frames of an extended XYZ file as a store.
 
     Args:
         path: the file.
         level: name of the level of theory of the labels.
-        on_progress: called now and then with the number of frames done, and 0 for their unknown total.
+        on_progress: called now and then with the number of frames done and their total.
         options: those of `structure_from_atoms`.
 
     Raises:
@@ -39,24 +39,29 @@ def read_extxyz(path: str | Path, level: str, *, on_progress: Callable[[int, int
         LabelError: labels that are not finite or do not match the atoms.
     """
     try:
-        frames = [structure_from_atoms(atoms, number, **options) for number, atoms in _counted(ase.io.iread(path, format="extxyz"), on_progress)]
-    except (OSError, XYZError, KeyError, IndexError, UnicodeDecodeError) as error:
-        raise StoreError(f"{path} is no readable extended XYZ file ({error}); correct it or write it anew with ase.io.write") from error
-    return store_from_structures(frames, level, source=Path(path).stem, provenance=f"Imported from {Path(path).name}.")
+        frames = list(ase.io.iread(path, format="extxyz"))
+    except (OSError, ValueError, KeyError, IndexError) as error:
+        raise StoreError(
+            f"{path} is no readable extended XYZ file ({error}); correct it or write it anew with ase.io.write"
+        ) from error
+    return _store_from_frames(path, frames, level, on_progress, options)
 
 
-def read_ase_database(path: str | Path, level: str, *, on_progress: Callable[[int, int], None] | None = None, **options: Any) -> tuple[Store, ImportReport]:
+def read_ase_database(
+    path: str | Path, level: str, *, on_progress: Callable[[int, int], None] | None = None, **options: Any
+) -> tuple[Store, ImportReport]:
     """Reads the rows of an ASE database as a store; key-value pairs of a row count as `Atoms.info`.
 
     Args and Raises as `read_extxyz`.
     """
     try:
-        with ase.db.connect(path) as database:
-            rows = ((row.id, row.toatoms(add_additional_information=True)) for row in database.select())
-            frames = [structure_from_atoms(_with_pairs(atoms), number, **options) for number, (_, atoms) in _counted(rows, on_progress)]
-    except (OSError, KeyError, sqlite3.DatabaseError, json.JSONDecodeError) as error:
-        raise StoreError(f"{path} is no readable ASE database ({error}); correct it or write it anew with ase.db") from error
-    return store_from_structures(frames, level, source=Path(path).stem, provenance=f"Imported from {Path(path).name}.")
+        rows: Iterable[Any] = ase.db.connect(path).select()
+        frames = [_with_pairs(row.toatoms(add_additional_information=True)) for row in rows]
+    except (OSError, ValueError, KeyError, sqlite3.Error) as error:
+        raise StoreError(
+            f"{path} is no readable ASE database ({error}); correct it or write it anew with ase.db"
+        ) from error
+    return _store_from_frames(path, frames, level, on_progress, options)
 
 
 def structure_from_atoms(
@@ -91,7 +96,10 @@ def structure_from_atoms(
         LabelError: the energy is no number.
     """
     if atoms.pbc.any():
-        raise StoreError(f"frame {number} is periodic ({atoms.pbc.tolist()}); only molecules are allowed: set pbc to False or leave it out")
+        raise StoreError(
+            f"frame {number} is periodic ({atoms.pbc.tolist()}); only molecules are allowed: "
+            "set pbc to False or leave the frame out"
+        )
     if len(atoms) == 0 or not np.isfinite(atoms.positions).all():
         raise StoreError(f"frame {number} has {len(atoms)} atoms, or positions that are not finite; leave it out")
     energy = _label(atoms, atoms.info, "energy", energy_key)
@@ -130,8 +138,17 @@ def _with_pairs(atoms: Atoms) -> Atoms:
     return atoms
 
 
-def _counted(frames: Iterable[Any], on_progress: Callable[[int, int], None] | None) -> Iterable[tuple[int, Any]]:
-    for number, frame in enumerate(frames):
+def _store_from_frames(
+    path: str | Path,
+    frames: Sequence[Atoms],
+    level: str,
+    on_progress: Callable[[int, int], None] | None,
+    options: dict[str, Any],
+) -> tuple[Store, ImportReport]:
+    structures = []
+    for number, atoms in enumerate(frames):
+        structures.append(structure_from_atoms(atoms, number, **options))
         if on_progress is not None and number % 100 == 0:
-            on_progress(number, 0)
-        yield number, frame
+            on_progress(number, len(frames))
+    source = Path(path)
+    return store_from_structures(structures, level, source=source.stem, provenance=f"Imported from {source.name}.")

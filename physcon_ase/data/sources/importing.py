@@ -23,10 +23,11 @@ def import_file(
     """Reads a file and writes it as a store.
 
     Args:
-        path: a NumPy archive of `npz_files.FORMATS`, an extended XYZ file (.xyz, .extxyz) or an ASE database (.db, .json).
+        path: a NumPy archive of `npz_files.FORMATS`, an extended XYZ file (.xyz, .extxyz), or an ASE database (.db,
+            .json).
         output: the store.
         level: level of theory of the labels, for extended XYZ files and ASE databases; an archive knows its own.
-        on_progress: called now and then with the numbers of molecules done and in all, 0 if that is not known.
+        on_progress: called now and then with the number of molecules or frames done and their total.
         options: for extended XYZ files and ASE databases those of `ase_files.structure_from_atoms`.
 
     Raises:
@@ -37,7 +38,9 @@ def import_file(
     if not path.is_file():
         raise StoreError(f"there is no file {path}; give an archive (.npz), an extended XYZ file or an ASE database")
     if output.resolve() == path.resolve():
-        raise StoreError(f"input and output are both {path}; writing there would destroy the data: choose another output")
+        raise StoreError(
+            f"input and output are both {path}; writing there would destroy the data: choose another output"
+        )
     if path.suffix == ".npz":
         if level is not None or options:
             raise StoreError(f"{path} knows its own levels of theory; leave out {', '.join(['level', *options])}")

@@ -5,20 +5,24 @@ An archive is recognised by its fields, never by its name.
 """
 
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 
+from physcon_ase.chem.compare import bonds_intact, stereo_intact
 from physcon_ase.chem.graph import MolGraph
 from physcon_ase.chem.perceive import graph_from_bonds
 from physcon_ase.chem.smiles import canonical_key
 from physcon_ase.data.sources.report import ImportReport
 from physcon_ase.data.split import key_hash
-from physcon_ase.data.store import Geometries, LevelLabels, Store, offsets_of, pack_molecules
+from physcon_ase.data.store import Geometries, LevelLabels, Store, n_with_forces, offsets_of, pack_molecules
 from physcon_ase.errors import LabelError, PhysConError, StoreError
+
+_COUNTS: Final = ("n_atoms", "n_bonds")
 
 _GRAPH_FIELDS: Final = {"n_atoms", "n_bonds", "atomic_numbers", "bonds", "bond_orders", "formal_charges", "smiles"}
 
@@ -79,7 +83,7 @@ FORMATS: Final = (
         energies={},
         licence="CC0",
         doi=_QM9_DOI,
-        origin="QM9 molecules: B3LYP minimum, GFN2-xTB minimum, thermal displacements; labels GFN2-xTB (tblite 0.8.0)",
+        origin="QM9 molecules: B3LYP minimum, GFN2-xTB minimum, thermal displacements; GFN2-xTB labels (tblite)",
     ),
     ArchiveFormat(
         name="gfn2_dft8k",
@@ -89,7 +93,7 @@ FORMATS: Final = (
         energies={},
         licence="MIT",
         doi="10.1039/D1SC03343C",
-        origin="DFT8K molecules: M06-2X minimum, GFN2-xTB minimum, thermal displacements; labels GFN2-xTB (tblite 0.8.0)",
+        origin="DFT8K molecules: M06-2X minimum, GFN2-xTB minimum, thermal displacements; GFN2-xTB labels (tblite)",
     ),
     ArchiveFormat(
         name="dft8k_m062x",
@@ -132,7 +136,9 @@ class _Geometry:
     """[atoms, 3] by level"""
 
 
-def read_archive(path: str | Path, *, on_progress: Callable[[int, int], None] | None = None) -> tuple[Store, ImportReport]:
+def read_archive(
+    path: str | Path, *, on_progress: Callable[[int, int], None] | None = None
+) -> tuple[Store, ImportReport]:
     """Reads an archive as a store.
 
     Args:
@@ -145,12 +151,15 @@ def read_archive(path: str | Path, *, on_progress: Callable[[int, int], None] | 
     """
     archive = _load(path)
     layout = _recognise(path, archive)
-    _check_graphs(path, archive)
+    _check_rows(path, archive)
     geometries = _quartet(archive, layout) if "positions_q" in archive else _minima(archive, layout)
     atoms_of = offsets_of(archive["n_atoms"])
     graphs, hashes = _perceive(path, archive, geometries[0].positions, on_progress)
-    names = [str(name) for name in archive[layout.identifier]] if layout.identifier else [str(row) for row in range(len(graphs))]
-    molecules = pack_molecules(graphs, smiles=archive["smiles"].tolist(), names=names, key_hashes=hashes)
+    geometries = [geometries[0], *(_without_rearranged(geometry, graphs, atoms_of) for geometry in geometries[1:])]
+    names = archive[layout.identifier] if layout.identifier else np.arange(len(graphs))
+    molecules = pack_molecules(
+        graphs, smiles=archive["smiles"].tolist(), names=names.astype(str).tolist(), key_hashes=hashes
+    )
     present = [_present(path, geometry, atoms_of) for geometry in geometries]
     store = Store(
         molecules=molecules,
@@ -168,7 +177,7 @@ def _load(path: str | Path) -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as archive:
             return dict(archive)
-    except (OSError, ValueError, EOFError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, EOFError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
         raise StoreError(f"{path} is no readable NumPy archive ({error}); download or make it anew") from error
 
 
@@ -183,26 +192,34 @@ def _recognise(path: str | Path, archive: Mapping[str, np.ndarray]) -> ArchiveFo
     )
 
 
-def _check_graphs(path: str | Path, archive: Mapping[str, np.ndarray]) -> None:
+def _check_rows(path: str | Path, archive: Mapping[str, np.ndarray]) -> None:
+    for name in _COUNTS:
+        counts = archive[name]
+        if counts.ndim != 1 or counts.dtype.kind not in "iu" or (counts < (name == "n_atoms")).any():
+            raise StoreError(
+                f"{path}: {name} is no list of counts ({counts.dtype}, shape {counts.shape}); the archive is damaged"
+            )
     n_molecules, n_atoms = len(archive["n_atoms"]), int(archive["n_atoms"].sum(dtype=np.int64))
     n_bonds = int(archive["n_bonds"].sum(dtype=np.int64))
     shapes = {
-        "atomic_numbers": (n_atoms,), "formal_charges": (n_atoms,), "positions": (n_atoms, 3), "positions_mmff94": (n_atoms, 3),
+        "atomic_numbers": (n_atoms,), "formal_charges": (n_atoms,), "bonds": (n_bonds, 2), "bond_orders": (n_bonds,),
+        "positions": (n_atoms, 3), "positions_mmff94": (n_atoms, 3),
         "positions_q": (4, n_atoms, 3), "forces": (4, n_atoms, 3), "energy": (n_molecules, 4),
-        "bonds": (n_bonds, 2), "bond_orders": (n_bonds,),
     }  # fmt: skip
     for name, values in archive.items():
         shape = shapes.get(name, (n_molecules,))
         if values.shape != shape:
             raise StoreError(
-                f"{path}: {name} has shape {values.shape}, expected {shape} for {n_molecules} molecules with {n_atoms} atoms "
-                f"and {n_bonds} bonds; the rows do not fit together, download or make the archive anew"
+                f"{path}: {name} has shape {values.shape}, expected {shape} for {n_molecules} molecules with {n_atoms} "
+                f"atoms and {n_bonds} bonds; the rows do not fit together, download or make the archive anew"
             )
     molecule_of_bond = np.repeat(np.arange(n_molecules), archive["n_bonds"])
     outside = np.flatnonzero((archive["bonds"] >= archive["n_atoms"][molecule_of_bond][:, None]).any(axis=1))
     if len(outside):
         row = molecule_of_bond[outside[0]]
-        raise StoreError(f"{path}: row {row} has a bond to an atom beyond its {archive['n_atoms'][row]}; the archive is damaged")
+        raise StoreError(
+            f"{path}: row {row} has a bond to an atom beyond its {archive['n_atoms'][row]}; the archive is damaged"
+        )
 
 
 def _minima(archive: Mapping[str, np.ndarray], layout: ArchiveFormat) -> list[_Geometry]:
@@ -218,7 +235,12 @@ def _minima(archive: Mapping[str, np.ndarray], layout: ArchiveFormat) -> list[_G
 def _quartet(archive: Mapping[str, np.ndarray], layout: ArchiveFormat) -> list[_Geometry]:
     n = len(archive["n_atoms"])
     converged = archive["converged"]
-    kinds = [np.full(n, "minimum"), np.where(converged, "minimum", "unconverged"), np.full(n, "thermal"), np.full(n, "conformer")]
+    kinds = [
+        np.full(n, "minimum"),
+        np.where(converged, "minimum", "unconverged"),
+        np.full(n, "thermal"),
+        np.full(n, "conformer"),
+    ]
     minima_of = [np.full(n, layout.minimum_of), np.where(converged, "gfn2", ""), np.full(n, ""), np.full(n, "")]
     return [
         _Geometry(
@@ -261,6 +283,21 @@ def _perceive(
     return graphs, hashes
 
 
+def _without_rearranged(geometry: _Geometry, graphs: list[MolGraph], atoms_of: np.ndarray) -> _Geometry:
+    """Calls minima that lost the bonds or the stereo of their molecule "rearranged", and minima no longer."""
+    rearranged = np.zeros(len(graphs), dtype=bool)
+    for row in np.flatnonzero(geometry.minimum_of != ""):
+        positions = geometry.positions[atoms_of[row] : atoms_of[row + 1]].astype(np.float64)
+        if np.isfinite(positions).all():
+            graph = graphs[row]
+            rearranged[row] = not (bonds_intact(graph, positions).intact and stereo_intact(graph, positions).intact)
+    return replace(
+        geometry,
+        kind=np.where(rearranged, "rearranged", geometry.kind),
+        minimum_of=np.where(rearranged, "", geometry.minimum_of),
+    )
+
+
 def _present(path: str | Path, geometry: _Geometry, atoms_of: np.ndarray) -> np.ndarray:
     """Which molecules have this geometry, bool [molecules]."""
     n_absent = np.add.reduceat(np.isnan(geometry.positions).all(axis=1).astype(int), atoms_of[:-1])
@@ -277,7 +314,9 @@ def _present(path: str | Path, geometry: _Geometry, atoms_of: np.ndarray) -> np.
     for level, energy in geometry.energies.items():
         wrong = np.flatnonzero(np.isinf(energy) | (np.isnan(energy) & (level in geometry.forces)))
         if len(wrong):
-            raise LabelError(f"{path}: row {wrong[0]} has the {level} energy {energy[wrong[0]]}; the archive is damaged")
+            raise LabelError(
+                f"{path}: row {wrong[0]} has the {level} energy {energy[wrong[0]]}; the archive is damaged"
+            )
     return ~absent
 
 
@@ -291,12 +330,16 @@ def _join_geometries(geometries: list[_Geometry], present: list[np.ndarray], ato
     )
 
 
-def _join_labels(geometries: list[_Geometry], present: list[np.ndarray], atoms_of: np.ndarray) -> dict[str, LevelLabels]:
+def _join_labels(
+    geometries: list[_Geometry], present: list[np.ndarray], atoms_of: np.ndarray
+) -> dict[str, LevelLabels]:
     levels = sorted({level for geometry in geometries for level in geometry.energies})
     return {level: _join_level(level, geometries, present, atoms_of) for level in levels}
 
 
-def _join_level(level: str, geometries: list[_Geometry], present: list[np.ndarray], atoms_of: np.ndarray) -> LevelLabels:
+def _join_level(
+    level: str, geometries: list[_Geometry], present: list[np.ndarray], atoms_of: np.ndarray
+) -> LevelLabels:
     no_energy = np.full(len(atoms_of) - 1, np.nan)
     no_forces = np.full((atoms_of[-1], 3), np.nan, dtype=np.float32)
     energies, forces = [], []
@@ -308,11 +351,11 @@ def _join_level(level: str, geometries: list[_Geometry], present: list[np.ndarra
 
 
 def _report(store: Store, geometries: list[_Geometry], present: list[np.ndarray]) -> ImportReport:
-    absent = {}
+    left_out = {}
     for geometry, mask in zip(geometries, present, strict=True):
         level = np.unique(geometry.minimum_of)[-1]
         if not mask.all():
-            absent[f"{level} minima that the archive marks as missing"] = int((~mask).sum())
+            left_out[f"{level} minima that the archive marks as missing"] = int((~mask).sum())
     kinds = zip(*np.unique(store.geometries.kind, return_counts=True), strict=True)
     minima = zip(*np.unique(store.geometries.minimum_of, return_counts=True), strict=True)
     notes = [
@@ -321,6 +364,8 @@ def _report(store: Store, geometries: list[_Geometry], present: list[np.ndarray]
     ]
     for level, labels in store.labels.items():
         n_energies = int(np.isfinite(labels.energy).sum())
-        forces = "no forces" if labels.forces is None else f"{int(np.isfinite(labels.forces).all(axis=1).sum())} force vectors"
+        forces = "no forces" if labels.forces is None else f"{n_with_forces(store, level)} geometries with forces"
         notes.append(f"{level}: {n_energies} energies ({len(labels.energy) - n_energies} absent), {forces}")
-    return ImportReport(store.source, len(present[0]), len(store.molecules), len(store.geometries), absent, tuple(notes))
+    return ImportReport(
+        store.source, len(present[0]), len(store.molecules), len(store.geometries), left_out, tuple(notes)
+    )

@@ -23,6 +23,8 @@ class ImportReport:
 
 def format_import_report(report: ImportReport) -> str:
     """The report as text for the terminal."""
-    lines = [f"{report.source}: {report.n_rows} rows -> {report.n_molecules} molecules, {report.n_geometries} geometries"]
+    lines = [
+        f"{report.source}: {report.n_rows} rows -> {report.n_molecules} molecules, {report.n_geometries} geometries"
+    ]
     lines += [f"  left out: {count} {reason}" for reason, count in report.left_out.items()]
     return "\n".join([*lines, *(f"  {note}" for note in report.notes)])

@@ -44,7 +44,9 @@ def read_smiles_list(path: str | Path, *, allowed_only: bool = True) -> tuple[tu
     except (OSError, EOFError, UnicodeDecodeError, lzma.LZMAError) as error:
         raise StoreError(f"{path} is no readable SMILES list ({error}); download or make it anew") from error
     kept = tuple(row for row in rows if row.is_allowed or not allowed_only)
-    left_out = {"not allowed (charged, several fragments or other elements)": len(rows) - len(kept)} if allowed_only else {}
+    left_out = (
+        {"not allowed (charged, several fragments or other elements)": len(rows) - len(kept)} if allowed_only else {}
+    )
     return kept, ImportReport(Path(path).name, len(rows), len(kept), 0, left_out)
 
 
@@ -75,4 +77,6 @@ def _parse_row(path: str | Path, number: int, cells: list[str]) -> SmilesRow:
         smiles, heavy, charge, allowed, sets = cells
         return SmilesRow(smiles, int(heavy), int(charge), {"0": False, "1": True}[allowed], tuple(sets.split(",")))
     except (ValueError, KeyError) as error:
-        raise StoreError(f"{path}: row {number} is {cells}, expected {', '.join(_COLUMNS)}; correct that row") from error
+        raise StoreError(
+            f"{path}: row {number} is {cells}, expected {', '.join(_COLUMNS)}; correct that row"
+        ) from error

@@ -11,7 +11,7 @@ from physcon_ase.chem.perceive import graph_from_geometry
 from physcon_ase.chem.smiles import canonical_key, canonical_smiles
 from physcon_ase.data.sources.report import ImportReport
 from physcon_ase.data.split import key_hash
-from physcon_ase.data.store import Geometries, LevelLabels, Store, pack_molecules
+from physcon_ase.data.store import Geometries, LevelLabels, Store, n_with_forces, pack_molecules
 from physcon_ase.errors import LabelError, PhysConError
 from physcon_ase.units import CHEMICAL_SYMBOLS
 
@@ -105,7 +105,9 @@ def _check_structure(number: int, structure: Structure) -> None:
     if structure.forces is None:
         return
     if np.shape(structure.forces) != (n_atoms, 3):
-        raise LabelError(f"structure {number}: forces have shape {np.shape(structure.forces)}, expected {(n_atoms, 3)} for its atoms")
+        raise LabelError(
+            f"structure {number}: forces have shape {np.shape(structure.forces)}, expected {(n_atoms, 3)} for its atoms"
+        )
     if not np.isfinite(structure.forces).all():
         raise LabelError(f"structure {number}: the forces are not finite; leave them out where there are none")
 
@@ -117,14 +119,19 @@ def _identify(structure: Structure) -> _Identity:
     if len(graph.bonds) or graph.n_atoms == 1:
         smiles = canonical_smiles(graph)
         return _Identity(canonical_key(smiles), smiles, graph, found_by)
-    return _Identity(f"{_formula(structure)} {structure.name}".strip(), "", graph, "formula and name, perception failed")
+    return _Identity(
+        f"{_formula(structure)} {structure.name}".strip(), "", graph, "formula and name, perception failed"
+    )
 
 
 def _graph_of(structure: Structure) -> tuple[MolGraph, str]:
+    numbers = structure.atomic_numbers
     try:
-        graph = graph_from_geometry(structure.atomic_numbers, structure.positions, structure.charge)
+        graph = graph_from_geometry(numbers, structure.positions, structure.charge)
     except PhysConError:  # bonds are optional: the energy task does not need them
-        bare = make_graph(structure.atomic_numbers, [], [], _charges(structure), multiplicity=structure.multiplicity)
+        bare = make_graph(
+            numbers, np.zeros((0, 2)), np.zeros(0), _charges(structure), multiplicity=structure.multiplicity
+        )
         return bare, "formula and name, perception failed"
     return graph, "SMILES perceived from the geometry"
 
@@ -160,10 +167,9 @@ def _labels(structures: Sequence[Structure]) -> LevelLabels:
 
 def _report(store: Store, level: str, identities: Sequence[_Identity]) -> ImportReport:
     ways, counts = np.unique([identity.found_by for identity in identities], return_counts=True)
-    labels = store.labels[level]
-    n_forces = 0 if labels.forces is None else int(np.isfinite(labels.forces).all(axis=1).sum())
+    n_energies = int(np.isfinite(store.labels[level].energy).sum())
     notes = [f"{count} molecules identified by {way}" for way, count in zip(ways, counts, strict=True)]
-    notes.append(f"{level}: {int(np.isfinite(labels.energy).sum())} energies, {n_forces} force vectors")
+    notes.append(f"{level}: {n_energies} energies, {n_with_forces(store, level)} geometries with forces")
     n_bare = sum(len(identity.graph.bonds) == 0 and identity.graph.n_atoms > 1 for identity in identities)
     notes.append(f"{n_bare} molecules without bonds: the structure task cannot use them")
     n = len(store.geometries)

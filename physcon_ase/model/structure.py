@@ -1,0 +1,192 @@
+"""The structure head: a denoiser that knows the molecular graph, and the ways to draw structures from it."""
+
+import math
+from collections.abc import Callable
+from typing import Final, TypeAlias
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from physcon_ase.batch import Batch, with_positions
+from physcon_ase.chem.graph import N_PAIR_TYPES
+from physcon_ase.model.config import StructureConfig
+from physcon_ase.model.encoder import MAX_ATOMIC_NUMBER
+from physcon_ase.model.layers import N_MONOMIALS, Interaction, Pairs, make_pairs, monomials
+from physcon_ase.model.noise import centred, gaussian_noise, sigma_schedule
+
+DATA_SCALE: Final = 1.5
+"""Standard deviation [Å] per coordinate of the atoms of a small molecule about its centre."""
+
+_CENTRES: Final = (0.0, 0.8, 1.0, 1.2, 1.4, 1.6, 1.8, 2.1, 2.4, 2.7, 3.0, 3.5, 4.0, 5.0, 6.0, 8.0, 10.0, 14.0)
+"""Centres [Å] of the Gaussians that a distance is expanded in: dense where bonds and angles are."""
+
+_N_PHASES: Final = 8
+_VOLUME_SCALE: Final = 3.0
+"""Signed volume [Å³] of a relaxed stereocentre, about."""
+
+Denoiser: TypeAlias = Callable[[Batch, Tensor], Tensor]
+"""(noisy batch, σ [molecules]) -> clean positions; `StructureHead` is one."""
+
+
+class StructureHead(nn.Module):
+    """D(G, R_σ, σ): the most probable equilibrium structure given the graph and a noisy structure.
+
+    Preconditioned so that the network learns a quantity of order one at every σ: D = c_skip R + c_out F(R, σ),
+    Karras, Aittala, Aila and Laine, NeurIPS 2022, doi 10.48550/arXiv.2206.00364, table 1.
+
+    A network that is equivariant under reflection cannot tell enantiomers apart. Here the graph breaks the symmetry:
+    each stereocentre pushes its neighbours along the derivative of their signed volume, whose order the graph knows.
+    """
+
+    def __init__(self, config: StructureConfig):
+        super().__init__()
+        self.config = config
+        channels, n_vectors = config.channels, config.source_vectors
+        self.embedding = nn.Embedding(MAX_ATOMIC_NUMBER + 1, channels, padding_idx=0)
+        self.of_noise = nn.Linear(2 * _N_PHASES, channels)
+        self.of_chirality = nn.Linear(2, channels, bias=False)
+        self.chiral_gate = nn.Linear(channels, n_vectors)
+        width = 2 * config.n_radial
+        self.pair_distance = nn.Linear(len(_CENTRES) + 1, width)
+        self.pair_type = nn.Embedding(N_PAIR_TYPES, width, padding_idx=0)
+        self.pair_noise = nn.Linear(2 * _N_PHASES, width, bias=False)
+        self.pair_functions = nn.Linear(width, config.n_radial)
+        self.interactions = nn.ModuleList(
+            Interaction(
+                n_radial=config.n_radial,
+                channels=channels,
+                mixed_channels=config.mixed_channels,
+                source_scalars=config.source_scalars,
+                source_vectors=n_vectors,
+                receives_vectors=True,
+                sends_vectors=True,
+                hidden=config.hidden,
+                neighbour_scale=0.25,
+                normalised=True,
+            )
+            for _ in range(config.n_layers)
+        )
+        self.readout = nn.Linear(n_vectors * config.n_layers, 1, bias=False)
+
+    def forward(self, batch: Batch, sigma: Float[Tensor, " molecules"]) -> Float[Tensor, "molecules slots 3"]:
+        """Clean positions [Å] with zero mean.
+
+        Args:
+            batch: molecules with graphs (`pair_types`, `tetrahedra`) at noisy positions.
+            sigma: noise standard deviation [Å] of each molecule.
+        """
+        mask = batch.atom_mask
+        noisy = centred(batch.positions, mask)
+        pairs = make_pairs(with_positions(batch, noisy), cutoff=None)
+        noise_features = _phases(sigma)
+        basis = self._pair_basis(batch, pairs, sigma, noise_features)
+        push, orientation = chirality_features(batch, noisy)
+        scalars = self.embedding(batch.atomic_numbers) + self.of_noise(noise_features)[:, None]
+        scalars = scalars + self.of_chirality(orientation)
+        vectors = push[..., None] * self.chiral_gate(scalars)[:, :, None]  # (molecules, slots, 3, vectors)
+        collected = []
+        for interaction in self.interactions:
+            scalars, vectors = interaction(basis, scalars, vectors, None)
+            collected.append(vectors)
+        moved = self.readout(torch.cat(collected, dim=-1)).squeeze(-1)
+        variance = sigma.square() + DATA_SCALE**2
+        keep = (DATA_SCALE**2 / variance)[:, None, None]
+        scale = (sigma * DATA_SCALE / variance.sqrt())[:, None, None]
+        return centred(keep * noisy + scale * moved, mask)
+
+    def _pair_basis(self, batch: Batch, pairs: Pairs, sigma: Tensor, noise_features: Tensor) -> Tensor:
+        distances = pairs.distances[..., None]
+        centres = torch.tensor(_CENTRES, dtype=distances.dtype, device=distances.device)
+        widths = torch.tensor(_widths(), dtype=distances.dtype, device=distances.device)
+        bumps = torch.exp(-((distances - centres) * widths).square())
+        relative = distances / (sigma.square() + DATA_SCALE**2).sqrt()[:, None, None, None]
+        hidden = self.pair_distance(torch.cat([bumps, relative], dim=-1)) + self.pair_type(batch.pair_types)
+        hidden = nn.functional.silu(hidden + self.pair_noise(noise_features)[:, None, None])
+        functions = self.pair_functions(hidden) * pairs.mask[..., None]  # (molecules, slots, slots, radial)
+        functions = functions.transpose(2, 3)
+        molecules, slots = functions.shape[:2]
+        basis = monomials(pairs.unit_vectors)[:, :, :, None] * functions[:, :, None]
+        return basis.reshape(molecules, slots, N_MONOMIALS * self.config.n_radial, slots)
+
+
+def chirality_features(
+    batch: Batch, positions: Float[Tensor, "molecules slots 3"]
+) -> tuple[Float[Tensor, "molecules slots 3"], Float[Tensor, "molecules slots 2"]]:
+    """Where each atom must go for its stereocentres to have the right hand, and whether they have it.
+
+    Returns:
+        The derivative of the signed volume V of the tetrahedra of `MolGraph.tetrahedra` with respect to each atom,
+        divided by the squared size of the tetrahedron; and, per atom, the sums of 1 and of tanh(V/V₀) over its tetrahedra.
+    """
+    molecules, slots = batch.atomic_numbers.shape
+    push, orientation = positions.new_zeros(molecules, slots, 3), positions.new_zeros(molecules, slots, 2)
+    tetrahedra = batch.tetrahedra
+    if tetrahedra is None or tetrahedra.shape[1] == 0:
+        return push, orientation
+    known = (tetrahedra[..., :1] >= 0).to(positions.dtype)  # (molecules, centres, 1)
+    index = tetrahedra.clamp(min=0).flatten(1)
+    corners = positions.gather(1, index[..., None].expand(-1, -1, 3)).unflatten(1, tetrahedra.shape[1:])
+    a, b, c, d = corners.unbind(dim=2)  # (molecules, centres, 3) each
+    gradients = [
+        torch.linalg.cross(b - d, c - d, dim=-1), torch.linalg.cross(c - d, a - d, dim=-1), torch.linalg.cross(a - d, b - d, dim=-1)
+    ]
+    volume = (gradients[0] * (a - d)).sum(dim=-1, keepdim=True)
+    gradients.append(-(gradients[0] + gradients[1] + gradients[2]))
+    size = 1 + ((a - d).square() + (b - d).square() + (c - d).square()).sum(dim=-1, keepdim=True) / 3
+    pushes = torch.stack(gradients, dim=2) * (known / size)[:, :, None]  # (molecules, centres, 4, 3)
+    flags = torch.cat([known, known * torch.tanh(volume / _VOLUME_SCALE)], dim=-1)
+    flags = flags[:, :, None].expand(-1, -1, 4, -1)
+    push = push.scatter_add(1, index[..., None].expand(-1, -1, 3), pushes.flatten(1, 2))
+    orientation = orientation.scatter_add(1, index[..., None].expand(-1, -1, 2), flags.flatten(1, 2))
+    return push, orientation
+
+
+def denoise_once(denoiser: Denoiser, batch: Batch, sigma: float, *, generator: torch.Generator) -> Float[Tensor, "molecules slots 3"]:
+    """One evaluation from noise of width `sigma` [Å] about the centre: the published one-step "denoising" mode."""
+    noise = sigma * gaussian_noise(batch.atom_mask, generator=generator, dtype=batch.positions.dtype)
+    return denoiser(with_positions(batch, noise), _all(batch, sigma))
+
+
+def ddim(denoiser: Denoiser, batch: Batch, sigmas: list[float]) -> Float[Tensor, "molecules slots 3"]:
+    """Deterministic reverse process from `batch.positions`, taken as noisy with σ = sigmas[0], to σ = 0.
+
+    R ← D + (σ_next/σ) (R - D). Song, Meng and Ermon, ICLR 2021, doi 10.48550/arXiv.2010.02502, in the
+    variance-exploding form.
+
+    Args:
+        denoiser: the structure head.
+        batch: molecules with graphs.
+        sigmas: falling noise levels [Å]; one evaluation each.
+    """
+    positions = batch.positions
+    for sigma, following in zip(sigmas, [*sigmas[1:], 0.0], strict=True):
+        clean = denoiser(with_positions(batch, positions), _all(batch, sigma))
+        positions = clean + following / sigma * (centred(positions, batch.atom_mask) - clean)
+    return positions
+
+
+def sample_from_noise(
+    denoiser: Denoiser, batch: Batch, config: StructureConfig, n_steps: int, *, generator: torch.Generator
+) -> Float[Tensor, "molecules slots 3"]:
+    """Structures drawn by `ddim` from pure noise; the positions of the batch are ignored."""
+    noise = config.sigma_max * gaussian_noise(batch.atom_mask, generator=generator, dtype=batch.positions.dtype)
+    sigmas = sigma_schedule(config.sigma_max, config.sigma_min, n_steps)
+    return ddim(denoiser, with_positions(batch, noise), sigmas)
+
+
+def _all(batch: Batch, sigma: float) -> Float[Tensor, " molecules"]:
+    return torch.full((len(batch),), sigma, dtype=batch.positions.dtype, device=batch.positions.device)
+
+
+def _phases(sigma: Float[Tensor, " molecules"]) -> Float[Tensor, "molecules phases"]:
+    """Sines and cosines of log σ."""
+    angles = sigma.log()[:, None] * (0.3 * 1.5 ** torch.arange(_N_PHASES, dtype=sigma.dtype, device=sigma.device))
+    return torch.cat([angles.sin(), angles.cos()], dim=1)
+
+
+def _widths() -> list[float]:
+    """Inverse widths [1/Å]: each Gaussian falls to about a half at its farther neighbour."""
+    gaps = [max(b - a, c - b) for a, b, c in zip(_CENTRES, _CENTRES[1:], _CENTRES[2:], strict=False)]
+    gaps = [_CENTRES[1] - _CENTRES[0], *gaps, _CENTRES[-1] - _CENTRES[-2]]
+    return [math.sqrt(math.log(2)) / gap for gap in gaps]

@@ -1,0 +1,254 @@
+"""Relaxes the molecules of a batch together; each has its own convergence, its own fate and its own record."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final, Literal, Protocol, TypeAlias
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from physcon_ase.batch import Batch
+from physcon_ase.errors import PhysConError
+from physcon_ase.relax.bfgs import bfgs_init, bfgs_step
+from physcon_ase.relax.fire import fire_init, fire_step
+from physcon_ase.relax.internals import distances, make_internals
+from physcon_ase.relax.lbfgs import lbfgs_init, lbfgs_step
+from physcon_ase.relax.state import ForceFn, Point, is_finite, keep, largest_norm
+
+Method: TypeAlias = Literal["bfgs", "lbfgs", "fire"]
+"""Optimiser: BFGS up to about 60 atoms, L-BFGS above, FIRE where these fail."""
+
+EXPLODED_DISTANCE: Final = 6.0
+"""Distance [Å] from its nearest neighbour at which an atom has left a molecule it was part of."""
+
+MAX_REJECTIONS: Final = 10
+"""Refused steps in a row after which a molecule is given up: the last was a millionth of the first."""
+
+_METHODS: Final = {"bfgs": (bfgs_init, bfgs_step), "lbfgs": (lbfgs_init, lbfgs_step), "fire": (fire_init, fire_step)}
+
+
+class RelaxStatus(StrEnum):
+    """How a relaxation ended; the text is the remedy."""
+
+    CONVERGED = "converged"
+    STEP_LIMIT = "step limit reached: raise max_steps or fmax, or continue from the returned positions"
+    NOT_FINITE = "energy or forces not finite: look for overlapping atoms in the start geometry or try another one"
+    EXPLODED = "exploded, an atom left the molecule: start from a better geometry or use a model that covers it"
+    STALLED = "could not lower the energy: raise fmax, compute in float64 or try method='fire'"
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """The way of one molecule, start and end included; a refused step repeats the geometry before it."""
+
+    positions: Float[np.ndarray, "frames atoms 3"]
+    """Positions [Å]."""
+    energies: Float[np.ndarray, " frames"]
+    """Energies [eV]."""
+    fmax: Float[np.ndarray, " frames"]
+    """Largest force [eV/Å] on any atom."""
+
+
+@dataclass(frozen=True)
+class RelaxProgress:
+    """What is known after each step, for a progress bar."""
+
+    step: int
+    """Steps done; 0 after the first evaluation."""
+    n_finished: int
+    """Molecules that need no more steps, whatever their fate."""
+    n_molecules: int
+    """All molecules."""
+    fmax: Float[Tensor, " molecules"]
+    """Latest largest force [eV/Å] of every molecule."""
+
+
+@dataclass(frozen=True)
+class RelaxResult:
+    """Where the molecules ended; energies, forces and fmax are those at `positions`."""
+
+    positions: Float[Tensor, "molecules slots 3"]
+    """Positions [Å] in the number format of the batch, 0 in empty slots."""
+    energies: Float[Tensor, " molecules"]
+    """Energies [eV]."""
+    forces: Float[Tensor, "molecules slots 3"]
+    """Forces [eV/Å]."""
+    fmax: Float[Tensor, " molecules"]
+    """Largest force [eV/Å] on any atom; NaN if the start had no finite energy."""
+    steps: Int[Tensor, " molecules"]
+    """Evaluations after the first."""
+    statuses: tuple[RelaxStatus, ...]
+    """How each relaxation ended."""
+    trajectories: tuple[Trajectory, ...] | None
+    """The way there, if asked for."""
+
+    @property
+    def converged(self) -> Bool[Tensor, " molecules"]:
+        """Whether the largest force fell below the threshold, without mishap."""
+        done = [status is RelaxStatus.CONVERGED for status in self.statuses]
+        return torch.tensor(done, dtype=torch.bool, device=self.positions.device)
+
+
+class _State(Protocol):
+    """What the driver needs to know of an optimiser."""
+
+    @property
+    def batch(self) -> Batch: ...
+    @property
+    def point(self) -> Point: ...
+    @property
+    def rejections(self) -> Int[Tensor, " molecules"]: ...
+    @property
+    def last_was_finite(self) -> Bool[Tensor, " molecules"]: ...
+
+
+def relax(
+    force_fn: ForceFn,
+    batch: Batch,
+    *,
+    fmax: float = 0.01,
+    max_steps: int = 500,
+    method: Method = "bfgs",
+    bonds_apart: Sequence[np.ndarray] | None = None,
+    history: bool = False,
+    on_step: Callable[[RelaxProgress], None] | None = None,
+) -> RelaxResult:
+    """Moves every molecule to a minimum of its energy.
+
+    A molecule that has converged or failed leaves the working batch, so that stragglers do not cost full batches.
+
+    Args:
+        force_fn: energies and forces of a batch; called with ever fewer of the molecules.
+        batch: the molecules at their start. Positions may be float32; the optimisers work in float64.
+        fmax: a molecule has converged when no atom feels a larger force [eV/Å].
+        max_steps: evaluations per molecule after the first.
+        method: optimiser.
+        bonds_apart: `chem.graph.topological_distances` of each molecule, for the model Hessian; without them, bonds
+            are guessed from covalent radii at the start.
+        history: whether to keep the trajectory of each molecule.
+        on_step: called after the first evaluation and after each step.
+
+    Raises:
+        PhysConError: settings that make no sense. A molecule that fails is no error but a status.
+    """
+    _check_settings(batch, fmax, max_steps, method, bonds_apart)
+    init, step = _METHODS[method]
+    record = _Record(batch, history)
+    if len(batch) == 0 or batch.positions.shape[1] == 0:
+        return record.result()
+    state = init(force_fn, batch, make_internals(batch, bonds_apart))
+    was_apart = _is_apart(batch, state.point.positions)
+    working = torch.arange(len(batch), device=batch.positions.device)
+    for n_steps in range(max_steps + 1):
+        if n_steps > 0:
+            state = step(state, force_fn)
+        statuses = _statuses(state, was_apart[working], fmax, n_steps == max_steps)
+        record.note(working, state.point, n_steps, statuses)
+        if on_step is not None:
+            on_step(record.progress(n_steps))
+        going = torch.tensor([status is None for status in statuses], device=working.device)
+        if not going.all():
+            working, state = working[going], keep(state, going)
+        if len(working) == 0:
+            break
+    return record.result()
+
+
+class _Record:
+    """Collects the latest point of every molecule; the one mutable object here."""
+
+    def __init__(self, batch: Batch, history: bool) -> None:
+        energies = torch.full((len(batch),), torch.nan, dtype=torch.float64, device=batch.positions.device)
+        self.batch = batch
+        self.positions = batch.positions.double().clone()  # never the tensor of the caller
+        self.energies = energies
+        self.forces = torch.full_like(self.positions, torch.nan)
+        self.fmax = energies.clone()
+        self.steps = torch.zeros_like(batch.charge)
+        self.statuses: list[RelaxStatus | None] = [None] * len(batch)
+        self.frames: list[list[tuple[np.ndarray, float, float]]] | None = [[] for _ in self.statuses] if history else None
+
+    def note(self, working: Tensor, point: Point, n_steps: int, statuses: Sequence[RelaxStatus | None]) -> None:
+        """Takes over the point and the status of the working molecules."""
+        self.positions[working], self.energies[working] = point.positions, point.energies
+        self.forces[working], self.fmax[working] = point.forces, largest_norm(point.forces)
+        self.steps[working] = n_steps
+        for molecule, status in zip(working.tolist(), statuses, strict=True):
+            self.statuses[molecule] = status
+            if self.frames is not None:
+                place = self.positions[molecule][self.batch.atom_mask[molecule]].cpu().numpy()
+                self.frames[molecule].append((place, self.energies[molecule].item(), self.fmax[molecule].item()))
+
+    def progress(self, step: int) -> RelaxProgress:
+        n_finished = sum(status is not None for status in self.statuses)
+        return RelaxProgress(step, n_finished, len(self.statuses), self.fmax.clone())
+
+    def result(self) -> RelaxResult:
+        trajectories = None if self.frames is None else tuple(map(_trajectory, self.frames))
+        return RelaxResult(
+            positions=self.positions.to(self.batch.positions.dtype),
+            energies=self.energies,
+            forces=self.forces,
+            fmax=self.fmax,
+            steps=self.steps,
+            statuses=tuple(RelaxStatus.STEP_LIMIT if status is None else status for status in self.statuses),
+            trajectories=trajectories,
+        )
+
+
+def _trajectory(frames: Sequence[tuple[np.ndarray, float, float]]) -> Trajectory:
+    positions, energies, largest_forces = zip(*frames, strict=True)
+    return Trajectory(np.stack(positions), np.array(energies), np.array(largest_forces))
+
+
+def _statuses(state: _State, was_apart: Tensor, fmax: float, is_last: bool) -> list[RelaxStatus | None]:
+    """The fate of each working molecule, None if it goes on."""
+    point = state.point
+    has_exploded = (_is_apart(state.batch, point.positions) & ~was_apart).any(dim=1)
+    given_up = state.rejections >= MAX_REJECTIONS
+    # in this order: an atom that left feels no force, and would pass for converged
+    conditions = (
+        (~is_finite(point), RelaxStatus.NOT_FINITE),
+        (has_exploded, RelaxStatus.EXPLODED),
+        (largest_norm(point.forces) < fmax, RelaxStatus.CONVERGED),
+        (given_up & ~state.last_was_finite, RelaxStatus.NOT_FINITE),
+        (given_up, RelaxStatus.STALLED),
+        (torch.full_like(given_up, is_last), RelaxStatus.STEP_LIMIT),
+    )
+    flags = zip(*(condition.tolist() for condition, _ in conditions), strict=True)
+    return [next((status for flag, (_, status) in zip(row, conditions, strict=True) if flag), None) for row in flags]
+
+
+def _is_apart(batch: Batch, positions: Float[Tensor, "molecules slots 3"]) -> Bool[Tensor, "molecules slots"]:
+    """Whether an atom is far from all others of its molecule."""
+    n_slots = positions.shape[1]
+    not_a_pair = ~batch.atom_mask[:, None] | torch.eye(n_slots, dtype=torch.bool, device=positions.device)
+    nearest = distances(positions).masked_fill(not_a_pair, torch.inf).amin(dim=2)
+    # a lone atom is infinitely far from nothing, at the start as at the end
+    return (nearest > EXPLODED_DISTANCE) & batch.atom_mask
+
+
+def _check_settings(
+    batch: Batch, fmax: float, max_steps: int, method: str, bonds_apart: Sequence[np.ndarray] | None
+) -> None:
+    if method not in _METHODS:
+        raise PhysConError(f"unknown relaxation method {method!r}: choose one of {', '.join(_METHODS)}")
+    if not fmax > 0:
+        raise PhysConError(f"fmax must be a force larger than 0 eV/Å, received {fmax}: .01 is a tight minimum")
+    if max_steps < 0:
+        raise PhysConError(f"max_steps must be 0 or more, received {max_steps}")
+    if bonds_apart is None:
+        return
+    expected, received = batch.n_atoms.tolist(), [len(distances_) for distances_ in bonds_apart]
+    if expected != received:
+        raise PhysConError(
+            f"bonds_apart must hold one [atoms, atoms] array per molecule of {_shown(expected)} atoms, "
+            f"received arrays for {_shown(received)} atoms: pass topological_distances of each graph"
+        )
+
+
+def _shown(sizes: Sequence[int]) -> str:
+    return f"{list(sizes[:5])}" + (f" and {len(sizes) - 5} more" if len(sizes) > 5 else "")

@@ -1,0 +1,160 @@
+"""Bonds, angles and torsions of a batch: which atoms they join and how they change with the positions."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from physcon_ase.batch import Batch
+from physcon_ase.units import COVALENT_RADII
+
+FALLBACK_RADIUS: Final = 1.2
+"""Covalent radius [Å] of an element that `units.COVALENT_RADII` does not list."""
+
+BOND_STRETCH: Final = 1.3
+"""Two atoms closer than this multiple of the sum of their covalent radii count as bonded."""
+
+LINEAR_SINE: Final = 0.17
+"""Sine of an angle (10° or 170°) below which it bends in two directions and carries no torsion."""
+
+_PADDING: Final = -1
+
+_TINY: Final = 1e-6
+"""Length [Å] below which two atoms have no direction, so that atoms on top of each other give 0 instead of NaN."""
+
+
+@dataclass(frozen=True)
+class Internals:
+    """Slots of the atoms of each stretch, bend and torsion, padded with -1."""
+
+    stretches: Int[Tensor, "molecules stretches 2"]
+    """Bonded pairs."""
+    bends: Int[Tensor, "molecules bends 3"]
+    """Angles, the apex in the middle."""
+    torsions: Int[Tensor, "molecules torsions 4"]
+    """Chains of four atoms."""
+
+
+def make_internals(batch: Batch, bonds_apart: Sequence[np.ndarray] | None = None) -> Internals:
+    """All stretches, bends and torsions of the molecules.
+
+    Args:
+        batch: the molecules.
+        bonds_apart: `chem.graph.topological_distances` of each molecule, [atoms, atoms]; without them, bonds are
+            guessed from covalent radii at the positions of the batch.
+    """
+    if bonds_apart is None:
+        bonded = list(guess_bonded(batch).cpu().numpy())
+    else:
+        bonded = [distances == 1 for distances in bonds_apart]
+    chains = [_chains(are_bonded) for are_bonded in bonded]
+    return Internals(*(_pad([row[kind] for row in chains], kind + 2, batch.positions.device) for kind in range(3)))
+
+
+def guess_bonded(batch: Batch) -> Bool[Tensor, "molecules slots slots"]:
+    """Whether two atoms are close enough to be bonded."""
+    table = torch.full((256,), FALLBACK_RADIUS, dtype=torch.float64)
+    table[list(COVALENT_RADII)] = torch.tensor(list(COVALENT_RADII.values()), dtype=torch.float64)
+    radii = table.to(batch.positions.device)[batch.atomic_numbers]
+    limits = BOND_STRETCH * (radii[:, :, None] + radii[:, None])
+    are_atoms = batch.atom_mask[:, :, None] & batch.atom_mask[:, None]
+    different = ~torch.eye(radii.shape[1], dtype=torch.bool, device=radii.device)
+    return (distances(batch.positions.double()) < limits) & are_atoms & different
+
+
+def distances(positions: Float[Tensor, "molecules slots 3"]) -> Float[Tensor, "molecules slots slots"]:
+    """Distances [Å] of all pairs of slots."""
+    # explicit differences: the matrix product inside cdist loses all digits far from the origin
+    return (positions[:, :, None] - positions[:, None]).norm(dim=-1)
+
+
+def stretch_vectors(
+    positions: Float[Tensor, "molecules slots 3"], atoms: Int[Tensor, "molecules stretches 2"]
+) -> Float[Tensor, "molecules stretches 2 3"]:
+    """Derivatives of bond lengths [1] with respect to the positions of the two atoms."""
+    direction, _ = _unit(_along(positions, atoms, (1, 0)))
+    return torch.stack([direction, -direction], dim=2)
+
+
+def bend_vectors(
+    positions: Float[Tensor, "molecules slots 3"], atoms: Int[Tensor, "molecules bends 3"]
+) -> tuple[Float[Tensor, "molecules bends 3 3"], Float[Tensor, "molecules bends 3 3"]]:
+    """Derivatives of bond angles [rad/Å] in the plane of the angle, and across it if it is linear, else 0."""
+    first, first_length = _unit(_along(positions, atoms, (1, 0)))
+    second, second_length = _unit(_along(positions, atoms, (1, 2)))
+    normal, sine = _unit(torch.linalg.cross(first, second))
+    is_linear = sine < LINEAR_SINE
+    least = torch.nn.functional.one_hot(first.abs().argmin(dim=-1), 3).to(first.dtype)
+    normal = torch.where(is_linear, _unit(torch.linalg.cross(first, least))[0], normal)
+
+    def vectors(axis: Tensor) -> Tensor:
+        ends = torch.linalg.cross(first, axis) / first_length, torch.linalg.cross(axis, second) / second_length
+        return torch.stack([ends[0], -ends[0] - ends[1], ends[1]], dim=2)
+
+    across = vectors(torch.linalg.cross(first, normal))
+    return vectors(normal), across * is_linear[..., None]
+
+
+def torsion_vectors(
+    positions: Float[Tensor, "molecules slots 3"], atoms: Int[Tensor, "molecules torsions 4"]
+) -> Float[Tensor, "molecules torsions 4 3"]:
+    """Derivatives of torsion angles [rad/Å]; 0 where three of the atoms are on a line.
+
+    Blondel and Karplus 1996, doi 10.1002/(SICI)1096-987X(19960715)17:9<1132::AID-JCC5>3.0.CO;2-T.
+    """
+    before, axis, after = (_along(positions, atoms, pair) for pair in ((0, 1), (1, 2), (2, 3)))
+    length = axis.norm(dim=-1, keepdim=True).clamp(min=_TINY)
+    left, right = torch.linalg.cross(before, axis), torch.linalg.cross(axis, after)
+    left_square, right_square = (side.square().sum(dim=-1, keepdim=True) for side in (left, right))
+    is_defined = (left_square > (LINEAR_SINE * before.norm(dim=-1, keepdim=True) * length) ** 2) & (
+        right_square > (LINEAR_SINE * after.norm(dim=-1, keepdim=True) * length) ** 2
+    )
+    start = -length / left_square.clamp(min=_TINY) * left
+    end = length / right_square.clamp(min=_TINY) * right
+    start_share = (before * axis).sum(dim=-1, keepdim=True) / length**2
+    end_share = (after * axis).sum(dim=-1, keepdim=True) / length**2
+    inner = end_share * end - start_share * start
+    vectors = torch.stack([start, inner - start, -inner - end, end], dim=2)
+    return torch.where(is_defined[..., None], vectors, torch.zeros((), dtype=vectors.dtype, device=vectors.device))
+
+
+def pick(values: Tensor, atoms: Int[Tensor, "molecules internals members"]) -> Tensor:
+    """Per-slot values [molecules, slots, ...] of the atoms of each internal, [molecules, internals, members, ...]."""
+    molecule = torch.arange(len(values), device=values.device)[:, None, None]
+    return values[molecule, atoms.clamp(min=0)]
+
+
+def _along(positions: Tensor, atoms: Tensor, pair: tuple[int, int]) -> Tensor:
+    """Vectors from one member of each internal to another."""
+    ends = pick(positions, atoms[:, :, list(pair)])
+    return ends[:, :, 1] - ends[:, :, 0]
+
+
+def _unit(vectors: Tensor) -> tuple[Tensor, Tensor]:
+    lengths = vectors.norm(dim=-1, keepdim=True).clamp(min=_TINY)
+    return vectors / lengths, lengths
+
+
+def _chains(are_bonded: Bool[np.ndarray, "atoms atoms"]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Index arrays [.., 2], [.., 3], [.., 4] of the bonds, angles and torsions of one molecule."""
+    arrows = np.argwhere(are_bonded)  # every bond in both directions
+    stretches = arrows[arrows[:, 0] < arrows[:, 1]]
+    start, head = arrows[:, 0], arrows[:, 1]
+    one, two = np.nonzero((head[:, None] == head) & (start[:, None] < start))
+    bends = np.stack([start[one], head[one], start[two]], axis=1)
+    # two arrows whose heads are bonded; the heads in order, so that each torsion is met once
+    joined = are_bonded[head[:, None], head] & (head[:, None] < head)
+    one, two = np.nonzero(joined & (start[:, None] != head) & (head[:, None] != start) & (start[:, None] != start))
+    torsions = np.stack([start[one], head[one], head[two], start[two]], axis=1)
+    return stretches, bends, torsions
+
+
+def _pad(rows: Sequence[np.ndarray], n_members: int, device: torch.device) -> Int[Tensor, "molecules internals _"]:
+    padded = np.full((len(rows), max(map(len, rows), default=0), n_members), _PADDING, dtype=np.int64)
+    for molecule, row in enumerate(rows):
+        padded[molecule, : len(row)] = row
+    return torch.as_tensor(padded, device=device)
