@@ -15,7 +15,7 @@ export MKL_NUM_THREADS = 1
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 BIN := .venv/bin
-PIP := $(BIN)/python -m pip install --quiet
+PIP := $(BIN)/python -m pip install -qq
 
 help:
 	@echo "make demo      set up, optimise paracetamol from its SMILES, write demo/paracetamol.{xyz,sdf,png}"

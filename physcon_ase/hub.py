@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from huggingface_hub import CommitOperationAdd, HfApi, hf_hub_download, is_offline_mode, try_to_load_from_cache
+from huggingface_hub import CommitOperationAdd, HfApi, constants, hf_hub_download, try_to_load_from_cache
 from huggingface_hub.errors import (
     EntryNotFoundError,
     HfHubHTTPError,
@@ -119,7 +119,7 @@ def download(
             f"the Hub has no {source}, or it is private. Check the name; for a private one pass token or set HF_TOKEN."
         ) from error
     except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
-        why = "HF_HUB_OFFLINE is set" if is_offline_mode() else "the Hub does not answer"
+        why = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else "the Hub does not answer"
         raise CheckpointNotFoundError(
             f"{source} is not in the cache and {why}. Download it once with a connection, then it works without."
         ) from error
@@ -228,7 +228,7 @@ def _looks_like_a_repository(name: Path | str) -> bool:
 
 def _forget(folder: Path) -> None:
     """Removes a revision and the bytes it points to from the cache, as far as the cache can be changed at all."""
-    if is_offline_mode():
+    if constants.HF_HUB_OFFLINE:
         return
     for name in CHECKPOINT_FILES:
         link = folder / name

@@ -39,9 +39,9 @@ _FEW, _MANY = 20, 2000
 _LADDER: Final = (
     _Rung("ETKDGv3", {}, _FEW),
     _Rung("ETKDGv3, loose", _LOOSE, _FEW),
+    _Rung("ETKDGv3 from random coordinates, loose", _LOOSE | _RANDOM, _FEW),
     _Rung("distance geometry, loose", _LOOSE | _PLAIN, _FEW),
     _Rung("ETKDGv3 from random coordinates", _RANDOM, _MANY),
-    _Rung("ETKDGv3 from random coordinates, loose", _LOOSE | _RANDOM, _MANY),
     _Rung("distance geometry, loose, unsmoothed", _LOOSE | _PLAIN | {"ignoreSmoothingFailures": True}, _MANY),
 )
 
@@ -82,7 +82,8 @@ def embed(
         graph: one molecule, one fragment.
         n: number of geometries.
         seed: random seed, 0 or larger.
-        max_seconds: cap on the total time, rounded up to full seconds.
+        max_seconds: cap on the total time, rounded up to full seconds. It is looked at between RDKit's random starts,
+            each of which takes seconds beyond 200 atoms.
 
     Raises:
         EmbeddingError: not all geometries were found in time; the message says what failed how often.
@@ -132,7 +133,8 @@ def _embed_one(
         if remaining <= 0:
             failures.append("time cap reached")
             break
-        rung_deadline = monotonic() + remaining / (len(_LADDER) - number)
+        is_last = number == len(_LADDER) - 1
+        rung_deadline = deadline if is_last else monotonic() + remaining / 2
         positions, failure = _climb(graph, mol, rung, seed, rung_deadline)
         if positions is not None:
             return positions
@@ -157,7 +159,7 @@ def _climb(
             found = rdDistGeom.EmbedMolecule(mol, parameters) >= 0
         if not found:
             return None, _most_frequent_failures(parameters)
-        positions = mol.GetConformer().GetPositions()
+        positions = _with_bonds(graph, mol.GetConformer().GetPositions())
         failure = _defect(graph, positions)
         if not failure:
             return positions, ""
@@ -174,6 +176,16 @@ def _parameters(rung: _Rung, seed: int, max_seconds: float) -> rdDistGeom.EmbedP
     for name, value in rung.options.items():
         setattr(parameters, name, value)
     return parameters
+
+
+def _with_bonds(graph: MolGraph, positions: Float[np.ndarray, "atoms 3"]) -> Float[np.ndarray, "atoms 3"]:
+    """The geometry, relaxed if atoms without a bond are too close: distance bounds leave small cages too narrow."""
+    if bonds_intact(graph, positions).intact:
+        return positions
+    try:
+        return mmff94_minimize(graph, positions).positions
+    except MissingParametersError:
+        return positions
 
 
 def _defect(graph: MolGraph, positions: Float[np.ndarray, "atoms 3"]) -> str:

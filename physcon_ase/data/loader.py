@@ -155,7 +155,7 @@ def load_items(
         LabelError: a source asks for a level that its store or `levels` does not have.
         StoreError: a store cannot be read, or a molecule is larger than every bucket.
     """
-    stores = [_borrow(open_store(source.path, levels=_levels_read(source)), source) for source in sources]
+    stores = [_borrow(open_store(source.path), source) for source in sources]
     selections = [
         _select_items(store, source, index, levels, split)
         for index, (store, source) in enumerate(zip(stores, sources, strict=True))
@@ -265,10 +265,6 @@ def _move_bucket(bucket: Bucket, device: torch.device | str) -> Bucket:
     return replace(bucket, **{name: value.to(device) for name, value in tensors.items() if value is not None})
 
 
-def _levels_read(source: DataSource) -> tuple[str, ...]:
-    return (*source.levels, source.borrow_forces_from) if source.borrow_forces_from else source.levels
-
-
 def _borrow(store: Store, source: DataSource) -> Store:
     """The store with the forces of another level in place of absent ones."""
     if not source.borrow_forces_from:
@@ -276,10 +272,17 @@ def _borrow(store: Store, source: DataSource) -> Store:
     lender = store.labels.get(source.borrow_forces_from)
     if lender is None or lender.forces is None:
         raise LabelError(
-            f"{source.path} has no forces at level {source.borrow_forces_from!r} to borrow; levels with labels: {', '.join(store.labels)}"
+            f"{source.path} has no forces at level {source.borrow_forces_from!r} to borrow; "
+            f"levels with labels: {', '.join(store.labels)}"
+        )
+    own = [level for level in source.levels if level in store.labels]
+    if own:
+        raise LabelError(
+            f"{source.path} has labels of its own at {', '.join(own)}, which borrowed forces would hide; "
+            "name levels without labels, or leave out borrow_forces_from"
         )
     borrowed = LevelLabels(energy=np.full(len(lender.energy), np.nan), forces=lender.forces)
-    return replace(store, labels={**store.labels, **{level: borrowed for level in source.levels}})
+    return replace(store, labels={**store.labels, **dict.fromkeys(source.levels, borrowed)})
 
 
 def _n_visited(bucket: Bucket, shares: Sequence[float]) -> list[int]:

@@ -1,7 +1,7 @@
 """BFGS with rational function steps on a model Hessian that follows the molecule.
 
 The Hessian is rebuilt before each step: the model Hessian at the present geometry, then the BFGS updates of all steps
-so far. That costs a few small matrix products and saves a tenth to a half of the steps, because a model Hessian of
+so far. That costs a few small matrix products and saves a twentieth to a sixth of the steps, because a model Hessian of
 internal coordinates turns with the groups of the molecule, and a stored Cartesian one does not.
 """
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final, Literal, Protocol, TypeAlias
+from typing import Final, TypeAlias
 
 import numpy as np
 import torch
@@ -13,19 +13,20 @@ from torch import Tensor
 from physcon_ase.batch import Batch
 from physcon_ase.errors import PhysConError
 from physcon_ase.relax.bfgs import bfgs_init, bfgs_step
-from physcon_ase.relax.fire import fire_init, fire_step
+from physcon_ase.relax.fire import FireState, fire_init, fire_step
 from physcon_ase.relax.internals import distances, make_internals
 from physcon_ase.relax.lbfgs import lbfgs_init, lbfgs_step
+from physcon_ase.relax.quasi_newton import QuasiNewtonState
 from physcon_ase.relax.state import ForceFn, Point, is_finite, keep, largest_norm
-
-Method: TypeAlias = Literal["bfgs", "lbfgs", "fire"]
-"""Optimiser: BFGS up to about 60 atoms, L-BFGS above, FIRE where these fail."""
 
 EXPLODED_DISTANCE: Final = 6.0
 """Distance [Å] from its nearest neighbour at which an atom has left a molecule it was part of."""
 
-MAX_REJECTIONS: Final = 10
-"""Refused steps in a row after which a molecule is given up: the last was a millionth of the first."""
+MAX_IDLE: Final = 20
+"""Steps without a lower energy after which a molecule is given up: refused ones shrink fourfold each time."""
+
+_Frame: TypeAlias = tuple[np.ndarray, float, float]
+"""Positions [Å], energy [eV] and largest force [eV/Å] of one molecule after one step."""
 
 _METHODS: Final = {"bfgs": (bfgs_init, bfgs_step), "lbfgs": (lbfgs_init, lbfgs_step), "fire": (fire_init, fire_step)}
 
@@ -92,26 +93,13 @@ class RelaxResult:
         return torch.tensor(done, dtype=torch.bool, device=self.positions.device)
 
 
-class _State(Protocol):
-    """What the driver needs to know of an optimiser."""
-
-    @property
-    def batch(self) -> Batch: ...
-    @property
-    def point(self) -> Point: ...
-    @property
-    def rejections(self) -> Int[Tensor, " molecules"]: ...
-    @property
-    def last_was_finite(self) -> Bool[Tensor, " molecules"]: ...
-
-
 def relax(
     force_fn: ForceFn,
     batch: Batch,
     *,
     fmax: float = 0.01,
     max_steps: int = 500,
-    method: Method = "bfgs",
+    method: str = "bfgs",
     bonds_apart: Sequence[np.ndarray] | None = None,
     history: bool = False,
     on_step: Callable[[RelaxProgress], None] | None = None,
@@ -125,7 +113,8 @@ def relax(
         batch: the molecules at their start. Positions may be float32; the optimisers work in float64.
         fmax: a molecule has converged when no atom feels a larger force [eV/Å].
         max_steps: evaluations per molecule after the first.
-        method: optimiser.
+        method: "bfgs" up to about 60 atoms; "lbfgs" above, as good from a good start and slower from a poor one;
+            "fire" where these fail.
         bonds_apart: `chem.graph.topological_distances` of each molecule, for the model Hessian; without them, bonds
             are guessed from covalent radii at the start.
         history: whether to keep the trajectory of each molecule.
@@ -169,7 +158,7 @@ class _Record:
         self.fmax = energies.clone()
         self.steps = torch.zeros_like(batch.charge)
         self.statuses: list[RelaxStatus | None] = [None] * len(batch)
-        self.frames: list[list[tuple[np.ndarray, float, float]]] | None = [[] for _ in self.statuses] if history else None
+        self.frames: list[list[_Frame]] | None = [[] for _ in self.statuses] if history else None
 
     def note(self, working: Tensor, point: Point, n_steps: int, statuses: Sequence[RelaxStatus | None]) -> None:
         """Takes over the point and the status of the working molecules."""
@@ -199,16 +188,18 @@ class _Record:
         )
 
 
-def _trajectory(frames: Sequence[tuple[np.ndarray, float, float]]) -> Trajectory:
+def _trajectory(frames: Sequence[_Frame]) -> Trajectory:
     positions, energies, largest_forces = zip(*frames, strict=True)
     return Trajectory(np.stack(positions), np.array(energies), np.array(largest_forces))
 
 
-def _statuses(state: _State, was_apart: Tensor, fmax: float, is_last: bool) -> list[RelaxStatus | None]:
+def _statuses(
+    state: QuasiNewtonState | FireState, was_apart: Tensor, fmax: float, is_last: bool
+) -> list[RelaxStatus | None]:
     """The fate of each working molecule, None if it goes on."""
     point = state.point
     has_exploded = (_is_apart(state.batch, point.positions) & ~was_apart).any(dim=1)
-    given_up = state.rejections >= MAX_REJECTIONS
+    given_up = state.idle >= MAX_IDLE
     # in this order: an atom that left feels no force, and would pass for converged
     conditions = (
         (~is_finite(point), RelaxStatus.NOT_FINITE),

@@ -46,7 +46,7 @@ class FireState:
     """Share of the velocity turned into the direction of the force."""
     downhill: Int[Tensor, " molecules"]
     """Steps since the velocity last pointed uphill."""
-    rejections: Int[Tensor, " molecules"]
+    idle: Int[Tensor, " molecules"]
     """Steps in a row that ended where the force function returns no numbers."""
     last_was_finite: Bool[Tensor, " molecules"]
     """Whether the latest evaluation returned numbers."""
@@ -62,7 +62,7 @@ def fire_init(force_fn: ForceFn, batch: Batch, internals: Internals | None = Non
         time_step=torch.full_like(point.energies, FIRST_TIME_STEP),
         mixing=torch.full_like(point.energies, FIRST_MIXING),
         downhill=torch.zeros_like(batch.charge),
-        rejections=torch.zeros_like(batch.charge),
+        idle=torch.zeros_like(batch.charge),
         last_was_finite=is_finite(point),
     )
 
@@ -91,7 +91,7 @@ def fire_step(state: FireState, force_fn: ForceFn) -> FireState:
         time_step=torch.where(finite, time_step, _SHRINK * time_step),
         mixing=mixing,
         downhill=torch.where(goes_down & finite, state.downhill + 1, 0),
-        rejections=torch.where(finite, 0, state.rejections + 1),
+        idle=torch.where(finite, 0, state.idle + 1),
         last_was_finite=finite,
     )
 

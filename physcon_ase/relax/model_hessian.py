@@ -1,8 +1,9 @@
 """A valence force field's Hessian: what stretches, bends and torsions cost before anything was computed.
 
 Force constants of Lindh, Bernhardsson, Karlström and Malmqvist 1995, doi 10.1016/0009-2614(95)00646-L, on bonded
-chains of atoms only. Measured on 75 molecules with GFN2-xTB to fmax .01 eV/Å: half to two thirds of the steps that
-springs of one stiffness for all 1-2, 1-3, 1-4 and 1-5 pairs need.
+chains of atoms only. Mean steps of BFGS with GFN2-xTB to fmax .01 eV/Å: 12 from MMFF94 minima and 13 from rattled
+geometries of QM9 molecules, 18 from MMFF94 minima of 34 atoms; with springs of one stiffness for all 1-2, 1-3, 1-4 and
+1-5 pairs 15, 14 and 40; with ASE's BFGS and its unit matrix 63, 52 and 107.
 """
 
 from typing import Final

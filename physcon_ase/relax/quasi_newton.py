@@ -30,15 +30,17 @@ class QuasiNewtonState:
     internals: Internals
     """Stretches, bends and torsions of the model Hessian."""
     point: Point
-    """Best geometry so far of each molecule."""
+    """Latest geometry of each molecule that was accepted."""
+    lowest: Float[Tensor, " molecules"]
+    """Lowest energy [eV] so far; rises within the noise are measured from here, so that they do not add up."""
     moves: Float[Tensor, "molecules memory coordinates"]
     """Past steps [Å], the latest last; 0 means none."""
     gradient_changes: Float[Tensor, "molecules memory coordinates"]
     """Changes [eV/Å] of the gradient in these steps."""
     longest: Float[Tensor, " molecules"]
     """Trust radius: longest move [Å] of an atom in the next step."""
-    rejections: Int[Tensor, " molecules"]
-    """Steps refused in a row."""
+    idle: Int[Tensor, " molecules"]
+    """Steps since the energy last fell; rises within the noise do not count as progress."""
     last_was_finite: Bool[Tensor, " molecules"]
     """Whether the latest evaluation returned numbers."""
 
@@ -51,10 +53,11 @@ def quasi_newton_init(force_fn: ForceFn, batch: Batch, internals: Internals) -> 
         batch=batch,
         internals=internals,
         point=point,
+        lowest=point.energies,
         moves=none,
         gradient_changes=none,
         longest=torch.full_like(point.energies, MAX_STEP),
-        rejections=torch.zeros_like(batch.charge),
+        idle=torch.zeros_like(batch.charge),
         last_was_finite=is_finite(point),
     )
 
@@ -69,7 +72,7 @@ def try_move(
     step = shorten(move.view_as(state.point.positions), state.longest) * state.batch.atom_mask[:, :, None]
     new = evaluate(force_fn, state.batch, state.point.positions + step)
     finite = is_finite(new)
-    accepted = finite & (new.energies <= state.point.energies + new.noise)
+    accepted = finite & (new.energies <= state.lowest + new.noise)
     tried = new.positions - state.point.positions  # as rounded to the number format of the batch
     change = torch.where(finite[:, None, None], state.point.forces - new.forces, torch.zeros_like(tried))
     tried = torch.where(finite[:, None, None], tried, torch.zeros_like(tried))
@@ -78,10 +81,11 @@ def try_move(
         batch=state.batch,
         internals=state.internals,
         point=choose(accepted, new, state.point),
+        lowest=torch.where(accepted, torch.minimum(state.lowest, new.energies), state.lowest),
         moves=_remember(state.moves, tried),
         gradient_changes=_remember(state.gradient_changes, change),
         longest=longest,
-        rejections=torch.where(accepted, 0, state.rejections + 1),
+        idle=torch.where(accepted & (new.energies < state.lowest), 0, state.idle + 1),
         last_was_finite=finite,
     )
 

@@ -165,13 +165,15 @@ def format_recipe(recipe: Recipe) -> str:
     for key, value in table.items():
         if isinstance(value, dict):
             lines += ["", f"[{key}]", *(f"{name} = {_toml(entry)}" for name, entry in value.items())]
-        elif isinstance(value, tuple):
+        elif isinstance(value, tuple) and not _is_plain(value):
             for row in value:
                 lines += ["", f"[[{key}]]", *(f"{name} = {_toml(entry)}" for name, entry in row.items())]
     return "\n".join(lines) + "\n"
 
 
 def _is_plain(value: Any) -> bool:
+    if isinstance(value, tuple):
+        return all(_is_plain(entry) for entry in value)
     return isinstance(value, str | int | float | bool)
 
 

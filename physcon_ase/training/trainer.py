@@ -16,10 +16,10 @@ from physcon_ase.data.labels import fit_references, format_label_report, label_r
 from physcon_ase.data.loader import DataSource, Items, epoch_batches, load_items, n_batches
 from physcon_ase.data.sample import LabelledBatch
 from physcon_ase.errors import LabelError, RecipeError
-from physcon_ase.model.checkpoint import load_into, read_checkpoint, save_checkpoint
-from physcon_ase.model.config import LevelConfig, ModelConfig, config_to_dict
+from physcon_ase.model.checkpoint import Checkpoint, load_into, read_checkpoint, save_checkpoint
+from physcon_ase.model.config import LevelConfig, ModelConfig, config_from_dict, config_to_dict
 from physcon_ase.model.physcon import PhysCon
-from physcon_ase.training.config import Recipe, format_recipe, parse_recipe
+from physcon_ase.training.config import DataRecipe, LevelRecipe, Recipe, format_recipe, parse_recipe
 from physcon_ase.training.evaluate import evaluate_denoising, evaluate_energies
 from physcon_ase.training.losses.multitask import energy_loss, force_loss, predict
 from physcon_ase.training.losses.structure import denoising_loss
@@ -227,16 +227,17 @@ def check_labels(recipe: Recipe, items: Items) -> None:
 
 
 def make_model(recipe: Recipe, items: Items) -> PhysCon:
-    """A model with seeded weights and fitted references, or weights taken over from `recipe.start_from`."""
-    levels = tuple(
-        _level_config(entry.name, entry.description, entry.base, fit_references(items, entry.name)) for entry in recipe.levels
-    )
+    """A model with seeded weights and fitted references, or those of `recipe.start_from` where it has them."""
+    sources = [read_checkpoint(name) for name in recipe.start_from]
+    # Weights only fit the references that they were trained with.
+    known = {level.name: level for source in sources for level in config_from_dict(source.config).levels}
+    levels = tuple(_level_config(entry, known, items) for entry in recipe.levels)
     config = ModelConfig(levels=levels, encoder=recipe.encoder, structure=recipe.structure)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         model = PhysCon(config)
-    for checkpoint in recipe.start_from:
-        _take_over(model, checkpoint)
+    for source in sources:
+        _take_over(model, source)
     for name, parameter in model.named_parameters():
         if name.startswith(recipe.optim.freeze):
             parameter.requires_grad_(False)
@@ -266,23 +267,27 @@ def _active_terms(recipe: Recipe) -> list[str]:
     return [name for name, weight in asdict(recipe.loss).items() if weight > 0]
 
 
-def _level_config(name: str, description: str, base: str, references: dict[int, float]) -> LevelConfig:
-    elements = tuple(sorted(references))
-    return LevelConfig(name, description, elements, tuple(references[z] for z in elements), base)
+def _level_config(entry: LevelRecipe, known: dict[str, LevelConfig], items: Items) -> LevelConfig:
+    if entry.name in known:
+        elements, energies = known[entry.name].elements, known[entry.name].references
+    else:
+        references = fit_references(items, entry.name)
+        elements = tuple(sorted(references))
+        energies = tuple(references[z] for z in elements)
+    return LevelConfig(entry.name, entry.description, elements, energies, entry.base)
 
 
-def _take_over(model: PhysCon, start_from: str) -> None:
-    tensors = read_checkpoint(start_from).tensors
+def _take_over(model: PhysCon, source: Checkpoint) -> None:
     own = dict(model.named_parameters())
-    shared = [name for name, value in tensors.items() if name in own and own[name].shape == value.shape]
+    shared = [name for name, value in source.tensors.items() if name in own and own[name].shape == value.shape]
     if not shared:
-        raise RecipeError(f"start_from = {start_from!r} shares no parameter with the model of this recipe")
+        raise RecipeError(f"start_from: checkpoint {source.name} shares no parameter with the model of this recipe")
     with torch.no_grad():
         for name in shared:
-            own[name].copy_(tensors[name])
+            own[name].copy_(source.tensors[name])
 
 
-def _limited(data, molecules: int):
+def _limited(data: DataRecipe, molecules: int) -> DataRecipe:
     return replace(data, max_molecules=min(data.max_molecules or molecules, molecules))
 
 

@@ -2,6 +2,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -77,19 +78,16 @@ def test_an_item_is_a_geometry_at_a_level(saved: Callable[..., Path]):
 def test_items_carry_the_labels_of_their_geometry(make_store: Callable[..., Store], saved: Callable[..., Path]):
     store = make_store()
     offsets = geometry_offsets(store)
-    by_position = {}
-    for geometry, begin in enumerate(offsets[:-1]):
-        by_position[float(store.geometries.positions[begin, 0]), float(store.geometries.positions[begin, 1])] = geometry
+    by_positions = {store.geometries.positions[a:b].tobytes(): g for g, (a, b) in enumerate(pairwise(offsets))}
     seen = set()
     for batch in everything(load(saved(), with_graph=True)):
         for row in range(len(batch)):
-            place = batch.batch.positions[row, 0]
-            geometry = by_position[float(place[0]), float(place[1])]
+            n = int(batch.batch.n_atoms[row])
+            geometry = by_positions[batch.batch.positions[row, :n].numpy().tobytes()]
             level = LEVELS[batch.level[row]]
             seen.add((geometry, level))
             atoms = slice(offsets[geometry], offsets[geometry + 1])
-            n = offsets[geometry + 1] - offsets[geometry]
-            graph = molecule_graph(store, store.geometries.molecule[geometry])
+            graph = molecule_graph(store, int(store.geometries.molecule[geometry]))
             assert batch.batch.atomic_numbers[row, :n].tolist() == graph.atomic_numbers.tolist()
             np.testing.assert_array_equal(batch.batch.positions[row, :n], store.geometries.positions[atoms])
             np.testing.assert_array_equal(batch.energy[row], store.labels[level].energy[geometry])
@@ -106,7 +104,8 @@ def test_items_carry_the_labels_of_their_geometry(make_store: Callable[..., Stor
 
 def test_batch_equals_make_batch(make_store: Callable[..., Store], saved: Callable[..., Path]):
     store = make_store()
-    (batch,) = [b.batch for b in everything(load(saved(), levels=("dft",), with_graph=True)) if b.batch.n_atoms.max() == 9]
+    *_, labelled = everything(load(saved(), levels=("dft",), with_graph=True))
+    batch = labelled.batch
     row = int(np.flatnonzero(store.molecules.n_atoms == 9)[0])
     begin, end = geometry_offsets(store)[row : row + 2]
     graph = molecule_graph(store, row)
@@ -170,6 +169,28 @@ def test_an_item_goes_to_the_smallest_bucket_that_holds_it(saved: Callable[..., 
     assert sizes == [{3, 5}, {6, 8}, {9}]
 
 
+def test_borrowed_forces_stand_in_for_absent_ones(make_store: Callable[..., Store], tmp_path: Path):
+    store = make_store()
+    write_store(tmp_path / "lent.h5", replace(store, labels={"cheap": store.labels["cheap"]}))
+    options = {"kinds": ("thermal",), "borrow_forces_from": "cheap"}
+    lent = load(tmp_path / "lent.h5", levels=("dft",), **options)
+    own = load(tmp_path / "lent.h5", levels=("cheap",), kinds=("thermal",))
+    for borrowed, lender in zip(everything(lent), everything(own), strict=True):
+        assert (borrowed.level == LEVELS.index("dft")).all()
+        assert borrowed.energy.isnan().all()
+        n = len(borrowed)  # the lender has one item more, with an energy only
+        torch.testing.assert_close(borrowed.forces, lender.forces[:n], rtol=0, atol=0)
+    assert len(lent) == len(own) - 1 == 5
+
+
+def test_borrowed_forces_never_hide_labels(saved: Callable[..., Path]):
+    path = saved()
+    with pytest.raises(LabelError, match="has labels of its own at dft, which borrowed forces would hide"):
+        load(path, levels=("dft",), borrow_forces_from="cheap")
+    with pytest.raises(LabelError, match="no forces at level 'dft' to borrow; levels with labels: cheap, dft"):
+        load(path, levels=("cheap",), borrow_forces_from="dft")
+
+
 def test_weights_and_sources_are_those_of_the_data_set(saved: Callable[..., Path]):
     sources = [
         DataSource(saved("a"), ("cheap",), weight=0.5, assign_to="train"),
@@ -183,7 +204,7 @@ def test_weights_and_sources_are_those_of_the_data_set(saved: Callable[..., Path
 
 
 def test_splits_are_disjoint_and_complete(saved: Callable[..., Path]):
-    hashes = [0, 2**60, 2**63, 2**64 - 1, int(0.055 * 2**64), 2**62]
+    hashes = [0, 2**61, 2**63, 2**64 - 1, int(0.055 * 2**64), 2**62]
     path = saved(hashes=hashes)
     sizes = {split: len(load(path, split=split, assign_to=None)) for split in ("train", "validation", "test")}
     assert sizes == {"train": 12, "validation": 3, "test": 3}
@@ -244,7 +265,7 @@ def test_a_batch_is_never_larger_than_its_bucket(saved: Callable[..., Path]):
 
 def test_batches_of_different_sizes_are_mixed(saved: Callable[..., Path]):
     slots = [b.forces.shape[1] for b in epoch_batches(load(saved(copies=20)), atoms_per_batch=30, seed=0, epoch=0)]
-    changes = sum(a != b for a, b in zip(slots, slots[1:], strict=False))
+    changes = sum(a != b for a, b in pairwise(slots))
     assert changes > 10
 
 

@@ -34,7 +34,7 @@ def test_mask_agrees_with_split_of_each_molecule():
 
 @pytest.mark.parametrize(("split", "fraction"), [("test", 0.05), ("validation", 0.02), ("train", 0.93)])
 def test_fractions_are_the_documented_ones(split: str, fraction: float):
-    n = 20_000
+    n = 5_000
     hashes = np.array([key_hash(f"molecule {i}") for i in range(n)], dtype=np.uint64)
     deviation = abs(split_mask_of(hashes, split).sum() - fraction * n)
     assert deviation < FOUR_SIGMA * np.sqrt(n * fraction * (1 - fraction))

@@ -142,7 +142,7 @@ def test_newer_format_is_refused(make_store: MakeStore, path: Path):
     write_store(path, make_store())
     with h5py.File(path, "a") as file:
         file.attrs["format_version"] = FORMAT_VERSION + 1
-    with pytest.raises(StoreError, match=f"store format {FORMAT_VERSION + 1} is newer .* update physcon_ase"):
+    with pytest.raises(StoreError, match=rf"store format {FORMAT_VERSION + 1} is newer .* update physcon_ase"):
         open_store(path)
 
 
@@ -159,7 +159,7 @@ def test_missing_attribute_is_named(make_store: MakeStore, path: Path):
     write_store(path, make_store())
     with h5py.File(path, "a") as file:
         del file.attrs["levels"]
-    with pytest.raises(StoreError, match="lacks the field .*levels"):
+    with pytest.raises(StoreError, match=r"lacks the field .*levels"):
         open_store(path)
 
 

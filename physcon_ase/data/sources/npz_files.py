@@ -129,11 +129,13 @@ class _Geometry:
     minimum_of: np.ndarray
     """[molecules]"""
     positions: np.ndarray
-    """[atoms, 3] [Å], NaN on the molecules that do not have it"""
+    """[atoms, 3] [Å]"""
     energies: Mapping[str, np.ndarray]
     """[molecules] by level"""
     forces: Mapping[str, np.ndarray]
     """[atoms, 3] by level"""
+    may_be_absent: bool = False
+    """whether NaN on all atoms of a molecule means that it does not have this geometry"""
 
 
 def read_archive(
@@ -175,7 +177,7 @@ def read_archive(
 
 def _load(path: str | Path) -> dict[str, np.ndarray]:
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             return dict(archive)
     except (OSError, ValueError, EOFError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
         raise StoreError(f"{path} is no readable NumPy archive ({error}); download or make it anew") from error
@@ -228,7 +230,9 @@ def _minima(archive: Mapping[str, np.ndarray], layout: ArchiveFormat) -> list[_G
     minimum = np.full(n, "minimum")
     geometries = [_Geometry(minimum, np.full(n, layout.minimum_of), archive["positions"], energies, {})]
     if "positions_mmff94" in archive:
-        geometries.append(_Geometry(minimum, np.full(n, "mmff94"), archive["positions_mmff94"], {}, {}))
+        geometries.append(
+            _Geometry(minimum, np.full(n, "mmff94"), archive["positions_mmff94"], {}, {}, may_be_absent=True)
+        )
     return geometries
 
 
@@ -301,7 +305,7 @@ def _without_rearranged(geometry: _Geometry, graphs: list[MolGraph], atoms_of: n
 def _present(path: str | Path, geometry: _Geometry, atoms_of: np.ndarray) -> np.ndarray:
     """Which molecules have this geometry, bool [molecules]."""
     n_absent = np.add.reduceat(np.isnan(geometry.positions).all(axis=1).astype(int), atoms_of[:-1])
-    absent = n_absent == np.diff(atoms_of)
+    absent = (n_absent == np.diff(atoms_of)) & geometry.may_be_absent
     n_finite = np.add.reduceat(np.isfinite(geometry.positions).all(axis=1).astype(int), atoms_of[:-1])
     wrong = np.flatnonzero(~absent & (n_finite != np.diff(atoms_of)))
     if len(wrong):

@@ -3,8 +3,9 @@
 import csv
 import lzma
 from dataclasses import dataclass
+from io import TextIOWrapper
 from pathlib import Path
-from typing import IO, Final
+from typing import Final
 
 from physcon_ase.data.sources.report import ImportReport
 from physcon_ase.errors import StoreError
@@ -59,13 +60,13 @@ def is_smiles_list(path: str | Path) -> bool:
         return False
 
 
-def _open_text(path: str | Path) -> IO[str]:
+def _open_text(path: str | Path) -> TextIOWrapper:
     if str(path).endswith(".xz"):
         return lzma.open(path, "rt", encoding="utf-8")
     return open(path, encoding="utf-8")
 
 
-def _numbered_rows(path: str | Path, file: IO[str]) -> list[tuple[int, list[str]]]:
+def _numbered_rows(path: str | Path, file: TextIOWrapper) -> list[tuple[int, list[str]]]:
     lines = list(csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
     if not lines or lines[0] != _COLUMNS:
         raise StoreError(f"{path}: the first line is {lines[:1]}, expected the columns {', '.join(_COLUMNS)}")

@@ -26,8 +26,8 @@ class Structure:
     """Positions [Å]."""
     energy: float = float("nan")
     """Total energy [eV]; NaN if absent."""
-    forces: Float[np.ndarray, "atoms 3"] | None = None
-    """Forces [eV/Å]; None if absent."""
+    forces: np.ndarray | None = None
+    """Forces [eV/Å], [atoms, 3]; None if absent. Checked by `store_from_structures`."""
     smiles: str = ""
     """SMILES if known; decides the split."""
     name: str = ""

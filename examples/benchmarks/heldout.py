@@ -1,0 +1,191 @@
+"""Held-out molecules: read from a store, evaluated and relaxed in batches, compared with their labels."""
+
+import functools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from physcon_ase.batch import make_batch, unpad
+from physcon_ase.chem.compare import (
+    bond_angles_mae,
+    bond_lengths_mae,
+    bonds_intact,
+    rmsd,
+    stereo_intact,
+    symmetric_rmsd,
+)
+from physcon_ase.chem.graph import MolGraph, topological_distances
+from physcon_ase.data.split import split_mask
+from physcon_ase.data.store import Store, geometry_offsets, molecule_graph, open_store
+from physcon_ase.model.config import LevelConfig
+from physcon_ase.model.forces import energies_and_forces
+from physcon_ase.model.physcon import PhysCon
+from physcon_ase.relax.driver import RelaxStatus, relax
+from physcon_ase.relax.state import ForceFn
+
+ATOMS_PER_BATCH = 1024
+"""Slots of a batch, empty ones included."""
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """One geometry of a molecule with its labels."""
+
+    positions: np.ndarray
+    """[atoms, 3] [Å]"""
+    energies: dict[str, float]
+    """Energy [eV] by level of theory; absent labels are left out."""
+    forces: dict[str, np.ndarray]
+    """Forces [atoms, 3] [eV/Å] by level of theory; absent labels are left out."""
+
+
+@dataclass(frozen=True)
+class Molecule:
+    """A molecule with its geometries."""
+
+    name: str
+    """Name in its data set."""
+    graph: MolGraph
+    """In the atom order of the geometries."""
+    geometries: dict[str, Geometry]
+    """By kind: "minimum of gfn2", "thermal", "conformer", ..."""
+
+
+@dataclass(frozen=True)
+class Relaxed:
+    """How the relaxation of one molecule ended."""
+
+    positions: np.ndarray
+    """[atoms, 3] [Å]"""
+    status: RelaxStatus
+    """Converged, or why not."""
+    steps: int
+    """Evaluations after the first."""
+
+
+def read_test_molecules(
+    path: Path, *, limit: int, seed: int, with_energy: str | None = None, with_geometries: Sequence[str] = ()
+) -> list[Molecule]:
+    """Molecules of the test split of a store in random order.
+
+    Args:
+        path: the store.
+        limit: number of molecules at most.
+        seed: of the order; a smaller limit gives the first of them.
+        with_energy: level at which the molecules must have an energy.
+        with_geometries: kinds of geometries that the molecules must have.
+    """
+    store = open_store(path)
+    rows = np.random.default_rng(seed).permutation(np.flatnonzero(split_mask(store, "test")))
+    geometries, offsets = _geometries_of(store), geometry_offsets(store)
+    chosen: list[Molecule] = []
+    for row in rows.tolist():
+        if len(chosen) >= limit:
+            break
+        molecule = _read(store, row, geometries[row], offsets)
+        has_energy = with_energy is None or any(with_energy in g.energies for g in molecule.geometries.values())
+        if has_energy and all(kind in molecule.geometries for kind in with_geometries):
+            chosen.append(molecule)
+    return chosen
+
+
+def covered(molecules: Sequence[Molecule], level: LevelConfig) -> list[Molecule]:
+    """Those whose elements the level knows."""
+    return [molecule for molecule in molecules if set(molecule.graph.atomic_numbers.tolist()) <= set(level.elements)]
+
+
+def by_size(sizes: Sequence[int]) -> Iterator[np.ndarray]:
+    """Indices in batches of similar size and at most `ATOMS_PER_BATCH` slots."""
+    order, begin = np.argsort(sizes, kind="stable"), 0
+    while begin < len(order):
+        end = begin + 1
+        while end < len(order) and (end + 1 - begin) * sizes[order[end]] <= ATOMS_PER_BATCH:
+            end += 1
+        yield order[begin:end]
+        begin = end
+
+
+def model_forces(model: PhysCon, level: str) -> ForceFn:
+    """Energies and forces of a batch at a level."""
+    return functools.partial(energies_and_forces, model.energy_fn(level))
+
+
+def predict_all(
+    force_fn: ForceFn, graphs: Sequence[MolGraph], positions: Sequence[np.ndarray]
+) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Energies [eV] and forces [eV/Å] of all geometries, in their order."""
+    energies, forces = np.zeros(len(graphs)), [np.zeros(0)] * len(graphs)
+    for chosen in by_size([graph.n_atoms for graph in graphs]):
+        batch = make_batch([graphs[i].atomic_numbers for i in chosen], [positions[i] for i in chosen])
+        batch_energies, batch_forces = force_fn(batch)
+        energies[chosen] = batch_energies.numpy()
+        for index, own in zip(chosen, unpad(batch, batch_forces), strict=True):
+            forces[index] = own
+    return energies, forces
+
+
+def relax_all(
+    force_fn: ForceFn, graphs: Sequence[MolGraph], positions: Sequence[np.ndarray], *, fmax: float, max_steps: int
+) -> list[Relaxed]:
+    """Relaxes all molecules with the package's batched optimiser, in batches of similar size."""
+    results: list[Relaxed | None] = [None] * len(graphs)
+    for chosen in by_size([graph.n_atoms for graph in graphs]):
+        batch = make_batch([graphs[i].atomic_numbers for i in chosen], [positions[i] for i in chosen])
+        bonds_apart = [topological_distances(graphs[i]) for i in chosen]
+        ended = relax(force_fn, batch, fmax=fmax, max_steps=max_steps, bonds_apart=bonds_apart)
+        places = unpad(batch, ended.positions)
+        for index, place, status, steps in zip(chosen, places, ended.statuses, ended.steps.tolist(), strict=True):
+            results[index] = Relaxed(place.astype(np.float64), status, steps)
+    return [result for result in results if result is not None]
+
+
+def differences(graph: MolGraph, a: np.ndarray, b: np.ndarray) -> dict[str, float]:
+    """How two geometries of a molecule differ: RMSD [Å], mean absolute differences of bonds [Å] and angles [°]."""
+    return {
+        "rmsd": rmsd(a, b),
+        "heavy_rmsd": symmetric_rmsd(graph, a, b),
+        "heavy_bonds": bond_lengths_mae(graph, a, b),
+        "hydrogen_bonds": _hydrogen_bonds_mae(graph, a, b),
+        "angles": bond_angles_mae(graph, a, b),
+    }
+
+
+def is_intact(graph: MolGraph, positions: np.ndarray) -> bool:
+    """Whether a geometry has the bonds and the stereo of its graph."""
+    return bonds_intact(graph, positions).intact and stereo_intact(graph, positions).intact
+
+
+def _geometries_of(store: Store) -> list[np.ndarray]:
+    order = np.argsort(store.geometries.molecule, kind="stable")
+    counts = np.bincount(store.geometries.molecule, minlength=len(store.molecules))
+    return np.split(order, np.cumsum(counts)[:-1])
+
+
+def _read(store: Store, row: int, geometries: np.ndarray, offsets: np.ndarray) -> Molecule:
+    found = {}
+    for index in geometries.tolist():
+        kind, minimum_of = str(store.geometries.kind[index]), str(store.geometries.minimum_of[index])
+        found[f"{kind} of {minimum_of}" if minimum_of else kind] = _read_geometry(store, index, offsets)
+    return Molecule(str(store.molecules.name[row]), molecule_graph(store, row), found)
+
+
+def _read_geometry(store: Store, index: int, offsets: np.ndarray) -> Geometry:
+    atoms = slice(offsets[index], offsets[index + 1])
+    energies, forces = {}, {}
+    for level, labels in store.labels.items():
+        if np.isfinite(labels.energy[index]):
+            energies[level] = float(labels.energy[index])
+        if labels.forces is not None and np.isfinite(labels.forces[atoms]).all():
+            forces[level] = labels.forces[atoms]
+    return Geometry(store.geometries.positions[atoms].astype(np.float64), energies, forces)
+
+
+def _hydrogen_bonds_mae(graph: MolGraph, a: np.ndarray, b: np.ndarray) -> float:
+    bonds = graph.bonds[(graph.atomic_numbers[graph.bonds] == 1).any(axis=1)]
+    if len(bonds) == 0:
+        return float("nan")
+    first, second = bonds.T
+    lengths = [np.linalg.norm(place[first] - place[second], axis=1) for place in (a, b)]
+    return float(np.abs(lengths[0] - lengths[1]).mean())

@@ -1,0 +1,412 @@
+"""The command ``physcon``: parses and calls one function; each option is an argument of that function.
+
+Exit codes: 0 done, 1 some molecules of a batch failed, 2 the input was refused (one line says why), 130 interrupted.
+"""
+
+# Everything heavy is imported inside the commands, so that `physcon --help` answers at once.
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from physcon_ase.errors import PhysConError, StoreError
+
+if TYPE_CHECKING:
+    from physcon_ase.model.physcon import PhysCon
+    from physcon_ase.training.evaluate import LevelErrors
+
+DEFAULT_CHECKPOINT: Final = "physcon-1"
+"""The checkpoint that ships with the package; equal to `model.physcon.DEFAULT_CHECKPOINT`."""
+
+SOME_FAILED, REFUSED, INTERRUPTED = 1, 2, 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit code.
+
+    Args:
+        arguments: words after ``physcon``; those of the command line unless given.
+    """
+    options = _parser().parse_args(arguments)
+    run: Callable[[argparse.Namespace], int] = options.run
+    try:
+        return run(options)
+    except PhysConError as error:
+        print(f"physcon: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return REFUSED
+    except OSError as error:  # a disk that is full, a file that may not be read or written
+        print(f"physcon: error: {error}", file=sys.stderr)
+        return REFUSED
+    except KeyboardInterrupt:
+        print("physcon: interrupted", file=sys.stderr)
+        return INTERRUPTED
+
+
+# ---- structures and energies
+
+
+def _optimize(options: argparse.Namespace) -> int:
+    from physcon_ase.optimize import (
+        check_output,
+        format_result,
+        optimize,
+        plot_result,
+        read_molecules,
+        write_results,
+    )
+
+    inputs = _inputs(options.molecule)
+    if options.output is not None:
+        check_output(options.output, inputs)
+    if options.plot is not None:
+        check_output(options.plot, inputs, kinds=(".png",))
+    molecules = read_molecules(options.molecule) if inputs else [options.molecule]
+    if len(molecules) != 1:
+        return _optimize_many(options, molecules)
+    result = optimize(
+        molecules[0],
+        level=options.level,
+        checkpoint=options.checkpoint,
+        optimizer=options.optimizer,
+        fmax=options.fmax,
+        max_steps=options.max_steps,
+        start=options.start,
+        seed=options.seed,
+        device=options.device,
+    )
+    print(format_result(result))
+    if options.output is not None:
+        write_results(result, options.output, inputs=inputs)
+        print(f"  written    {options.output}")
+    if options.plot is not None:
+        plot_result(result, options.plot)
+        print(f"  plot       {options.plot}")
+    return 0 if result.is_ok else SOME_FAILED
+
+
+def _optimize_many(options: argparse.Namespace, molecules: list) -> int:
+    from physcon_ase.optimize import format_record, format_summary, optimize_many, write_results
+
+    if options.plot is not None:
+        raise PhysConError(f"--plot draws one molecule, {options.molecule} has {len(molecules)}: leave it out")
+    records = optimize_many(
+        molecules,
+        level=options.level,
+        checkpoint=options.checkpoint,
+        method=None if options.optimizer == "bfgs" else options.optimizer,
+        fmax=options.fmax,
+        max_steps=options.max_steps,
+        start=options.start,
+        seed=options.seed,
+        device=options.device,
+    )
+    for record in records:
+        print(format_record(record))
+    if options.output is not None:
+        results = [record.result for record in records if record.result is not None]
+        count = write_results(results, options.output, inputs=_inputs(options.molecule))
+        print(f"{count} structures written to {options.output}")
+    print(format_summary(records))
+    return 0 if all(record.status == "ok" for record in records) else SOME_FAILED
+
+
+def _predict(options: argparse.Namespace) -> int:
+    from physcon_ase.optimize import check_output, predict_structures, read_structures, write_structures
+
+    check_output(options.output, [options.file], kinds=(".xyz", ".extxyz"))
+    outcomes = predict_structures(
+        read_structures(options.file), level=options.level, checkpoint=options.checkpoint, device=options.device
+    )
+    failed = _print_errors(outcomes)
+    done = [outcome for outcome in outcomes if not isinstance(outcome, PhysConError)]
+    write_structures(done, options.output)
+    print(f"{len(outcomes)} structures: {len(done)} with energy and forces written to {options.output}, {failed} failed")
+    return SOME_FAILED if failed else 0
+
+
+def _energy(options: argparse.Namespace) -> int:
+    from physcon_ase.optimize import format_result, optimize, predict_structures, read_structures
+
+    if not _inputs(options.molecule):
+        result = optimize(options.molecule, level=options.level, checkpoint=options.checkpoint, device=options.device)
+        print(format_result(result))
+        return 0 if result.is_ok else SOME_FAILED
+    outcomes = predict_structures(
+        read_structures(options.molecule), level=options.level, checkpoint=options.checkpoint, device=options.device
+    )
+    for index, atoms in enumerate(outcomes):
+        if not isinstance(atoms, PhysConError):
+            where = f"level {atoms.info['level']} of {atoms.info['model']}"
+            print(f"{index:5d}  {atoms.get_chemical_formula()}  {atoms.get_potential_energy():.6f} eV  {where}")
+    return SOME_FAILED if _print_errors(outcomes) else 0
+
+
+def _print_errors(outcomes: Sequence) -> int:
+    """Prints one line for each error and returns their number."""
+    errors = [(index, outcome) for index, outcome in enumerate(outcomes) if isinstance(outcome, PhysConError)]
+    for index, error in errors:
+        print(f"{index:5d}  failed  {type(error).__name__}: {error}")
+    return len(errors)
+
+
+def _inputs(molecule: str) -> list[Path]:
+    """The file that an argument names, none if it is a SMILES.
+
+    No SMILES ends in one of these suffixes, and a file that is missing is not mistaken for one.
+    """
+    known = (".xyz", ".extxyz", ".smi", ".smiles", ".txt")
+    path = Path(molecule)
+    return [path] if path.suffix in known or _is_file(path) else []
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a long SMILES is no valid file name
+        return False
+
+
+# ---- training
+
+
+def _train(options: argparse.Namespace) -> int:
+    from physcon_ase.training.config import read_recipe, with_steps
+    from physcon_ase.training.trainer import RunOptions, train
+
+    recipe = read_recipe(options.recipe)
+    if options.steps is not None:
+        recipe = with_steps(recipe, options.steps)
+    run_options = RunOptions(save_minutes=options.save_minutes, progress_bar=not options.quiet)
+    checkpoint = train(recipe, options.folder, store_root=options.stores, options=run_options)
+    print(f"checkpoint written to {checkpoint}")
+    return 0
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from physcon_ase.model.physcon import load_model
+
+    loaded = load_model(options.checkpoint, device=options.device)
+    print(f"{loaded.name} (revision {loaded.revision[:12]}), split {options.split}")
+    line = "{:20s} {:10s} {:12s} {:>10s} {:>18s} {:>12s} {:>14s}"
+    print(line.format("store", "level", "kind", "energies", "energy MAE [meV]", "components", "F MAE [meV/Å]"))
+    for store in options.stores:
+        for kind, errors in _errors_by_kind(loaded.model, store, options.split):
+            energy, force = f"{1000 * errors.energy_mae:.1f}", f"{1000 * errors.force_mae:.1f}"
+            print(line.format(store.stem, errors.level, kind, str(errors.n_energies), energy, str(errors.n_forces), force))
+    return 0
+
+
+def _errors_by_kind(model: "PhysCon", path: Path, split: str) -> "Iterator[tuple[str, LevelErrors]]":
+    """Errors of a model on one store, for each level that both have and each kind of geometry."""
+    from physcon_ase.data.loader import DataSource, load_items
+    from physcon_ase.data.store import open_store
+    from physcon_ase.training.evaluate import evaluate_energies
+
+    store = open_store(path)
+    levels = tuple(name for name in model.level_names if name in {*store.labels, *store.geometries.minimum_of.tolist()})
+    if not levels:
+        raise StoreError(
+            f"{path} has labels of {', '.join(store.labels) or 'no level'}, the model has the levels "
+            f"{', '.join(model.level_names)}: nothing to compare"
+        )
+    for kind in dict.fromkeys(store.geometries.kind.tolist()):
+        source = DataSource(path, levels, kinds=(kind,), structure=False)
+        for errors in evaluate_energies(model, load_items([source], model.level_names, split)):
+            yield kind, errors
+
+
+# ---- data
+
+
+def _data_import(options: argparse.Namespace) -> int:
+    from physcon_ase.data.sources.importing import import_file
+    from physcon_ase.data.sources.report import format_import_report
+
+    options.output.mkdir(parents=True, exist_ok=True)
+    for path in options.files:
+        output = options.output / f"{path.stem}.h5"
+        report = import_file(path, output, level=options.level)
+        print(format_import_report(report))
+        print(f"  written to {output}")
+    return 0
+
+
+def _data_describe(options: argparse.Namespace) -> int:
+    from physcon_ase.data.labels import format_label_report, label_report
+    from physcon_ase.data.loader import DataSource, load_items
+    from physcon_ase.data.store import open_store
+
+    store = open_store(options.store)
+    print(f"{store.source}: {len(store.molecules)} molecules, {len(store.geometries)} geometries")
+    for name in ("licence", "doi", "provenance"):
+        if getattr(store, name):
+            print(f"  {name:10s} {getattr(store, name)}")
+    kinds = store.geometries.kind.tolist()
+    print("  kinds      " + ", ".join(f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds)))
+    levels = tuple(dict.fromkeys([*store.labels, *filter(None, store.geometries.minimum_of.tolist())]))
+    everything = DataSource(options.store, levels, assign_to="train")
+    print(format_label_report(label_report(load_items([everything], levels, "train"))))
+    return 0
+
+
+# ---- models
+
+
+def _models_list(_: argparse.Namespace) -> int:
+    from physcon_ase.model.checkpoint import read_checkpoint, shipped_names
+
+    for name in shipped_names():
+        stored = read_checkpoint(name)
+        levels = ", ".join(level["name"] for level in stored.config["levels"])
+        print(f"{name}  levels {levels}  {_heads(stored.config)}  revision {stored.revision[:12]}")
+    if not shipped_names():
+        print("no checkpoint came with this package")
+    return 0
+
+
+def _models_info(options: argparse.Namespace) -> int:
+    from physcon_ase.model.checkpoint import read_checkpoint
+    from physcon_ase.units import CHEMICAL_SYMBOLS
+
+    stored = read_checkpoint(options.name)
+    size = sum(tensor.numel() for tensor in stored.tensors.values())
+    print(f"{stored.name}\n  revision   {stored.revision}\n  parameters {size}, {_heads(stored.config)}")
+    for level in stored.config["levels"]:
+        base = f", a correction to {level['base']}" if level["base"] else ""
+        elements = " ".join(CHEMICAL_SYMBOLS[z] for z in level["elements"])
+        print(f"  level      {level['name']}: {level['description']}{base}; {elements}")
+    return 0
+
+
+def _models_verify(options: argparse.Namespace) -> int:
+    from physcon_ase.hub import verify
+
+    print(f"{options.name} is intact, revision {verify(options.name)}")
+    return 0
+
+
+def _models_download(options: argparse.Namespace) -> int:
+    from physcon_ase.hub import download
+
+    folder = download(options.repo_id, revision=options.revision, sha256=options.sha256, cache_dir=options.cache_dir)
+    print(f"{options.repo_id} is verified and in {folder}")
+    return 0
+
+
+def _heads(config: dict) -> str:
+    return "energies only" if config["structure"] is None else "energies and structures"
+
+
+# ---- options
+
+
+class _Version(argparse.Action):
+    """Looks the version up only when asked: a source checkout that is not installed has none."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        print(f"physcon-ase {version('physcon-ase')}")
+        parser.exit()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="physcon", description="SMILES to relaxed structure with energy and forces.")
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    _add_optimize(commands)
+    _add_predict(commands)
+    _add_energy(commands)
+    _add_train(commands)
+    _add_evaluate(commands)
+    _add_data(commands)
+    _add_models(commands)
+    return parser
+
+
+def _command(commands: argparse._SubParsersAction, name: str, run: Callable, text: str) -> argparse.ArgumentParser:
+    command = commands.add_parser(name, help=text, description=text)
+    command.set_defaults(run=run)
+    return command
+
+
+def _add_optimize(commands: argparse._SubParsersAction) -> None:
+    command = _command(commands, "optimize", _optimize, "relax a molecule, or all molecules of a file in batches")
+    command.add_argument("molecule", metavar="SMILES|FILE", help="a SMILES, a list of them (.smi) or geometries (.xyz)")
+    command.add_argument("-o", "--output", type=Path, help="where to write the structures: .xyz (extended XYZ) or .sdf")
+    _add_model_options(command)
+    command.add_argument("--optimizer", choices=("bfgs", "lbfgs", "fire"), default="bfgs", help="default: bfgs")
+    command.add_argument("--fmax", type=float, default=0.01, help="largest force at the end [eV/Å] (default: .01)")
+    command.add_argument("--max-steps", type=int, default=500, help="steps at most (default: 500)")
+    command.add_argument("--start", choices=("guess", "etkdg", "mmff94"), help="start geometry of a SMILES (default: guess)")
+    command.add_argument("--seed", type=int, default=0, help="of the start geometry (default: 0)")
+    command.add_argument("--plot", type=Path, help="where to draw the convergence and the molecule: .png")
+
+
+def _add_predict(commands: argparse._SubParsersAction) -> None:
+    command = _command(commands, "predict", _predict, "energy and forces of all structures of a file, in one batch")
+    command.add_argument("file", type=Path, metavar="FILE.xyz", help="structures as extended XYZ")
+    command.add_argument("-o", "--output", type=Path, required=True, help="where to write them with energy and forces: .xyz")
+    _add_model_options(command)
+
+
+def _add_energy(commands: argparse._SubParsersAction) -> None:
+    text = "print the energy of the structures of a file as they are, or of a SMILES once relaxed"
+    command = _command(commands, "energy", _energy, text)
+    command.add_argument("molecule", metavar="SMILES|FILE.xyz", help="a SMILES, or structures as extended XYZ")
+    _add_model_options(command)
+
+
+def _add_train(commands: argparse._SubParsersAction) -> None:
+    text = "train a model by a recipe; goes on where an interrupted training in the same folder stopped"
+    command = _command(commands, "train", _train, text)
+    command.add_argument("recipe", type=Path, metavar="RECIPE.toml", help="what to train on what")
+    command.add_argument("--folder", type=Path, required=True, help="where state, log and checkpoint go")
+    command.add_argument("--stores", type=Path, default=Path(), help="folder of the stores that the recipe names (default: here)")
+    command.add_argument("--steps", type=int, help="number of steps, instead of that of the recipe")
+    command.add_argument("--save-minutes", type=float, default=3.0, help="minutes between saved states (default: 3)")
+    command.add_argument("--quiet", action="store_true", help="no progress bar")
+
+
+def _add_evaluate(commands: argparse._SubParsersAction) -> None:
+    text = "errors of energies and forces on labelled data, for each level and kind of geometry"
+    command = _command(commands, "evaluate", _evaluate, text)
+    command.add_argument("checkpoint", metavar="CHECKPOINT", help="a shipped name or a folder")
+    command.add_argument("stores", type=Path, nargs="+", metavar="STORE", help="stores made by `physcon data import`")
+    command.add_argument("--split", choices=("train", "validation", "test"), default="test", help="default: test")
+    command.add_argument("--device", default="cpu", help="default: cpu")
+
+
+def _add_data(commands: argparse._SubParsersAction) -> None:
+    data = commands.add_parser("data", help="labelled structures for training").add_subparsers(required=True, metavar="COMMAND")
+    command = _command(data, "import", _data_import, "turn files with labels into stores")
+    command.add_argument("files", type=Path, nargs="+", metavar="FILE", help="archive (.npz), extended XYZ or ASE database")
+    command.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="folder for the stores")
+    command.add_argument("--level", help="level of theory of the labels, for extended XYZ and ASE databases")
+    command = _command(data, "describe", _data_describe, "what a store holds")
+    command.add_argument("store", type=Path, metavar="STORE")
+
+
+def _add_models(commands: argparse._SubParsersAction) -> None:
+    models = commands.add_parser("models", help="checkpoints").add_subparsers(required=True, metavar="COMMAND")
+    _command(models, "list", _models_list, "the checkpoints that came with the package")
+    command = _command(models, "info", _models_info, "levels, elements, size and revision of a checkpoint")
+    command.add_argument("name", help="a shipped name or a folder")
+    command = _command(models, "verify", _models_verify, "check that a checkpoint is complete and unchanged")
+    command.add_argument("name", help="a shipped name or a folder")
+    command = _command(models, "download", _models_download, "fetch a checkpoint from the Hugging Face Hub and verify it")
+    command.add_argument("repo_id", metavar="OWNER/NAME", help="the repository")
+    command.add_argument("--revision", required=True, help="commit, 40 hexadecimal digits")
+    command.add_argument("--sha256", help="sha256 that the weights must have")
+    command.add_argument("--cache-dir", type=Path, help="cache folder, that of huggingface_hub unless given")
+
+
+def _add_model_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--level", help="level of theory (default: the first of the checkpoint)")
+    command.add_argument("--checkpoint", default=DEFAULT_CHECKPOINT, help=f"name or folder (default: {DEFAULT_CHECKPOINT})")
+    command.add_argument("--device", default="cpu", help="where the model computes (default: cpu)")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

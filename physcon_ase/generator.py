@@ -1,0 +1,426 @@
+"""Equilibrium guesses from the structure head: molecular graph in, start geometry out.
+
+All three modes are the same deterministic reverse process (`model.structure.ddim`), from another start:
+
+    refine    from an ETKDG geometry, taken as the right structure with noise of width `start_sigma`
+    ddim      from pure noise
+    denoise   from noise, in one step
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from time import monotonic
+from typing import Any, Final, Literal, TypeAlias, TypeVar, get_args
+
+import numpy as np
+import torch
+from ase import Atoms
+from jaxtyping import Float
+from torch import Tensor
+
+from physcon_ase.batch import Batch, make_batch, unpad
+from physcon_ase.chem.compare import bonds_intact, stereo_intact
+from physcon_ase.chem.conformers import embed
+from physcon_ase.chem.graph import MolGraph
+from physcon_ase.chem.smiles import canonical_smiles, graph_from_smiles
+from physcon_ase.errors import (
+    MissingHeadError,
+    PhysConError,
+    UnsupportedChargeError,
+    UnsupportedElementError,
+)
+from physcon_ase.model.checkpoint import read_checkpoint, shipped_names
+from physcon_ase.model.config import StructureConfig
+from physcon_ase.model.noise import gaussian_noise, sigma_schedule
+from physcon_ase.model.physcon import DEFAULT_CHECKPOINT, LoadedModel, PhysCon, load_model
+from physcon_ase.model.structure import StructureHead, ddim
+from physcon_ase.units import CHEMICAL_SYMBOLS
+
+Mode: TypeAlias = Literal["refine", "ddim", "denoise"]
+"""How a guess is made; see the top of this file."""
+
+N_STEPS: Final[dict[str, int]] = {"refine": 10, "ddim": 30, "denoise": 1}
+"""Evaluations of the structure head for one guess."""
+
+REFINE_SIGMA: Final = 0.3
+"""Width [Å per coordinate] of the error of an ETKDG geometry, about: .43 Å heavy-atom RMSD over three coordinates."""
+
+N_ATTEMPTS: Final = 4
+"""Guesses with other noise before a molecule gets its ETKDG geometry instead."""
+
+MAX_SECONDS: Final = 30.0
+"""Cap on the time that the ETKDG geometry of one molecule may take."""
+
+ATOMS_PER_BATCH: Final = 1024
+"""Slots of a batch, about what keeps one core busy; a GPU wants more."""
+
+_Value = TypeVar("_Value")
+
+_SEED_STRIDE: Final = 1_000_003
+"""Distance between the noise seeds of two guesses, so that the attempts of neighbouring seeds differ."""
+
+
+@dataclass(frozen=True)
+class Guess:
+    """A start geometry for one molecule, with how it came about."""
+
+    graph: MolGraph
+    """The molecule."""
+    positions: Float[np.ndarray, "atoms 3"]
+    """Positions [Å] in the order of the graph's atoms."""
+    mode: Mode
+    """How it was to be made."""
+    seed: int
+    """Seed that makes it again."""
+    attempts: int
+    """Guesses drawn, the one kept included."""
+    bonds_intact: bool
+    """Whether the geometry has the bonds of the graph."""
+    stereo_intact: bool
+    """Whether the geometry has the configuration of the graph."""
+    fallback: str
+    """Why the positions are the ETKDG geometry and no guess of the model; empty if they are one."""
+
+
+class StructureGenerator:
+    """Guesses equilibrium structures of molecules; nothing but the arguments decides what comes out."""
+
+    def __init__(
+        self,
+        checkpoint: str | Path | LoadedModel = DEFAULT_CHECKPOINT,
+        *,
+        mode: Mode = "refine",
+        n_steps: int | None = None,
+        start_sigma: float | None = None,
+        n_attempts: int = N_ATTEMPTS,
+        max_seconds: float = MAX_SECONDS,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ):
+        """Loads the model.
+
+        Args:
+            checkpoint: shipped name, folder, or a loaded model, which then decides device and dtype.
+            mode: "refine", "ddim" or "denoise".
+            n_steps: evaluations of the structure head, `N_STEPS` unless given; "denoise" has one.
+            start_sigma: noise width [Å] at the start; `REFINE_SIGMA` for "refine", the largest of the model otherwise.
+            n_attempts: guesses per molecule before the ETKDG geometry is taken.
+            max_seconds: cap on the time for the ETKDG geometry of a molecule.
+            device: where the model computes.
+            dtype: its number format.
+
+        Raises:
+            MissingHeadError: the checkpoint has no structure head.
+            PhysConError: settings that make no sense.
+            CheckpointNotFoundError, CorruptCheckpointError, CheckpointVersionError: see `model.physcon.load_model`.
+        """
+        loaded = checkpoint
+        if not isinstance(loaded, LoadedModel):
+            loaded = load_model(loaded, device=device, dtype=dtype)
+        self.model_name, self.revision = loaded.name, loaded.revision
+        self.model = loaded.model
+        head, config = _structure_head(loaded)
+        self.head: StructureHead = head
+        self.mode: Mode = mode
+        self.sigmas = _sigmas(mode, n_steps, start_sigma, config)
+        self.n_attempts = _at_least_one("n_attempts", n_attempts)
+        self.max_seconds = max_seconds
+
+    def __call__(self, molecule: str | MolGraph, *, n_samples: int = 1, seed: int = 0) -> Atoms | list[Atoms]:
+        """Guesses of one molecule; a list of them if `n_samples` is larger than 1.
+
+        Atoms are in the order of the graph. `Atoms.info` says smiles, model, revision, mode, seed, bonds_intact,
+        stereo_intact, and under "fallback" why the geometry is ETKDG's, if it is.
+
+        Args:
+            molecule: SMILES or graph.
+            n_samples: number of guesses; sample i is what `seed + i` gives alone.
+            seed: of all random numbers, 0 or larger.
+
+        Raises:
+            EmbeddingError: no ETKDG geometry was found in time.
+            UnsupportedElementError: an element that no level of the model covers.
+            UnsupportedChargeError: a charged or open-shell molecule.
+            InvalidSmilesError, DummyAtomError, FragmentsError, UnknownElementError: see `chem.smiles`.
+        """
+        _at_least_one("n_samples", n_samples)
+        graph = as_graph(molecule)
+        guesses = self.generate_many([graph] * n_samples, seeds=range(seed, seed + n_samples))
+        atoms = [self.to_atoms(unless_error(guess)) for guess in guesses]
+        return atoms if n_samples > 1 else atoms[0]
+
+    def generate_many(
+        self,
+        molecules: Iterable[str | MolGraph],
+        *,
+        seed: int = 0,
+        seeds: Iterable[int] | None = None,
+        n_processes: int = 1,
+        atoms_per_batch: int = ATOMS_PER_BATCH,
+    ) -> list[Guess | PhysConError]:
+        """One guess for each molecule, in their order; a molecule that fails leaves its error in its place.
+
+        Args:
+            molecules: SMILES or graphs.
+            seed: of every molecule.
+            seeds: one for each molecule, instead.
+            n_processes: processes that look for ETKDG geometries; with more than one, a script needs
+                ``if __name__ == "__main__":``.
+            atoms_per_batch: slots of a batch; halved when memory runs out.
+        """
+        molecules = list(molecules)
+        seeds = [seed] * len(molecules) if seeds is None else list(seeds)
+        graphs = [or_error(self._checked_graph, molecule) for molecule in molecules]
+        starts: list[np.ndarray | PhysConError | None] = [None] * len(graphs)
+        if self.mode == "refine":
+            starts = list(embed_many(graphs, seeds, max_seconds=self.max_seconds, n_processes=n_processes))
+        results: list[Guess | PhysConError | None] = [
+            next((error for error in pair if isinstance(error, PhysConError)), None)
+            for pair in zip(graphs, starts, strict=True)
+        ]
+        self._draw_until_intact(graphs, starts, seeds, results, atoms_per_batch)
+        for index, guess in enumerate(results):
+            if guess is None:
+                results[index] = or_error(self._fall_back, graphs[index], starts[index], seeds[index])
+        return [guess for guess in results if guess is not None]
+
+    def to_atoms(self, guess: Guess) -> Atoms:
+        """The guess as `ase.Atoms` with its origin in `info`."""
+        info = {
+            "smiles": canonical_smiles(guess.graph),
+            "model": self.model_name,
+            "revision": self.revision,
+            "mode": guess.mode,
+            "seed": guess.seed,
+            "bonds_intact": guess.bonds_intact,
+            "stereo_intact": guess.stereo_intact,
+        }
+        if guess.fallback:
+            info["fallback"] = guess.fallback
+        return Atoms(numbers=guess.graph.atomic_numbers, positions=guess.positions, info=info)
+
+    def _checked_graph(self, molecule: str | MolGraph) -> MolGraph:
+        graph = as_graph(molecule)
+        check_graph(graph, self.model)
+        return graph
+
+    def _draw_until_intact(self, graphs: list, starts: list, seeds: list[int], results: list, budget: int) -> None:
+        """Fills the gaps in `results` with guesses that have the right bonds and stereo, as far as there are any."""
+        for attempt in range(self.n_attempts):
+            pending = [index for index, result in enumerate(results) if result is None]
+
+            def work(rows: list[int], pending: list[int] = pending, attempt: int = attempt) -> None:
+                chosen = [pending[row] for row in rows]
+                drawn = self._draw(
+                    [graphs[i] for i in chosen], [starts[i] for i in chosen], [seeds[i] for i in chosen], attempt
+                )
+                for index, positions in zip(chosen, drawn, strict=True):
+                    guess = self._guess(graphs[index], positions, seeds[index], attempt + 1)
+                    if guess.bonds_intact and guess.stereo_intact:
+                        results[index] = guess
+
+            in_chunks([graphs[index].n_atoms for index in pending], budget, work)
+
+    def _draw(
+        self, graphs: list[MolGraph], starts: list[np.ndarray | None], seeds: list[int], attempt: int
+    ) -> list[np.ndarray]:
+        """Positions [Å] of one guess for each molecule; whose company it keeps does not matter to a molecule."""
+        weight = next(self.model.parameters())
+        noise = [_noise(graph.n_atoms, seed, attempt) for graph, seed in zip(graphs, seeds, strict=True)]
+        if self.mode == "refine":
+            # The ETKDG geometry brings an error of about this width by itself; only other attempts add noise to it.
+            width = 0.0 if attempt == 0 else self.sigmas[0]
+            places = [start + width * other for start, other in zip(starts, noise, strict=True)]
+        else:
+            places = [self.sigmas[0] * displacement for displacement in noise]
+        numbers = [graph.atomic_numbers for graph in graphs]
+        batch: Batch = make_batch(numbers, places, graphs=graphs, dtype=weight.dtype, device=weight.device)
+        with torch.no_grad():
+            return [place.astype(np.float64) for place in unpad(batch, ddim(self.head, batch, self.sigmas))]
+
+    def _fall_back(self, graph: MolGraph, start: np.ndarray | None, seed: int) -> Guess:
+        positions = embed(graph, seed=seed, max_seconds=self.max_seconds)[0] if start is None else start
+        why = f"ETKDG geometry: {self.n_attempts} guesses had wrong bonds or stereo"
+        return self._guess(graph, positions, seed, self.n_attempts, fallback=why)
+
+    def _guess(self, graph: MolGraph, positions: np.ndarray, seed: int, attempts: int, *, fallback: str = "") -> Guess:
+        # NaN of a lone atom has no bond that could be broken
+        is_finite = bool(np.isfinite(positions).all())
+        has_bonds = is_finite and bonds_intact(graph, positions).intact
+        has_stereo = is_finite and stereo_intact(graph, positions).intact
+        return Guess(graph, positions, self.mode, seed, attempts, has_bonds, has_stereo, fallback)
+
+
+def as_graph(molecule: str | MolGraph) -> MolGraph:
+    """The graph of a SMILES; a graph is returned as it is. Raises as `chem.smiles.graph_from_smiles`."""
+    if isinstance(molecule, MolGraph):
+        return molecule
+    if isinstance(molecule, str):
+        return graph_from_smiles(molecule)
+    raise PhysConError(f"a molecule is a SMILES or a MolGraph, received {type(molecule).__name__}: pass one of these")
+
+
+def check_graph(graph: MolGraph, model: PhysCon, level: str | None = None) -> None:
+    """Refuses a molecule that the model does not cover, before any time is spent on it.
+
+    Args:
+        graph: the molecule.
+        model: the model.
+        level: level of theory that has to cover it; any level if None.
+
+    Raises:
+        UnsupportedElementError: an element that the level does not cover; the message names the levels that do.
+        UnsupportedChargeError: a charged or open-shell molecule.
+        UnknownLevelError: the model has no such level.
+    """
+    covered = {name: set(model.level(name).elements) for name in model.level_names}
+    allowed = set().union(*covered.values()) if level is None else set(model.level(level).elements)
+    missing = sorted(set(graph.atomic_numbers.tolist()) - allowed)
+    if missing:
+        elsewhere = [name for name, elements in covered.items() if elements >= set(graph.atomic_numbers.tolist())]
+        hint = f"choose level {' or '.join(elsewhere)}" if elsewhere else "no level of this model covers the molecule"
+        raise UnsupportedElementError(
+            f"{', '.join(CHEMICAL_SYMBOLS[z] for z in missing)} in {canonical_smiles(graph)!r} is not covered by "
+            f"{'this model' if level is None else f'level {level!r}'}, which knows "
+            f"{' '.join(CHEMICAL_SYMBOLS[z] for z in sorted(allowed))}: {hint}"
+        )
+    if graph.charge or graph.multiplicity != 1:
+        raise UnsupportedChargeError(
+            f"{canonical_smiles(graph)!r} has charge {graph.charge:+d} and multiplicity {graph.multiplicity}; this "
+            "model knows neutral closed-shell molecules only: pass the neutral form"
+        )
+
+
+def embed_many(
+    graphs: Sequence[MolGraph | PhysConError],
+    seeds: Sequence[int],
+    *,
+    max_seconds: float = MAX_SECONDS,
+    n_processes: int = 1,
+) -> list[Float[np.ndarray, "atoms 3"] | PhysConError]:
+    """One ETKDG geometry [Å] for each graph, or the error that kept it from being found; errors stay where they are."""
+    tasks = [(graph, seed, max_seconds) for graph, seed in zip(graphs, seeds, strict=True)]
+    if n_processes <= 1:
+        return [_embed_or_error(*task) for task in tasks]
+    # "spawn": a forked child could inherit a lock that a thread of PyTorch holds.
+    with ProcessPoolExecutor(n_processes, mp_context=get_context("spawn")) as pool:
+        return _embed_in(pool, tasks)
+
+
+def in_chunks(sizes: Sequence[int], atoms_per_batch: int, work: Callable[[list[int]], None]) -> dict[int, str]:
+    """Calls `work` with the indices of molecules of similar size, as many at a time as the slots allow.
+
+    When memory runs out, the number of slots is halved for the rest.
+
+    Args:
+        sizes: number of atoms of each molecule.
+        atoms_per_batch: slots of a batch, empty ones included.
+        work: called with the indices of a chunk; each index comes once, unless its chunk ran out of memory.
+
+    Returns:
+        The error message by index of the molecules that do not fit into the memory even alone.
+    """
+    _at_least_one("atoms_per_batch", atoms_per_batch)
+    waiting, too_large, budget = sorted(range(len(sizes)), key=sizes.__getitem__), {}, atoms_per_batch
+    while waiting:
+        chunk = _next_chunk(waiting, sizes, budget)
+        try:
+            work(chunk)
+        except (MemoryError, RuntimeError) as error:
+            if not _is_out_of_memory(error):
+                raise
+            if len(chunk) > 1:
+                budget = max(1, min(budget, len(chunk) * sizes[chunk[-1]]) // 2)
+                continue
+            too_large[chunk[0]] = str(error).split("\n", maxsplit=1)[0]
+        waiting = waiting[len(chunk) :]
+    return too_large
+
+
+def _next_chunk(waiting: list[int], sizes: Sequence[int], budget: int) -> list[int]:
+    """The first molecules that fill the slots; all get as many slots as the largest one, which comes last."""
+    length = 1
+    while length < len(waiting) and (length + 1) * sizes[waiting[length]] <= budget:
+        length += 1
+    return waiting[:length]
+
+
+def _is_out_of_memory(error: MemoryError | RuntimeError) -> bool:
+    # On the CPU PyTorch raises a bare RuntimeError.
+    is_cpu = "DefaultCPUAllocator" in str(error) or "not enough memory" in str(error)
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or is_cpu
+
+
+def _embed_or_error(
+    graph: MolGraph | PhysConError, seed: int, max_seconds: float
+) -> Float[np.ndarray, "atoms 3"] | PhysConError:
+    if isinstance(graph, PhysConError):
+        return graph
+    return or_error(_embed_first, graph, seed, max_seconds)
+
+
+def _embed_first(graph: MolGraph, seed: int, max_seconds: float) -> np.ndarray:
+    return embed(graph, seed=seed, max_seconds=max_seconds)[0]
+
+
+def _embed_in(pool: Executor, tasks: list[tuple]) -> list[np.ndarray | PhysConError]:
+    futures = [pool.submit(_embed_or_error, *task) for task in tasks]
+    return [future.result() for future in futures]
+
+
+def or_error(function: Callable[..., _Value], *arguments: Any) -> _Value | PhysConError:
+    """What the function returns, or the error that it raises about its input."""
+    try:
+        return function(*arguments)
+    except PhysConError as error:
+        return error
+
+
+def unless_error(outcome: _Value | PhysConError) -> _Value:
+    """The outcome; an error is raised."""
+    if isinstance(outcome, PhysConError):
+        raise outcome
+    return outcome
+
+
+def _structure_head(loaded: LoadedModel) -> tuple[StructureHead, StructureConfig]:
+    head, config = loaded.model.structure, loaded.model.config.structure
+    if head is None or config is None:
+        able = [name for name in shipped_names() if read_checkpoint(name).config.get("structure") is not None]
+        raise MissingHeadError(
+            f"checkpoint {loaded.name!r} has no structure head and cannot guess structures; shipped checkpoints with "
+            f"one: {', '.join(able) or 'none'}. Take one of these, or start from start='etkdg' or 'mmff94'"
+        )
+    return head, config
+
+
+def _sigmas(mode: str, n_steps: int | None, start_sigma: float | None, config: StructureConfig) -> list[float]:
+    if mode not in get_args(Mode):
+        raise PhysConError(f"unknown mode {mode!r} of the generator; choose one of {', '.join(get_args(Mode))}")
+    n_steps = _at_least_one("n_steps", N_STEPS[mode] if n_steps is None else n_steps)
+    if mode == "denoise" and n_steps != 1:
+        raise PhysConError(f"n_steps is {n_steps}, but mode 'denoise' has one step: leave it out or take mode 'ddim'")
+    if start_sigma is None:
+        start_sigma = REFINE_SIGMA if mode == "refine" else config.sigma_max
+    if not config.sigma_min <= start_sigma <= config.sigma_max:
+        raise PhysConError(
+            f"start_sigma is {start_sigma} Å; this model was trained from {config.sigma_min} to {config.sigma_max} Å: "
+            "choose a width in between"
+        )
+    return sigma_schedule(start_sigma, config.sigma_min, n_steps)
+
+
+def _noise(n_atoms: int, seed: int, attempt: int) -> Float[np.ndarray, "atoms 3"]:
+    """Normal displacements of width 1 that depend on nothing but the arguments."""
+    generator = torch.Generator().manual_seed(seed * _SEED_STRIDE + attempt)
+    noise: Tensor = gaussian_noise(torch.ones(1, n_atoms, dtype=torch.bool), generator=generator, dtype=torch.float64)
+    return noise[0].numpy()
+
+
+def _at_least_one(name: str, value: int) -> int:
+    if value < 1:
+        raise PhysConError(f"{name} is {value}; 1 or more is needed")
+    return value

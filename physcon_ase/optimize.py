@@ -1,0 +1,809 @@
+"""From a SMILES, a graph or a geometry to a relaxed structure: one molecule with ASE's optimisers, many in batches."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from io import BytesIO
+from pathlib import Path
+from time import perf_counter
+from typing import Any, Final, Literal, TypeAlias, get_args
+
+import ase.io
+import numpy as np
+import torch
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.optimize import BFGS, FIRE, LBFGS
+from ase.optimize.optimize import Optimizer
+from jaxtyping import Float
+from tqdm import tqdm
+
+from physcon_ase.batch import make_batch
+from physcon_ase.calculator import PhysConCalculator, check_atoms
+from physcon_ase.chem.compare import bonds_intact, stereo_intact
+from physcon_ase.chem.conformers import mmff94_minimize
+from physcon_ase.chem.draw import depict
+from physcon_ase.chem.files import sdf_block
+from physcon_ase.chem.graph import MolGraph, topological_distances
+from physcon_ase.chem.perceive import graph_from_geometry
+from physcon_ase.chem.smiles import canonical_smiles, undefined_stereo
+from physcon_ase.errors import BondPerceptionError, MissingParametersError, PhysConError, StoreError
+from physcon_ase.generator import (
+    ATOMS_PER_BATCH,
+    MAX_SECONDS,
+    Guess,
+    StructureGenerator,
+    as_graph,
+    check_graph,
+    embed_many,
+    in_chunks,
+    or_error,
+    unless_error,
+)
+from physcon_ase.model.forces import energies_and_forces
+from physcon_ase.model.physcon import DEFAULT_CHECKPOINT, LoadedModel, load_model
+from physcon_ase.relax.driver import RelaxResult, RelaxStatus, relax
+from physcon_ase.relax.model_hessian import model_hessian
+
+Start: TypeAlias = Literal["guess", "etkdg", "mmff94"]
+"""Where a relaxation starts: the structure head's guess, an ETKDG geometry, or that geometry relaxed with MMFF94."""
+
+OPTIMIZERS: Final[dict[str, type[Optimizer]]] = {"bfgs": BFGS, "lbfgs": LBFGS, "fire": FIRE}
+"""ASE optimisers with a short name; any other is passed as its class."""
+
+UNITS: Final = "energies eV, positions Å, forces eV/Å"
+"""Units of every result."""
+
+LARGEST_FOR_BFGS: Final = 60
+"""Atoms above which batches are relaxed with L-BFGS: diagonalising the Hessian costs more than it saves."""
+
+N_ATTEMPTS: Final = 2
+"""Starts that `optimize_many` tries for a molecule whose relaxation does not end well."""
+
+XYZ_SUFFIXES: Final = (".xyz", ".extxyz")
+"""File names that end so are extended XYZ."""
+
+SMILES_SUFFIXES: Final = (".smi", ".smiles", ".txt")
+"""File names that end so are lists of SMILES."""
+
+CHANGED_BONDS: Final = "bonds changed on the way: this geometry is another molecule; start from another geometry or seed"
+"""Status of a relaxation that broke or formed bonds."""
+
+CHANGED_STEREO: Final = "the configuration changed on the way: start from another geometry or seed"
+"""Status of a relaxation that lost its stereochemistry."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """A relaxed molecule; energies and forces are those of the very geometry."""
+
+    atoms: Atoms
+    """The final geometry, with energy and forces attached and the fields below in `info`."""
+    graph: MolGraph | None
+    """The molecular graph; None if it was given as a geometry whose bonds could not be found."""
+    smiles: str
+    """Canonical SMILES of the graph, empty without one."""
+    energy: float
+    """Total energy [eV] of the final geometry."""
+    fmax: float
+    """Largest force [eV/Å] on any atom there."""
+    converged: bool
+    """Whether the largest force fell below the threshold."""
+    steps: int
+    """Steps of the optimiser."""
+    seconds: float
+    """Wall time from input to result without loading the model; in a batch, this molecule's share."""
+    energies: Float[np.ndarray, " frames"]
+    """Energy [eV] of the start and after each step."""
+    fmax_history: Float[np.ndarray, " frames"]
+    """Largest force [eV/Å] of the same geometries."""
+    bonds_intact: bool | None
+    """Whether the final geometry has the bonds of the graph; None without a graph."""
+    stereo_intact: bool | None
+    """Whether it has the configuration of the graph; None without a graph."""
+    undefined_stereo: tuple[str, ...]
+    """Stereocentres and double bonds that the input left open and the seed decided."""
+    start: str
+    """Where the relaxation started, with the reason if that is not what was asked for."""
+    optimizer: str
+    """Name of the optimiser."""
+    model: str
+    """Name of the checkpoint."""
+    revision: str
+    """sha256 of its weights."""
+    level: str
+    """Level of theory."""
+    seed: int
+    """Seed of the start geometry."""
+    status: str
+    """"converged", or what to do."""
+    units: str = UNITS
+    """Units of the numbers above."""
+
+    @property
+    def is_ok(self) -> bool:
+        """Converged, and still the molecule that was asked for as far as that can be told."""
+        return self.converged and self.bonds_intact is not False and self.stereo_intact is not False
+
+
+@dataclass(frozen=True)
+class Record:
+    """What became of one molecule of a batch."""
+
+    index: int
+    """Place in the input."""
+    name: str
+    """The SMILES as given, or the formula."""
+    status: Literal["ok", "not converged", "changed", "failed"]
+    """"changed": converged, but with other bonds or another configuration; "failed": there is no geometry."""
+    reason: str
+    """What went wrong and what to do; empty if nothing did."""
+    error: str
+    """Class name of the error of a failed molecule, empty otherwise."""
+    seconds: float
+    """This molecule's share of the wall time."""
+    seed: int
+    """Seed of the start geometry."""
+    attempts: int
+    """Start geometries tried."""
+    result: Result | None
+    """The relaxed molecule; None if it failed."""
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A molecule with its start geometry."""
+
+    graph: MolGraph | None
+    atoms: Atoms
+    start: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class _Settings:
+    """What all molecules of a call share."""
+
+    loaded: LoadedModel
+    level: str
+    fmax: float
+    max_steps: int
+    max_seconds: float
+    method: str | None = None
+    n_processes: int = 1
+    atoms_per_batch: int = ATOMS_PER_BATCH
+
+
+def optimize(
+    molecule: str | MolGraph | Atoms,
+    *,
+    level: str | None = None,
+    checkpoint: str | Path | LoadedModel = DEFAULT_CHECKPOINT,
+    optimizer: str | type[Optimizer] = "bfgs",
+    fmax: float = 0.01,
+    max_steps: int = 500,
+    start: Start | Atoms | None = None,
+    seed: int = 0,
+    trajectory: str | Path | None = None,
+    logfile: str | Path | None = None,
+    max_seconds: float = MAX_SECONDS,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float64,
+) -> Result:
+    """Relaxes one molecule with an ASE optimiser.
+
+    ASE's BFGS and its kin start with a model Hessian, which halves the number of steps.
+
+    Args:
+        molecule: SMILES, graph, or a geometry, which is copied.
+        level: level of theory; the first of the checkpoint unless given.
+        checkpoint: shipped name, folder or loaded model.
+        optimizer: "bfgs", "lbfgs", "fire", or any ASE optimiser class.
+        fmax: converged when no atom feels a larger force [eV/Å].
+        max_steps: steps at most.
+        start: "guess", "etkdg", "mmff94" or a geometry in the order of the graph's atoms. Unless given, a geometry
+            starts where it is, and a SMILES or graph from the model's guess, or from ETKDG if the model has no
+            structure head; `Result.start` says which.
+        seed: of the start geometry.
+        trajectory: file that ASE's trajectory goes to.
+        logfile: file that ASE's log goes to, "-" for the screen.
+        max_seconds: cap on the time for the ETKDG geometry.
+        device: where the model computes; ignored with a loaded model.
+        dtype: its number format; ignored with a loaded model.
+
+    Raises:
+        PhysConError: the input is refused; see `errors` for the classes. A relaxation that does not converge is no
+            error: see `Result.status`.
+    """
+    make_optimizer = _optimizer_class(optimizer)
+    settings = _settings(checkpoint, level, fmax, max_steps, seed, max_seconds, device, dtype)
+    began = perf_counter()
+    job = unless_error(_jobs([molecule], start, seed, settings)[0])
+    atoms = job.atoms.copy()
+    atoms.calc = PhysConCalculator(settings.loaded, level=settings.level)
+    run = make_optimizer(atoms, logfile=logfile, trajectory=None if trajectory is None else str(trajectory))
+    _use_model_hessian(run, job)
+    status, energies, largest_forces = _run(run, atoms, fmax, max_steps)
+    return _result(
+        job,
+        settings,
+        positions=atoms.positions,
+        forces=atoms.get_forces(apply_constraint=False),
+        energies=energies,
+        fmax_history=largest_forces,
+        status=status,
+        seconds=perf_counter() - began,
+        optimizer=type(run).__name__,
+    )
+
+
+def optimize_many(
+    molecules: Iterable[str | MolGraph | Atoms],
+    *,
+    level: str | None = None,
+    checkpoint: str | Path | LoadedModel = DEFAULT_CHECKPOINT,
+    method: str | None = None,
+    fmax: float = 0.01,
+    max_steps: int = 500,
+    start: Start | None = None,
+    seed: int = 0,
+    n_attempts: int = N_ATTEMPTS,
+    n_processes: int = 1,
+    atoms_per_batch: int = ATOMS_PER_BATCH,
+    max_seconds: float = MAX_SECONDS,
+    on_progress: Callable[[int, int], None] | None = None,
+    progress_bar: bool = True,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> list[Record]:
+    """Relaxes molecules in batches; each has its own convergence, its own fate and its own record, in input order.
+
+    A molecule whose relaxation fails, does not converge or ends with other bonds is started once more from an ETKDG
+    geometry of another seed; geometries given as such are not.
+
+    Args:
+        molecules: SMILES, graphs or geometries.
+        level: level of theory; the first of the checkpoint unless given.
+        checkpoint: shipped name, folder or loaded model.
+        method: "bfgs", "lbfgs" or "fire"; unless given, BFGS up to `LARGEST_FOR_BFGS` atoms and L-BFGS above.
+        fmax: converged when no atom feels a larger force [eV/Å].
+        max_steps: steps at most, per molecule.
+        start: see `optimize`.
+        seed: of every start geometry; the attempts after the first count up.
+        n_attempts: start geometries that a molecule gets.
+        n_processes: processes that look for ETKDG geometries; with more than one, a script needs
+            ``if __name__ == "__main__":``.
+        atoms_per_batch: slots of a batch; halved when memory runs out.
+        max_seconds: cap on the time for one ETKDG geometry.
+        on_progress: called with the number of finished molecules and of all.
+        progress_bar: whether to draw one, if the output is a terminal.
+        device: where the model computes; ignored with a loaded model.
+        dtype: its number format; ignored with a loaded model.
+
+    Raises:
+        PhysConError: settings or checkpoint are refused. A molecule that fails is a record.
+    """
+    molecules = list(molecules)
+    settings = _settings(checkpoint, level, fmax, max_steps, seed, max_seconds, device, dtype)
+    settings = replace(settings, method=method, n_processes=n_processes, atoms_per_batch=atoms_per_batch)
+    records: list[Record | None] = [None] * len(molecules)
+    pending = list(range(len(molecules)))
+    with _Progress(len(molecules), progress_bar, on_progress) as progress:
+        for attempt in range(max(1, n_attempts)):
+            how = start if attempt == 0 else _other_start(start)
+            new = _attempt([molecules[index] for index in pending], how, seed + attempt, settings, progress)
+            for index, record in zip(pending, new, strict=True):
+                records[index] = _better(records[index], replace(record, index=index, attempts=attempt + 1))
+            pending = [index for index in pending if _deserves_another(records[index], molecules[index])]
+            progress.finished(len(molecules) - len(pending))
+    return [record for record in records if record is not None]
+
+
+# ---- start
+
+
+def _settings(
+    checkpoint: str | Path | LoadedModel,
+    level: str | None,
+    fmax: float,
+    max_steps: int,
+    seed: int,
+    max_seconds: float,
+    device: torch.device | str,
+    dtype: torch.dtype,
+) -> _Settings:
+    if not fmax > 0:
+        raise PhysConError(f"fmax must be a force larger than 0 eV/Å, received {fmax}: .01 is a tight minimum")
+    if max_steps < 0:
+        raise PhysConError(f"max_steps must be 0 or more, received {max_steps}")
+    if seed < 0:
+        raise PhysConError(f"seed must be 0 or more, received {seed}")
+    loaded = checkpoint if isinstance(checkpoint, LoadedModel) else load_model(checkpoint, device=device, dtype=dtype)
+    level = loaded.model.level_names[0] if level is None else loaded.model.level(level).name
+    return _Settings(loaded, level, fmax, max_steps, max_seconds)
+
+
+def _jobs(
+    molecules: Sequence[str | MolGraph | Atoms], start: str | Atoms | None, seed: int, settings: _Settings
+) -> list[_Job | PhysConError]:
+    """Each molecule with its start geometry, or with what is wrong with it."""
+    jobs: list[_Job | PhysConError | None] = [
+        or_error(_job_of_geometry, molecule, start, seed, settings) if isinstance(molecule, Atoms) else None
+        for molecule in molecules
+    ]
+    graphs: dict[int, MolGraph] = {}
+    for index, molecule in enumerate(molecules):
+        if not isinstance(molecule, Atoms):
+            graph = or_error(_checked_graph, molecule, settings)
+            if isinstance(graph, PhysConError):
+                jobs[index] = graph
+            else:
+                graphs[index] = graph
+    for index, job in zip(graphs, _jobs_of_graphs(list(graphs.values()), start, seed, settings), strict=True):
+        jobs[index] = job
+    return [job for job in jobs if job is not None]
+
+
+def _jobs_of_graphs(
+    graphs: Sequence[MolGraph], start: str | Atoms | None, seed: int, settings: _Settings
+) -> list[_Job | PhysConError]:
+    if isinstance(start, Atoms):
+        return [or_error(_job_at, graph, start, seed) for graph in graphs]
+    if start is None:
+        start = "guess" if settings.loaded.model.structure is not None else "etkdg"
+    if start not in get_args(Start):
+        raise PhysConError(f"unknown start {start!r}; choose one of {', '.join(get_args(Start))}, or pass ase.Atoms")
+    if start == "guess":
+        generator = StructureGenerator(settings.loaded, max_seconds=settings.max_seconds)
+        guesses = generator.generate_many(
+            graphs, seed=seed, n_processes=settings.n_processes, atoms_per_batch=settings.atoms_per_batch
+        )
+        return [_job_of_guess(guess) for guess in guesses]
+    seeds = [seed] * len(graphs)
+    places = embed_many(graphs, seeds, max_seconds=settings.max_seconds, n_processes=settings.n_processes)
+    finish = _job_of_etkdg if start == "etkdg" else _job_of_mmff94
+    return [
+        place if isinstance(place, PhysConError) else finish(graph, place, seed)
+        for graph, place in zip(graphs, places, strict=True)
+    ]
+
+
+def _checked_graph(molecule: str | MolGraph, settings: _Settings) -> MolGraph:
+    graph = as_graph(molecule)
+    check_graph(graph, settings.loaded.model, settings.level)
+    return graph
+
+
+def _job_of_guess(guess: Guess | PhysConError) -> _Job | PhysConError:
+    if isinstance(guess, PhysConError):
+        return guess
+    start = f"guess ({guess.fallback})" if guess.fallback else "guess"
+    return _Job(guess.graph, Atoms(guess.graph.atomic_numbers, guess.positions), start, guess.seed)
+
+
+def _job_of_etkdg(graph: MolGraph, positions: np.ndarray, seed: int) -> _Job:
+    return _Job(graph, Atoms(graph.atomic_numbers, positions), "etkdg", seed)
+
+
+def _job_of_mmff94(graph: MolGraph, positions: np.ndarray, seed: int) -> _Job:
+    try:
+        relaxed = mmff94_minimize(graph, positions).positions
+    except MissingParametersError:
+        return replace(_job_of_etkdg(graph, positions, seed), start="etkdg (MMFF94 has no parameters)")
+    return _Job(graph, Atoms(graph.atomic_numbers, relaxed), "mmff94", seed)
+
+
+def _job_at(graph: MolGraph, start: Atoms, seed: int) -> _Job:
+    if start.numbers.tolist() != graph.atomic_numbers.tolist():
+        raise PhysConError(
+            f"start has the atoms {start.get_chemical_formula('reduce')}, the molecule "
+            f"{Atoms(graph.atomic_numbers).get_chemical_formula('reduce')}: give the atoms in the order of the graph "
+            "(as StructureGenerator does)"
+        )
+    return _Job(graph, start.copy(), "geometry", seed)
+
+
+def _job_of_geometry(atoms: Atoms, start: str | Atoms | None, seed: int, settings: _Settings) -> _Job:
+    if start is not None:
+        raise PhysConError(
+            "start is given, but the molecule is a geometry already: leave start out, or pass its SMILES as the molecule"
+        )
+    check_atoms(atoms)
+    try:
+        graph = graph_from_geometry(atoms.numbers, atoms.positions)
+    except BondPerceptionError:  # bonds are optional: without them it cannot be said whether they are intact
+        graph = None
+    return _Job(graph, atoms.copy(), "geometry", seed)
+
+
+# ---- one molecule, with ASE
+
+
+def _optimizer_class(optimizer: str | type[Optimizer]) -> type[Optimizer]:
+    if isinstance(optimizer, str) and optimizer.lower() in OPTIMIZERS:
+        return OPTIMIZERS[optimizer.lower()]
+    if isinstance(optimizer, type) and issubclass(optimizer, Optimizer):
+        return optimizer
+    raise PhysConError(
+        f"unknown optimizer {optimizer!r}; choose one of {', '.join(OPTIMIZERS)}, or pass an ASE optimiser class"
+    )
+
+
+def _use_model_hessian(run: Optimizer, job: _Job) -> None:
+    """Replaces the multiple of the unit matrix that ASE's BFGS and its kin begin with."""
+    first_guess, n_coordinates = getattr(run, "H0", None), 3 * len(job.atoms)
+    if np.shape(first_guess) == (n_coordinates, n_coordinates):
+        apart = None if job.graph is None else topological_distances(job.graph)
+        run.H0 = model_hessian(job.atoms.numbers, job.atoms.positions, apart)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def _run(run: Optimizer, atoms: Atoms, fmax: float, max_steps: int) -> tuple[RelaxStatus, np.ndarray, np.ndarray]:
+    """How the run ended, and energy and largest force of every geometry on the way, each pair of the same geometry."""
+    energies, largest_forces = [], []
+    status = RelaxStatus.STEP_LIMIT
+    try:
+        for converged in run.irun(fmax=fmax, steps=max_steps):
+            energies.append(float(atoms.get_potential_energy()))
+            largest_forces.append(float(np.linalg.norm(atoms.get_forces(), axis=1).max()))
+            if not np.isfinite([energies[-1], largest_forces[-1]]).all():
+                status = RelaxStatus.NOT_FINITE
+                break
+            if converged:
+                status = RelaxStatus.CONVERGED
+    except RuntimeError as error:
+        if "LineSearch failed" not in str(error):  # that is what ASE's line searches end with at a rough minimum
+            raise
+        status = RelaxStatus.STALLED
+    finally:
+        run.close()
+    return status, np.array(energies), np.array(largest_forces)
+
+
+def _result(
+    job: _Job,
+    settings: _Settings,
+    *,
+    positions: np.ndarray,
+    forces: np.ndarray,
+    energies: np.ndarray,
+    fmax_history: np.ndarray,
+    status: RelaxStatus,
+    seconds: float,
+    optimizer: str,
+) -> Result:
+    graph = job.graph
+    has_bonds = None if graph is None else bonds_intact(graph, positions).intact
+    has_stereo = None if graph is None else stereo_intact(graph, positions).intact
+    result = Result(
+        atoms=job.atoms,
+        graph=graph,
+        smiles="" if graph is None else canonical_smiles(graph),
+        energy=float(energies[-1]),
+        fmax=float(fmax_history[-1]),
+        converged=status is RelaxStatus.CONVERGED,
+        steps=len(energies) - 1,
+        seconds=seconds,
+        energies=energies,
+        fmax_history=fmax_history,
+        bonds_intact=has_bonds,
+        stereo_intact=has_stereo,
+        undefined_stereo=() if graph is None else tuple(undefined_stereo(graph)),
+        start=job.start,
+        optimizer=optimizer,
+        model=settings.loaded.name,
+        revision=settings.loaded.revision,
+        level=settings.level,
+        seed=job.seed,
+        status=_status(status, has_bonds, has_stereo),
+    )
+    return replace(result, atoms=_labelled(result, positions, forces))
+
+
+def _status(status: RelaxStatus, has_bonds: bool | None, has_stereo: bool | None) -> str:
+    if status is not RelaxStatus.CONVERGED:
+        return str(status)
+    if has_bonds is False:
+        return CHANGED_BONDS
+    return CHANGED_STEREO if has_stereo is False else str(status)
+
+
+_INFO: Final = (
+    "smiles", "model", "revision", "level", "units", "converged", "steps", "fmax", "bonds_intact", "stereo_intact",
+    "start", "optimizer", "seed",
+)  # fmt: skip
+"""Fields of a result that go with its geometry into a file."""
+
+
+def _labelled(result: Result, positions: np.ndarray, forces: np.ndarray) -> Atoms:
+    atoms = result.atoms.copy()
+    atoms.positions = positions
+    fields = {name: getattr(result, name) for name in _INFO}
+    # A reader of extended XYZ cannot tell an empty text or None from a missing one.
+    atoms.info.update({name: value for name, value in fields.items() if value is not None and value != ""})
+    atoms.calc = SinglePointCalculator(atoms, energy=result.energy, forces=np.array(forces))
+    return atoms
+
+
+# ---- many molecules, in batches
+
+
+class _Progress:
+    """Passes the number of finished molecules on; the one mutable object here."""
+
+    def __init__(self, total: int, progress_bar: bool, on_progress: Callable[[int, int], None] | None):
+        # None: no bar where the output is no terminal
+        self.bar = tqdm(total=total, disable=None if progress_bar else True, unit="molecule")
+        self.on_progress = on_progress
+
+    def __enter__(self) -> "_Progress":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.close()
+
+    def finished(self, count: int) -> None:
+        """So many molecules need no more work."""
+        self.bar.update(count - self.bar.n)
+        if self.on_progress is not None:
+            self.on_progress(count, int(self.bar.total))
+
+
+def _attempt(
+    molecules: Sequence[str | MolGraph | Atoms], start: str | None, seed: int, settings: _Settings, progress: _Progress
+) -> list[Record]:
+    """One start geometry and one relaxation for each molecule."""
+    began = perf_counter()
+    outcomes: list[Any] = list(_jobs(molecules, start, seed, settings))
+    share = (perf_counter() - began) / max(1, len(molecules))
+    for has_graph in (True, False):  # the model Hessian takes bonds from the graphs, of all molecules of a batch or none
+        rows = [i for i, job in enumerate(outcomes) if isinstance(job, _Job) and (job.graph is not None) is has_graph]
+        jobs = [outcomes[row] for row in rows]
+        for row, outcome in zip(rows, _relax_all(jobs, settings, progress), strict=True):
+            outcomes[row] = outcome
+    return [
+        _record(_name(molecule), outcome, seed, share) for molecule, outcome in zip(molecules, outcomes, strict=True)
+    ]
+
+
+def _relax_all(jobs: Sequence[_Job], settings: _Settings, progress: _Progress) -> list[Result | str]:
+    """Results in the order of the jobs; a text for a molecule that does not fit into the memory."""
+    outcomes: list[Result | str] = [""] * len(jobs)
+
+    def work(rows: list[int]) -> None:
+        for row, result in zip(rows, _relax_batch([jobs[row] for row in rows], settings), strict=True):
+            outcomes[row] = result
+        progress.finished(progress.bar.n + sum(isinstance(outcomes[row], Result) and outcomes[row].is_ok for row in rows))
+
+    too_large = in_chunks([len(job.atoms) for job in jobs], settings.atoms_per_batch, work)
+    for row, message in too_large.items():
+        outcomes[row] = message
+    return outcomes
+
+
+def _relax_batch(jobs: Sequence[_Job], settings: _Settings) -> list[Result]:
+    began, model = perf_counter(), settings.loaded.model
+    weight = next(model.parameters())
+    numbers, places = [job.atoms.numbers for job in jobs], [job.atoms.positions for job in jobs]
+    batch = make_batch(numbers, places, dtype=weight.dtype, device=weight.device)
+    n_slots = batch.atomic_numbers.shape[1]
+    method = settings.method or ("bfgs" if n_slots <= LARGEST_FOR_BFGS else "lbfgs")
+    energy_fn = model.energy_fn(settings.level)
+    relaxed = relax(
+        lambda molecules: energies_and_forces(energy_fn, molecules),
+        batch,
+        fmax=settings.fmax,
+        max_steps=settings.max_steps,
+        method=method,
+        bonds_apart=[topological_distances(job.graph) for job in jobs if job.graph is not None] or None,
+        history=True,
+    )
+    seconds = (perf_counter() - began) / len(jobs)
+    return [_result_of_batch(job, settings, relaxed, row, method, seconds) for row, job in enumerate(jobs)]
+
+
+def _result_of_batch(
+    job: _Job, settings: _Settings, relaxed: RelaxResult, row: int, method: str, seconds: float
+) -> Result:
+    assert relaxed.trajectories is not None
+    way, n_atoms = relaxed.trajectories[row], len(job.atoms)
+    return _result(
+        job,
+        settings,
+        positions=relaxed.positions[row, :n_atoms].double().cpu().numpy(),
+        forces=relaxed.forces[row, :n_atoms].double().cpu().numpy(),
+        energies=way.energies,
+        fmax_history=way.fmax,
+        status=relaxed.statuses[row],
+        seconds=seconds,
+        optimizer=f"batched {method}",
+    )
+
+
+def _record(name: str, outcome: Result | PhysConError | str, seed: int, share: float) -> Record:
+    """The record of a molecule; its index and number of attempts come later."""
+    common = {"index": 0, "name": name, "seed": seed, "attempts": 1}
+    if isinstance(outcome, Result):
+        result = replace(outcome, seconds=outcome.seconds + share)
+        reason = "" if result.is_ok else result.status
+        status = "ok" if result.is_ok else "changed" if result.converged else "not converged"
+        return Record(status=status, reason=reason, error="", seconds=result.seconds, result=result, **common)
+    error, reason = "MemoryError", f"too large for the memory: {outcome}; compute it elsewhere or in float32"
+    if isinstance(outcome, PhysConError):
+        error, reason = type(outcome).__name__, str(outcome)
+    return Record(status="failed", reason=reason, error=error, seconds=share, result=None, **common)
+
+
+def _better(old: Record | None, new: Record) -> Record:
+    """The more useful of two records of a molecule, with the time of both."""
+    if old is None:
+        return new
+    order = ("ok", "not converged", "changed", "failed")
+    chosen = new if order.index(new.status) < order.index(old.status) else old
+    return replace(chosen, attempts=new.attempts, seconds=old.seconds + new.seconds)
+
+
+def _deserves_another(record: Record | None, molecule: str | MolGraph | Atoms) -> bool:
+    """Whether another start geometry could help; a molecule that was refused stays refused."""
+    return record is not None and record.status in ("not converged", "changed") and not isinstance(molecule, Atoms)
+
+
+def _other_start(start: str | None) -> str:
+    return "mmff94" if start == "mmff94" else "etkdg"
+
+
+def _name(molecule: Any) -> str:
+    if isinstance(molecule, str):
+        return molecule
+    if isinstance(molecule, Atoms):
+        return molecule.get_chemical_formula()
+    return canonical_smiles(molecule) if isinstance(molecule, MolGraph) else repr(molecule)
+
+
+# ---- files and text
+
+
+def read_molecules(path: str | Path) -> list[str | Atoms]:
+    """The molecules of a file: SMILES (first word of each line, lines that begin with # left out) or geometries.
+
+    Raises:
+        StoreError: the file is missing, cannot be read or is of another kind.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise StoreError(f"there is no file {path}; give a list of SMILES or an extended XYZ file")
+    if path.suffix in SMILES_SUFFIXES:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        return [line.split()[0] for line in lines if line.strip() and not line.startswith("#")]
+    if path.suffix in XYZ_SUFFIXES:
+        try:
+            return list(ase.io.iread(path, index=":", format="extxyz"))
+        except (OSError, ValueError, KeyError, IndexError) as error:
+            raise StoreError(f"{path} is no readable extended XYZ file ({error}); correct it or write it anew") from error
+    raise StoreError(f"{path} is of no known kind; allowed are {', '.join((*XYZ_SUFFIXES, *SMILES_SUFFIXES))}")
+
+
+def check_output(path: str | Path, inputs: Iterable[str | Path] = (), *, kinds: Sequence[str] = (*XYZ_SUFFIXES, ".sdf")) -> Path:
+    """The path of a file that may be written; call it before a long computation.
+
+    Args:
+        path: where to write.
+        inputs: files that are read, which must not be written over.
+        kinds: suffixes that can be written.
+
+    Raises:
+        PhysConError: an unknown kind of file, an input, or a folder that does not exist.
+    """
+    path = Path(path)
+    if path.suffix not in kinds:
+        raise PhysConError(f"cannot write {path}; the name has to end in {', '.join(kinds)}")
+    if path.resolve() in {Path(other).resolve() for other in inputs}:
+        raise PhysConError(f"input and output are both {path}; writing there would destroy the input: choose another name")
+    if not path.parent.is_dir():
+        raise PhysConError(f"there is no folder {path.parent} to write {path.name} to; make it first")
+    return path
+
+
+def write_results(results: Result | Iterable[Result], path: str | Path, *, inputs: Iterable[str | Path] = ()) -> int:
+    """Writes structures with energy, level and model as extended XYZ (.xyz, .extxyz) or SD file (.sdf).
+
+    Args:
+        results: one or several.
+        path: the file; its suffix decides the format.
+        inputs: files that must not be written over.
+
+    Returns:
+        The number of structures written.
+
+    Raises:
+        PhysConError: see `check_output`.
+        BondPerceptionError: an SD file of a molecule without bonds.
+    """
+    path = check_output(path, inputs)
+    results = [results] if isinstance(results, Result) else list(results)
+    if path.suffix == ".sdf":
+        path.write_text("".join(_sdf_record(result) for result in results), encoding="utf-8")
+    else:
+        ase.io.write(path, [result.atoms for result in results], format="extxyz")
+    return len(results)
+
+
+def format_result(result: Result) -> str:
+    """The result as text for the terminal."""
+    formula = result.atoms.get_chemical_formula("reduce" if result.graph is None else "hill")
+    lines = [
+        f"{result.smiles or formula}  ({formula}, {len(result.atoms)} atoms)",
+        f"  model      {result.model} (revision {result.revision[:12]}), level {result.level}",
+        f"  start      {result.start}, seed {result.seed}",
+        f"  energy     {result.energy:.6f} eV ({result.energy - result.energies[0]:+.4f} eV from the start)",
+        f"  fmax       {result.fmax:.4f} eV/Å after {result.steps} steps of {result.optimizer} in {result.seconds:.2f} s",
+        f"  bonds      {_yes_or_no(result.bonds_intact)}, stereo {_yes_or_no(result.stereo_intact)}",
+        f"  status     {result.status}",
+    ]
+    lines += [f"  undefined  {line}: decided by the seed" for line in result.undefined_stereo]
+    return "\n".join(lines)
+
+
+def format_record(record: Record) -> str:
+    """The record as one line for the terminal."""
+    if record.result is None:
+        return f"{record.index:5d}  {record.status:13s}  {record.name}  {record.error}: {record.reason}"
+    result = record.result
+    numbers = f"{result.energy:.6f} eV, fmax {result.fmax:.4f} eV/Å, {result.steps} steps"
+    return f"{record.index:5d}  {record.status:13s}  {record.name}  {numbers}{', ' if record.reason else ''}{record.reason}"
+
+
+def format_summary(records: Sequence[Record]) -> str:
+    """One line that counts the records by status."""
+    kinds = ("ok", "not converged", "changed", "failed")
+    counts = {kind: sum(record.status == kind for record in records) for kind in kinds}
+    shown = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count or kind == "ok")
+    return f"{len(records)} molecules: {shown}; {sum(record.seconds for record in records):.2f} s"
+
+
+def plot_result(result: Result, path: str | Path) -> None:
+    """Draws the convergence, and beside it the structural formula, as a PNG file.
+
+    Raises:
+        PhysConError: matplotlib is not installed, or see `check_output`.
+    """
+    path = check_output(path, kinds=(".png",))
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+        from matplotlib.image import imread
+    except ImportError as error:
+        raise PhysConError("a plot needs matplotlib; install it with pip install 'physcon-ase[plot]'") from error
+    # Without pyplot: it would choose a back-end for the whole process.
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    curve, formula = figure.subplots(1, 2, width_ratios=(5, 4))
+    _draw_convergence(curve, result)
+    formula.axis("off")
+    if result.graph is not None:
+        formula.imshow(imread(BytesIO(depict(result.graph, size=(800, 700)))))
+    formula.set_title(f"{result.model}, level {result.level}\nE = {result.energy:.4f} eV", fontsize=10)
+    figure.savefig(path, dpi=150)
+
+
+def _draw_convergence(curve: Any, result: Result) -> None:
+    steps = np.arange(len(result.energies))
+    above = result.energies - result.energies.min()
+    curve.semilogy(steps, result.fmax_history, color="tab:blue", marker=".", label="largest force [eV/Å]")
+    curve.axhline(result.fmax_history[-1], color="tab:blue", linewidth=0.5, linestyle=":")
+    # a logarithm has no zero: the lowest point of the curve is left out
+    curve.semilogy(steps, np.where(above > 0, above, np.nan), color="tab:orange", marker=".", label="energy above the lowest [eV]")
+    curve.set_xlabel(f"step of {result.optimizer}")
+    curve.legend(frameon=False)
+
+
+def _sdf_record(result: Result) -> str:
+    if result.graph is None:
+        raise BondPerceptionError(
+            f"no bonds were found for {result.atoms.get_chemical_formula()}, and an SD file needs them: write .xyz"
+        )
+    properties = {"energy_eV": f"{result.energy:.8f}", "fmax_eV_per_A": f"{result.fmax:.6f}"}
+    properties |= {name: str(getattr(result, name)) for name in ("level", "model", "revision", "smiles", "converged", "seed")}
+    return sdf_block(result.graph, result.atoms.positions, properties, title=result.smiles)
+
+
+def _yes_or_no(intact: bool | None) -> str:
+    return {True: "intact", False: "CHANGED", None: "not known"}[intact]
