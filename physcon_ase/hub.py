@@ -14,7 +14,7 @@ from huggingface_hub.errors import (
     EntryNotFoundError,
     HfHubHTTPError,
     HFValidationError,
-    HTTPError,  # pyright: ignore[reportPrivateImportUsage]  # httpx's in version 1, httpx2's in version 2
+    HTTPError,  # pyright: ignore[reportPrivateImportUsage]  # theirs to choose: httpx once, httpx2 now
     LocalEntryNotFoundError,
     OfflineModeIsEnabled,
     RemoteEntryNotFoundError,

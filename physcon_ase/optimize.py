@@ -50,7 +50,7 @@ Start: TypeAlias = Literal["guess", "etkdg", "mmff94"]
 OPTIMIZERS: Final[dict[str, type[Optimizer]]] = {"bfgs": BFGS, "lbfgs": LBFGS, "fire": FIRE}
 """ASE optimisers with a short name; any other is passed as its class."""
 
-UNITS: Final = "energies eV, positions Å, forces eV/Å"
+UNITS: Final = "energies eV, positions Angstrom, forces eV/Angstrom"
 """Units of every result."""
 
 LARGEST_FOR_BFGS: Final = 60

@@ -61,7 +61,9 @@ def test_imports_point_downwards_only(module: str) -> None:
 def in_a_fresh_process(script: str) -> str:
     environment = {"PYTHONPATH": str(PACKAGE.parent), "PATH": ""}
     command = [sys.executable, "-c", script]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=60).stdout
+    completed = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
+    assert completed.returncode == 0, completed.stderr
+    return completed.stdout
 
 
 def test_importing_the_package_loads_nothing_heavy() -> None:

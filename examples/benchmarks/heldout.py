@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
+from ase import Atoms
 
-from physcon_ase.batch import make_batch, unpad
+from physcon_ase.batch import Batch, make_batch, unpad
 from physcon_ase.chem.compare import (
     bond_angles_mae,
     bond_lengths_mae,
@@ -110,6 +112,19 @@ def by_size(sizes: Sequence[int]) -> Iterator[np.ndarray]:
 def model_forces(model: PhysCon, level: str) -> ForceFn:
     """Energies and forces of a batch at a level."""
     return functools.partial(energies_and_forces, model.energy_fn(level))
+
+
+def tblite_forces(batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+    """Energies [eV] and forces [eV/Å] of GFN2-xTB, molecule by molecule."""
+    from tblite.ase import TBLite
+
+    energies, forces = torch.zeros(len(batch), dtype=torch.float64), torch.zeros_like(batch.positions)
+    numbers = unpad(batch, batch.atomic_numbers)
+    for index, (own, place) in enumerate(zip(numbers, unpad(batch, batch.positions), strict=True)):
+        atoms = Atoms(own, place, calculator=TBLite(method="GFN2-xTB", verbosity=0))
+        energies[index] = atoms.get_potential_energy()
+        forces[index, : len(own)] = torch.as_tensor(atoms.get_forces())
+    return energies, forces
 
 
 def predict_all(

@@ -15,11 +15,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
-from heldout import Molecule, Relaxed, covered, differences, is_intact, model_forces, read_test_molecules, relax_all
+from heldout import (
+    Molecule,
+    Relaxed,
+    covered,
+    differences,
+    is_intact,
+    model_forces,
+    read_test_molecules,
+    relax_all,
+    tblite_forces,
+)
 from reporting import Row, Table, add_stores, finish, make_parser, start, statistics
 
-from physcon_ase.batch import Batch, unpad
 from physcon_ase.chem.graph import MolGraph
 from physcon_ase.model.physcon import PhysCon
 from physcon_ase.relax.state import ForceFn
@@ -90,20 +98,6 @@ def _same_way(model: PhysCon, molecules: list[Molecule], starts: list[np.ndarray
     ]
     title = f"c') The same way with the same optimiser, against the {GFN2} of the data set; {len(molecules)} molecules"
     return Table(title, rows, NOTE)
-
-
-def tblite_forces(batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-    """Energies [eV] and forces [eV/Å] of GFN2-xTB, molecule by molecule."""
-    from ase import Atoms
-    from tblite.ase import TBLite
-
-    energies, forces = torch.zeros(len(batch), dtype=torch.float64), torch.zeros_like(batch.positions)
-    numbers = unpad(batch, batch.atomic_numbers)
-    for index, (own, place) in enumerate(zip(numbers, unpad(batch, batch.positions), strict=True)):
-        atoms = Atoms(own, place, calculator=TBLite(method="GFN2-xTB", verbosity=0))
-        energies[index] = atoms.get_potential_energy()
-        forces[index, : len(own)] = torch.as_tensor(atoms.get_forces())
-    return energies, forces
 
 
 def _with_mmff94(stores: Path, limit: int, seed: int) -> tuple[list[Molecule], list[np.ndarray]]:

@@ -42,13 +42,29 @@ class Clock:
     processor: float
     """[s]"""
 
+    @classmethod
+    def now(cls) -> "Clock":
+        """Both clocks, and one thread from here on: what every figure is measured with."""
+        torch.set_num_threads(1)
+        return cls(time.perf_counter(), time.process_time())
 
-def make_parser(description: str | None, *, limit: int | None = None, what: str = "molecules") -> argparse.ArgumentParser:
-    """The arguments of every benchmark; `limit` is the default number of molecules, None leaves the argument out."""
+
+def make_parser(
+    description: str | None, *, limit: int | None = None, what: str = "molecules", checkpoint: bool = True
+) -> argparse.ArgumentParser:
+    """The arguments that benchmarks share.
+
+    Args:
+        description: what the benchmark shows.
+        limit: default number of molecules; None leaves the argument out.
+        what: what is limited.
+        checkpoint: whether a checkpoint can be chosen.
+    """
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("--checkpoint", default=DEFAULT_CHECKPOINT, help="name or folder (default: %(default)s)")
+    if checkpoint:
+        parser.add_argument("--checkpoint", default=DEFAULT_CHECKPOINT, help="name or folder (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="chooses molecules and noise (default: %(default)s)")
     parser.add_argument("--json", type=Path, help="also write the results to this file")
     if limit is not None:
@@ -62,9 +78,8 @@ def add_stores(parser: argparse.ArgumentParser) -> None:
 
 
 def start(arguments: argparse.Namespace) -> tuple[LoadedModel, Clock]:
-    """One thread, the clocks, and the model."""
-    torch.set_num_threads(1)
-    clock = Clock(time.perf_counter(), time.process_time())
+    """The model, and the clocks from before it was loaded."""
+    clock = Clock.now()
     return load_model(arguments.checkpoint), clock
 
 

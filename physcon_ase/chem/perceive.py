@@ -62,7 +62,8 @@ def graph_from_geometry(
 ) -> MolGraph:
     """The graph of a molecule of which only the geometry is known (RDKit's `rdDetermineBonds`), stereo included.
 
-    Closed-shell molecules, of one or several fragments; it finds bonds for about 95 % of the small organic ones.
+    Closed-shell molecules, of one or several fragments; it finds bonds for about 95 % of the small organic ones. A sulfoxide
+    comes out as S+ and O-.
 
     Args:
         atomic_numbers: of each atom.

@@ -251,6 +251,9 @@ def _parse(smiles: str) -> Chem.Mol:
         _refuse_unknown_symbols(text)
         raise InvalidSmilesError(f"invalid SMILES {smiles!r}: {_reason(log.messages)}; correct the SMILES")
     _refuse_dummies(mol)
+    if any(atom.GetIsotope() for atom in mol.GetAtoms()):
+        with rdBase.BlockLogs():
+            mol = Chem.RemoveHs(_without_isotopes(mol))  # RDKit had kept deuterium as an atom of the SMILES
     return mol
 
 

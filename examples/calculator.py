@@ -1,0 +1,32 @@
+"""An ASE calculator: energy and forces, an optimisation and a harmonic spectrum of ethanol.
+
+python examples/calculator.py
+"""
+
+import argparse
+import tempfile
+from pathlib import Path
+
+import torch
+from ase.build import molecule
+from ase.optimize import BFGS
+from ase.vibrations import Vibrations
+
+from physcon_ase import PhysConCalculator
+
+parser = argparse.ArgumentParser(description=__doc__)
+parser.add_argument("--checkpoint", default="physcon-1", help="name or folder")
+parser.add_argument("--budget", choices=("small", "full"), default="full", help="small: a few steps only")
+options = parser.parse_args()
+
+atoms = molecule("CH3CH2OH")
+atoms.calc = PhysConCalculator(options.checkpoint, dtype=torch.float64)
+print(f"energy {atoms.get_potential_energy():.4f} eV, largest force {abs(atoms.get_forces()).max():.4f} eV/Å")
+
+BFGS(atoms).run(fmax=0.001, steps=3 if options.budget == "small" else 200)
+
+with tempfile.TemporaryDirectory() as folder:  # Vibrations keeps a file for each displacement
+    hydrogens = [atom.index for atom in atoms if atom.symbol == "O"] if options.budget == "small" else None
+    vibrations = Vibrations(atoms, indices=hydrogens, name=str(Path(folder) / "vib"))
+    vibrations.run()
+    print("wavenumbers [cm^-1]:", *(f"{wavenumber.real:.0f}" for wavenumber in vibrations.get_frequencies()))

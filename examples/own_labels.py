@@ -1,0 +1,84 @@
+"""A model from labels of your own: extended XYZ in, store, recipe, training, calculator out.
+
+Here ASE's EMT plays the quantum chemistry; replace `label` by any calculator, or the whole first part by your own file.
+
+python examples/own_labels.py --folder own_labels
+"""
+
+import argparse
+from pathlib import Path
+
+import ase.io
+import numpy as np
+from ase import Atoms
+from ase.build import molecule
+from ase.calculators.emt import EMT
+from ase.calculators.singlepoint import SinglePointCalculator
+
+from physcon_ase import PhysConCalculator
+from physcon_ase.data.sources.importing import import_file
+from physcon_ase.data.sources.report import format_import_report
+from physcon_ase.training.config import parse_recipe
+from physcon_ase.training.trainer import train
+
+RECIPE = """
+name = "emt-model"
+
+[[levels]]
+name = "emt"
+description = "ASE's effective medium theory"
+
+[[data]]
+store = "emt.h5"
+levels = ["emt"]
+
+[encoder]
+channels = 16
+mixed_channels = 16
+source_scalars = 8
+hidden = 32
+
+[optim]
+steps = {steps}
+warmup = 10
+atoms_per_batch = 256
+"""
+
+SMILES = {"CH3CH2OH": "CCO", "CH3OH": "CO", "C2H6": "CC", "H2O": "O", "NH3": "N", "CH4": "C", "CH3NO2": "C[N+](=O)[O-]"}
+
+
+def label(atoms: Atoms) -> Atoms:
+    atoms.calc = EMT()
+    energy, forces = atoms.get_potential_energy(), atoms.get_forces()
+    atoms.calc = SinglePointCalculator(atoms, energy=energy, forces=forces)
+    return atoms
+
+
+parser = argparse.ArgumentParser(description=__doc__)
+parser.add_argument("--folder", type=Path, default=Path("own_labels"), help="where everything goes")
+parser.add_argument("--budget", choices=("small", "full"), default="full", help="small: a few steps only")
+options = parser.parse_args()
+small = options.budget == "small"
+options.folder.mkdir(parents=True, exist_ok=True)
+
+# 1. labelled structures; the SMILES keeps all geometries of a molecule on one side of the split
+frames = []
+for name, smiles in SMILES.items():
+    for seed in range(3 if small else 30):
+        atoms = molecule(name)
+        atoms.rattle(0.1, rng=np.random.default_rng(seed))
+        atoms.info = {"smiles": smiles, "name": name, "kind": "thermal"}
+        frames.append(label(atoms))
+ase.io.write(options.folder / "emt.xyz", frames, format="extxyz")
+
+# 2. a store
+print(format_import_report(import_file(options.folder / "emt.xyz", options.folder / "emt.h5", level="emt")))
+
+# 3. a training; interrupted, it goes on where it stopped
+recipe = parse_recipe(RECIPE.format(steps=5 if small else 1000))
+checkpoint = train(recipe, options.folder / "run", store_root=options.folder)
+
+# 4. the model
+atoms = molecule("CH3CH2OH")
+atoms.calc = PhysConCalculator(checkpoint, level="emt")
+print(f"{checkpoint}: ethanol {atoms.get_potential_energy():.3f} eV, EMT {label(atoms.copy()).get_potential_energy():.3f} eV")

@@ -1,0 +1,435 @@
+"""The model as an ASE calculator, one structure or a list of them at a time.
+
+Small molecules are computed fastest on one thread. The threads of the process are yours and are left alone: start Python
+with OMP_NUM_THREADS=1, or call `torch.set_num_threads(1)`.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import numpy as np
+import torch
+from ase import Atoms
+from ase.calculators.calculator import Calculator, all_changes
+from jaxtyping import Float, Int
+from scipy.spatial.distance import pdist, squareform
+from torch import Tensor
+
+from physcon_ase.batch import Batch, make_batch, unpad
+from physcon_ase.errors import (
+    EmptyStructureError,
+    NonFinitePositionsError,
+    OverlappingAtomsError,
+    PeriodicCellError,
+    PhysConError,
+    SpinParityError,
+    UnknownElementError,
+    UnsupportedChargeError,
+    UnsupportedElementError,
+)
+from physcon_ase.model.forces import energies_and_forces
+from physcon_ase.model.physcon import DEFAULT_CHECKPOINT, LoadedModel, PhysCon, load_model
+from physcon_ase.units import CHEMICAL_SYMBOLS
+
+UNITS: Final = "energies eV, positions Angstrom, forces eV/Angstrom"
+"""Units of every result."""
+
+CLOSEST_ATOMS: Final = 0.3
+"""Distance [Å] below which two atoms are taken for a mistake. The shortest bond there is, H2 at .74 Å, would need more than
+5 eV to be squeezed that far: no dynamics gets there, while doubled atoms and positions in other units do."""
+
+ATOMS_PER_BATCH: Final = 512
+"""Slots that `PhysConCalculator.predict` fills per batch: more are not faster on a processor, and need more memory."""
+
+DTYPES: Final[dict[str, torch.dtype]] = {"float32": torch.float32, "float64": torch.float64}
+"""Number formats by name."""
+
+_PROPERTIES: Final = ("energy", "free_energy", "energies", "forces")
+_OUT_OF_MEMORY: Final = ("out of memory", "can't allocate memory")
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where a number comes from."""
+
+    model: str
+    """Name of the checkpoint."""
+    revision: str
+    """sha256 of its weights."""
+    level: str
+    """Level of theory."""
+    units: str = UNITS
+    """Units of the numbers."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What `PhysConCalculator.predict` says about one structure; the numbers are None if it was refused."""
+
+    energy: float | None
+    """Total energy [eV] at the level."""
+    energies: Float[np.ndarray, " atoms"] | None
+    """Share [eV] of each atom in `energy`; how a molecule is divided into atoms is the model's own choice."""
+    atomization_energy: float | None
+    """Energy [eV] of the level's atomic references minus `energy`, positive for a bound molecule."""
+    forces: Float[np.ndarray, "atoms 3"] | None
+    """Forces [eV/Å]; None also if they were not asked for."""
+    provenance: Provenance
+    """Model, revision, level and units."""
+    error: PhysConError | None = None
+    """Why the structure was refused."""
+
+
+class PhysConCalculator(Calculator):
+    """Energies and forces of neutral closed-shell molecules.
+
+    Total charge and spin multiplicity (2S + 1, not the number of unpaired electrons) are those given here, unless
+    `atoms.info["charge"]` and `atoms.info["spin"]` say otherwise for a structure. Initial charges and magnetic moments
+    of the atoms are not looked at. Energies are total energies at the level; see `atomization_energy` for the other kind.
+    """
+
+    implemented_properties = list(_PROPERTIES)  # noqa: RUF012  # ASE's attribute is a list
+    # What the energy does not depend on must not cost a new calculation.
+    ignored_changes = {"cell", "initial_charges", "initial_magmoms"}  # noqa: RUF012  # ASE's attribute is a set
+
+    def __init__(
+        self,
+        checkpoint: Path | str | LoadedModel = DEFAULT_CHECKPOINT,
+        *,
+        level: str | None = None,
+        charge: int = 0,
+        multiplicity: int = 1,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype | str = torch.float32,
+    ):
+        """Loads the model.
+
+        Args:
+            checkpoint: a shipped name, a checkpoint folder, or a loaded model (which keeps its device and dtype).
+            level: level of theory; the first one of the model unless given.
+            charge: total charge [e] of structures that do not state theirs.
+            multiplicity: spin multiplicity 2S + 1 of structures that do not state theirs.
+            device: where the model computes.
+            dtype: number format of the model, "float32" or "float64"; results are float64 either way.
+
+        Raises:
+            UnknownLevelError: the model has no such level.
+            CheckpointNotFoundError, CorruptCheckpointError, CheckpointVersionError: see `checkpoint.read_checkpoint`.
+            PhysConError: another number format.
+        """
+        super().__init__()
+        if not isinstance(checkpoint, LoadedModel):
+            checkpoint = load_model(checkpoint, device=device, dtype=_as_dtype(dtype))
+        self.model = checkpoint.model
+        self.level = self.model.level_names[0] if level is None else self.model.level(level).name
+        self.provenance = Provenance(checkpoint.name, checkpoint.revision, self.level)
+        self.charge, self.multiplicity = charge, multiplicity
+        # Not in `results`, which may hold ASE's own properties only; trajectories record the parameters as well.
+        self.parameters = {**asdict(self.provenance), "charge": charge, "multiplicity": multiplicity}
+
+    def set(self, **kwargs: Any) -> dict[str, Any]:
+        """ASE's way to change parameters; these are fixed, so that no result can have another origin than it says.
+
+        Raises:
+            PhysConError: anything was to be changed.
+        """
+        if kwargs:
+            raise PhysConError(
+                f"a PhysConCalculator cannot change {', '.join(kwargs)} afterwards: make a new one with these arguments"
+            )
+        return {}
+
+    def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
+        """What has changed since the last calculation, charge and spin in `atoms.info` included."""
+        changes = super().check_state(atoms, tol=tol)
+        if self.atoms is not None and _state_in_info(self.atoms) != _state_in_info(atoms):
+            changes.append("info")
+        return changes
+
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: Sequence[str] = _PROPERTIES,
+        system_changes: Sequence[str] = tuple(all_changes),
+    ) -> None:
+        """Fills `results` with all properties: the energy alone would be no cheaper by much.
+
+        Raises:
+            PhysConError: the structure is refused; see `check_atoms`, `check_elements` and `check_charge`.
+        """
+        if atoms is not None:
+            self.atoms = atoms.copy()
+        self.results = {}
+        self._check(self.atoms)
+        batch = self._batch([self.atoms])
+        atomic, forces = _atomic_energies_and_forces(self.model, self.level, batch)
+        energies = atomic[0].numpy(force=True)
+        energy = float(energies.sum())
+        self.results = {
+            "energy": energy,
+            "free_energy": energy,
+            "energies": energies,
+            "forces": forces[0].numpy(force=True).astype(np.float64),
+        }
+
+    def atomization_energy(self, atoms: Atoms) -> float:
+        """Energy [eV] of the free atoms minus that of the molecule, positive for a bound molecule.
+
+        The free atoms are the level's fitted atomic references (`LevelConfig.references`), not computed atoms: a
+        difference between two molecules is exact, the absolute value is as good as the fit.
+        """
+        return self._references(atoms.numbers) - float(self.get_property("energy", atoms))
+
+    def predict(
+        self,
+        structures: Sequence[Atoms],
+        properties: Sequence[str] = ("energy", "forces"),
+        *,
+        on_error: Literal["record", "raise"] = "record",
+        atoms_per_batch: int = ATOMS_PER_BATCH,
+    ) -> list[Prediction]:
+        """Energies and forces of many structures, batched by size; a structure's numbers do not depend on its company.
+
+        Args:
+            structures: the structures; none of them is changed.
+            properties: without "forces" none are computed; the energies are always there.
+            on_error: whether a refused structure becomes a record with its error or ends the call.
+            atoms_per_batch: slots per batch; halved when memory runs out.
+
+        Returns:
+            One record per structure, in the order given.
+
+        Raises:
+            PhysConError: an unknown property, or a refused structure with `on_error` "raise".
+        """
+        unknown = sorted(set(properties) - set(_PROPERTIES))
+        if unknown:
+            raise PhysConError(f"unknown properties {', '.join(unknown)}; predict knows {', '.join(_PROPERTIES)}")
+        found: dict[int, Prediction] = {}
+
+        def refuse(index: int, error: PhysConError) -> None:
+            if on_error == "raise":
+                raise error
+            found[index] = Prediction(None, None, None, None, self.provenance, error)
+
+        for index, atoms in enumerate(structures):
+            try:
+                self._check(atoms)
+            except PhysConError as error:
+                refuse(index, error)
+        accepted = [index for index in range(len(structures)) if index not in found]
+
+        def work(rows: list[int]) -> None:
+            chosen = [accepted[row] for row in rows]
+            predictions = self._predict_batch([structures[i] for i in chosen], "forces" in properties)
+            found.update(zip(chosen, predictions, strict=True))
+
+        too_large = _in_batches([len(structures[index]) for index in accepted], atoms_per_batch, work)
+        for row, message in too_large.items():
+            n_atoms = len(structures[accepted[row]])
+            refuse(accepted[row], PhysConError(f"{n_atoms} atoms do not fit into the memory ({message}); use a larger machine"))
+        return [found[index] for index in range(len(structures))]
+
+    def _predict_batch(self, structures: list[Atoms], with_forces: bool) -> list[Prediction]:
+        batch = self._batch(structures)
+        forces: list[np.ndarray] | list[None]
+        if with_forces:
+            atomic, gradients = _atomic_energies_and_forces(self.model, self.level, batch)
+            forces = [array.astype(np.float64) for array in unpad(batch, gradients)]
+        else:
+            with torch.no_grad():
+                atomic = self.model.atomic_energies(batch, self.level)
+            forces = [None] * len(structures)
+        return [
+            self._prediction(atoms, energies, force)
+            for atoms, energies, force in zip(structures, unpad(batch, atomic), forces, strict=True)
+        ]
+
+    def _prediction(self, atoms: Atoms, energies: np.ndarray, forces: np.ndarray | None) -> Prediction:
+        energy = float(energies.sum())
+        return Prediction(energy, energies, self._references(atoms.numbers) - energy, forces, self.provenance)
+
+    def _references(self, atomic_numbers: np.ndarray) -> float:
+        level = self.model.level(self.level)
+        table = dict(zip(level.elements, level.references, strict=True))
+        return sum(table[number] for number in atomic_numbers.tolist())
+
+    def _check(self, atoms: Atoms) -> None:
+        check_atoms(atoms)
+        check_elements(atoms.numbers, self.model, self.level)
+        charge, multiplicity = charge_and_multiplicity(atoms, self.charge, self.multiplicity)
+        check_charge(atoms.numbers, charge, multiplicity)
+
+    def _batch(self, structures: list[Atoms]) -> Batch:
+        weight = self.model.encoder.embedding.weight
+        return make_batch(
+            [atoms.numbers for atoms in structures],
+            # Centred while still float64: far from the origin float32 has no digits left for the bonds.
+            [atoms.positions - atoms.positions.mean(axis=0) for atoms in structures],
+            dtype=weight.dtype,
+            device=weight.device,
+        )
+
+
+# ---- what is refused
+
+
+def check_atoms(atoms: Atoms) -> None:
+    """Refuses what is no molecule at all.
+
+    Raises:
+        EmptyStructureError: no atoms.
+        PeriodicCellError: periodic in any direction; a cell without periodicity is ignored.
+        UnknownElementError: an atomic number that is no element, such as that of ASE's dummy "X".
+        NonFinitePositionsError: positions that are NaN or infinite.
+        OverlappingAtomsError: two atoms closer than `CLOSEST_ATOMS`.
+    """
+    if len(atoms) == 0:
+        raise EmptyStructureError("the structure has no atoms: at least one is needed")
+    if atoms.pbc.any():
+        raise PeriodicCellError(
+            f"the structure is periodic (pbc {atoms.pbc.tolist()}), but this is a model of molecules: cut out a molecule "
+            "and set atoms.pbc = False"
+        )
+    numbers, positions = atoms.numbers, atoms.positions
+    if numbers.min() < 1 or numbers.max() > len(CHEMICAL_SYMBOLS):
+        atom = int(np.flatnonzero((numbers < 1) | (numbers > len(CHEMICAL_SYMBOLS)))[0])
+        raise UnknownElementError(
+            f"atom {atom} has atomic number {numbers[atom]}, which is no element; elements are 1 to "
+            f"{len(CHEMICAL_SYMBOLS)}: remove dummy atoms"
+        )
+    if not np.isfinite(positions).all():
+        atom = int(np.flatnonzero(~np.isfinite(positions).all(axis=1))[0])
+        raise NonFinitePositionsError(
+            f"atom {atom} ({CHEMICAL_SYMBOLS[int(numbers[atom])]}) is at {positions[atom].tolist()}: positions must be "
+            "finite numbers [Å]; did an earlier step explode?"
+        )
+    squared = pdist(positions, "sqeuclidean")
+    if len(squared) and squared.min() < CLOSEST_ATOMS**2:
+        _refuse_overlap(numbers, squareform(squared))
+
+
+def check_elements(atomic_numbers: Int[np.ndarray, " atoms"], model: PhysCon, level: str) -> None:
+    """Refuses elements that the level does not cover.
+
+    Raises:
+        UnsupportedElementError: there is one; the message names the levels that cover the whole structure.
+    """
+    present = set(atomic_numbers.tolist())
+    covered = model.level(level).elements
+    missing = sorted(present.difference(covered))
+    if missing:
+        others = [name for name in model.level_names if present.issubset(model.level(name).elements)]
+        remedy = f"use level {' or '.join(map(repr, others))}" if others else "no level of this model covers the structure"
+        raise UnsupportedElementError(
+            f"level {level!r} does not cover {', '.join(CHEMICAL_SYMBOLS[number] for number in missing)}; it knows "
+            f"{' '.join(CHEMICAL_SYMBOLS[number] for number in sorted(covered))}: {remedy}"
+        )
+
+
+def check_charge(atomic_numbers: Int[np.ndarray, " atoms"], charge: int, multiplicity: int) -> None:
+    """Refuses a total charge [e] and spin multiplicity 2S + 1 that do not fit the electrons, or that the model cannot use.
+
+    Raises:
+        SpinParityError: the number of electrons and the multiplicity are both odd or both even, or it is below 1.
+        UnsupportedChargeError: charged or open-shell, which no level of this first model can tell from neutral singlets.
+    """
+    n_electrons = int(atomic_numbers.sum()) - charge
+    if multiplicity < 1 or (n_electrons + multiplicity) % 2 == 0:
+        raise SpinParityError(
+            f"{n_electrons} electrons (charge {charge:+d}) cannot have spin multiplicity {multiplicity}; it must be one of "
+            f"{'1, 3, 5' if n_electrons % 2 == 0 else '2, 4, 6'}, ...: correct charge or atoms.info['spin'] (2S + 1; "
+            "this model takes neutral singlets only)"
+        )
+    if charge != 0 or multiplicity != 1:
+        raise UnsupportedChargeError(
+            f"charge {charge:+d} and spin multiplicity {multiplicity} are not accepted by any level of any model yet: only "
+            "charge 0 and multiplicity 1 are; pass the neutral closed-shell molecule"
+        )
+
+
+def charge_and_multiplicity(atoms: Atoms, charge: int = 0, multiplicity: int = 1) -> tuple[int, int]:
+    """Total charge [e] and spin multiplicity 2S + 1 from `atoms.info["charge"]` and `["spin"]`, or these defaults.
+
+    Raises:
+        UnsupportedChargeError: one of them is no whole number.
+    """
+    stated = _state_in_info(atoms)
+    return (
+        _as_whole_number("charge", charge if stated[0] is None else stated[0]),
+        _as_whole_number("spin", multiplicity if stated[1] is None else stated[1]),
+    )
+
+
+def _state_in_info(atoms: Atoms) -> tuple[Any, Any]:
+    return atoms.info.get("charge"), atoms.info.get("spin")
+
+
+def _as_whole_number(name: str, value: Any) -> int:
+    if isinstance(value, (int, float, np.integer, np.floating)) and float(value).is_integer():
+        return int(value)
+    raise UnsupportedChargeError(f"{name} {value!r} is no whole number: give the total of the molecule, such as 0 or 1")
+
+
+def _refuse_overlap(numbers: np.ndarray, squared: np.ndarray) -> None:
+    np.fill_diagonal(squared, np.inf)
+    first, second = sorted(int(i) for i in np.unravel_index(squared.argmin(), squared.shape))
+    raise OverlappingAtomsError(
+        f"atoms {first} ({CHEMICAL_SYMBOLS[int(numbers[first])]}) and {second} ({CHEMICAL_SYMBOLS[int(numbers[second])]}) "
+        f"are {squared[first, second] ** 0.5:.3f} Å apart; at least {CLOSEST_ATOMS} Å is needed: look for doubled atoms and "
+        "for positions that are not in Å"
+    )
+
+
+# ---- work
+
+
+def _in_batches(sizes: Sequence[int], atoms_per_batch: int, work: Callable[[list[int]], None]) -> dict[int, str]:
+    """Calls `work` with the indices of molecules of similar size until all are done; out of memory means smaller batches.
+
+    Args:
+        sizes: atoms of each molecule.
+        atoms_per_batch: slots of a batch, padding included; a larger molecule is a batch of its own.
+        work: does what is to be done with these molecules.
+
+    Returns:
+        The message by index of the molecules that do not fit into the memory even alone.
+    """
+    pending, too_large = sorted(range(len(sizes)), key=lambda index: -sizes[index]), {}
+    while pending:
+        rows = pending[: max(1, atoms_per_batch // sizes[pending[0]])]
+        try:
+            work(rows)
+        except RuntimeError as error:
+            if not any(sign in str(error).lower() for sign in _OUT_OF_MEMORY):
+                raise
+            if len(rows) > 1:
+                atoms_per_batch = len(rows) * sizes[rows[0]] // 2
+                continue
+            too_large[rows[0]] = str(error).splitlines()[0]
+        pending = pending[len(rows) :]
+    return too_large
+
+
+def _atomic_energies_and_forces(
+    model: PhysCon, level: str, batch: Batch
+) -> tuple[Float[Tensor, "molecules slots"], Float[Tensor, "molecules slots 3"]]:
+    """Energy of each atom [eV] and forces [eV/Å] from one evaluation."""
+    kept: list[Tensor] = []
+    _, forces = energies_and_forces(functools.partial(_energies_keeping_atoms, model=model, level=level, kept=kept), batch)
+    return kept[0].detach(), forces
+
+
+def _energies_keeping_atoms(batch: Batch, *, model: PhysCon, level: str, kept: list[Tensor]) -> Float[Tensor, " molecules"]:
+    kept.append(model.atomic_energies(batch, level))
+    return kept[0].sum(dim=1)
+
+
+def _as_dtype(dtype: torch.dtype | str) -> torch.dtype:
+    found = DTYPES.get(dtype) if isinstance(dtype, str) else dtype
+    if found not in DTYPES.values():
+        raise PhysConError(f"dtype {dtype!r} is not supported; use {' or '.join(DTYPES)}")
+    return found

@@ -1,0 +1,64 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from physcon_ase.data.store import Store, write_store
+
+RECIPE = """
+name = "small"
+seed = 3
+
+[[levels]]
+name = "cheap"
+description = "random numbers"
+
+[[levels]]
+name = "dft"
+description = "other random numbers"
+base = "cheap"
+
+[[data]]
+store = "small.h5"
+levels = ["cheap", "dft"]
+
+[loss]
+energy = 0.5
+forces = 1.0
+structure = 0.1
+
+[encoder]
+n_layers = 2
+channels = 8
+mixed_channels = 8
+source_scalars = 4
+source_vectors = 2
+hidden = 8
+n_radial = 4
+
+[structure]
+n_layers = 1
+channels = 8
+mixed_channels = 8
+source_scalars = 4
+source_vectors = 2
+hidden = 8
+n_radial = 4
+
+[optim]
+steps = 40
+atoms_per_batch = 40
+"""
+
+
+@pytest.fixture
+def recipe_text() -> str:
+    """A recipe for the store of `stores`."""
+    return RECIPE
+
+
+@pytest.fixture
+def stores(make_store: Callable[..., Store], tmp_path: Path) -> Path:
+    """A folder with the store that the recipe names."""
+    write_store(tmp_path / "stores" / "small.h5", make_store(copies=8))
+    return tmp_path / "stores"

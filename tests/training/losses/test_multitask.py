@@ -1,0 +1,65 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from physcon_ase.batch import make_batch
+from physcon_ase.data.sample import LabelledBatch
+from physcon_ase.training.losses.multitask import Prediction, energy_loss, force_loss
+
+SMOOTHING = 0.02
+"""Half-width [eV, eV/Å] of the smoothed kink, by which a loss lies below the mean absolute error."""
+
+
+@pytest.fixture
+def labelled() -> LabelledBatch:
+    batch = make_batch([np.array([8, 1, 1]), np.array([1, 1])], [np.zeros((3, 3)), np.zeros((2, 3))])
+    forces = torch.zeros(2, 3, 3)
+    forces[1, :2] = float("nan")
+    return LabelledBatch(
+        batch=batch,
+        level=torch.tensor([0, 0]),
+        energy=torch.tensor([-10.0, float("nan")], dtype=torch.float64),
+        forces=forces,
+        is_minimum=torch.tensor([False, False]),
+        weight=torch.ones(2),
+    )
+
+
+def prediction(**changes: torch.Tensor) -> Prediction:
+    zero = Prediction(torch.zeros(2, dtype=torch.float64, requires_grad=True), torch.zeros(2, 3, 3, requires_grad=True))
+    return replace(zero, **changes)
+
+
+def test_energy_loss_is_the_mean_error_of_the_labelled_molecules(labelled: LabelledBatch):
+    assert energy_loss(prediction(), labelled).item() == pytest.approx(10.0, abs=SMOOTHING)
+
+
+def test_force_loss_is_the_mean_length_of_the_errors_of_labelled_atoms(labelled: LabelledBatch):
+    forces = torch.zeros(2, 3, 3)
+    forces[0, 0] = torch.tensor([0.0, 3.0, 4.0])
+    forces[1] = 100.0
+    loss = force_loss(prediction(forces=forces.requires_grad_()), labelled)
+    assert loss.item() == pytest.approx(5 / 3, abs=SMOOTHING)
+
+
+def test_an_absent_label_gives_no_gradient_and_no_nan(labelled: LabelledBatch):
+    predicted = prediction()
+    (energy_loss(predicted, labelled) + force_loss(predicted, labelled)).backward()
+    assert predicted.energies.grad is not None and predicted.forces.grad is not None
+    assert predicted.energies.grad[0] != 0
+    assert predicted.energies.grad[1] == 0
+    assert predicted.forces.grad.isfinite().all()
+    assert (predicted.forces.grad[1] == 0).all()
+
+
+def test_a_batch_without_labels_has_zero_loss(labelled: LabelledBatch):
+    bare = replace(labelled, energy=torch.full_like(labelled.energy, float("nan")), forces=torch.full((2, 3, 3), float("nan")))
+    assert energy_loss(prediction(), bare).item() == 0
+    assert force_loss(prediction(), bare).item() == 0
+
+
+def test_weights_of_data_sets_weigh(labelled: LabelledBatch):
+    both = replace(labelled, energy=torch.tensor([-10.0, -1.0], dtype=torch.float64), weight=torch.tensor([1.0, 3.0]))
+    assert energy_loss(prediction(), both).item() == pytest.approx((10 + 3 * 1) / 4, abs=SMOOTHING)

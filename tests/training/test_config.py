@@ -1,0 +1,61 @@
+from dataclasses import replace
+
+import pytest
+
+from physcon_ase.errors import RecipeError
+from physcon_ase.training.config import Recipe, check_recipe, format_recipe, parse_recipe, read_recipe
+
+
+@pytest.fixture
+def recipe(recipe_text: str) -> Recipe:
+    return parse_recipe(recipe_text)
+
+
+def test_recipe_survives_being_written_and_read(recipe: Recipe):
+    changed = replace(recipe, start_from=("a", "b"), name='with "quotes"')
+    assert parse_recipe(format_recipe(changed)) == changed
+
+
+def test_recipe_without_structure_survives_too(recipe: Recipe):
+    plain = replace(recipe, structure=None, loss=replace(recipe.loss, structure=0.0))
+    assert parse_recipe(format_recipe(plain)) == plain
+
+
+def test_mistyped_key_gets_a_suggestion(recipe_text: str):
+    with pytest.raises(RecipeError, match=r"unknown key 'fores'; did you mean 'forces'"):
+        parse_recipe(recipe_text.replace("forces = 1.0", "fores = 1.0"))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("steps = 40", "", "lacks 'steps'"),
+        ("steps = 40", 'steps = "many"', "a value of type int is needed"),
+        ("steps = 40", "steps = 0", "optim.steps is 0"),
+        ("forces = 1.0", "forces = -1.0", "loss weight forces is -1.0"),
+        ('base = "cheap"', 'base = "cheep"', "builds on 'cheep'"),
+        ('levels = ["cheap", "dft"]', 'levels = ["ccsd"]', r"uses levels \['ccsd'\]"),
+        ('name = "dft"', 'name = "cheap"', "names a level twice"),
+        ("[structure]", "[unstructured]", "unknown key 'unstructured'"),
+        ("seed = 3", "seed = ", "is not valid TOML"),
+    ],
+)
+def test_wrong_recipe_is_one_clear_error(recipe_text: str, old: str, new: str, message: str):
+    with pytest.raises(RecipeError, match=message):
+        parse_recipe(recipe_text.replace(old, new, 1))
+
+
+def test_structure_loss_needs_a_structure_head(recipe: Recipe):
+    with pytest.raises(RecipeError, match=r"without a \[structure\] section"):
+        check_recipe(replace(recipe, structure=None))
+
+
+def test_recipe_that_trains_nothing_is_refused(recipe: Recipe):
+    idle = replace(recipe.loss, energy=0.0, forces=0.0, structure=0.0)
+    with pytest.raises(RecipeError, match="only loss weights of 0"):
+        check_recipe(replace(recipe, loss=idle))
+
+
+def test_missing_file_is_named():
+    with pytest.raises(RecipeError, match=r"no recipe at nowhere\.toml"):
+        read_recipe("nowhere.toml")
