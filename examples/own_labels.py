@@ -44,7 +44,7 @@ warmup = 10
 atoms_per_batch = 256
 """
 
-SMILES = {"CH3CH2OH": "CCO", "CH3OH": "CO", "C2H6": "CC", "H2O": "O", "NH3": "N", "CH4": "C", "CH3NO2": "C[N+](=O)[O-]"}
+SMILES = {"CH3CH2OH": "CCO", "CH3OH": "CO", "C2H6": "CC", "H2O": "O", "NH3": "N", "CH4": "C", "CH3CN": "CC#N"}
 
 
 def label(atoms: Atoms) -> Atoms:
@@ -81,4 +81,5 @@ checkpoint = train(recipe, options.folder / "run", store_root=options.folder)
 # 4. the model
 atoms = molecule("CH3CH2OH")
 atoms.calc = PhysConCalculator(checkpoint, level="emt")
-print(f"{checkpoint}: ethanol {atoms.get_potential_energy():.3f} eV, EMT {label(atoms.copy()).get_potential_energy():.3f} eV")
+exact = label(atoms.copy())
+print(f"{checkpoint}: ethanol {atoms.get_potential_energy():.3f} eV, EMT {exact.get_potential_energy():.3f} eV")

@@ -63,11 +63,8 @@ for smiles in read_molecules(Path(__file__).parent / "data" / "molecules.smi")[2
     graph = graph_from_smiles(smiles)
     for positions in embed(graph, n=1 if small else 5):
         minimum = mmff94_minimize(graph, positions)
-        structures.append(
-            Structure(
-                graph.atomic_numbers, minimum.positions, minimum.energy, smiles=smiles, kind="minimum", minimum_of="mmff94"
-            )
-        )
+        what = {"smiles": smiles, "kind": "minimum", "minimum_of": "mmff94"}
+        structures.append(Structure(graph.atomic_numbers.astype(int), minimum.positions, minimum.energy, **what))
 store, report = store_from_structures(structures, "mmff94", source="small")
 write_store(options.folder / "mmff94.h5", store)
 print(format_import_report(report))

@@ -18,7 +18,9 @@ options = parser.parse_args()
 small = options.budget == "small"
 
 molecules = read_molecules(options.smiles)[: 4 if small else None]
-records = optimize_many(molecules, checkpoint=options.checkpoint, max_steps=5 if small else 500, n_attempts=1 if small else 2)
+records = optimize_many(
+    molecules, checkpoint=options.checkpoint, max_steps=5 if small else 500, n_attempts=1 if small else 2
+)
 for record in records:
     if record.status != "ok":
         print(format_record(record))

@@ -1,11 +1,8 @@
-"""The model as an ASE calculator, one structure or a list of them at a time.
-
-Small molecules are computed fastest on one thread. The threads of the process are yours and are left alone: start Python
-with OMP_NUM_THREADS=1, or call `torch.set_num_threads(1)`.
-"""
+"""The model as an ASE calculator, one structure or a list of them at a time."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -38,11 +35,15 @@ UNITS: Final = "energies eV, positions Angstrom, forces eV/Angstrom"
 """Units of every result."""
 
 CLOSEST_ATOMS: Final = 0.3
-"""Distance [Å] below which two atoms are taken for a mistake. The shortest bond there is, H2 at .74 Å, would need more than
-5 eV to be squeezed that far: no dynamics gets there, while doubled atoms and positions in other units do."""
+"""Distance [Å] below which two atoms are taken for a mistake. The shortest bond there is, H2 at .74 Å, would need more
+than 5 eV to be squeezed that far: no dynamics gets there, while doubled atoms and positions in other units do."""
 
-ATOMS_PER_BATCH: Final = 512
-"""Slots that `PhysConCalculator.predict` fills per batch: more are not faster on a processor, and need more memory."""
+ATOMS_PER_BATCH: Final = 256
+"""Slots that `PhysConCalculator.predict` fills per batch: with more, the intermediates leave the processor's cache."""
+
+ONE_THREAD_SLOTS: Final = 256
+"""Batches up to this size are computed on one thread: waking a second one does not pay, and on a busy machine waiting
+for it makes a small molecule ten times slower."""
 
 DTYPES: Final[dict[str, torch.dtype]] = {"float32": torch.float32, "float64": torch.float64}
 """Number formats by name."""
@@ -74,7 +75,7 @@ class Prediction:
     energies: Float[np.ndarray, " atoms"] | None
     """Share [eV] of each atom in `energy`; how a molecule is divided into atoms is the model's own choice."""
     atomization_energy: float | None
-    """Energy [eV] of the level's atomic references minus `energy`, positive for a bound molecule."""
+    """The level's fitted atomic references minus `energy` [eV], see `PhysConCalculator.atomization_energy`."""
     forces: Float[np.ndarray, "atoms 3"] | None
     """Forces [eV/Å]; None also if they were not asked for."""
     provenance: Provenance
@@ -88,7 +89,7 @@ class PhysConCalculator(Calculator):
 
     Total charge and spin multiplicity (2S + 1, not the number of unpaired electrons) are those given here, unless
     `atoms.info["charge"]` and `atoms.info["spin"]` say otherwise for a structure. Initial charges and magnetic moments
-    of the atoms are not looked at. Energies are total energies at the level; see `atomization_energy` for the other kind.
+    of the atoms are not looked at. Energies are total energies at the level; `atomization_energy` gives the other kind.
     """
 
     implemented_properties = list(_PROPERTIES)  # noqa: RUF012  # ASE's attribute is a list
@@ -176,12 +177,13 @@ class PhysConCalculator(Calculator):
         }
 
     def atomization_energy(self, atoms: Atoms) -> float:
-        """Energy [eV] of the free atoms minus that of the molecule, positive for a bound molecule.
+        """Atomic references of the level minus the energy of the molecule [eV]: positive if bound more than they say.
 
-        The free atoms are the level's fitted atomic references (`LevelConfig.references`), not computed atoms: a
-        difference between two molecules is exact, the absolute value is as good as the fit.
+        The references (`LevelConfig.references`) are fitted to molecules, so that they hold the average binding of each
+        element already: compare values of different molecules; none of them is a thermochemical atomisation energy.
         """
-        return self._references(atoms.numbers) - float(self.get_property("energy", atoms))
+        energy: Any = self.get_property("energy", atoms)
+        return self._references(atoms.numbers) - float(energy)
 
     def predict(
         self,
@@ -230,7 +232,7 @@ class PhysConCalculator(Calculator):
         too_large = _in_batches([len(structures[index]) for index in accepted], atoms_per_batch, work)
         for row, message in too_large.items():
             n_atoms = len(structures[accepted[row]])
-            refuse(accepted[row], PhysConError(f"{n_atoms} atoms do not fit into the memory ({message}); use a larger machine"))
+            refuse(accepted[row], PhysConError(f"{n_atoms} atoms do not fit into memory ({message}): use more of it"))
         return [found[index] for index in range(len(structures))]
 
     def _predict_batch(self, structures: list[Atoms], with_forces: bool) -> list[Prediction]:
@@ -240,7 +242,7 @@ class PhysConCalculator(Calculator):
             atomic, gradients = _atomic_energies_and_forces(self.model, self.level, batch)
             forces = [array.astype(np.float64) for array in unpad(batch, gradients)]
         else:
-            with torch.no_grad():
+            with torch.no_grad(), _threads_for(batch):
                 atomic = self.model.atomic_energies(batch, self.level)
             forces = [None] * len(structures)
         return [
@@ -291,8 +293,8 @@ def check_atoms(atoms: Atoms) -> None:
         raise EmptyStructureError("the structure has no atoms: at least one is needed")
     if atoms.pbc.any():
         raise PeriodicCellError(
-            f"the structure is periodic (pbc {atoms.pbc.tolist()}), but this is a model of molecules: cut out a molecule "
-            "and set atoms.pbc = False"
+            f"the structure is periodic (pbc {atoms.pbc.tolist()}), but this is a model of molecules: cut out a "
+            "molecule and set atoms.pbc = False"
         )
     numbers, positions = atoms.numbers, atoms.positions
     if numbers.min() < 1 or numbers.max() > len(CHEMICAL_SYMBOLS):
@@ -323,7 +325,7 @@ def check_elements(atomic_numbers: Int[np.ndarray, " atoms"], model: PhysCon, le
     missing = sorted(present.difference(covered))
     if missing:
         others = [name for name in model.level_names if present.issubset(model.level(name).elements)]
-        remedy = f"use level {' or '.join(map(repr, others))}" if others else "no level of this model covers the structure"
+        remedy = f"use level {' or '.join(map(repr, others))}" if others else "no level of this model covers all atoms"
         raise UnsupportedElementError(
             f"level {level!r} does not cover {', '.join(CHEMICAL_SYMBOLS[number] for number in missing)}; it knows "
             f"{' '.join(CHEMICAL_SYMBOLS[number] for number in sorted(covered))}: {remedy}"
@@ -331,23 +333,23 @@ def check_elements(atomic_numbers: Int[np.ndarray, " atoms"], model: PhysCon, le
 
 
 def check_charge(atomic_numbers: Int[np.ndarray, " atoms"], charge: int, multiplicity: int) -> None:
-    """Refuses a total charge [e] and spin multiplicity 2S + 1 that do not fit the electrons, or that the model cannot use.
+    """Refuses a total charge [e] and spin multiplicity 2S + 1 that do not fit the electrons or that no model can use.
 
     Raises:
         SpinParityError: the number of electrons and the multiplicity are both odd or both even, or it is below 1.
-        UnsupportedChargeError: charged or open-shell, which no level of this first model can tell from neutral singlets.
+        UnsupportedChargeError: charged or open-shell, which no level can tell from a neutral singlet yet.
     """
     n_electrons = int(atomic_numbers.sum()) - charge
     if multiplicity < 1 or (n_electrons + multiplicity) % 2 == 0:
         raise SpinParityError(
-            f"{n_electrons} electrons (charge {charge:+d}) cannot have spin multiplicity {multiplicity}; it must be one of "
-            f"{'1, 3, 5' if n_electrons % 2 == 0 else '2, 4, 6'}, ...: correct charge or atoms.info['spin'] (2S + 1; "
-            "this model takes neutral singlets only)"
+            f"{n_electrons} electrons (charge {charge:+d}) cannot have spin multiplicity {multiplicity}; it must be "
+            f"one of {'1, 3, 5' if n_electrons % 2 == 0 else '2, 4, 6'}, ...: correct atoms.info['charge'] or ['spin'] "
+            "(2S + 1), or the atoms; no level of any model accepts other than neutral singlets yet"
         )
     if charge != 0 or multiplicity != 1:
         raise UnsupportedChargeError(
-            f"charge {charge:+d} and spin multiplicity {multiplicity} are not accepted by any level of any model yet: only "
-            "charge 0 and multiplicity 1 are; pass the neutral closed-shell molecule"
+            f"charge {charge:+d} and spin multiplicity {multiplicity} are not accepted by any level of any model yet: "
+            "only charge 0 and multiplicity 1 are; pass the neutral closed-shell molecule"
         )
 
 
@@ -378,9 +380,9 @@ def _refuse_overlap(numbers: np.ndarray, squared: np.ndarray) -> None:
     np.fill_diagonal(squared, np.inf)
     first, second = sorted(int(i) for i in np.unravel_index(squared.argmin(), squared.shape))
     raise OverlappingAtomsError(
-        f"atoms {first} ({CHEMICAL_SYMBOLS[int(numbers[first])]}) and {second} ({CHEMICAL_SYMBOLS[int(numbers[second])]}) "
-        f"are {squared[first, second] ** 0.5:.3f} Å apart; at least {CLOSEST_ATOMS} Å is needed: look for doubled atoms and "
-        "for positions that are not in Å"
+        f"atoms {first} ({CHEMICAL_SYMBOLS[int(numbers[first])]}) and {second} "
+        f"({CHEMICAL_SYMBOLS[int(numbers[second])]}) are {squared[first, second] ** 0.5:.3f} Å apart; at least "
+        f"{CLOSEST_ATOMS} Å is needed: look for doubled atoms and for positions that are not in Å"
     )
 
 
@@ -388,7 +390,7 @@ def _refuse_overlap(numbers: np.ndarray, squared: np.ndarray) -> None:
 
 
 def _in_batches(sizes: Sequence[int], atoms_per_batch: int, work: Callable[[list[int]], None]) -> dict[int, str]:
-    """Calls `work` with the indices of molecules of similar size until all are done; out of memory means smaller batches.
+    """Calls `work` with the indices of molecules of similar size until all are done; halves when memory runs out.
 
     Args:
         sizes: atoms of each molecule.
@@ -419,17 +421,35 @@ def _atomic_energies_and_forces(
 ) -> tuple[Float[Tensor, "molecules slots"], Float[Tensor, "molecules slots 3"]]:
     """Energy of each atom [eV] and forces [eV/Å] from one evaluation."""
     kept: list[Tensor] = []
-    _, forces = energies_and_forces(functools.partial(_energies_keeping_atoms, model=model, level=level, kept=kept), batch)
+    energy_fn = functools.partial(_energies_keeping_atoms, model=model, level=level, kept=kept)
+    with _threads_for(batch):
+        _, forces = energies_and_forces(energy_fn, batch)
     return kept[0].detach(), forces
 
 
-def _energies_keeping_atoms(batch: Batch, *, model: PhysCon, level: str, kept: list[Tensor]) -> Float[Tensor, " molecules"]:
+def _energies_keeping_atoms(
+    batch: Batch, *, model: PhysCon, level: str, kept: list[Tensor]
+) -> Float[Tensor, " molecules"]:
     kept.append(model.atomic_energies(batch, level))
     return kept[0].sum(dim=1)
 
 
+@contextmanager
+def _threads_for(batch: Batch) -> Iterator[None]:
+    """One thread for small batches; those of the caller are given back, which costs a microsecond."""
+    n_threads = torch.get_num_threads()
+    if n_threads == 1 or batch.atomic_numbers.numel() > ONE_THREAD_SLOTS:
+        yield
+        return
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(n_threads)
+
+
 def _as_dtype(dtype: torch.dtype | str) -> torch.dtype:
     found = DTYPES.get(dtype) if isinstance(dtype, str) else dtype
-    if found not in DTYPES.values():
+    if found is None or found not in DTYPES.values():
         raise PhysConError(f"dtype {dtype!r} is not supported; use {' or '.join(DTYPES)}")
     return found

@@ -123,7 +123,9 @@ def _predict(options: argparse.Namespace) -> int:
     failed = _print_errors(outcomes)
     done = [outcome for outcome in outcomes if not isinstance(outcome, PhysConError)]
     write_structures(done, options.output)
-    print(f"{len(outcomes)} structures: {len(done)} with energy and forces written to {options.output}, {failed} failed")
+    print(
+        f"{len(outcomes)} structures: {len(done)} with energy and forces written to {options.output}, {failed} failed"
+    )
     return SOME_FAILED if failed else 0
 
 
@@ -195,7 +197,9 @@ def _evaluate(options: argparse.Namespace) -> int:
     for store in options.stores:
         for kind, errors in _errors_by_kind(loaded.model, store, options.split):
             energy, force = f"{1000 * errors.energy_mae:.1f}", f"{1000 * errors.force_mae:.1f}"
-            print(line.format(store.stem, errors.level, kind, str(errors.n_energies), energy, str(errors.n_forces), force))
+            print(
+                line.format(store.stem, errors.level, kind, str(errors.n_energies), energy, str(errors.n_forces), force)
+            )
     return 0
 
 
@@ -339,7 +343,9 @@ def _add_optimize(commands: argparse._SubParsersAction) -> None:
     command.add_argument("--optimizer", choices=("bfgs", "lbfgs", "fire"), default="bfgs", help="default: bfgs")
     command.add_argument("--fmax", type=float, default=0.01, help="largest force at the end [eV/Å] (default: .01)")
     command.add_argument("--max-steps", type=int, default=500, help="steps at most (default: 500)")
-    command.add_argument("--start", choices=("guess", "etkdg", "mmff94"), help="start geometry of a SMILES (default: guess)")
+    command.add_argument(
+        "--start", choices=("guess", "etkdg", "mmff94"), help="start geometry of a SMILES (default: guess)"
+    )
     command.add_argument("--seed", type=int, default=0, help="of the start geometry (default: 0)")
     command.add_argument("--plot", type=Path, help="where to draw the convergence and the molecule: .png")
 
@@ -347,7 +353,9 @@ def _add_optimize(commands: argparse._SubParsersAction) -> None:
 def _add_predict(commands: argparse._SubParsersAction) -> None:
     command = _command(commands, "predict", _predict, "energy and forces of all structures of a file, in one batch")
     command.add_argument("file", type=Path, metavar="FILE.xyz", help="structures as extended XYZ")
-    command.add_argument("-o", "--output", type=Path, required=True, help="where to write them with energy and forces: .xyz")
+    command.add_argument(
+        "-o", "--output", type=Path, required=True, help="where to write them with energy and forces: .xyz"
+    )
     _add_model_options(command)
 
 
@@ -363,7 +371,9 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
     command = _command(commands, "train", _train, text)
     command.add_argument("recipe", type=Path, metavar="RECIPE.toml", help="what to train on what")
     command.add_argument("--folder", type=Path, required=True, help="where state, log and checkpoint go")
-    command.add_argument("--stores", type=Path, default=Path(), help="folder of the stores that the recipe names (default: here)")
+    command.add_argument(
+        "--stores", type=Path, default=Path(), help="folder of the stores that the recipe names (default: here)"
+    )
     command.add_argument("--steps", type=int, help="number of steps, instead of that of the recipe")
     command.add_argument("--save-minutes", type=float, default=3.0, help="minutes between saved states (default: 3)")
     command.add_argument("--quiet", action="store_true", help="no progress bar")
@@ -379,9 +389,11 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
 
 
 def _add_data(commands: argparse._SubParsersAction) -> None:
-    data = commands.add_parser("data", help="labelled structures for training").add_subparsers(required=True, metavar="COMMAND")
+    data = commands.add_parser("data", help="labelled structures for training").add_subparsers(
+        required=True, metavar="COMMAND"
+    )
     command = _command(data, "import", _data_import, "turn files with labels into stores")
-    command.add_argument("files", type=Path, nargs="+", metavar="FILE", help="archive (.npz), extended XYZ or ASE database")
+    command.add_argument("files", type=Path, nargs="+", metavar="FILE", help="archive, extended XYZ or ASE database")
     command.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="folder for the stores")
     command.add_argument("--level", help="level of theory of the labels, for extended XYZ and ASE databases")
     command = _command(data, "describe", _data_describe, "what a store holds")
@@ -395,7 +407,7 @@ def _add_models(commands: argparse._SubParsersAction) -> None:
     command.add_argument("name", help="a shipped name or a folder")
     command = _command(models, "verify", _models_verify, "check that a checkpoint is complete and unchanged")
     command.add_argument("name", help="a shipped name or a folder")
-    command = _command(models, "download", _models_download, "fetch a checkpoint from the Hugging Face Hub and verify it")
+    command = _command(models, "download", _models_download, "fetch a checkpoint from the Hub and verify it")
     command.add_argument("repo_id", metavar="OWNER/NAME", help="the repository")
     command.add_argument("--revision", required=True, help="commit, 40 hexadecimal digits")
     command.add_argument("--sha256", help="sha256 that the weights must have")
@@ -404,7 +416,7 @@ def _add_models(commands: argparse._SubParsersAction) -> None:
 
 def _add_model_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--level", help="level of theory (default: the first of the checkpoint)")
-    command.add_argument("--checkpoint", default=DEFAULT_CHECKPOINT, help=f"name or folder (default: {DEFAULT_CHECKPOINT})")
+    command.add_argument("--checkpoint", default=DEFAULT_CHECKPOINT, help="name or folder (default: %(default)s)")
     command.add_argument("--device", default="cpu", help="where the model computes (default: cpu)")
 
 

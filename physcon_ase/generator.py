@@ -12,8 +12,7 @@ from concurrent.futures import Executor, ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from time import monotonic
-from typing import Any, Final, Literal, TypeAlias, TypeVar, get_args
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import torch
@@ -39,11 +38,8 @@ from physcon_ase.model.physcon import DEFAULT_CHECKPOINT, LoadedModel, PhysCon, 
 from physcon_ase.model.structure import StructureHead, ddim
 from physcon_ase.units import CHEMICAL_SYMBOLS
 
-Mode: TypeAlias = Literal["refine", "ddim", "denoise"]
-"""How a guess is made; see the top of this file."""
-
 N_STEPS: Final[dict[str, int]] = {"refine": 10, "ddim": 30, "denoise": 1}
-"""Evaluations of the structure head for one guess."""
+"""Evaluations of the structure head for one guess, by mode."""
 
 REFINE_SIGMA: Final = 0.3
 """Width [Å per coordinate] of the error of an ETKDG geometry, about: .43 Å heavy-atom RMSD over three coordinates."""
@@ -71,7 +67,7 @@ class Guess:
     """The molecule."""
     positions: Float[np.ndarray, "atoms 3"]
     """Positions [Å] in the order of the graph's atoms."""
-    mode: Mode
+    mode: str
     """How it was to be made."""
     seed: int
     """Seed that makes it again."""
@@ -92,7 +88,7 @@ class StructureGenerator:
         self,
         checkpoint: str | Path | LoadedModel = DEFAULT_CHECKPOINT,
         *,
-        mode: Mode = "refine",
+        mode: str = "refine",
         n_steps: int | None = None,
         start_sigma: float | None = None,
         n_attempts: int = N_ATTEMPTS,
@@ -124,7 +120,7 @@ class StructureGenerator:
         self.model = loaded.model
         head, config = _structure_head(loaded)
         self.head: StructureHead = head
-        self.mode: Mode = mode
+        self.mode = mode
         self.sigmas = _sigmas(mode, n_steps, start_sigma, config)
         self.n_attempts = _at_least_one("n_attempts", n_attempts)
         self.max_seconds = max_seconds
@@ -170,9 +166,14 @@ class StructureGenerator:
             n_processes: processes that look for ETKDG geometries; with more than one, a script needs
                 ``if __name__ == "__main__":``.
             atoms_per_batch: slots of a batch; halved when memory runs out.
+
+        Raises:
+            PhysConError: a seed below 0.
         """
         molecules = list(molecules)
         seeds = [seed] * len(molecules) if seeds is None else list(seeds)
+        if min(seeds, default=0) < 0:
+            raise PhysConError(f"seed must be 0 or more, received {min(seeds)}")
         graphs = [or_error(self._checked_graph, molecule) for molecule in molecules]
         starts: list[np.ndarray | PhysConError | None] = [None] * len(graphs)
         if self.mode == "refine":
@@ -202,7 +203,7 @@ class StructureGenerator:
             info["fallback"] = guess.fallback
         return Atoms(numbers=guess.graph.atomic_numbers, positions=guess.positions, info=info)
 
-    def _checked_graph(self, molecule: str | MolGraph) -> MolGraph:
+    def _checked_graph(self, molecule: object) -> MolGraph:
         graph = as_graph(molecule)
         check_graph(graph, self.model)
         return graph
@@ -233,7 +234,8 @@ class StructureGenerator:
         if self.mode == "refine":
             # The ETKDG geometry brings an error of about this width by itself; only other attempts add noise to it.
             width = 0.0 if attempt == 0 else self.sigmas[0]
-            places = [start + width * other for start, other in zip(starts, noise, strict=True)]
+            pairs = zip(starts, noise, strict=True)
+            places = [start + width * displacement for start, displacement in pairs if start is not None]
         else:
             places = [self.sigmas[0] * displacement for displacement in noise]
         numbers = [graph.atomic_numbers for graph in graphs]
@@ -254,38 +256,29 @@ class StructureGenerator:
         return Guess(graph, positions, self.mode, seed, attempts, has_bonds, has_stereo, fallback)
 
 
-def as_graph(molecule: str | MolGraph) -> MolGraph:
+def as_graph(molecule: object) -> MolGraph:
     """The graph of a SMILES; a graph is returned as it is. Raises as `chem.smiles.graph_from_smiles`."""
     if isinstance(molecule, MolGraph):
         return molecule
     if isinstance(molecule, str):
         return graph_from_smiles(molecule)
-    raise PhysConError(f"a molecule is a SMILES or a MolGraph, received {type(molecule).__name__}: pass one of these")
+    raise PhysConError(f"a molecule is a SMILES or a MolGraph, received {molecule!r}: pass one of these")
 
 
-def check_graph(graph: MolGraph, model: PhysCon, level: str | None = None) -> None:
+def check_graph(graph: MolGraph, model: PhysCon) -> None:
     """Refuses a molecule that the model does not cover, before any time is spent on it.
 
-    Args:
-        graph: the molecule.
-        model: the model.
-        level: level of theory that has to cover it; any level if None.
-
     Raises:
-        UnsupportedElementError: an element that the level does not cover; the message names the levels that do.
+        UnsupportedElementError: an element that no level of the model covers.
         UnsupportedChargeError: a charged or open-shell molecule.
-        UnknownLevelError: the model has no such level.
     """
-    covered = {name: set(model.level(name).elements) for name in model.level_names}
-    allowed = set().union(*covered.values()) if level is None else set(model.level(level).elements)
-    missing = sorted(set(graph.atomic_numbers.tolist()) - allowed)
+    covered = {number for level in model.config.levels for number in level.elements}
+    missing = sorted(set(graph.atomic_numbers.tolist()) - covered)
     if missing:
-        elsewhere = [name for name, elements in covered.items() if elements >= set(graph.atomic_numbers.tolist())]
-        hint = f"choose level {' or '.join(elsewhere)}" if elsewhere else "no level of this model covers the molecule"
         raise UnsupportedElementError(
-            f"{', '.join(CHEMICAL_SYMBOLS[z] for z in missing)} in {canonical_smiles(graph)!r} is not covered by "
-            f"{'this model' if level is None else f'level {level!r}'}, which knows "
-            f"{' '.join(CHEMICAL_SYMBOLS[z] for z in sorted(allowed))}: {hint}"
+            f"no level of this model covers {', '.join(CHEMICAL_SYMBOLS[z] for z in missing)} in "
+            f"{canonical_smiles(graph)!r}; it knows {' '.join(CHEMICAL_SYMBOLS[z] for z in sorted(covered))}: take a "
+            "molecule of these elements, or another checkpoint"
         )
     if graph.charge or graph.multiplicity != 1:
         raise UnsupportedChargeError(
@@ -398,8 +391,8 @@ def _structure_head(loaded: LoadedModel) -> tuple[StructureHead, StructureConfig
 
 
 def _sigmas(mode: str, n_steps: int | None, start_sigma: float | None, config: StructureConfig) -> list[float]:
-    if mode not in get_args(Mode):
-        raise PhysConError(f"unknown mode {mode!r} of the generator; choose one of {', '.join(get_args(Mode))}")
+    if mode not in N_STEPS:
+        raise PhysConError(f"unknown mode {mode!r} of the generator; choose one of {', '.join(N_STEPS)}")
     n_steps = _at_least_one("n_steps", N_STEPS[mode] if n_steps is None else n_steps)
     if mode == "denoise" and n_steps != 1:
         raise PhysConError(f"n_steps is {n_steps}, but mode 'denoise' has one step: leave it out or take mode 'ddim'")
@@ -415,7 +408,7 @@ def _sigmas(mode: str, n_steps: int | None, start_sigma: float | None, config: S
 
 def _noise(n_atoms: int, seed: int, attempt: int) -> Float[np.ndarray, "atoms 3"]:
     """Normal displacements of width 1 that depend on nothing but the arguments."""
-    generator = torch.Generator().manual_seed(seed * _SEED_STRIDE + attempt)
+    generator = torch.Generator().manual_seed((seed * _SEED_STRIDE + attempt) % 2**63)
     noise: Tensor = gaussian_noise(torch.ones(1, n_atoms, dtype=torch.bool), generator=generator, dtype=torch.float64)
     return noise[0].numpy()
 

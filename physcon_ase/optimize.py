@@ -1,11 +1,13 @@
 """From a SMILES, a graph or a geometry to a relaxed structure: one molecule with ASE's optimisers, many in batches."""
 
+import sys
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from io import BytesIO
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Final, Literal, TypeAlias, get_args
+from types import ModuleType
+from typing import Any, Final, Literal
 
 import ase.io
 import numpy as np
@@ -18,7 +20,15 @@ from jaxtyping import Float
 from tqdm import tqdm
 
 from physcon_ase.batch import make_batch
-from physcon_ase.calculator import PhysConCalculator, check_atoms
+from physcon_ase.calculator import (
+    UNITS,
+    PhysConCalculator,
+    Prediction,
+    charge_and_multiplicity,
+    check_atoms,
+    check_charge,
+    check_elements,
+)
 from physcon_ase.chem.compare import bonds_intact, stereo_intact
 from physcon_ase.chem.conformers import mmff94_minimize
 from physcon_ase.chem.draw import depict
@@ -33,7 +43,6 @@ from physcon_ase.generator import (
     Guess,
     StructureGenerator,
     as_graph,
-    check_graph,
     embed_many,
     in_chunks,
     or_error,
@@ -44,14 +53,11 @@ from physcon_ase.model.physcon import DEFAULT_CHECKPOINT, LoadedModel, load_mode
 from physcon_ase.relax.driver import RelaxResult, RelaxStatus, relax
 from physcon_ase.relax.model_hessian import model_hessian
 
-Start: TypeAlias = Literal["guess", "etkdg", "mmff94"]
+STARTS: Final = ("guess", "etkdg", "mmff94")
 """Where a relaxation starts: the structure head's guess, an ETKDG geometry, or that geometry relaxed with MMFF94."""
 
 OPTIMIZERS: Final[dict[str, type[Optimizer]]] = {"bfgs": BFGS, "lbfgs": LBFGS, "fire": FIRE}
 """ASE optimisers with a short name; any other is passed as its class."""
-
-UNITS: Final = "energies eV, positions Angstrom, forces eV/Angstrom"
-"""Units of every result."""
 
 LARGEST_FOR_BFGS: Final = 60
 """Atoms above which batches are relaxed with L-BFGS: diagonalising the Hessian costs more than it saves."""
@@ -65,7 +71,7 @@ XYZ_SUFFIXES: Final = (".xyz", ".extxyz")
 SMILES_SUFFIXES: Final = (".smi", ".smiles", ".txt")
 """File names that end so are lists of SMILES."""
 
-CHANGED_BONDS: Final = "bonds changed on the way: this geometry is another molecule; start from another geometry or seed"
+CHANGED_BONDS: Final = "bonds changed on the way, this is another molecule: start from another geometry or seed"
 """Status of a relaxation that broke or formed bonds."""
 
 CHANGED_STEREO: Final = "the configuration changed on the way: start from another geometry or seed"
@@ -181,7 +187,7 @@ def optimize(
     optimizer: str | type[Optimizer] = "bfgs",
     fmax: float = 0.01,
     max_steps: int = 500,
-    start: Start | Atoms | None = None,
+    start: str | Atoms | None = None,
     seed: int = 0,
     trajectory: str | Path | None = None,
     logfile: str | Path | None = None,
@@ -244,7 +250,7 @@ def optimize_many(
     method: str | None = None,
     fmax: float = 0.01,
     max_steps: int = 500,
-    start: Start | None = None,
+    start: str | None = None,
     seed: int = 0,
     n_attempts: int = N_ATTEMPTS,
     n_processes: int = 1,
@@ -293,7 +299,8 @@ def optimize_many(
             new = _attempt([molecules[index] for index in pending], how, seed + attempt, settings, progress)
             for index, record in zip(pending, new, strict=True):
                 records[index] = _better(records[index], replace(record, index=index, attempts=attempt + 1))
-            pending = [index for index in pending if _deserves_another(records[index], molecules[index])]
+            is_last = attempt + 1 >= n_attempts
+            pending = [i for i in pending if not is_last and _deserves_another(records[i], molecules[i])]
             progress.finished(len(molecules) - len(pending))
     return [record for record in records if record is not None]
 
@@ -323,7 +330,7 @@ def _settings(
 
 
 def _jobs(
-    molecules: Sequence[str | MolGraph | Atoms], start: str | Atoms | None, seed: int, settings: _Settings
+    molecules: Sequence[Any], start: str | Atoms | None, seed: int, settings: _Settings
 ) -> list[_Job | PhysConError]:
     """Each molecule with its start geometry, or with what is wrong with it."""
     jobs: list[_Job | PhysConError | None] = [
@@ -350,8 +357,8 @@ def _jobs_of_graphs(
         return [or_error(_job_at, graph, start, seed) for graph in graphs]
     if start is None:
         start = "guess" if settings.loaded.model.structure is not None else "etkdg"
-    if start not in get_args(Start):
-        raise PhysConError(f"unknown start {start!r}; choose one of {', '.join(get_args(Start))}, or pass ase.Atoms")
+    if start not in STARTS:
+        raise PhysConError(f"unknown start {start!r}; choose one of {', '.join(STARTS)}, or pass ase.Atoms")
     if start == "guess":
         generator = StructureGenerator(settings.loaded, max_seconds=settings.max_seconds)
         guesses = generator.generate_many(
@@ -367,9 +374,11 @@ def _jobs_of_graphs(
     ]
 
 
-def _checked_graph(molecule: str | MolGraph, settings: _Settings) -> MolGraph:
+def _checked_graph(molecule: object, settings: _Settings) -> MolGraph:
     graph = as_graph(molecule)
-    check_graph(graph, settings.loaded.model, settings.level)
+    atomic_numbers = graph.atomic_numbers.astype(np.int64)
+    check_elements(atomic_numbers, settings.loaded.model, settings.level)
+    check_charge(atomic_numbers, graph.charge, graph.multiplicity)
     return graph
 
 
@@ -405,9 +414,11 @@ def _job_at(graph: MolGraph, start: Atoms, seed: int) -> _Job:
 def _job_of_geometry(atoms: Atoms, start: str | Atoms | None, seed: int, settings: _Settings) -> _Job:
     if start is not None:
         raise PhysConError(
-            "start is given, but the molecule is a geometry already: leave start out, or pass its SMILES as the molecule"
+            "start is given, but the molecule is a geometry already: leave start out, or pass a SMILES instead"
         )
     check_atoms(atoms)
+    check_elements(atoms.numbers, settings.loaded.model, settings.level)
+    check_charge(atoms.numbers, *charge_and_multiplicity(atoms))
     try:
         graph = graph_from_geometry(atoms.numbers, atoms.positions)
     except BondPerceptionError:  # bonds are optional: without them it cannot be said whether they are intact
@@ -430,7 +441,7 @@ def _optimizer_class(optimizer: str | type[Optimizer]) -> type[Optimizer]:
 
 def _use_model_hessian(run: Optimizer, job: _Job) -> None:
     """Replaces the multiple of the unit matrix that ASE's BFGS and its kin begin with."""
-    first_guess, n_coordinates = getattr(run, "H0", None), 3 * len(job.atoms)
+    first_guess, n_coordinates = getattr(run, "H0", 0.0), 3 * len(job.atoms)
     if np.shape(first_guess) == (n_coordinates, n_coordinates):
         apart = None if job.graph is None else topological_distances(job.graph)
         run.H0 = model_hessian(job.atoms.numbers, job.atoms.positions, apart)  # pyright: ignore[reportAttributeAccessIssue]
@@ -531,6 +542,7 @@ class _Progress:
 
     def __init__(self, total: int, progress_bar: bool, on_progress: Callable[[int, int], None] | None):
         # None: no bar where the output is no terminal
+        self.count, self.total = 0, total
         self.bar = tqdm(total=total, disable=None if progress_bar else True, unit="molecule")
         self.on_progress = on_progress
 
@@ -542,19 +554,24 @@ class _Progress:
 
     def finished(self, count: int) -> None:
         """So many molecules need no more work."""
-        self.bar.update(count - self.bar.n)
+        # not the count of the bar: one that is not drawn does not count
+        self.bar.update(count - self.count)
+        self.count = count
         if self.on_progress is not None:
-            self.on_progress(count, int(self.bar.total))
+            self.on_progress(count, self.total)
 
 
 def _attempt(
-    molecules: Sequence[str | MolGraph | Atoms], start: str | None, seed: int, settings: _Settings, progress: _Progress
+    molecules: Sequence[Any], start: str | None, seed: int, settings: _Settings, progress: _Progress
 ) -> list[Record]:
     """One start geometry and one relaxation for each molecule."""
     began = perf_counter()
-    outcomes: list[Any] = list(_jobs(molecules, start, seed, settings))
+    outcomes: list[Any] = [_without_constraints(job) for job in _jobs(molecules, start, seed, settings)]
     share = (perf_counter() - began) / max(1, len(molecules))
-    for has_graph in (True, False):  # the model Hessian takes bonds from the graphs, of all molecules of a batch or none
+    for has_graph in (
+        True,
+        False,
+    ):  # a model Hessian takes the bonds of all molecules of a batch from graphs, or of none
         rows = [i for i, job in enumerate(outcomes) if isinstance(job, _Job) and (job.graph is not None) is has_graph]
         jobs = [outcomes[row] for row in rows]
         for row, outcome in zip(rows, _relax_all(jobs, settings, progress), strict=True):
@@ -564,6 +581,12 @@ def _attempt(
     ]
 
 
+def _without_constraints(job: _Job | PhysConError) -> _Job | PhysConError:
+    if isinstance(job, PhysConError) or not job.atoms.constraints:
+        return job
+    return PhysConError("a geometry with constraints, which batches cannot keep: relax it alone with optimize()")
+
+
 def _relax_all(jobs: Sequence[_Job], settings: _Settings, progress: _Progress) -> list[Result | str]:
     """Results in the order of the jobs; a text for a molecule that does not fit into the memory."""
     outcomes: list[Result | str] = [""] * len(jobs)
@@ -571,7 +594,8 @@ def _relax_all(jobs: Sequence[_Job], settings: _Settings, progress: _Progress) -
     def work(rows: list[int]) -> None:
         for row, result in zip(rows, _relax_batch([jobs[row] for row in rows], settings), strict=True):
             outcomes[row] = result
-        progress.finished(progress.bar.n + sum(isinstance(outcomes[row], Result) and outcomes[row].is_ok for row in rows))
+        n_ok = sum(isinstance(outcome, Result) and outcome.is_ok for outcome in (outcomes[row] for row in rows))
+        progress.finished(progress.count + n_ok)
 
     too_large = in_chunks([len(job.atoms) for job in jobs], settings.atoms_per_batch, work)
     for row, message in too_large.items():
@@ -582,10 +606,11 @@ def _relax_all(jobs: Sequence[_Job], settings: _Settings, progress: _Progress) -
 def _relax_batch(jobs: Sequence[_Job], settings: _Settings) -> list[Result]:
     began, model = perf_counter(), settings.loaded.model
     weight = next(model.parameters())
-    numbers, places = [job.atoms.numbers for job in jobs], [job.atoms.positions for job in jobs]
-    batch = make_batch(numbers, places, dtype=weight.dtype, device=weight.device)
-    n_slots = batch.atomic_numbers.shape[1]
-    method = settings.method or ("bfgs" if n_slots <= LARGEST_FOR_BFGS else "lbfgs")
+    # Far from the origin float32 has no digits left for the bonds.
+    centres = [job.atoms.positions.mean(axis=0) for job in jobs]
+    places = [job.atoms.positions - centre for job, centre in zip(jobs, centres, strict=True)]
+    batch = make_batch([job.atoms.numbers for job in jobs], places, dtype=weight.dtype, device=weight.device)
+    method = settings.method or ("bfgs" if batch.atomic_numbers.shape[1] <= LARGEST_FOR_BFGS else "lbfgs")
     energy_fn = model.energy_fn(settings.level)
     relaxed = relax(
         lambda molecules: energies_and_forces(energy_fn, molecules),
@@ -597,18 +622,20 @@ def _relax_batch(jobs: Sequence[_Job], settings: _Settings) -> list[Result]:
         history=True,
     )
     seconds = (perf_counter() - began) / len(jobs)
-    return [_result_of_batch(job, settings, relaxed, row, method, seconds) for row, job in enumerate(jobs)]
+    return [
+        _result_of_batch(job, settings, relaxed, row, centres[row], method, seconds) for row, job in enumerate(jobs)
+    ]
 
 
 def _result_of_batch(
-    job: _Job, settings: _Settings, relaxed: RelaxResult, row: int, method: str, seconds: float
+    job: _Job, settings: _Settings, relaxed: RelaxResult, row: int, centre: np.ndarray, method: str, seconds: float
 ) -> Result:
     assert relaxed.trajectories is not None
     way, n_atoms = relaxed.trajectories[row], len(job.atoms)
     return _result(
         job,
         settings,
-        positions=relaxed.positions[row, :n_atoms].double().cpu().numpy(),
+        positions=relaxed.positions[row, :n_atoms].double().cpu().numpy() + centre,
         forces=relaxed.forces[row, :n_atoms].double().cpu().numpy(),
         energies=way.energies,
         fmax_history=way.fmax,
@@ -641,7 +668,7 @@ def _better(old: Record | None, new: Record) -> Record:
     return replace(chosen, attempts=new.attempts, seconds=old.seconds + new.seconds)
 
 
-def _deserves_another(record: Record | None, molecule: str | MolGraph | Atoms) -> bool:
+def _deserves_another(record: Record | None, molecule: Any) -> bool:
     """Whether another start geometry could help; a molecule that was refused stays refused."""
     return record is not None and record.status in ("not converged", "changed") and not isinstance(molecule, Atoms)
 
@@ -677,11 +704,55 @@ def read_molecules(path: str | Path) -> list[str | Atoms]:
         try:
             return list(ase.io.iread(path, index=":", format="extxyz"))
         except (OSError, ValueError, KeyError, IndexError) as error:
-            raise StoreError(f"{path} is no readable extended XYZ file ({error}); correct it or write it anew") from error
+            raise StoreError(f"{path} is no readable extended XYZ file ({error}); correct it") from error
     raise StoreError(f"{path} is of no known kind; allowed are {', '.join((*XYZ_SUFFIXES, *SMILES_SUFFIXES))}")
 
 
-def check_output(path: str | Path, inputs: Iterable[str | Path] = (), *, kinds: Sequence[str] = (*XYZ_SUFFIXES, ".sdf")) -> Path:
+def read_structures(path: str | Path) -> list[Atoms]:
+    """The geometries of an extended XYZ file.
+
+    Raises:
+        StoreError: the file is missing, cannot be read or is of another kind.
+    """
+    structures = read_molecules(path)
+    if any(isinstance(structure, str) for structure in structures):
+        raise StoreError(f"{path} is a list of SMILES, and geometries are needed: give an extended XYZ file")
+    return [structure for structure in structures if isinstance(structure, Atoms)]
+
+
+def predict_structures(
+    structures: Sequence[Atoms],
+    *,
+    level: str | None = None,
+    checkpoint: str | Path | LoadedModel = DEFAULT_CHECKPOINT,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> list[Atoms | PhysConError]:
+    """Copies of the structures with energy and forces attached, ready to be written; or why one was refused."""
+    calculator = PhysConCalculator(checkpoint, level=level, device=device, dtype=dtype)
+    return [
+        _with_prediction(atoms, prediction)
+        for atoms, prediction in zip(structures, calculator.predict(structures), strict=True)
+    ]
+
+
+def write_structures(structures: Sequence[Atoms], path: str | Path, *, inputs: Iterable[str | Path] = ()) -> None:
+    """Writes geometries with energy, forces and `info` as extended XYZ. Raises as `check_output`."""
+    ase.io.write(check_output(path, inputs, kinds=XYZ_SUFFIXES), list(structures), format="extxyz")
+
+
+def _with_prediction(atoms: Atoms, prediction: Prediction) -> Atoms | PhysConError:
+    if prediction.error is not None:
+        return prediction.error
+    labelled = atoms.copy()
+    labelled.info |= asdict(prediction.provenance)
+    labelled.calc = SinglePointCalculator(labelled, energy=prediction.energy, forces=prediction.forces)
+    return labelled
+
+
+def check_output(
+    path: str | Path, inputs: Iterable[str | Path] = (), *, kinds: Sequence[str] = (*XYZ_SUFFIXES, ".sdf")
+) -> Path:
     """The path of a file that may be written; call it before a long computation.
 
     Args:
@@ -696,7 +767,7 @@ def check_output(path: str | Path, inputs: Iterable[str | Path] = (), *, kinds: 
     if path.suffix not in kinds:
         raise PhysConError(f"cannot write {path}; the name has to end in {', '.join(kinds)}")
     if path.resolve() in {Path(other).resolve() for other in inputs}:
-        raise PhysConError(f"input and output are both {path}; writing there would destroy the input: choose another name")
+        raise PhysConError(f"input and output are both {path}; that would destroy the input: choose another name")
     if not path.parent.is_dir():
         raise PhysConError(f"there is no folder {path.parent} to write {path.name} to; make it first")
     return path
@@ -734,7 +805,7 @@ def format_result(result: Result) -> str:
         f"  model      {result.model} (revision {result.revision[:12]}), level {result.level}",
         f"  start      {result.start}, seed {result.seed}",
         f"  energy     {result.energy:.6f} eV ({result.energy - result.energies[0]:+.4f} eV from the start)",
-        f"  fmax       {result.fmax:.4f} eV/Å after {result.steps} steps of {result.optimizer} in {result.seconds:.2f} s",
+        f"  fmax       {result.fmax:.4f} eV/Å, {result.steps} steps of {result.optimizer}, {result.seconds:.2f} s",
         f"  bonds      {_yes_or_no(result.bonds_intact)}, stereo {_yes_or_no(result.stereo_intact)}",
         f"  status     {result.status}",
     ]
@@ -748,7 +819,8 @@ def format_record(record: Record) -> str:
         return f"{record.index:5d}  {record.status:13s}  {record.name}  {record.error}: {record.reason}"
     result = record.result
     numbers = f"{result.energy:.6f} eV, fmax {result.fmax:.4f} eV/Å, {result.steps} steps"
-    return f"{record.index:5d}  {record.status:13s}  {record.name}  {numbers}{', ' if record.reason else ''}{record.reason}"
+    reason = f", {record.reason}" if record.reason else ""
+    return f"{record.index:5d}  {record.status:13s}  {record.name}  {numbers}{reason}"
 
 
 def format_summary(records: Sequence[Record]) -> str:
@@ -780,17 +852,19 @@ def plot_result(result: Result, path: str | Path) -> None:
     formula.axis("off")
     if result.graph is not None:
         formula.imshow(imread(BytesIO(depict(result.graph, size=(800, 700)))))
-    formula.set_title(f"{result.model}, level {result.level}\nE = {result.energy:.4f} eV", fontsize=10)
+    name = result.smiles or result.atoms.get_chemical_formula()
+    origin = f"{result.model}, level {result.level}"
+    figure.suptitle(f"{name}: {result.energy:.4f} eV, largest force {result.fmax:.4f} eV/Å ({origin})", fontsize=10)
     figure.savefig(path, dpi=150)
 
 
 def _draw_convergence(curve: Any, result: Result) -> None:
     steps = np.arange(len(result.energies))
     above = result.energies - result.energies.min()
+    above[above == 0] = np.nan  # a logarithm has no zero: the lowest point is left out
     curve.semilogy(steps, result.fmax_history, color="tab:blue", marker=".", label="largest force [eV/Å]")
-    curve.axhline(result.fmax_history[-1], color="tab:blue", linewidth=0.5, linestyle=":")
-    # a logarithm has no zero: the lowest point of the curve is left out
-    curve.semilogy(steps, np.where(above > 0, above, np.nan), color="tab:orange", marker=".", label="energy above the lowest [eV]")
+    curve.semilogy(steps, above, color="tab:orange", marker=".", label="energy above the lowest [eV]")
+    curve.locator_params(axis="x", integer=True)
     curve.set_xlabel(f"step of {result.optimizer}")
     curve.legend(frameon=False)
 
@@ -801,9 +875,24 @@ def _sdf_record(result: Result) -> str:
             f"no bonds were found for {result.atoms.get_chemical_formula()}, and an SD file needs them: write .xyz"
         )
     properties = {"energy_eV": f"{result.energy:.8f}", "fmax_eV_per_A": f"{result.fmax:.6f}"}
-    properties |= {name: str(getattr(result, name)) for name in ("level", "model", "revision", "smiles", "converged", "seed")}
+    origin = ("level", "model", "revision", "smiles", "converged", "seed")
+    properties |= {name: str(getattr(result, name)) for name in origin}
     return sdf_block(result.graph, result.atoms.positions, properties, title=result.smiles)
 
 
 def _yes_or_no(intact: bool | None) -> str:
     return {True: "intact", False: "CHANGED", None: "not known"}[intact]
+
+
+class _CallableModule(ModuleType):
+    """This module, which can be called as its function.
+
+    Once `physcon_ase.optimize` has been imported as a module, Python's import system makes it the attribute `optimize`
+    of the package, and ``from physcon_ase import optimize`` can give nothing else.
+    """
+
+    def __call__(self, *arguments: Any, **options: Any) -> Result:
+        return optimize(*arguments, **options)
+
+
+sys.modules[__name__].__class__ = _CallableModule

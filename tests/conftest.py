@@ -3,6 +3,8 @@ import socket
 
 import pytest
 
+pytest_plugins = ["tests.small_stores"]
+
 # Before torch is imported: one thread per test process is faster for molecules, and `pytest -n` starts several.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MKL_NUM_THREADS", "1")

@@ -36,9 +36,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     rows = [_row(folder, arguments.minutes) for folder in folders if len(validations(folder))]
     rows.sort(key=_last_force_error)
     note = (
-        "Errors: mean absolute errors of total energies and Cartesian force components on all kinds of geometry of the "
-        "validation molecules; '-': not trained that long. Latency: energy and forces of aspirin, one molecule, and rate "
-        "of training steps with forces on molecules of 19 atoms; processor time, one thread, float32."
+        "Errors: mean absolute errors of total energies and Cartesian force components on all kinds of geometry of "
+        "the validation molecules; '-': not trained that long. Latency: energy and forces of aspirin, one molecule. "
+        "Training: steps with forces on molecules of 19 atoms. Both in processor time, one thread, float32."
     )
     finish("encoders", arguments, clock, [Table("Encoder variants at equal processor time", rows, note)])
 
@@ -88,9 +88,7 @@ def _recipe(folder: Path) -> Recipe:
 
 
 def _random_model(recipe: Recipe) -> PhysCon:
-    levels = tuple(
-        LevelConfig(own.name, own.description, (1, 6, 7, 8), (0.0,) * 4, own.base) for own in recipe.levels
-    )
+    levels = tuple(LevelConfig(own.name, own.description, (1, 6, 7, 8), (0.0,) * 4, own.base) for own in recipe.levels)
     model = PhysCon(ModelConfig(levels=levels, encoder=recipe.encoder))
     return model.eval().requires_grad_(False)
 

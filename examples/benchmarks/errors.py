@@ -29,8 +29,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         molecules = read_test_molecules(path, limit=arguments.limit, seed=arguments.seed)
         rows += error_rows(name, loaded.model, molecules)
     note = (
-        "Errors of total energies and of Cartesian force components. Force quantiles are over the MAE of each geometry; "
-        "failed: an energy or force that is not finite, or an element that the level does not cover."
+        "Errors of total energies and of Cartesian force components. Force quantiles are over the MAE of each "
+        "geometry; failed: an energy or force that is not finite, or an element that the level does not cover."
     )
     finish("errors", arguments, clock, [Table(f"Errors at level {LEVEL}, test split", rows, note)], loaded)
 
@@ -38,7 +38,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 def error_rows(store: str, model: PhysCon, molecules: list[Molecule]) -> list[Row]:
     """One row for each kind of geometry, and one for the hot ones together."""
     usable = covered(molecules, model.level(LEVEL))
-    pairs = [(m, kind, g) for m in usable for kind, g in m.geometries.items() if LEVEL in g.forces and LEVEL in g.energies]
+    pairs = [
+        (m, kind, g) for m in usable for kind, g in m.geometries.items() if LEVEL in g.forces and LEVEL in g.energies
+    ]
     force_fn = model_forces(model, LEVEL)
     energies, forces = predict_all(force_fn, [m.graph for m, _, _ in pairs], [g.positions for _, _, g in pairs])
     energy_errors = np.abs(energies - np.array([g.energies[LEVEL] for _, _, g in pairs]))
@@ -54,7 +56,12 @@ def error_rows(store: str, model: PhysCon, molecules: list[Molecule]) -> list[Ro
 
 
 def _row(
-    store: str, kind: str, chosen: list[int], energy_errors: np.ndarray, force_errors: list[np.ndarray], n_uncovered: int
+    store: str,
+    kind: str,
+    chosen: list[int],
+    energy_errors: np.ndarray,
+    force_errors: list[np.ndarray],
+    n_uncovered: int,
 ) -> Row:
     good = [i for i in chosen if np.isfinite(energy_errors[i]) and np.isfinite(force_errors[i]).all()]
     energy = 1000 * energy_errors[good]

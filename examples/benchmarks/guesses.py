@@ -2,8 +2,8 @@
 
     python guesses.py --stores STORES [--tblite]
 
-Every guess sees the molecular graph alone and is compared with the B3LYP minimum. The second table counts the steps that
-ASE's BFGS, started with the model Hessian, needs from each start with PhysConCalculator.
+Every guess sees the molecular graph alone and is compared with the B3LYP minimum. The second table counts the steps
+that ASE's BFGS, started with the model Hessian, needs from each start with PhysConCalculator.
 """
 
 import time
@@ -53,7 +53,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = make_parser(__doc__, limit=200)
     add_stores(parser)
     parser.add_argument("--samples", type=int, default=10, help="guesses for each molecule (default: %(default)s)")
-    parser.add_argument("--steps-limit", type=int, default=100, help="molecules whose steps are counted (default: %(default)s)")
+    parser.add_argument(
+        "--steps-limit", type=int, default=100, help="molecules whose steps are counted (default: %(default)s)"
+    )
     parser.add_argument("--fmax", type=float, default=0.01, help="end of relaxations [eV/Å] (default: %(default)s)")
     parser.add_argument("--tblite", action="store_true", help="also relax the lowest MMFF94 minimum with GFN2-xTB")
     arguments = parser.parse_args(argv)
@@ -74,13 +76,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     guesses = {}
     if loaded.model.structure is not None:
         guesses = {mode: _generated(loaded, mode, graphs, seeds) for mode in MODES}
-        relaxed = _relaxed(f"DDIM from ETKDG, relaxed at level {LEVEL}", force_fn, graphs, guesses["refine"], arguments.fmax)
+        relaxed = _relaxed(
+            f"DDIM from ETKDG, relaxed at level {LEVEL}", force_fn, graphs, guesses["refine"], arguments.fmax
+        )
         methods += [*guesses.values(), relaxed, _lowest_of(relaxed, force_fn, graphs)]
     note = (
         "First guess of each molecule: heavy RMSD (heavy atoms, symmetry-aware), D-MAE (mean absolute error of all "
-        f"interatomic distances), intact bonds and stereo. All {arguments.samples} samples: RMSD of all atoms with identity "
-        "map, mean and smallest of each molecule, averaged over molecules. Failed: no geometry. Fallback: ETKDG geometries "
-        "that stand in for guesses with wrong bonds or stereo, of all samples. Processor time, all stages of one guess."
+        f"interatomic distances), intact bonds and stereo. All {arguments.samples} samples: RMSD of all atoms with "
+        "identity map, mean and smallest of each molecule, averaged over molecules. Failed: no geometry. Fallback: "
+        "ETKDG geometries that stand in for guesses with wrong bonds or stereo, of the "
+        f"{arguments.samples * len(graphs)} samples. Processor time of all stages of one guess, batched."
     )
     steps = [etkdg, mmff94, *guesses.values()]
     tables = [
@@ -155,9 +160,12 @@ def _lowest_of(relaxed: Guesses, force_fn: ForceFn, graphs: list[MolGraph]) -> G
 
 
 def _row(guesses: Guesses, graphs: list[MolGraph], goals: list[np.ndarray]) -> Row:
-    firsts = [(g, own[0], goal) for g, own, goal in zip(graphs, guesses.samples, goals, strict=True) if own[0] is not None]
+    firsts = [
+        (g, own[0], goal) for g, own, goal in zip(graphs, guesses.samples, goals, strict=True) if own[0] is not None
+    ]
     identity = [
-        [rmsd(place, goal) for place in own if place is not None] for own, goal in zip(guesses.samples, goals, strict=True)
+        [rmsd(place, goal) for place in own if place is not None]
+        for own, goal in zip(guesses.samples, goals, strict=True)
     ]
     identity = [own for own in identity if own]
     heavy = np.array([symmetric_rmsd(*own) for own in firsts])
@@ -204,13 +212,16 @@ def _steps_table(methods: list[Guesses], graphs: list[MolGraph], arguments) -> T
                 "molecules": len(results),
                 "converged": sum(result.converged for result in results),
                 "intact": sum(result.is_ok for result in results),
-                **statistics([result.steps for result in results], "steps", "1"),
+                **statistics([result.steps for result in results], "steps"),
                 "start above the end, median [eV]": _median([r.energies[0] - r.energy for r in results]),
                 "fmax of the start, median [eV/Å]": _median([r.fmax_history[0] for r in results]),
                 "ms per molecule": 1000 * seconds,
             }
         )
-    title = f"Steps of ASE's BFGS with model Hessian at level {LEVEL} to fmax {arguments.fmax:g} eV/Å, {len(common)} molecules"
+    title = (
+        f"Steps of ASE's BFGS with model Hessian at level {LEVEL} to fmax {arguments.fmax:g} eV/Å, "
+        f"{len(common)} molecules"
+    )
     note = "Intact: converged with bonds and stereo of the graph. Processor time of the relaxation alone, float64."
     return Table(title, rows, note)
 

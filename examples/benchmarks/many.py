@@ -27,7 +27,7 @@ ELEMENTS = frozenset(ATOMIC_NUMBERS[symbol] for symbol in "H C N O F P S Cl".spl
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = make_parser(__doc__, limit=1000)
-    parser.add_argument("--smiles", type=Path, required=True, help="list of SMILES with the columns of `data.sources.smiles_list`")
+    parser.add_argument("--smiles", type=Path, required=True, help="list for `read_smiles_list`")
     parser.add_argument("--level", default="gfn2", help="(default: %(default)s)")
     parser.add_argument("--fmax", type=float, default=0.01, help="[eV/Å] (default: %(default)s)")
     parser.add_argument("--max-atoms", type=int, default=60, help="hydrogens included (default: %(default)s)")
@@ -40,7 +40,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     seconds = time.perf_counter() - before[0], time.process_time() - before[1]
     tables = [
-        Table(f"optimize_many on {len(smiles)} held-out SMILES, level {arguments.level}", [_summary(records, *seconds)], _NOTE),
+        Table(
+            f"optimize_many on {len(smiles)} held-out SMILES, level {arguments.level}",
+            [_summary(records, *seconds)],
+            _NOTE,
+        ),
         Table("Records by fate", _fates(records)),
         Table("Molecules without an intact minimum", _others(records)),
     ]
@@ -70,8 +74,8 @@ def held_out_smiles(path: Path, limit: int, max_atoms: int, seed: int) -> list[s
 
 
 _NOTE = (
-    "Intact: converged, with the bonds and the stereo of the SMILES. Exploded: an atom left the molecule in the attempt "
-    "that the record keeps. Seconds include reading the SMILES and making the start geometries."
+    "Intact: converged, with the bonds and the stereo of the SMILES. Exploded: an atom left the molecule in the "
+    "attempt that the record keeps. Seconds include reading the SMILES and making the start geometries."
 )
 
 
@@ -85,7 +89,7 @@ def _summary(records: list[Record], wall: float, processor: float) -> Row:
         "exploded": sum(record.reason == RelaxStatus.EXPLODED for record in records),
         "second start": sum(record.attempts > 1 for record in records),
         "atoms, median": float(np.median([len(result.atoms) for result in results])) if results else float("nan"),
-        **statistics([result.steps for result in results], "steps", "1"),
+        **statistics([result.steps for result in results], "steps"),
         "wall [s]": wall,
         "processor [s]": processor,
         "wall per molecule [ms]": 1000 * wall / max(1, n),
@@ -94,9 +98,7 @@ def _summary(records: list[Record], wall: float, processor: float) -> Row:
 
 def _fates(records: list[Record]) -> list[Row]:
     counts = Counter((record.status, _cause(record)) for record in records)
-    return [
-        {"status": status, "reason": cause, "molecules": count} for (status, cause), count in counts.most_common()
-    ]
+    return [{"status": status, "reason": cause, "molecules": count} for (status, cause), count in counts.most_common()]
 
 
 def _others(records: list[Record]) -> list[Row]:

@@ -6,12 +6,13 @@ a) level b3lyp from the GFN2 minimum, against the B3LYP minimum of the same conf
    .035 Å, heavy-atom bonds .004 Å);
 b) level gfn2 from the B3LYP minimum, against the GFN2 minimum;
 c) level gfn2 from the MMFF94 minimum of drug-like molecules, against the GFN2 minimum (wanted: median RMSD at most
-   .10 Å). With --tblite, GFN2-xTB itself goes the same way with the same optimiser: what it misses is basin hopping, not
-   an error of the model.
+   .10 Å). With --tblite, GFN2-xTB itself goes the same way with the same optimiser: what it misses is basin hopping,
+   not an error of the model.
 """
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -34,9 +35,9 @@ from physcon_ase.relax.state import ForceFn
 
 B3LYP, GFN2, MMFF94 = "minimum of b3lyp", "minimum of gfn2", "minimum of mmff94"
 NOTE = (
-    "All molecules count, those that did not converge with the geometry they reached. RMSD: all atoms, identity map, after "
-    "superposition; heavy RMSD: heavy atoms, symmetry-aware; bonds and angles: mean over molecules of the mean absolute "
-    "difference in a molecule. Intact: bonds and stereo of the graph."
+    "All molecules count, those that did not converge with the geometry they reached. RMSD: all atoms, identity map, "
+    "after superposition; heavy RMSD: heavy atoms, symmetry-aware; bonds and angles: mean over molecules of the mean "
+    "absolute difference in a molecule. Intact: bonds and stereo of the graph."
 )
 
 
@@ -65,22 +66,33 @@ def main(argv: Sequence[str] | None = None) -> None:
     tables.append(_compare("c", "gfn2", loaded.model, drugs, starts, MMFF94, GFN2, arguments))
     if arguments.tblite:
         tables.append(_same_way(loaded.model, drugs, starts, arguments))
+    tables[-1] = replace(tables[-1], note=NOTE)
     finish("minima", arguments, clock, tables, loaded)
 
 
 def _compare(
-    part: str, level: str, model: PhysCon, molecules: list[Molecule], starts: list[np.ndarray], begin: str, goal: str, arguments
+    part: str,
+    level: str,
+    model: PhysCon,
+    molecules: list[Molecule],
+    starts: list[np.ndarray],
+    begin: str,
+    goal: str,
+    arguments,
 ) -> Table:
     """The start and where relaxation from it ends, both against the goal."""
     fmax = arguments.tight_fmax if part == "c" else arguments.fmax
     graphs, goals = [m.graph for m in molecules], [m.geometries[goal].positions for m in molecules]
     relaxed, seconds = _timed(model_forces(model, level), graphs, starts, fmax, arguments.max_steps)
-    title = f"{part}) Relaxed at level {level} from the {begin} to fmax {fmax:g} eV/Å, against the {goal}; {len(molecules)} molecules"
+    title = (
+        f"{part}) Relaxed at level {level} from the {begin} to fmax {fmax:g} eV/Å, against the {goal}; "
+        f"{len(molecules)} molecules"
+    )
     rows = [
         _row(f"{begin}, not relaxed", graphs, starts, goals),
         _row(f"relaxed at level {level}", graphs, _places(relaxed), goals, relaxed, seconds),
     ]
-    return Table(title, rows, NOTE)
+    return Table(title, rows)
 
 
 def _same_way(model: PhysCon, molecules: list[Molecule], starts: list[np.ndarray], arguments) -> Table:
@@ -97,7 +109,7 @@ def _same_way(model: PhysCon, molecules: list[Molecule], starts: list[np.ndarray
         _row("the model's end against GFN2-xTB's", graphs, _places(ours), _places(theirs)),
     ]
     title = f"c') The same way with the same optimiser, against the {GFN2} of the data set; {len(molecules)} molecules"
-    return Table(title, rows, NOTE)
+    return Table(title, rows)
 
 
 def _with_mmff94(stores: Path, limit: int, seed: int) -> tuple[list[Molecule], list[np.ndarray]]:
@@ -137,7 +149,9 @@ def _row(
     seconds: float | None = None,
 ) -> Row:
     found = [differences(*own) for own in zip(graphs, places, goals, strict=True)]
-    columns = {key: [own[key] for own in found] for key in ("rmsd", "heavy_rmsd", "heavy_bonds", "hydrogen_bonds", "angles")}
+    columns = {
+        key: [own[key] for own in found] for key in ("rmsd", "heavy_rmsd", "heavy_bonds", "hydrogen_bonds", "angles")
+    }
     statuses = [] if relaxed is None else [own.status.name.lower() for own in relaxed]
     failures = {status: statuses.count(status) for status in sorted(set(statuses) - {"converged"})}
     n = len(graphs)

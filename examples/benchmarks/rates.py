@@ -23,7 +23,8 @@ MOLECULES = {
     "aspirin": "CC(=O)Oc1ccccc1C(=O)O",
     "ibuprofen": "CC(C)Cc1ccc(cc1)C(C)C(=O)O",
     "methandienone": "C[C@]12CC[C@H]3[C@@H](CCC4=CC(=O)C=C[C@]34C)[C@@H]1CC[C@]2(C)O",
-    "saquinavir": "CC(C)(C)NC(=O)[C@@H]1C[C@@H]2CCCC[C@@H]2CN1C[C@H]([C@H](Cc1ccccc1)NC(=O)[C@H](CC(=O)N)NC(=O)c1ccc2ccccc2n1)O",
+    "saquinavir": "CC(C)(C)NC(=O)[C@@H]1C[C@@H]2CCCC[C@@H]2CN1C[C@H]"
+    "([C@H](Cc1ccccc1)NC(=O)[C@H](CC(=O)N)NC(=O)c1ccc2ccccc2n1)O",
 }
 """9, 21, 33, 50 and 99 atoms."""
 
@@ -45,7 +46,9 @@ def jittered(positions: np.ndarray, generator: np.random.Generator) -> np.ndarra
     return positions + generator.normal(scale=JITTER, size=positions.shape)
 
 
-def interleaved(calls: Mapping[str, Callable[[], object]], n_calls: int, *, warm_up: int = 3) -> dict[str, tuple[float, float]]:
+def interleaved(
+    calls: Mapping[str, Callable[[], object]], n_calls: int, *, warm_up: int = 3
+) -> dict[str, tuple[float, float]]:
     """Median wall and processor time [s] of each call; the calls take turns, so that all meet the same machine."""
     wall: dict[str, list[float]] = {name: [] for name in calls}
     processor: dict[str, list[float]] = {name: [] for name in calls}

@@ -46,6 +46,8 @@ class Clock:
     def now(cls) -> "Clock":
         """Both clocks, and one thread from here on: what every figure is measured with."""
         torch.set_num_threads(1)
+        # for libraries that are loaded later, such as tblite
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
         return cls(time.perf_counter(), time.process_time())
 
 
@@ -84,7 +86,11 @@ def start(arguments: argparse.Namespace) -> tuple[LoadedModel, Clock]:
 
 
 def finish(
-    benchmark: str, arguments: argparse.Namespace, clock: Clock, tables: Sequence[Table], loaded: LoadedModel | None = None
+    benchmark: str,
+    arguments: argparse.Namespace,
+    clock: Clock,
+    tables: Sequence[Table],
+    loaded: LoadedModel | None = None,
 ) -> None:
     """Prints the tables and writes them to the JSON file that was asked for."""
     facts = {
@@ -120,28 +126,31 @@ def markdown(rows: Sequence[Row]) -> str:
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     is_text = [isinstance(value, str) for value in rows[0].values()]
     padded = [
-        [cell.ljust(width) if text else cell.rjust(width) for cell, width, text in zip(line, widths, is_text, strict=True)]
+        [cell.ljust(size) if text else cell.rjust(size) for cell, size, text in zip(line, widths, is_text, strict=True)]
         for line in lines
     ]
     rule = ["-" * width if text else "-" * (width - 1) + ":" for width, text in zip(widths, is_text, strict=True)]
     return "\n".join("| " + " | ".join(line) + " |" for line in [padded[0], rule, *padded[1:]])
 
 
-def statistics(values: Sequence[float] | np.ndarray, name: str, unit: str, *, scale: float = 1.0) -> dict[str, float]:
+def statistics(
+    values: Sequence[float] | np.ndarray, name: str, unit: str = "", *, scale: float = 1.0
+) -> dict[str, float]:
     """Median, mean and 90 % quantile as columns; values that are NaN (a molecule without angles) are left out.
 
     Args:
         values: one per molecule.
         name: of the quantity.
-        unit: shown in brackets.
+        unit: shown in brackets, if there is one.
         scale: factor from the values to that unit.
     """
     known = np.asarray(values, dtype=float)
     known = scale * known[~np.isnan(known)]
     if len(known) == 0:
         known = np.array([math.nan])
+    shown = f" [{unit}]" if unit else ""
     return {
-        f"{name}, median [{unit}]": float(np.median(known)),
+        f"{name}, median{shown}": float(np.median(known)),
         f"{name}, mean": float(known.mean()),
         f"{name}, 90 %": float(np.quantile(known, 0.9)),
     }

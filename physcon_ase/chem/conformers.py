@@ -29,7 +29,7 @@ class _Rung:
 
 _LOOSE: Final = {"enforceChirality": False}
 """Configuration aimed at, but not judged by RDKit, whose test of the final volumes refuses every geometry of, for
-instance, bicyclo[2.1.0]pentane and so 4 % of QM9. All geometries are judged by `stereo_intact` anyway."""
+instance, bicyclo[2.1.0]pentanes: some per cent of QM9. All geometries are judged by `stereo_intact` anyway."""
 
 _RANDOM: Final = {"useRandomCoords": True}
 _PLAIN: Final = {"useRandomCoords": True, "useExpTorsionAnglePrefs": False, "useBasicKnowledge": False}

@@ -1,5 +1,6 @@
 """Graphs of molecules that come as atoms and bonds, or as atoms alone."""
 
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -7,6 +8,7 @@ from jaxtyping import Float, Integer
 from rdkit import Chem, rdBase
 from rdkit.Chem import rdDetermineBonds
 
+from physcon_ase.chem.compare import signed_volumes
 from physcon_ase.chem.graph import MolGraph, make_graph
 from physcon_ase.chem.smiles import (
     graph_from_rdkit,
@@ -54,7 +56,8 @@ def graph_from_bonds(
         with rdBase.BlockLogs():
             Chem.AssignStereochemistryFrom3D(mol)
     # Without positions the molecule carries no stereo labels.
-    return make_graph(numbers, bonds, orders, charges, multiplicity=multiplicity_of_rdkit(mol), **stereo_of_rdkit(mol))
+    graph = make_graph(numbers, bonds, orders, charges, multiplicity=multiplicity_of_rdkit(mol), **stereo_of_rdkit(mol))
+    return graph if positions is None else _oriented(graph, positions)
 
 
 def graph_from_geometry(
@@ -62,8 +65,8 @@ def graph_from_geometry(
 ) -> MolGraph:
     """The graph of a molecule of which only the geometry is known (RDKit's `rdDetermineBonds`), stereo included.
 
-    Closed-shell molecules, of one or several fragments; it finds bonds for about 95 % of the small organic ones. A sulfoxide
-    comes out as S+ and O-.
+    Closed-shell molecules, of one or several fragments; it finds bonds for about 95 % of the small organic ones.
+    A sulfoxide comes out as S+ and O-.
 
     Args:
         atomic_numbers: of each atom.
@@ -92,7 +95,21 @@ def graph_from_geometry(
             f"no bonds found for {len(numbers)} atoms with total charge {charge:+d}: {str(error).splitlines()[0]}; "
             "check the charge, or pass the bonds"
         ) from error
-    return graph_from_rdkit(mol)
+    return _oriented(graph_from_rdkit(mol), positions)
+
+
+def _oriented(graph: MolGraph, positions: Float[np.ndarray, "atoms 3"]) -> MolGraph:
+    """The graph with the tetrahedra that the geometry has.
+
+    RDKit looks at three bonds of a centre. If all four point into one half space, as in propellanes, this is not the
+    sign of the volume between the neighbours, by which a `MolGraph` is defined.
+    """
+    is_negative = signed_volumes(graph.tetrahedra, positions) < 0
+    if not is_negative.any():
+        return graph
+    tetrahedra = graph.tetrahedra.copy()
+    tetrahedra[is_negative] = tetrahedra[is_negative][:, [1, 0, 2, 3]]
+    return replace(graph, tetrahedra=tetrahedra)
 
 
 def _check_geometry(atomic_numbers: np.ndarray, positions: np.ndarray) -> None:

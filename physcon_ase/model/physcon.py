@@ -43,7 +43,8 @@ def load_model(
         CheckpointNotFoundError, CorruptCheckpointError, CheckpointVersionError: see `checkpoint.read_checkpoint`.
     """
     stored = read_checkpoint(checkpoint)
-    model = PhysCon(config_from_dict(stored.config), dtype=dtype)
+    with torch.random.fork_rng(devices=[]):  # the weights are drawn before they are replaced; loading leaves no trace
+        model = PhysCon(config_from_dict(stored.config), dtype=dtype)
     load_into(model, stored.tensors)
     return LoadedModel(model.to(device).eval().requires_grad_(False), stored.name, stored.revision)
 

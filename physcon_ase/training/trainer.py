@@ -137,14 +137,16 @@ class _Training:
         generator = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + step * self.world_size + self.rank)
         terms = compute_losses(self.model, labelled, self.recipe, generator=generator)
         self.optimizer.zero_grad(set_to_none=True)
-        sum(terms.values()).backward()
+        total = torch.stack(list(terms.values())).sum()
+        if total.requires_grad:  # not so if the batch has no label that the recipe trains on
+            total.backward()
         trained = [p for p in self.model.parameters() if p.requires_grad]
         _average_gradients(trained, self.world_size)
         nn.utils.clip_grad_norm_(trained, self.recipe.optim.clip)
         set_learning_rate(self.optimizer, learning_rate(self.recipe.optim, step))
         self.optimizer.step()
         self.average.update(self.model, step)
-        return torch.stack([value.detach().float() for value in terms.values()])
+        return torch.stack([value.detach() for value in terms.values()])
 
     def _validate(self, bar: tqdm) -> None:
         if self.rank > 0:

@@ -8,7 +8,7 @@ from physcon_ase.chem.conformers import embed, mmff94_minimize
 from physcon_ase.chem.graph import make_graph
 from physcon_ase.chem.smiles import graph_from_smiles
 from physcon_ase.errors import EmbeddingError, EmptyStructureError, MissingParametersError, PhysConError
-from tests.chem.hard_smiles import C60, FEW_HARD_SMILES, HARD_SMILES
+from tests.chem.hard_smiles import FEW_HARD_SMILES, HARD_SMILES
 
 IMPOSSIBLE = "O[C@H]1[C@@H](O)[C@]23CC[C@@]1(C2)C3"
 """Bridgeheads of norbornane that cannot have these configurations."""
@@ -44,9 +44,17 @@ def test_atoms_and_diatomics_have_a_start_geometry(smiles: str, length: float | 
         assert np.linalg.norm(positions[0] - positions[1]) == pytest.approx(length, abs=start_bond_tolerance)
 
 
-# RDKit refuses every geometry of the first two by its test of the final volumes; the third comes out too narrow; C60
-# needs rings that are not flat.
-@pytest.mark.parametrize("smiles", ["CCC[C@H]1O[C@H]2C[C@H]21", "CC1(C)[C@@H]2O[C@@H]2C1(C)C", "CC1C2C3C(C)N2C13", C60])
+# RDKit refuses every geometry of the first two by its test of the final volumes; the third comes out too narrow; the
+# last one needs a double bond that is not flat.
+@pytest.mark.parametrize(
+    "smiles",
+    [
+        "CCC[C@H]1O[C@H]2C[C@H]21",
+        "CC1(C)[C@@H]2O[C@@H]2C1(C)C",
+        "CC1C2C3C(C)N2C13",
+        "CC[C@@H]1C2=CC[C@H]3[C@@H]2[C@H]31",
+    ],
+)
 def test_the_ladder_finds_what_etkdg_does_not(smiles: str) -> None:
     assert embed(graph_from_smiles(smiles)).shape[0] == 1
 
@@ -108,4 +116,4 @@ def test_200_hard_smiles_neither_hang_nor_raise_anything_but_our_errors() -> Non
     assert len(set(HARD_SMILES)) == 200
     fates = [fate(smiles, 5.0) for smiles in HARD_SMILES]
     assert set(fates) <= {"found", "EmbeddingError", "InvalidSmilesError"}
-    assert fates.count("found") >= 185  # 195 on an idle machine
+    assert fates.count("found") >= 185  # some are impossible, some too large for 5 s on a busy machine

@@ -43,6 +43,15 @@ def test_the_mirror_image_is_the_other_enantiomer() -> None:
     assert canonical_smiles(mirrored) == canonical_smiles(graph_from_smiles("C[C@@H](N)C(=O)O"))
 
 
+def test_a_centre_outside_its_neighbours_follows_the_sign_of_the_volume() -> None:
+    original = graph_from_smiles("F[C@](Cl)(Br)I")
+    umbrella = np.array([[1, 0, 0.3], [0, 0, 0], [-0.5, 0.87, 0.3], [-0.5, -0.87, 0.3], [0, 0, 1]]) * 1.9
+    for positions in (umbrella, umbrella * np.array([1, 1, -1])):
+        graph = graph_from_bonds(*bonds_of(original), positions=positions)
+        assert len(graph.tetrahedra) == 1
+        assert stereo_intact(graph, positions).intact
+
+
 def test_without_positions_stereo_is_left_open() -> None:
     graph = graph_from_bonds(*bonds_of(graph_from_smiles("C/C=C/[C@H](N)O")))
     assert (len(graph.tetrahedra), len(graph.double_bonds)) == (0, 0)

@@ -129,6 +129,22 @@ def test_charge_and_multiplicity_reach_the_batch(make_store: Callable[..., Store
         assert (batch.batch.multiplicity == torch.where(is_water, 3, 1)).all()
 
 
+def test_graphs_stay_with_their_items_when_stores_are_joined(
+    make_store: Callable[..., Store], saved: Callable[..., Path]
+):
+    store = make_store()
+    graphs = [molecule_graph(store, row) for row in range(len(store.molecules))]
+    expected = {tuple(graph.atomic_numbers.tolist()): pair_types(graph) for graph in graphs}
+    path = saved()
+    subsets = [DataSource(path, LEVELS, max_molecules=2, subset_seed=seed, assign_to="train") for seed in range(4)]
+    items = load_items([*subsets, DataSource(path, LEVELS, assign_to="train")], LEVELS, "train", with_graph=True)
+    for labelled in everything(items):
+        for numbers, types in zip(labelled.batch.atomic_numbers, labelled.batch.pair_types, strict=True):
+            n = int((numbers > 0).sum())
+            np.testing.assert_array_equal(types[:n, :n], expected[tuple(numbers[:n].tolist())])
+            assert not types[n:].any()
+
+
 def test_stereocentres_are_padded_across_stores(saved: Callable[..., Path]):
     items = load(saved("a"), saved("b"), with_graph=True)
     chiral = [batch.batch.tetrahedra[(batch.batch.atomic_numbers == 35).any(dim=1)] for batch in everything(items)]

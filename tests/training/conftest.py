@@ -48,6 +48,8 @@ n_radial = 4
 [optim]
 steps = 40
 atoms_per_batch = 40
+lr = 0.01
+warmup = 5
 """
 
 

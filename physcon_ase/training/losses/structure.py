@@ -21,8 +21,10 @@ def denoising_loss(
 
     Without that alignment the best answer at large σ is a shrunken copy of R_0 averaged over rotations. The weight
     w = (σ² + s²)/(σ² s²), s the size of a molecule, makes every noise level count alike. Only geometries marked as
-    minima take part.
+    minima take part; without any the loss is 0.
     """
+    if not labelled.is_minimum.any():
+        return labelled.batch.positions.new_zeros(())
     labelled = select(labelled, labelled.is_minimum)
     batch, mask = labelled.batch, labelled.batch.atom_mask
     sigma = random_sigma(len(batch), config, generator=generator, device=mask.device).to(batch.positions.dtype)

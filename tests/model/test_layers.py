@@ -1,0 +1,223 @@
+"""The fused layer against e3nn's generic operations."""
+
+import math
+
+import pytest
+import torch
+from e3nn import o3
+from torch import Tensor
+
+from physcon_ase.model.layers import (
+    N_MONOMIALS,
+    Interaction,
+    bessel,
+    collect,
+    envelope,
+    harmonics_from_monomials,
+    make_pairs,
+    monomials,
+    symmetric_matrices,
+    vector_coupling,
+)
+from tests.tiny import ETHANOL, ETHANOL_NUMBERS, WATER, WATER_NUMBERS, pack, tiny_model
+
+ROUNDING = 1e-12
+"""float64 rounding of short sums of numbers of order 1; e3nn's constants are exact to 1e-15."""
+
+
+@pytest.fixture
+def directions() -> Tensor:
+    vectors = torch.randn(20, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    return vectors / vectors.norm(dim=1, keepdim=True)
+
+
+def e3nn_harmonics(degree: int, vectors: Tensor) -> Tensor:
+    return o3.spherical_harmonics(degree, vectors, normalize=True, normalization="norm")
+
+
+# ---- constants
+
+
+def test_monomials_are_all_products_up_to_degree_two(directions: Tensor) -> None:
+    x, y, z = directions.T
+    expected = torch.stack([torch.ones_like(x), x, y, z, x * x, y * y, z * z, x * y, y * z, z * x])
+    torch.testing.assert_close(monomials(directions.T), expected, rtol=0, atol=ROUNDING)
+
+
+def test_harmonics_are_those_of_e3nn(directions: Tensor) -> None:
+    found = harmonics_from_monomials() @ monomials(directions.T)[4:]
+    torch.testing.assert_close(found.T, e3nn_harmonics(2, directions), rtol=0, atol=ROUNDING)
+    torch.testing.assert_close(monomials(directions.T)[1:4].T, e3nn_harmonics(1, directions), rtol=0, atol=ROUNDING)
+
+
+def test_symmetric_matrices_are_the_wigner_symbol_112() -> None:
+    expected = math.sqrt(5) * o3.wigner_3j(1, 1, 2, dtype=torch.float64).reshape(9, 5)
+    torch.testing.assert_close(symmetric_matrices(), expected, rtol=0, atol=ROUNDING)
+
+
+@pytest.mark.parametrize(
+    ("rows", "l_in", "l_out"), [(slice(0, 3), 0, 1), (slice(3, 4), 1, 0), (slice(4, 9), 1, 2), (slice(9, 12), 2, 1)]
+)
+def test_vector_couplings_are_wigner_symbols(directions: Tensor, rows: slice, l_in: int, l_out: int) -> None:
+    vectors = directions.flip(0)
+    products = (monomials(directions.T).T[:, :, None] * vectors[:, None]).flatten(1)
+    found = products @ vector_coupling()[rows].T
+    symbol = o3.wigner_3j(l_in, 1, l_out, dtype=torch.float64)
+    expected = torch.einsum("na,nb,abc->nc", e3nn_harmonics(l_in, directions), vectors, symbol)
+    scale = (found * expected).sum() / expected.square().sum()
+    assert scale > 0.5
+    torch.testing.assert_close(found, scale * expected, rtol=0, atol=ROUNDING)
+
+
+def test_the_envelope_is_one_at_zero_and_flat_at_one() -> None:
+    assert envelope(torch.tensor(0.0)) == 1
+    assert envelope(torch.tensor(2.0)) == 0
+    x = torch.tensor(1.0 - 1e-9, dtype=torch.float64, requires_grad=True)
+    value = envelope(x)
+    (slope,) = torch.autograd.grad(value, x, create_graph=True)
+    (curvature,) = torch.autograd.grad(slope, x)
+    # Cubic in the gap of 1e-9: value 56e-27, slope 168e-18, curvature 336e-9; the first two drown in rounding.
+    assert abs(value) < 1e-13
+    assert abs(slope) < 1e-12
+    assert abs(curvature) < 1e-6
+
+
+def test_bessel_functions_are_those_of_the_paper() -> None:
+    distances = torch.tensor([0.5, 1.3, 4.9], dtype=torch.float64)
+    found = bessel(distances, 5.0, 3)
+    for k in range(3):
+        for n, r in enumerate(distances.tolist()):
+            x = r / 5
+            smooth = 1 - 28 * x**6 + 48 * x**7 - 21 * x**8
+            expected = math.sqrt(2 / 5) * math.sin((k + 1) * math.pi * x) / r * smooth
+            assert found[k, n].item() == pytest.approx(expected, abs=ROUNDING)
+
+
+# ---- pairs
+
+
+@pytest.mark.parametrize("cutoff", [None, 5.0])
+def test_pairs_are_those_of_the_same_molecule(cutoff: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    if cutoff is not None:
+        monkeypatch.setattr("physcon_ase.model.layers.DENSE_SLOTS", 0)
+    batch = pack(tiny_model(), [(ETHANOL_NUMBERS, ETHANOL), (WATER_NUMBERS, WATER)])
+    pairs = make_pairs(batch, cutoff)
+    assert (pairs.neighbours is None) == (cutoff is None)
+    assert pairs.mask.sum(dim=(1, 2)).tolist() == [9 * 8, 3 * 2]
+    places = torch.as_tensor(WATER)
+    expected = torch.cdist(places, places)[~torch.eye(3, dtype=torch.bool)].sort().values
+    found = pairs.distances[1][pairs.mask[1]].sort().values
+    torch.testing.assert_close(found, expected, rtol=0, atol=ROUNDING)
+
+
+def test_neighbours_beyond_the_cutoff_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("physcon_ase.model.layers.DENSE_SLOTS", 0)
+    places = torch.tensor([[0.0, 0, 0], [1, 0, 0], [9, 0, 0]], dtype=torch.float64).numpy()
+    pairs = make_pairs(pack(tiny_model(), [(WATER_NUMBERS, places)]), 5.0)
+    assert pairs.mask[0].tolist() == [[True], [True], [False]]
+    assert pairs.neighbours is not None
+    assert pairs.neighbours[0, :2].tolist() == [[1], [0]]
+    assert torch.isfinite(pairs.distances).all()
+
+
+# ---- the whole density
+
+
+def interaction(**changes: object) -> Interaction:
+    sizes = {
+        "n_radial": 4, "channels": 6, "mixed_channels": 5, "source_scalars": 3, "source_vectors": 2,
+        "receives_vectors": True, "sends_vectors": True, "hidden": 7, "neighbour_scale": 0.3,
+    }  # fmt: skip
+    torch.manual_seed(5)
+    return Interaction(**{**sizes, **changes}).double()
+
+
+def slow_density(
+    layer: Interaction, positions: Tensor, radial: Tensor, scalars: Tensor, vectors: Tensor
+) -> list[Tensor]:
+    """f_l[i] = Σ_j of (φ_k Y(u_ij)) ⊗ (features of j), pair by pair with e3nn's constants, then mixed."""
+    n_atoms, n_radial = len(positions), radial.shape[-1]
+    sent = layer.source(scalars)
+    sums = [torch.zeros(n_atoms, 2 * degree + 1, n_radial, sent.shape[-1], dtype=torch.float64) for degree in range(3)]
+    paths = [(1, 0), (0, 1), (2, 1), (1, 2)]
+    coupled = [torch.zeros(n_atoms, 2 * b + 1, n_radial, vectors.shape[-1], dtype=torch.float64) for _, b in paths]
+    for i in range(n_atoms):
+        for j in range(n_atoms):
+            if i == j:
+                continue
+            harmonics = [e3nn_harmonics(degree, positions[j] - positions[i]) for degree in range(3)]
+            for total, y in zip(sums, harmonics, strict=True):
+                total[i] += torch.einsum("m,k,s->mks", y, radial[i, j], sent[j])
+            for total, (a, b) in zip(coupled, paths, strict=True):
+                symbol = o3.wigner_3j(a, 1, b, dtype=torch.float64) * path_norm(a, b)
+                total[i] += torch.einsum("abc,a,bv,k->ckv", symbol, harmonics[a], vectors[j], radial[i, j])
+    f = [(layer.neighbour_scale * total).flatten(2) @ mix for total, mix in zip(sums, layer.mix, strict=True)]
+    dot, straight, turned, quadrupole = [(layer.neighbour_scale * total).flatten(2) for total in coupled]
+    f[0] = f[0] + dot @ layer.mix_vectors[0]
+    f[1] = f[1] + straight @ layer.mix_vectors[1] + turned @ layer.mix_vectors[2] + vectors @ layer.mix_own
+    f[2] = f[2] + quadrupole @ layer.mix_vectors[3]
+    return f
+
+
+def path_norm(l_in: int, l_out: int) -> float:
+    """Inverse norm of each row of the coupling, written in monomials."""
+    monomials_of = [torch.ones(1, 1), torch.eye(3), harmonics_from_monomials()][l_in].double()
+    rows = torch.einsum("abc,ap->cpb", o3.wigner_3j(l_in, 1, l_out, dtype=torch.float64), monomials_of)
+    return 1 / rows.flatten(1).norm(dim=1)[0].item()
+
+
+def test_the_fused_layer_is_a_sum_over_pairs_of_tensor_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer = interaction()
+    generator = torch.Generator().manual_seed(1)
+    scalars = torch.randn(9, 6, generator=generator, dtype=torch.float64)
+    vectors = torch.randn(9, 3, 2, generator=generator, dtype=torch.float64)
+    pairs = make_pairs(pack(tiny_model(), [(ETHANOL_NUMBERS, ETHANOL)]), None)
+    radial = bessel(pairs.distances, 5.0, 4) * pairs.mask[:, :, None]
+    basis = (monomials(pairs.unit_vectors)[:, :, :, None] * radial[:, :, None]).flatten(2, 3)
+    seen: list[Tensor] = []
+    update = layer._update
+    monkeypatch.setattr(layer, "_update", lambda s, *f: seen.extend(f) or update(s, *f))
+    layer(basis, scalars[None], vectors[None], None)
+    expected = slow_density(layer, torch.as_tensor(ETHANOL), radial[0].transpose(1, 2), scalars, vectors)
+    torch.testing.assert_close(seen[0][0], expected[0].squeeze(1), rtol=0, atol=ROUNDING)
+    torch.testing.assert_close(seen[1][0], expected[1], rtol=0, atol=ROUNDING)
+    torch.testing.assert_close(seen[2][0], expected[2], rtol=0, atol=ROUNDING)
+
+
+@pytest.mark.parametrize("normalised", [False, True])
+def test_scalars_are_invariant_and_vectors_turn(normalised: bool) -> None:
+    layer = interaction(normalised=normalised)
+    generator = torch.Generator().manual_seed(2)
+    f0, f1, f2 = (torch.randn(1, 4, *shape, 5, generator=generator, dtype=torch.float64) for shape in ((), (3,), (5,)))
+    scalars = torch.randn(1, 4, 6, generator=generator, dtype=torch.float64)
+    turn = o3.rand_matrix().double()
+    turn1, turn2 = (o3.Irrep(degree, 1).D_from_matrix(turn).double() for degree in (1, 2))
+    # float32 inside e3nn's Euler angles would show at 1e-7; D is made from a matrix in float64.
+    plain, turned = layer._update(scalars, f0, f1, f2), layer._update(scalars, f0, turn1 @ f1, turn2 @ f2)
+    torch.testing.assert_close(turned[0], plain[0], rtol=0, atol=1e-5)
+    assert plain[1] is not None
+    torch.testing.assert_close(turned[1], turn1 @ plain[1], rtol=0, atol=1e-5)
+
+
+def test_invariants_hold_products_of_three_and_four_neighbours() -> None:
+    layer = interaction()
+    seen: list[Tensor] = []
+    layer.update.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    f1 = torch.randn(1, 2, 3, 5, dtype=torch.float64)
+    f2 = torch.randn(1, 2, 5, 5, dtype=torch.float64)
+    layer._update(torch.zeros(1, 2, 6).double(), torch.zeros(1, 2, 5).double(), f1, f2)
+    symbol = math.sqrt(5) * o3.wigner_3j(1, 1, 2, dtype=torch.float64)
+    expected = torch.einsum("abc,nsax,nsbx,nscx->nsx", symbol, f1, f1, f2)
+    torch.testing.assert_close(seen[0][..., 21:26], expected, rtol=0, atol=ROUNDING)
+
+
+def test_collect_sums_over_neighbours() -> None:
+    generator = torch.Generator().manual_seed(3)
+    basis = torch.randn(2, 4, 7, 4, generator=generator)
+    source = torch.randn(2, 4, 3, generator=generator)
+    torch.testing.assert_close(collect(basis, source, None), torch.einsum("nikj,njs->niks", basis, source))
+    neighbours = torch.tensor([[[1, 3], [0, 2], [1, 1], [0, 0]]]).expand(2, -1, -1)
+    found = collect(basis[..., :2], source, neighbours)
+    expected = torch.stack([basis[:, i, :, :2] @ source[:, neighbours[0, i]] for i in range(4)], dim=1)
+    torch.testing.assert_close(found, expected)
+    assert N_MONOMIALS == 10

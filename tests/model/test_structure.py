@@ -1,0 +1,225 @@
+import functools
+import inspect
+
+import numpy as np
+import pytest
+import torch
+from scipy.spatial.transform import Rotation
+from torch import Tensor
+
+from physcon_ase.batch import Batch, make_batch, with_positions
+from physcon_ase.chem.graph import MolGraph, make_graph
+from physcon_ase.model.noise import centred, gaussian_noise
+from physcon_ase.model.structure import (
+    StructureHead,
+    chirality_features,
+    ddim,
+    denoise_once,
+    sample_from_noise,
+)
+from tests.tiny import ETHANOL, ETHANOL_BONDS, ETHANOL_NUMBERS, STRUCTURE, tiny_model
+
+POSITION_TOLERANCE = 1e-8
+"""Structures [Å] that symmetry says are equal, float64."""
+
+CHFCLO = np.array(
+    [[0.0, 0, 0], [0.6, 0.6, 0.7], [-0.8, -0.8, 0.8], [1.0, -1.0, -1.0], [-0.8, 0.8, -0.8], [-1.4, 1.4, -0.3]]
+)
+"""C with H, F, Cl and OH, a stereocentre; positions [Å] off any minimum."""
+
+
+def chiral_graph(tetrahedron: tuple[int, int, int, int] = (1, 2, 3, 4)) -> MolGraph:
+    return make_graph(
+        np.array([6, 1, 9, 17, 8, 1]),
+        np.array([[0, 1], [0, 2], [0, 3], [0, 4], [4, 5]]),
+        np.ones(5),
+        tetrahedra=np.array([tetrahedron]),
+    )
+
+
+def ethanol_graph() -> MolGraph:
+    return make_graph(ETHANOL_NUMBERS, ETHANOL_BONDS, np.ones(8))
+
+
+def batch_of(*molecules: tuple[MolGraph, np.ndarray], n_slots: int | None = None) -> Batch:
+    graphs, positions = zip(*molecules, strict=True)
+    numbers = [graph.atomic_numbers for graph in graphs]
+    return make_batch(numbers, positions, graphs=graphs, n_slots=n_slots, dtype=torch.float64)
+
+
+@pytest.fixture
+def head() -> StructureHead:
+    model = tiny_model(structure=True)
+    assert model.structure is not None
+    return model.structure
+
+
+def denoise(head: StructureHead, *molecules: tuple[MolGraph, np.ndarray], sigma: float = 0.7) -> list[np.ndarray]:
+    batch = batch_of(*molecules)
+    found = head(batch, torch.full((len(molecules),), sigma, dtype=torch.float64))
+    return [row[: graph.n_atoms].numpy() for row, (graph, _) in zip(found, molecules, strict=True)]
+
+
+def assert_same(found: np.ndarray, expected: np.ndarray) -> None:
+    np.testing.assert_allclose(found, expected, rtol=0, atol=POSITION_TOLERANCE)
+
+
+# ---- symmetry
+
+
+def test_the_tiny_head_moves_atoms(head: StructureHead) -> None:
+    (found,) = denoise(head, (ethanol_graph(), ETHANOL), sigma=0.7)
+    kept = 1.5**2 / (1.5**2 + 0.7**2) * (ETHANOL - ETHANOL.mean(axis=0))
+    assert np.abs(found - kept).max() > 0.01
+
+
+def test_structures_turn_with_their_input(head: StructureHead) -> None:
+    turn = Rotation.from_euler("xyz", [0.4, 1.1, -2.0]).as_matrix()
+    (plain,) = denoise(head, (chiral_graph(), CHFCLO))
+    (turned,) = denoise(head, (chiral_graph(), CHFCLO @ turn.T))
+    assert_same(turned, plain @ turn.T)
+
+
+def test_structures_are_centred_wherever_the_input_is(head: StructureHead) -> None:
+    (plain,) = denoise(head, (chiral_graph(), CHFCLO))
+    (moved,) = denoise(head, (chiral_graph(), CHFCLO + 50.0))
+    assert_same(moved, plain)
+    assert_same(plain.mean(axis=0), np.zeros(3))
+
+
+def test_the_order_of_the_atoms_does_not_matter(head: StructureHead) -> None:
+    order = np.array([3, 0, 5, 1, 4, 2])
+    place = np.argsort(order)
+    graph = chiral_graph()
+    permuted = make_graph(
+        graph.atomic_numbers[order], place[graph.bonds], graph.bond_orders, tetrahedra=place[graph.tetrahedra]
+    )
+    (plain,) = denoise(head, (graph, CHFCLO))
+    (found,) = denoise(head, (permuted, CHFCLO[order]))
+    assert_same(found, plain[order])
+
+
+def test_the_mirror_image_of_graph_and_input_is_the_mirror_image(head: StructureHead) -> None:
+    mirror = np.array([-1.0, 1, 1])
+    (plain,) = denoise(head, (chiral_graph(), CHFCLO))
+    (mirrored,) = denoise(head, (chiral_graph((2, 1, 3, 4)), CHFCLO * mirror))
+    assert_same(mirrored, plain * mirror)
+
+
+def test_the_hand_of_a_stereocentre_is_known(head: StructureHead) -> None:
+    mirror = np.array([-1.0, 1, 1])
+    (plain,) = denoise(head, (chiral_graph(), CHFCLO))
+    (wrong_hand,) = denoise(head, (chiral_graph(), CHFCLO * mirror))
+    assert np.abs(wrong_hand - plain * mirror).max() > 1e-3
+
+
+def test_without_a_stereocentre_mirror_images_are_alike(head: StructureHead) -> None:
+    mirror = np.array([-1.0, 1, 1])
+    (plain,) = denoise(head, (ethanol_graph(), ETHANOL))
+    (mirrored,) = denoise(head, (ethanol_graph(), ETHANOL * mirror))
+    assert_same(mirrored, plain * mirror)
+
+
+def test_even_permutations_of_a_tetrahedron_are_the_same_stereocentre(head: StructureHead) -> None:
+    (plain,) = denoise(head, (chiral_graph(), CHFCLO))
+    (same,) = denoise(head, (chiral_graph((2, 3, 1, 4)), CHFCLO))
+    (even,) = denoise(head, (chiral_graph((2, 1, 4, 3)), CHFCLO))
+    assert_same(same, plain)
+    # Whichever corner is taken as d, the volume is the same; only the size that divides the push is not.
+    assert np.abs(even - plain).max() < 0.1
+
+
+# ---- batches
+
+
+def test_a_batch_gives_what_its_molecules_give_alone(head: StructureHead) -> None:
+    molecules = (chiral_graph(), CHFCLO), (ethanol_graph(), ETHANOL)
+    together = denoise(head, *molecules)
+    for molecule, found in zip(molecules, together, strict=True):
+        assert_same(found, denoise(head, molecule)[0])
+
+
+def test_empty_slots_stay_empty(head: StructureHead) -> None:
+    found = head(batch_of((ethanol_graph(), ETHANOL), n_slots=12), torch.tensor([0.5], dtype=torch.float64))
+    assert (found[0, 9:] == 0).all()
+
+
+def test_the_bonds_and_the_noise_level_matter(head: StructureHead) -> None:
+    other = make_graph(ETHANOL_NUMBERS, ETHANOL_BONDS, np.array([2, 1, 1, 1, 1, 1, 1, 1]))
+    (plain,) = denoise(head, (ethanol_graph(), ETHANOL))
+    assert np.abs(denoise(head, (other, ETHANOL))[0] - plain).max() > 1e-4
+    noisy = head.config.sigma_max
+    assert np.abs(denoise(head, (ethanol_graph(), ETHANOL), sigma=noisy)[0] - plain).max() > 0.1
+
+
+def test_with_next_to_no_noise_the_input_is_the_answer(head: StructureHead) -> None:
+    (found,) = denoise(head, (ethanol_graph(), ETHANOL), sigma=1e-6)
+    np.testing.assert_allclose(found, ETHANOL - ETHANOL.mean(axis=0), atol=1e-4)
+
+
+# ---- chirality features
+
+
+def test_the_push_is_the_derivative_of_the_signed_volume() -> None:
+    batch = batch_of((chiral_graph(), CHFCLO))
+    positions = batch.positions.clone().requires_grad_()
+    push, orientation = chirality_features(batch, positions)
+    a, b, c, d = (positions[0, atom] for atom in (1, 2, 3, 4))
+    volume = torch.dot(a - d, torch.linalg.cross(b - d, c - d))
+    (slope,) = torch.autograd.grad(volume, positions)
+    size = 1 + ((a - d).square().sum() + (b - d).square().sum() + (c - d).square().sum()) / 3
+    torch.testing.assert_close(push.detach(), slope / size.detach(), rtol=0, atol=1e-10)
+    assert orientation[0, 0].tolist() == [0, 0]
+    assert orientation[0, 1, 0] == 1
+    assert orientation[0, 1, 1].item() == pytest.approx(torch.tanh(volume / 3).item())
+
+
+def test_no_tetrahedra_no_push() -> None:
+    batch = batch_of((ethanol_graph(), ETHANOL), (chiral_graph(), CHFCLO))
+    push, orientation = chirality_features(batch, batch.positions)
+    assert (push[0] == 0).all()
+    assert (orientation[0] == 0).all()
+    assert (push[1] != 0).any()
+
+
+# ---- drawing structures
+
+
+def perfect(noisy: Batch, sigma: Tensor, *, truth: Tensor) -> Tensor:
+    return truth
+
+
+@pytest.mark.parametrize("n_steps", [1, 5])
+def test_a_perfect_denoiser_leads_to_the_true_structure(n_steps: int) -> None:
+    batch = batch_of((ethanol_graph(), ETHANOL))
+    truth = centred(batch.positions, batch.atom_mask)
+    denoiser = functools.partial(perfect, truth=truth)
+    generator = torch.Generator().manual_seed(0)
+    found = sample_from_noise(denoiser, batch, STRUCTURE, n_steps, generator=generator)
+    torch.testing.assert_close(found, truth, rtol=0, atol=POSITION_TOLERANCE)
+    torch.testing.assert_close(denoise_once(denoiser, batch, 5.0, generator=generator), truth)
+
+
+def test_ddim_keeps_the_share_of_noise_that_the_next_level_has() -> None:
+    batch = batch_of((ethanol_graph(), ETHANOL))
+    truth = centred(batch.positions, batch.atom_mask)
+    noise = gaussian_noise(batch.atom_mask, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    seen: list[tuple[float, Tensor]] = []
+
+    def watch(noisy: Batch, sigma: Tensor) -> Tensor:
+        seen.append((sigma.item(), (noisy.positions - truth) / sigma))
+        return truth
+
+    ddim(watch, with_positions(batch, truth + 2.0 * noise), [2.0, 0.5, 0.1])
+    assert [sigma for sigma, _ in seen] == pytest.approx([2.0, 0.5, 0.1])
+    for _, remaining in seen:
+        torch.testing.assert_close(remaining, noise, rtol=0, atol=POSITION_TOLERANCE)
+
+
+def test_samples_follow_the_seed(head: StructureHead) -> None:
+    batch = batch_of((ethanol_graph(), ETHANOL))
+    draw = functools.partial(sample_from_noise, head, batch, STRUCTURE, 3)
+    first, again, other = (draw(generator=torch.Generator().manual_seed(seed)) for seed in (0, 0, 1))
+    assert torch.equal(first, again)
+    assert (first - other).abs().max() > 1e-3
+    assert inspect.signature(sample_from_noise).parameters["generator"].kind is inspect.Parameter.KEYWORD_ONLY

@@ -1,0 +1,211 @@
+import importlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+from physcon_ase.batch import make_batch
+from physcon_ase.chem.compare import rmsd
+from physcon_ase.chem.conformers import embed
+from physcon_ase.chem.graph import MolGraph
+from physcon_ase.chem.smiles import canonical_key, graph_from_smiles
+from physcon_ase.data.split import key_hash, split_of
+from physcon_ase.data.store import Geometries, LevelLabels, Store, pack_molecules, write_store
+from physcon_ase.model.forces import energies_and_forces
+from physcon_ase.model.physcon import load_model
+from physcon_ase.training.trainer import LOG_FILE
+
+BENCHMARKS = Path(__file__).resolve().parents[1] / "examples" / "benchmarks"
+
+SMILES = ("CO", "CCO", "COC")
+"""The held-out molecules of the stores; ethanol and dimethyl ether are isomers."""
+
+TRAINING_SMILES = "CC"
+"""In every store as a molecule of the training split with absurd labels: one that is used shows in every mean."""
+
+ENERGY_SHIFTS = (0.010, 0.040, -0.020)
+"""What the energy labels lie above the model [eV]: MAE 23.33 meV, and 60 meV for the pair of isomers."""
+
+FORCE_SHIFT = 0.020
+"""What each Cartesian force label lies above the model [eV/Å]."""
+
+FLOAT32_MEV = 0.05
+"""Rounding of labels and model in float32 [meV, meV/Å]; labels differ by 20 and more."""
+
+
+@pytest.fixture
+def benchmark(monkeypatch: pytest.MonkeyPatch) -> Iterator:
+    """Imports a script as Python does when it is started: its folder comes first on the path."""
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    before = set(sys.modules)
+
+    def load(name: str) -> ModuleType:
+        return importlib.import_module(name)
+
+    yield load
+    # Names as short as theirs must not be left lying about.
+    for name in {path.stem for path in BENCHMARKS.glob("*.py")} & (set(sys.modules) - before):
+        del sys.modules[name]
+
+
+def run(script: ModuleType, capsys: pytest.CaptureFixture[str], *arguments: object, json_path: Path) -> dict:
+    script.main([*map(str, arguments), "--json", str(json_path)])
+    assert "|" in capsys.readouterr().out
+    return json.loads(json_path.read_text())
+
+
+def rows_of(results: dict, table: int = 0) -> list[dict]:
+    return results["tables"][table]["rows"]
+
+
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Stores of three held-out molecules and one of the training split, labelled with the model itself and a shift."""
+    folder = tmp_path_factory.mktemp("stores")
+    graphs = [graph_from_smiles(smiles) for smiles in (*SMILES, TRAINING_SMILES)]
+    layouts = {
+        "gfn2_qm9": (("minimum", "b3lyp"), ("minimum", "gfn2"), ("thermal", ""), ("conformer", "")),
+        "gfn2_dft8k": (("minimum", "m062x"), ("minimum", "gfn2"), ("thermal", ""), ("conformer", "")),
+        "dft8k_m062x": (("minimum", "m062x"), ("minimum", "mmff94")),
+        "qm9_b3lyp": (("minimum", "b3lyp"),),
+        "c7h10o2_b3lyp": (("minimum", "b3lyp"),),
+    }
+    for name, kinds in layouts.items():
+        level = "b3lyp" if name.endswith("b3lyp") else "gfn2"
+        write_store(folder / f"{name}.h5", make_store(name, graphs, kinds, level, with_forces=name.startswith("gfn2")))
+    return folder
+
+
+def make_store(
+    source: str, graphs: list[MolGraph], kinds: tuple[tuple[str, str], ...], level: str, *, with_forces: bool
+) -> Store:
+    generator = np.random.default_rng(0)
+    force_fn = load_model().model.energy_fn(level)
+    positions, energies, forces = [], [], []
+    for _ in kinds:
+        for graph, shift in zip(graphs, (*ENERGY_SHIFTS, 1e3), strict=True):
+            start = embed(graph)[0]
+            place = (start + generator.normal(scale=0.05, size=start.shape)).astype(np.float32)
+            energy, force = energies_and_forces(force_fn, make_batch([graph.atomic_numbers], [place]))
+            positions.append(place)
+            energies.append(energy.item() + shift)
+            forces.append(force[0].numpy() + FORCE_SHIFT)
+    labels = LevelLabels(np.array(energies), np.concatenate(forces).astype(np.float32) if with_forces else None)
+    return Store(
+        molecules=pack_molecules(
+            graphs,
+            smiles=[*SMILES, TRAINING_SMILES],
+            names=[f"molecule-{row}" for row in range(len(graphs))],
+            key_hashes=[0] * len(SMILES) + [2**63],
+        ),
+        geometries=Geometries(
+            molecule=np.tile(np.arange(len(graphs), dtype=np.int32), len(kinds)),
+            kind=np.repeat([kind for kind, _ in kinds], len(graphs)),
+            minimum_of=np.repeat([level for _, level in kinds], len(graphs)),
+            positions=np.concatenate(positions),
+        ),
+        labels={level: labels},
+        source=source,
+    )
+
+
+def test_errors_are_those_of_held_out_molecules(stores, benchmark, capsys, tmp_path) -> None:
+    results = run(benchmark("errors"), capsys, "--stores", stores, "--limit", 3, json_path=tmp_path / "errors.json")
+    rows = rows_of(results)
+    assert [row["geometry"] for row in rows[:5]] == [
+        "minimum of b3lyp", "minimum of gfn2", "conformer", "thermal", "thermal + conformer"
+    ]  # fmt: skip
+    assert {row["store"] for row in rows} == {"gfn2_qm9", "gfn2_dft8k"}
+    for row in rows:
+        assert row["geometries"] == (6 if "+" in row["geometry"] else 3)
+        assert row["failed"] == 0
+        assert row["energy MAE [meV]"] == pytest.approx(1000 * np.abs(ENERGY_SHIFTS).mean(), abs=FLOAT32_MEV)
+        assert row["force MAE [meV/Å]"] == pytest.approx(1000 * FORCE_SHIFT, abs=FLOAT32_MEV)
+    assert results["checkpoint"] == "physcon-1"
+    assert results["settings"]["seed"] == 0
+
+
+def test_isomers_are_compared_within_a_composition(stores, benchmark, capsys, tmp_path) -> None:
+    results = run(benchmark("isomers"), capsys, "--stores", stores, "--limit", 3, json_path=tmp_path / "isomers.json")
+    of_level = [row for row in rows_of(results) if row["level"] == "b3lyp"]
+    assert len(of_level) == 2
+    for row in of_level:
+        assert (row["molecules"], row["compositions"], row["pairs"], row["failed"]) == (2, 1, 1, 0)
+        assert row["MAE [meV]"] == pytest.approx(1000 * abs(ENERGY_SHIFTS[1] - ENERGY_SHIFTS[2]), abs=FLOAT32_MEV)
+
+
+def test_minima_are_compared_from_the_other_minimum(stores, benchmark, capsys, tmp_path) -> None:
+    results = run(benchmark("minima"), capsys, "--stores", stores, "--limit", 3, json_path=tmp_path / "minima.json")
+    assert [table["title"][0] for table in results["tables"]] == ["a", "b", "c"]
+    for table in results["tables"]:
+        before, after = table["rows"]
+        assert before["molecules"] == after["molecules"] == 3
+        assert before["converged"] is None
+        assert 0 < before["RMSD, mean"] < 0.3, "two geometries at random .05 Å from the same one"
+        assert after["converged"] + sum(int(word) for word in after["failed"].split() if word.isdigit()) == 3
+    heldout = benchmark("heldout")
+    molecules = heldout.read_test_molecules(stores / "gfn2_qm9.h5", limit=9, seed=0)
+    assert len(molecules) == 3
+    expected = [
+        rmsd(m.geometries["minimum of gfn2"].positions, m.geometries["minimum of b3lyp"].positions) for m in molecules
+    ]
+    row = rows_of(results)[0]
+    assert row["RMSD, median [Å]"] == pytest.approx(np.median(expected))
+    assert row["RMSD, 90 %"] == pytest.approx(np.quantile(expected, 0.9))
+
+
+def test_the_seed_chooses_the_molecules_and_a_smaller_limit_takes_the_first(stores, benchmark) -> None:
+    read = benchmark("heldout").read_test_molecules
+    names = [[m.name for m in read(stores / "gfn2_qm9.h5", limit=limit, seed=seed)] for limit, seed in ((3, 1), (2, 1))]
+    assert names[0][:2] == names[1]
+    orders = {tuple(m.name for m in read(stores / "gfn2_qm9.h5", limit=3, seed=seed)) for seed in range(8)}
+    assert len(orders) > 1
+
+
+def test_a_benchmark_runs_from_any_folder(stores, tmp_path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(BENCHMARKS.parents[1])}
+    command = [sys.executable, str(BENCHMARKS / "errors.py"), "--stores", str(stores), "--limit", "1"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "| thermal + conformer |" in done.stdout
+    assert "physcon-1" in done.stdout
+
+
+def test_held_out_smiles_are_small_neutral_and_in_the_test_split(benchmark, tmp_path) -> None:
+    lengths = [(left, right) for left in range(1, 12) for right in range(1, left + 1)]
+    chains = {f"{'C' * left}{middle}{'C' * right}" for left, right in lengths for middle in "ONS"}
+    path, rows = tmp_path / "smiles.tsv", [f"{own}\t{len(own)}\t0\t1\ta" for own in sorted(chains)]
+    others = [row.replace("C", "Br", 1) for row in rows]
+    path.write_text("\n".join(["smiles\theavy\tcharge\tallowed\tsets", *others, *rows, *rows]) + "\n")
+    held_out = {own for own in chains if split_of(key_hash(canonical_key(own))) == "test"}
+    small = {own for own in held_out if graph_from_smiles(own).n_atoms <= 45}
+    assert set() < small < held_out
+    found = benchmark("many").held_out_smiles(path, 100, 45, 0)
+    assert sorted(found) == sorted(small)
+
+
+def test_encoders_are_compared_at_equal_processor_time(benchmark, tmp_path) -> None:
+    encoders, lines = benchmark("encoders"), []
+    for minutes, energy, force in ((5, 0.3, 0.1), (15, 0.1, 0.06)):
+        entry = {"step": minutes, "cpu_seconds": 60 * minutes, "validation": "gfn2"}
+        lines.append(json.dumps({**entry, "energy_mae": energy, "force_mae": force}))
+        lines.append(json.dumps({"step": minutes, "cpu_seconds": 60 * minutes, "energy": 1.0, "forces": 1.0}))
+    (tmp_path / LOG_FILE).write_text("\n".join(lines) + '\n{"step": 3, "cpu_sec')  # a log that is being written
+    found = encoders.validations(tmp_path)
+    assert encoders.at_time(found, 600) == pytest.approx((0.2, 0.08))
+    assert np.isnan(encoders.at_time(found, 1200)).all(), "a training is not extrapolated"
+
+
+def test_tables_are_markdown_and_json_knows_no_nan(benchmark, capsys, tmp_path) -> None:
+    reporting = benchmark("reporting")
+    arguments = reporting.make_parser(None, limit=3).parse_args(["--json", str(tmp_path / "out.json")])
+    rows = [{"name": "a", "value": 0.01234}, {"name": "long", "value": float("nan")}]
+    reporting.finish("example", arguments, reporting.Clock.now(), [reporting.Table("A table", rows)])
+    assert "| name |  value |\n| ---- | -----: |\n| a    | 0.0123 |\n| long |      - |" in capsys.readouterr().out
+    assert json.loads((tmp_path / "out.json").read_text())["tables"][0]["rows"][1] == {"name": "long", "value": None}

@@ -1,0 +1,389 @@
+from dataclasses import replace
+from pathlib import Path
+
+import ase.io
+import numpy as np
+import pytest
+import torch
+from ase import Atoms
+from ase.build import molecule
+from ase.constraints import FixAtoms
+from ase.optimize import BFGS, FIRE2
+
+import physcon_ase.optimize as module
+from physcon_ase.calculator import PhysConCalculator
+from physcon_ase.chem.smiles import graph_from_smiles
+from physcon_ase.errors import BondPerceptionError, MissingHeadError, PhysConError, StoreError
+from physcon_ase.generator import StructureGenerator
+from physcon_ase.model.physcon import LoadedModel, load_model
+from physcon_ase.optimize import (
+    STARTS,
+    Result,
+    check_output,
+    format_record,
+    format_result,
+    format_summary,
+    optimize,
+    optimize_many,
+    plot_result,
+    predict_structures,
+    read_molecules,
+    read_structures,
+    write_results,
+    write_structures,
+)
+
+EXACT = 1e-8
+"""Difference [eV, eV/Å] of float64 energies and forces of the same geometry."""
+
+BATCHED = 1e-5
+"""Difference [eV] of energies of the same geometry, or of the same tight minimum, in a batch and alone."""
+
+SINGLE = 2e-3
+"""Difference [eV] of float32 total energies, of which some 1e-7 is rounding, from float64 ones."""
+
+DIVERSE = ["O", "CCO", "C[C@H](N)C(=O)O", "c1ccccc1", "C1CC1", "CC#N", r"F/C=C\F", "CS(C)=O", "NC=O"]
+BAD = {"foo": "InvalidSmilesError", "C*": "DummyAtomError", "[NH4+]": "UnsupportedChargeError"}
+
+
+@pytest.fixture(scope="module")
+def double() -> LoadedModel:
+    return load_model(dtype=torch.float64)
+
+
+@pytest.fixture(scope="module")
+def alanine(double: LoadedModel) -> Result:
+    return optimize("C[C@H](N)C(=O)O", checkpoint=double)
+
+
+@pytest.fixture(scope="module")
+def water(double: LoadedModel) -> Result:
+    return optimize("O", checkpoint=double)
+
+
+def test_the_result_is_a_minimum_of_the_molecule_asked_for(alanine: Result) -> None:
+    assert alanine.converged
+    assert alanine.is_ok
+    assert alanine.status == "converged"
+    assert alanine.bonds_intact
+    assert alanine.stereo_intact
+    assert alanine.fmax < 0.01
+    assert (alanine.model, alanine.level, alanine.seed) == ("physcon-1", "gfn2", 0)
+    assert (alanine.smiles, alanine.undefined_stereo) == ("C[C@H](N)C(=O)O", ())
+    assert alanine.atoms.info["level"] == "gfn2"
+
+
+def test_energy_and_forces_are_those_of_the_final_geometry(alanine: Result, double: LoadedModel) -> None:
+    atoms = Atoms(alanine.atoms.numbers, alanine.atoms.positions, calculator=PhysConCalculator(double))
+    largest = np.linalg.norm(atoms.get_forces(), axis=1).max()
+    assert alanine.energy == pytest.approx(atoms.get_potential_energy(), abs=EXACT)
+    assert alanine.fmax == pytest.approx(largest, abs=EXACT)
+    assert alanine.atoms.get_potential_energy() == alanine.energy
+    assert np.allclose(alanine.atoms.get_forces(), atoms.get_forces(), atol=EXACT)
+
+
+def test_the_history_pairs_energy_and_force_of_the_same_geometries(tmp_path: Path, double: LoadedModel) -> None:
+    trajectory = tmp_path / "way.traj"
+    result = optimize("CCO", checkpoint=double, start="etkdg", trajectory=trajectory, logfile=tmp_path / "log")
+    frames = ase.io.read(trajectory, index=":")
+    assert len(frames) == len(result.energies) == len(result.fmax_history) == result.steps + 1
+    calculator = PhysConCalculator(double)
+    for frame, energy, fmax in zip(frames, result.energies, result.fmax_history, strict=True):
+        atoms = Atoms(frame.numbers, frame.positions, calculator=calculator)
+        assert energy == pytest.approx(atoms.get_potential_energy(), abs=EXACT)
+        assert fmax == pytest.approx(np.linalg.norm(atoms.get_forces(), axis=1).max(), abs=EXACT)
+    assert "BFGS" in (tmp_path / "log").read_text()
+
+
+def test_the_model_hessian_saves_half_of_the_steps(double: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_hessian = optimize("CCO", checkpoint=double, start="mmff94")
+    monkeypatch.setattr(module, "_use_model_hessian", lambda run, job: None)
+    without = optimize("CCO", checkpoint=double, start="mmff94")
+    assert without.converged
+    assert with_hessian.steps <= without.steps / 2
+
+
+@pytest.mark.parametrize("optimizer", ["lbfgs", "FIRE", FIRE2, BFGS])
+def test_any_ase_optimiser_finds_the_minimum_of_water(optimizer, double: LoadedModel, water: Result) -> None:
+    result = optimize("O", checkpoint=double, optimizer=optimizer, fmax=0.001)
+    assert result.converged
+    name = optimizer if isinstance(optimizer, str) else optimizer.__name__
+    assert result.optimizer.lower() == name.lower()
+    assert result.energy == pytest.approx(water.energy, abs=1e-3)  # what fmax .01 leaves
+    assert 0.9 < result.atoms.get_distance(0, 1) < 1.0
+
+
+def test_a_geometry_is_copied_and_never_modified(double: LoadedModel) -> None:
+    atoms = molecule("CH3CH2OH")
+    atoms.info["name"] = "mine"
+    before = atoms.copy()
+    result = optimize(atoms, checkpoint=double, max_steps=3)
+    assert atoms == before
+    assert atoms.info == {"name": "mine"}
+    assert atoms.calc is None
+    assert result.start == "geometry"
+    assert result.smiles == "CCO"
+    assert result.atoms.info["name"] == "mine"
+    assert not np.allclose(result.atoms.positions, before.positions)
+
+
+def test_constraints_of_a_geometry_hold(double: LoadedModel) -> None:
+    atoms = molecule("CH3CH2OH")
+    atoms.set_constraint(FixAtoms([0, 1]))
+    result = optimize(atoms, checkpoint=double)
+    assert result.converged
+    assert np.array_equal(result.atoms.positions[:2], atoms.positions[:2])
+    (record,) = optimize_many([atoms], checkpoint=double)
+    assert record.status == "failed"
+    assert "constraints" in record.reason
+
+
+def test_the_start_is_what_was_asked_for_and_the_result_says_so(double: LoadedModel) -> None:
+    starts = {start: optimize("CCO", checkpoint=double, start=start, max_steps=0) for start in STARTS}
+    assert {start: result.start for start, result in starts.items()} == {start: start for start in starts}
+    assert len({result.energy for result in starts.values()}) == 3
+    assert optimize("CCO", checkpoint=double, max_steps=0).energy == starts["guess"].energy
+    hydrogen = optimize("[H][H]", checkpoint=double, start="mmff94")
+    assert hydrogen.start == "etkdg (MMFF94 has no parameters)"
+
+
+def test_a_guess_can_be_the_start_and_other_atoms_cannot(double: LoadedModel) -> None:
+    guess = StructureGenerator(double)("CCO", seed=7)
+    result = optimize("CCO", start=guess, checkpoint=double, max_steps=0)
+    assert np.allclose(result.atoms.positions, guess.positions)
+    with pytest.raises(PhysConError, match=r"start has the atoms .*in the order of the graph"):
+        optimize("CCO", start=molecule("CH3CH2OH")[::-1], checkpoint=double)
+    with pytest.raises(PhysConError, match="the molecule is a geometry already: leave start out"):
+        optimize(guess, start="etkdg", checkpoint=double)
+
+
+def test_without_structure_head_a_guess_is_refused_and_the_default_is_etkdg(double: LoadedModel) -> None:
+    bare = load_model(dtype=torch.float64)
+    bare.model.structure = None
+    with pytest.raises(MissingHeadError, match="has no structure head"):
+        optimize("O", checkpoint=bare, start="guess")
+    assert optimize("O", checkpoint=bare, max_steps=0).start == "etkdg"
+
+
+def test_too_few_steps_are_a_status_with_a_remedy(double: LoadedModel) -> None:
+    result = optimize("CCO", checkpoint=double, start="etkdg", max_steps=1)
+    assert not result.converged
+    assert not result.is_ok
+    assert result.steps == 1
+    assert result.status.startswith("step limit reached: raise max_steps")
+
+
+def test_a_level_has_its_own_energies(double: LoadedModel, water: Result) -> None:
+    b3lyp = optimize("O", level="b3lyp", checkpoint=double)
+    assert b3lyp.level == "b3lyp"
+    assert b3lyp.energy < water.energy - 1000  # all electrons against valence electrons
+
+
+def test_open_stereo_is_reported(double: LoadedModel) -> None:
+    result = optimize("CC(N)C(=O)O", checkpoint=double, max_steps=0)
+    assert result.undefined_stereo == ("tetrahedral centre C1 is neither @ nor @@",)
+    assert "C1 is neither @ nor @@: decided by the seed" in format_result(result)
+
+
+def test_bonds_that_change_are_said(double: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = graph_from_smiles("CCO")
+    other = optimize("COC", checkpoint=double).atoms[[0, 2, 1, 3, 4, 5, 6, 7, 8]]
+    result = optimize(graph, start=other, checkpoint=double)
+    assert result.converged
+    assert result.bonds_intact is False
+    assert not result.is_ok
+    assert "another molecule" in result.status
+    assert "bonds      CHANGED" in format_result(result)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"fmax": 0.0}, "fmax must be a force larger than 0"),
+        ({"max_steps": -1}, "max_steps must be 0 or more"),
+        ({"seed": -1}, "seed must be 0 or more"),
+        ({"optimizer": "magic"}, "unknown optimizer 'magic'; choose one of bfgs, lbfgs, fire"),
+        ({"start": "magic"}, "unknown start 'magic'; choose one of guess, etkdg, mmff94"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(options: dict, message: str, double: LoadedModel) -> None:
+    with pytest.raises(PhysConError, match=message):
+        optimize("O", checkpoint=double, **options)
+
+
+def test_many_molecules_give_a_record_each_in_their_order(double: LoadedModel) -> None:
+    molecules = [*DIVERSE[:4], *BAD, *DIVERSE[4:]]
+    progress = []
+    records = optimize_many(
+        molecules, checkpoint=double, on_progress=lambda done, total: progress.append((done, total)), progress_bar=False
+    )
+    assert [record.index for record in records] == list(range(12))
+    assert [record.name for record in records] == molecules
+    assert {record.name: record.error for record in records if record.status == "failed"} == BAD
+    good = [record for record in records if record.name in DIVERSE]
+    assert all(record.status == "ok" and record.result is not None and record.seconds > 0 for record in good)
+    assert progress[-1] == (12, 12)
+    assert progress == sorted(progress)
+    assert format_summary(records).startswith("12 molecules: 9 ok, 3 failed;")
+    assert all("\n" not in format_record(record) for record in records)
+    calculator = PhysConCalculator(double)
+    for record in good:
+        assert record.result is not None
+        atoms = Atoms(record.result.atoms.numbers, record.result.atoms.positions, calculator=calculator)
+        assert record.result.energy == pytest.approx(atoms.get_potential_energy(), abs=BATCHED)
+        assert record.result.fmax == pytest.approx(np.linalg.norm(atoms.get_forces(), axis=1).max(), abs=BATCHED)
+        assert record.result.fmax < 0.01
+
+
+def test_batched_minima_are_those_of_ase_one_by_one(double: LoadedModel) -> None:
+    molecules = ["O", "C1CC1", "c1ccccc1"]
+    tight = {"checkpoint": double, "start": "mmff94", "fmax": 1e-3}
+    for record in optimize_many(molecules, **tight):
+        assert record.result is not None
+        assert record.result.energy == pytest.approx(optimize(record.name, **tight).energy, abs=BATCHED)
+
+
+def test_single_precision_far_from_the_origin_changes_nothing(water: Result) -> None:
+    far = water.atoms.copy()
+    far.positions += 1000.0
+    (record,) = optimize_many([far])
+    assert record.result is not None
+    assert record.result.converged
+    assert record.result.energy == pytest.approx(water.energy, abs=SINGLE)
+    assert np.allclose(record.result.atoms.positions.mean(axis=0), far.positions.mean(axis=0), atol=0.01)
+
+
+def test_too_little_memory_means_smaller_batches_and_never_a_lost_molecule(
+    double: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    relax, sizes = module.relax, []
+
+    def relax_little(force_fn, batch, **options):
+        sizes.append(len(batch))
+        if len(batch) > 2 or batch.atomic_numbers.shape[1] > 11:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+        return relax(force_fn, batch, **options)
+
+    monkeypatch.setattr(module, "relax", relax_little)
+    records = optimize_many(["O", "C", "N", "CCO", "c1ccccc1"], checkpoint=double, start="etkdg")
+    assert [record.status for record in records] == ["ok"] * 4 + ["failed"]
+    assert records[-1].error == "MemoryError"
+    assert "too large for the memory" in records[-1].reason
+    assert max(sizes) > 2
+
+
+def test_what_does_not_end_well_gets_another_start(double: LoadedModel) -> None:
+    (record,) = optimize_many(["CCO"], checkpoint=double, max_steps=1, n_attempts=3)
+    assert record.status == "not converged"
+    assert record.attempts == 3
+    assert "raise max_steps" in record.reason
+    (record,) = optimize_many([molecule("CH3CH2OH")], checkpoint=double, max_steps=1, n_attempts=3)
+    assert record.attempts == 1  # a geometry given as such has no other start
+
+
+def test_a_gap_in_a_table_is_a_record_too(double: LoadedModel) -> None:
+    records = optimize_many(iter([None, "O", float("nan")]), checkpoint=double)  # pyright: ignore[reportArgumentType]
+    assert [record.status for record in records] == ["failed", "ok", "failed"]
+    assert "a molecule is a SMILES or a MolGraph, received None" in records[0].reason
+
+
+def test_no_molecules_are_no_records(double: LoadedModel) -> None:
+    assert optimize_many([], checkpoint=double) == []
+
+
+def test_settings_of_a_batch_are_errors_of_the_call(double: LoadedModel) -> None:
+    with pytest.raises(PhysConError, match="unknown relaxation method 'magic'"):
+        optimize_many(["O"], checkpoint=double, method="magic")
+    with pytest.raises(PhysConError, match="unknown start"):
+        optimize_many(["O"], checkpoint=double, start="magic")
+    with pytest.raises(PhysConError, match="atoms_per_batch is 0"):
+        optimize_many(["O"], checkpoint=double, atoms_per_batch=0)
+
+
+def test_extended_xyz_keeps_energy_forces_and_origin(water: Result, alanine: Result, tmp_path: Path) -> None:
+    assert write_results([water, alanine], tmp_path / "both.xyz") == 2
+    frames = ase.io.read(tmp_path / "both.xyz", index=":")
+    for result, frame in zip((water, alanine), frames, strict=True):
+        assert frame.get_potential_energy() == pytest.approx(result.energy)
+        assert np.allclose(frame.get_forces(), result.atoms.get_forces(), atol=1e-7)  # eight decimals in the file
+        assert frame.info["smiles"] == result.smiles
+        assert (frame.info["level"], frame.info["model"]) == ("gfn2", "physcon-1")
+        assert frame.info["bonds_intact"]
+
+
+def test_an_sd_file_keeps_energy_level_and_model(water: Result, tmp_path: Path) -> None:
+    write_results(water, tmp_path / "water.sdf")
+    text = (tmp_path / "water.sdf").read_text()
+    assert f">  <energy_eV>\n{water.energy:.8f}\n" in text
+    assert ">  <level>\ngfn2\n" in text
+    assert ">  <model>\nphyscon-1\n" in text
+    assert text.endswith("$$$$\n")
+
+
+def test_a_molecule_without_bonds_has_no_sd_record(water: Result, tmp_path: Path) -> None:
+    with pytest.raises(BondPerceptionError, match=r"no bonds were found for H2O.*write \.xyz"):
+        write_results(replace(water, graph=None), tmp_path / "water.sdf")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("out.pdb", r"has to end in \.xyz, .*\.sdf"), ("in.xyz", "would destroy the input"), ("no/out.xyz", "no folder")],
+)
+def test_an_output_that_cannot_or_must_not_be_written_is_refused(name: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "in.xyz").write_text("data")
+    with pytest.raises(PhysConError, match=message):
+        check_output(tmp_path / name, [tmp_path / "." / "in.xyz"])
+    assert (tmp_path / "in.xyz").read_text() == "data"
+
+
+def test_molecules_are_read_from_smiles_lists_and_xyz_files(tmp_path: Path) -> None:
+    (tmp_path / "list.smi").write_text("# comment\nCCO ethanol\n\nO\n")
+    assert read_molecules(tmp_path / "list.smi") == ["CCO", "O"]
+    ase.io.write(tmp_path / "two.xyz", [molecule("H2O"), molecule("CH4")], format="extxyz")
+    assert [len(atoms) for atoms in read_structures(tmp_path / "two.xyz")] == [3, 5]
+    with pytest.raises(StoreError, match="is a list of SMILES"):
+        read_structures(tmp_path / "list.smi")
+    with pytest.raises(StoreError, match="there is no file"):
+        read_molecules(tmp_path / "none.smi")
+    (tmp_path / "broken.xyz").write_text("3\n\nO 0 0\n")
+    with pytest.raises(StoreError, match="no readable extended XYZ file"):
+        read_molecules(tmp_path / "broken.xyz")
+    (tmp_path / "strange.pdb").write_text("")
+    with pytest.raises(StoreError, match="of no known kind"):
+        read_molecules(tmp_path / "strange.pdb")
+
+
+def test_predictions_can_be_written_and_refusals_stay_in_their_place(double: LoadedModel, tmp_path: Path) -> None:
+    water, salt = molecule("H2O"), Atoms("NaCl", [[0, 0, 0], [0, 0, 2.4]])
+    first, second = predict_structures([water, salt], checkpoint=double)
+    assert type(second).__name__ == "UnsupportedElementError"
+    assert isinstance(first, Atoms)
+    assert water.calc is None
+    write_structures([first], tmp_path / "out.xyz")
+    frame = ase.io.read(tmp_path / "out.xyz")
+    assert isinstance(frame, Atoms)
+    assert frame.get_potential_energy() == pytest.approx(first.get_potential_energy())
+    assert frame.info["level"] == "gfn2"
+
+
+def test_the_plot_is_a_png_file(alanine: Result, tmp_path: Path) -> None:
+    plot_result(alanine, tmp_path / "plot.png")
+    assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(PhysConError, match=r"has to end in \.png"):
+        plot_result(alanine, tmp_path / "plot.gif")
+
+
+def test_the_function_can_be_had_from_the_package_after_the_module_was_imported(double: LoadedModel) -> None:
+    import physcon_ase
+
+    assert physcon_ase.optimize("O", checkpoint=double, max_steps=0).smiles == "O"
+
+
+def test_nothing_global_changes(double: LoadedModel) -> None:
+    before, numpy_before = torch.get_rng_state(), np.random.get_state()[1].copy()
+    settings = torch.get_default_dtype(), torch.get_num_threads()
+    optimize("O", checkpoint=double)
+    optimize_many(["O", "C"], checkpoint=double)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert np.array_equal(np.random.get_state()[1], numpy_before)
+    assert (torch.get_default_dtype(), torch.get_num_threads()) == settings

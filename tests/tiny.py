@@ -1,0 +1,75 @@
+"""Models with random weights that are small enough for tests, and molecules to try them on."""
+
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+from torch import nn
+
+from physcon_ase.batch import Batch, make_batch
+from physcon_ase.model.config import EncoderConfig, LevelConfig, ModelConfig, StructureConfig
+from physcon_ase.model.forces import energies_and_forces
+from physcon_ase.model.physcon import LoadedModel, PhysCon
+
+LEVELS = (
+    LevelConfig("cheap", "covers more elements", (1, 6, 7, 8, 9, 17), (-10.5, -50.2, -60.3, -100.4, -120.0, -130.0)),
+    LevelConfig("dft", "a correction of cheap", (1, 6, 7, 8), (-13.1, -1030.2, -1480.3, -2040.4), "cheap"),
+)
+
+STRUCTURE = StructureConfig(
+    n_layers=2, n_radial=4, channels=12, mixed_channels=10, source_scalars=4, source_vectors=3, hidden=12
+)
+
+ETHANOL_NUMBERS = np.array([6, 6, 8, 1, 1, 1, 1, 1, 1])
+ETHANOL_BONDS = np.array([[0, 1], [1, 2], [0, 3], [0, 4], [0, 5], [1, 6], [1, 7], [2, 8]])
+ETHANOL = np.array(
+    [
+        [1.168, -0.388, 0.018],
+        [-0.058, 0.511, -0.051],
+        [-1.219, -0.288, 0.102],
+        [1.183, -1.115, -0.801],
+        [1.181, -0.931, 0.968],
+        [2.080, 0.213, -0.047],
+        [-0.046, 1.068, -0.993],
+        [-0.028, 1.243, 0.762],
+        [-1.240, -0.883, -0.662],
+    ]
+)
+WATER_NUMBERS = np.array([8, 1, 1])
+WATER = np.array([[0.0, 0.0, 0.119], [0.0, 0.763, -0.477], [0.0, -0.763, -0.477]])
+
+
+def tiny_model(source_vectors: int = 0, dtype: torch.dtype = torch.float64, *, structure: bool = False) -> PhysCon:
+    """Random weights, the same at each call, with forces of about 1 eV/Å: noise of rounding must not hide in them."""
+    encoder = EncoderConfig(
+        n_radial=5, channels=12, mixed_channels=10, source_scalars=4, source_vectors=source_vectors, hidden=12
+    )
+    state = torch.random.get_rng_state()
+    torch.manual_seed(7)
+    model = PhysCon(ModelConfig(LEVELS, encoder, STRUCTURE if structure else None), dtype=torch.float64)
+    for head in model.heads.values():
+        nn.init.normal_(head.network[2].weight, std=40.0)
+    torch.random.set_rng_state(state)
+    return model.to(dtype).eval().requires_grad_(False)
+
+
+def tiny_loaded(source_vectors: int = 4, dtype: torch.dtype = torch.float64) -> LoadedModel:
+    return LoadedModel(tiny_model(source_vectors, dtype), "tiny", "0" * 64)
+
+
+def pack(model: PhysCon, molecules: Iterable[tuple[np.ndarray, np.ndarray]], n_slots: int | None = None) -> Batch:
+    """A batch in the number format of the model."""
+    numbers, positions = zip(*molecules, strict=True)
+    return make_batch(numbers, positions, n_slots=n_slots, dtype=model.encoder.embedding.weight.dtype)
+
+
+def evaluate(
+    model: PhysCon, *molecules: tuple[np.ndarray, np.ndarray], level: str | None = None, n_slots: int | None = None
+) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Energies [eV] without the references, and forces [eV/Å] of each molecule."""
+    batch = pack(model, molecules, n_slots)
+    level = level or model.level_names[0]
+    energies, forces = energies_and_forces(model.energy_fn(level), batch)
+    references = model.references[level](batch).sum(dim=1)
+    sizes = [len(numbers) for numbers, _ in molecules]
+    return (energies - references).numpy(), [row[:n].double().numpy() for n, row in zip(sizes, forces, strict=True)]
