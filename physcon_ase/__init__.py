@@ -10,7 +10,8 @@ if TYPE_CHECKING:
     from physcon_ase.calculator import PhysConCalculator
     from physcon_ase.generator import StructureGenerator
     from physcon_ase.hub import from_pretrained, push_to_hub
-    from physcon_ase.optimize import Result, optimize, optimize_many
+    from physcon_ase.optimization import optimize, optimize_many
+    from physcon_ase.results import Result
 
 __version__ = "0.1.0"
 
@@ -27,11 +28,11 @@ __all__ = [
 
 _MODULES = {
     "PhysConCalculator": "physcon_ase.calculator",
-    "Result": "physcon_ase.optimize",
+    "Result": "physcon_ase.results",
     "StructureGenerator": "physcon_ase.generator",
     "from_pretrained": "physcon_ase.hub",
-    "optimize": "physcon_ase.optimize",
-    "optimize_many": "physcon_ase.optimize",
+    "optimize": "physcon_ase.optimization",
+    "optimize_many": "physcon_ase.optimization",
     "push_to_hub": "physcon_ase.hub",
 }
 
@@ -39,10 +40,7 @@ _MODULES = {
 def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = import_module(_MODULES[name])
-    # All names of the module: importing it has just bound `optimize` to the module, and the function is meant.
-    globals().update({key: getattr(module, key) for key, home in _MODULES.items() if home == _MODULES[name]})
-    return globals()[name]
+    return getattr(import_module(_MODULES[name]), name)
 
 
 def __dir__() -> list[str]:

@@ -11,9 +11,11 @@ from typing import TypeAlias
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from physcon_ase.chem.graph import MolGraph, pair_types
+from physcon_ase.errors import PhysConError
 
 
 @dataclass(frozen=True)
@@ -52,8 +54,8 @@ EnergyFn: TypeAlias = Callable[[Batch], Float[Tensor, " molecules"]]
 
 
 def make_batch(
-    atomic_numbers: Sequence[np.ndarray],
-    positions: Sequence[np.ndarray],
+    atomic_numbers: Sequence[ArrayLike],
+    positions: Sequence[ArrayLike],
     *,
     graphs: Sequence[MolGraph] | None = None,
     charges: Sequence[int] | None = None,
@@ -74,7 +76,7 @@ def make_batch(
         dtype: number format of the positions.
         device: where the tensors live.
     """
-    sizes = [len(numbers) for numbers in atomic_numbers]
+    sizes = [len(np.asarray(numbers)) for numbers in atomic_numbers]
     n_molecules, n_slots = len(sizes), max(sizes, default=0) if n_slots is None else n_slots
     padded_numbers = np.zeros((n_molecules, n_slots), dtype=np.int64)
     padded_positions = np.zeros((n_molecules, n_slots, 3))
@@ -101,21 +103,58 @@ def with_positions(batch: Batch, positions: Float[Tensor, "molecules slots 3"]) 
 
 def select(batch: Batch, molecules: Tensor) -> Batch:
     """The molecules with these indices (or where this mask is true), in the same slots."""
-    chosen = {f.name: getattr(batch, f.name) for f in fields(batch)}
-    return Batch(**{name: None if value is None else value[molecules] for name, value in chosen.items()})
+    return _map(batch, lambda values: values[molecules])
 
 
 def to(batch: Batch, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Batch:
     """The batch on another device; `dtype` is that of the positions."""
-    moved = {f.name: getattr(batch, f.name) for f in fields(batch)}
-    moved = {name: None if value is None else value.to(device=device) for name, value in moved.items()}
-    moved["positions"] = moved["positions"].to(dtype=dtype)
-    return Batch(**moved)
+    moved = _map(batch, lambda values: values.to(device=device))
+    return with_positions(moved, moved.positions.to(dtype=dtype))
 
 
 def unpad(batch: Batch, values: Tensor) -> list[np.ndarray]:
     """Per-slot values [molecules, slots, ...] as one array per molecule, without the empty slots."""
     return [row[:size] for row, size in zip(values.detach().cpu().numpy(), batch.n_atoms.tolist(), strict=True)]
+
+
+def in_chunks(sizes: Sequence[int], atoms_per_batch: int, work: Callable[[list[int]], None]) -> dict[int, str]:
+    """Calls `work` with the indices of molecules of similar size, as many at a time as the slots allow.
+
+    When memory runs out, the number of slots is halved for the rest.
+
+    Args:
+        sizes: number of atoms of each molecule.
+        atoms_per_batch: slots of a batch, empty ones included.
+        work: called with the indices of a chunk; each index comes once, unless its chunk ran out of memory.
+
+    Returns:
+        The error message by index of the molecules that do not fit into the memory even alone.
+
+    Raises:
+        PhysConError: no slots.
+    """
+    if atoms_per_batch < 1:
+        raise PhysConError(f"atoms_per_batch is {atoms_per_batch}; 1 or more is needed")
+    waiting, too_large, budget = sorted(range(len(sizes)), key=sizes.__getitem__), {}, atoms_per_batch
+    while waiting:
+        chunk = _next_chunk(waiting, sizes, budget)
+        try:
+            work(chunk)
+        except (MemoryError, RuntimeError) as error:
+            if not _is_out_of_memory(error):
+                raise
+            if len(chunk) > 1:
+                budget = max(1, min(budget, len(chunk) * sizes[chunk[-1]]) // 2)
+                continue
+            too_large[chunk[0]] = str(error).split("\n", maxsplit=1)[0]
+        waiting = waiting[len(chunk) :]
+    return too_large
+
+
+def _map(batch: Batch, function: Callable[[Tensor], Tensor]) -> Batch:
+    """The function of every tensor of the batch."""
+    tensors = {f.name: getattr(batch, f.name) for f in fields(batch)}
+    return replace(batch, **{name: function(tensor) for name, tensor in tensors.items() if tensor is not None})
 
 
 def _per_molecule(values: Sequence[int] | None, default: int, n_molecules: int, device: torch.device | str) -> Tensor:
@@ -137,3 +176,17 @@ def _pad_tetrahedra(graphs: Sequence[MolGraph]) -> np.ndarray:
     for row, graph in enumerate(graphs):
         padded[row, : len(graph.tetrahedra)] = graph.tetrahedra
     return padded
+
+
+def _next_chunk(waiting: list[int], sizes: Sequence[int], budget: int) -> list[int]:
+    """The first molecules that fill the slots; all get as many slots as the largest one, which comes last."""
+    length = 1
+    while length < len(waiting) and (length + 1) * sizes[waiting[length]] <= budget:
+        length += 1
+    return waiting[:length]
+
+
+def _is_out_of_memory(error: MemoryError | RuntimeError) -> bool:
+    # On the CPU PyTorch raises a bare RuntimeError.
+    is_cpu = "DefaultCPUAllocator" in str(error) or "not enough memory" in str(error)
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or is_cpu

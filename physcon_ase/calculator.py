@@ -1,7 +1,7 @@
 """The model as an ASE calculator, one structure or a list of them at a time."""
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from scipy.spatial.distance import pdist, squareform
 from torch import Tensor
 
-from physcon_ase.batch import Batch, make_batch, unpad
+from physcon_ase.batch import Batch, in_chunks, make_batch, unpad
 from physcon_ase.errors import (
     EmptyStructureError,
     NonFinitePositionsError,
@@ -49,7 +49,6 @@ DTYPES: Final[dict[str, torch.dtype]] = {"float32": torch.float32, "float64": to
 """Number formats by name."""
 
 _PROPERTIES: Final = ("energy", "free_energy", "energies", "forces")
-_OUT_OF_MEMORY: Final = ("out of memory", "can't allocate memory")
 
 
 @dataclass(frozen=True)
@@ -229,7 +228,7 @@ class PhysConCalculator(Calculator):
             predictions = self._predict_batch([structures[i] for i in chosen], "forces" in properties)
             found.update(zip(chosen, predictions, strict=True))
 
-        too_large = _in_batches([len(structures[index]) for index in accepted], atoms_per_batch, work)
+        too_large = in_chunks([len(structures[index]) for index in accepted], atoms_per_batch, work)
         for row, message in too_large.items():
             n_atoms = len(structures[accepted[row]])
             refuse(accepted[row], PhysConError(f"{n_atoms} atoms do not fit into memory ({message}): use more of it"))
@@ -387,33 +386,6 @@ def _refuse_overlap(numbers: np.ndarray, squared: np.ndarray) -> None:
 
 
 # ---- work
-
-
-def _in_batches(sizes: Sequence[int], atoms_per_batch: int, work: Callable[[list[int]], None]) -> dict[int, str]:
-    """Calls `work` with the indices of molecules of similar size until all are done; halves when memory runs out.
-
-    Args:
-        sizes: atoms of each molecule.
-        atoms_per_batch: slots of a batch, padding included; a larger molecule is a batch of its own.
-        work: does what is to be done with these molecules.
-
-    Returns:
-        The message by index of the molecules that do not fit into the memory even alone.
-    """
-    pending, too_large = sorted(range(len(sizes)), key=lambda index: -sizes[index]), {}
-    while pending:
-        rows = pending[: max(1, atoms_per_batch // sizes[pending[0]])]
-        try:
-            work(rows)
-        except RuntimeError as error:
-            if not any(sign in str(error).lower() for sign in _OUT_OF_MEMORY):
-                raise
-            if len(rows) > 1:
-                atoms_per_batch = len(rows) * sizes[rows[0]] // 2
-                continue
-            too_large[rows[0]] = str(error).splitlines()[0]
-        pending = pending[len(rows) :]
-    return too_large
 
 
 def _atomic_energies_and_forces(

@@ -49,14 +49,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _optimize(options: argparse.Namespace) -> int:
-    from physcon_ase.optimize import (
-        check_output,
-        format_result,
-        optimize,
-        plot_result,
-        read_molecules,
-        write_results,
-    )
+    from physcon_ase.files import check_output, read_molecules
+    from physcon_ase.optimization import optimize
+    from physcon_ase.results import format_result, plot_result, write_results
 
     inputs = _inputs(options.molecule)
     if options.output is not None:
@@ -88,7 +83,8 @@ def _optimize(options: argparse.Namespace) -> int:
 
 
 def _optimize_many(options: argparse.Namespace, molecules: list) -> int:
-    from physcon_ase.optimize import format_record, format_summary, optimize_many, write_results
+    from physcon_ase.optimization import optimize_many
+    from physcon_ase.results import format_record, format_summary, write_results
 
     if options.plot is not None:
         raise PhysConError(f"--plot draws one molecule, {options.molecule} has {len(molecules)}: leave it out")
@@ -114,9 +110,10 @@ def _optimize_many(options: argparse.Namespace, molecules: list) -> int:
 
 
 def _predict(options: argparse.Namespace) -> int:
-    from physcon_ase.optimize import check_output, predict_structures, read_structures, write_structures
+    from physcon_ase.files import XYZ_SUFFIXES, check_output, read_structures, write_structures
+    from physcon_ase.results import predict_structures
 
-    check_output(options.output, [options.file], kinds=(".xyz", ".extxyz"))
+    check_output(options.output, [options.file], kinds=XYZ_SUFFIXES)
     outcomes = predict_structures(
         read_structures(options.file), level=options.level, checkpoint=options.checkpoint, device=options.device
     )
@@ -130,7 +127,9 @@ def _predict(options: argparse.Namespace) -> int:
 
 
 def _energy(options: argparse.Namespace) -> int:
-    from physcon_ase.optimize import format_result, optimize, predict_structures, read_structures
+    from physcon_ase.files import read_structures
+    from physcon_ase.optimization import optimize
+    from physcon_ase.results import format_result, predict_structures
 
     if not _inputs(options.molecule):
         result = optimize(options.molecule, level=options.level, checkpoint=options.checkpoint, device=options.device)
@@ -159,9 +158,10 @@ def _inputs(molecule: str) -> list[Path]:
 
     No SMILES ends in one of these suffixes, and a file that is missing is not mistaken for one.
     """
-    known = (".xyz", ".extxyz", ".smi", ".smiles", ".txt")
+    from physcon_ase.files import SMILES_SUFFIXES, XYZ_SUFFIXES
+
     path = Path(molecule)
-    return [path] if path.suffix in known or _is_file(path) else []
+    return [path] if path.suffix in (*XYZ_SUFFIXES, *SMILES_SUFFIXES) or _is_file(path) else []
 
 
 def _is_file(path: Path) -> bool:

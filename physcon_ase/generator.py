@@ -8,7 +8,7 @@ All three modes are the same deterministic reverse process (`model.structure.ddi
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -20,17 +20,12 @@ from ase import Atoms
 from jaxtyping import Float
 from torch import Tensor
 
-from physcon_ase.batch import Batch, make_batch, unpad
+from physcon_ase.batch import Batch, in_chunks, make_batch, unpad
 from physcon_ase.chem.compare import bonds_intact, stereo_intact
 from physcon_ase.chem.conformers import embed
 from physcon_ase.chem.graph import MolGraph
 from physcon_ase.chem.smiles import canonical_smiles, graph_from_smiles
-from physcon_ase.errors import (
-    MissingHeadError,
-    PhysConError,
-    UnsupportedChargeError,
-    UnsupportedElementError,
-)
+from physcon_ase.errors import MissingHeadError, PhysConError, UnsupportedChargeError, UnsupportedElementError
 from physcon_ase.model.checkpoint import read_checkpoint, shipped_names
 from physcon_ase.model.config import StructureConfig
 from physcon_ase.model.noise import gaussian_noise, sigma_schedule
@@ -300,51 +295,8 @@ def embed_many(
         return [_embed_or_error(*task) for task in tasks]
     # "spawn": a forked child could inherit a lock that a thread of PyTorch holds.
     with ProcessPoolExecutor(n_processes, mp_context=get_context("spawn")) as pool:
-        return _embed_in(pool, tasks)
-
-
-def in_chunks(sizes: Sequence[int], atoms_per_batch: int, work: Callable[[list[int]], None]) -> dict[int, str]:
-    """Calls `work` with the indices of molecules of similar size, as many at a time as the slots allow.
-
-    When memory runs out, the number of slots is halved for the rest.
-
-    Args:
-        sizes: number of atoms of each molecule.
-        atoms_per_batch: slots of a batch, empty ones included.
-        work: called with the indices of a chunk; each index comes once, unless its chunk ran out of memory.
-
-    Returns:
-        The error message by index of the molecules that do not fit into the memory even alone.
-    """
-    _at_least_one("atoms_per_batch", atoms_per_batch)
-    waiting, too_large, budget = sorted(range(len(sizes)), key=sizes.__getitem__), {}, atoms_per_batch
-    while waiting:
-        chunk = _next_chunk(waiting, sizes, budget)
-        try:
-            work(chunk)
-        except (MemoryError, RuntimeError) as error:
-            if not _is_out_of_memory(error):
-                raise
-            if len(chunk) > 1:
-                budget = max(1, min(budget, len(chunk) * sizes[chunk[-1]]) // 2)
-                continue
-            too_large[chunk[0]] = str(error).split("\n", maxsplit=1)[0]
-        waiting = waiting[len(chunk) :]
-    return too_large
-
-
-def _next_chunk(waiting: list[int], sizes: Sequence[int], budget: int) -> list[int]:
-    """The first molecules that fill the slots; all get as many slots as the largest one, which comes last."""
-    length = 1
-    while length < len(waiting) and (length + 1) * sizes[waiting[length]] <= budget:
-        length += 1
-    return waiting[:length]
-
-
-def _is_out_of_memory(error: MemoryError | RuntimeError) -> bool:
-    # On the CPU PyTorch raises a bare RuntimeError.
-    is_cpu = "DefaultCPUAllocator" in str(error) or "not enough memory" in str(error)
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or is_cpu
+        futures = [pool.submit(_embed_or_error, *task) for task in tasks]
+        return [future.result() for future in futures]
 
 
 def _embed_or_error(
@@ -357,11 +309,6 @@ def _embed_or_error(
 
 def _embed_first(graph: MolGraph, seed: int, max_seconds: float) -> np.ndarray:
     return embed(graph, seed=seed, max_seconds=max_seconds)[0]
-
-
-def _embed_in(pool: Executor, tasks: list[tuple]) -> list[np.ndarray | PhysConError]:
-    futures = [pool.submit(_embed_or_error, *task) for task in tasks]
-    return [future.result() for future in futures]
 
 
 def or_error(function: Callable[..., _Value], *arguments: Any) -> _Value | PhysConError:

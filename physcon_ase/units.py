@@ -33,6 +33,17 @@ CHEMICAL_SYMBOLS: Final[dict[int, str]] = {number: symbol for symbol, number in 
 """Element symbol of each atomic number."""
 
 COVALENT_RADII: Final[dict[int, float]] = {
-    1: 0.31, 5: 0.84, 6: 0.76, 7: 0.71, 8: 0.66, 9: 0.57, 14: 1.11, 15: 1.07, 16: 1.05, 17: 1.02, 35: 1.20, 53: 1.39
+    1: 0.31,
+    5: 0.84,
+    6: 0.76,
+    7: 0.71,
+    8: 0.66,
+    9: 0.57,
+    14: 1.11,
+    15: 1.07,
+    16: 1.05,
+    17: 1.02,
+    35: 1.20,
+    53: 1.39,
 }
 """Covalent radius [Å] of the elements that our checkpoints know, Cordero et al. 2008, doi 10.1039/b801115j."""

@@ -5,10 +5,13 @@ from pathlib import Path
 
 import pytest
 
+import physcon_ase
+
 PACKAGE = Path(__file__).resolve().parents[1] / "physcon_ase"
 
 LAYERS = (
-    "units errors < chem < batch < model relax data < labelling training hub < generator calculator < optimize < cli"
+    "units errors < chem < batch < model relax data < labelling training hub < "
+    "generator calculator files < results < optimization < cli"
 )
 RANK = {part: rank for rank, layer in enumerate(LAYERS.split(" < ")) for part in layer.split()}
 """A part may import itself and parts of lower rank."""
@@ -18,7 +21,7 @@ NEVER = {("training", "relax")}
 
 ONLY_IN = {
     "rdkit": ("chem",),
-    "ase": ("calculator", "optimize", "generator", "data.sources", "labelling"),
+    "ase": ("calculator", "generator", "files", "results", "optimization", "data.sources", "labelling"),
     **dict.fromkeys(("huggingface_hub", "httpx", "requests", "urllib", "http", "socket"), ("hub", "data.sources")),
 }
 """Foreign packages that only these parts know."""
@@ -73,16 +76,22 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
     assert heavy.isdisjoint(loaded)
 
 
-def test_every_public_name_is_found_and_others_are_attribute_errors() -> None:
-    in_a_fresh_process("from physcon_ase import *")
+def test_every_public_name_is_found_whatever_was_imported_first_and_others_are_attribute_errors() -> None:
+    in_a_fresh_process(
+        "import physcon_ase.optimization\n"  # a module of the name of a function would now hide it
+        "from physcon_ase import *\n"
+        "assert type(optimize).__name__ == type(optimize_many).__name__ == 'function'"
+    )
     in_a_fresh_process(
         "import physcon_ase\n"
-        "assert callable(physcon_ase.from_pretrained) and 'optimize' in dir(physcon_ase)\n"
+        "from physcon_ase import Result, optimize\n"
+        "assert physcon_ase.optimize is optimize and 'optimize' in dir(physcon_ase)\n"
         "try: physcon_ase.nonsense\n"
         "except AttributeError as error: assert 'nonsense' in str(error)\n"
         "else: raise SystemExit('no error')"
     )
 
 
-def test_the_function_optimize_is_not_hidden_by_its_module() -> None:
-    assert "function" in in_a_fresh_process("from physcon_ase import Result, optimize; print(type(optimize))")
+def test_no_public_name_is_that_of_a_module() -> None:
+    assert "optimize" in physcon_ase.__all__
+    assert {module.split(".")[0] for module in modules()}.isdisjoint(physcon_ase.__all__)

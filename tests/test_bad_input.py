@@ -17,7 +17,8 @@ from physcon_ase.cli import main
 from physcon_ase.generator import StructureGenerator
 from physcon_ase.model.checkpoint import CONFIG_FILE, WEIGHTS_FILE, resolve
 from physcon_ase.model.physcon import LoadedModel, load_model
-from physcon_ase.optimize import optimize, optimize_many, predict_structures
+from physcon_ase.optimization import optimize, optimize_many
+from physcon_ase.results import predict_structures
 
 BAD_SMILES = {
     "C1CC": ("InvalidSmilesError", "invalid SMILES"),

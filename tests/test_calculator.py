@@ -38,8 +38,8 @@ from tests.tiny import evaluate, tiny_loaded
 
 PACKAGE = Path(__file__).resolve().parents[1]
 
-FORCE_TOLERANCE = 1e-3
-"""Forces [eV/Å] in float32 that physics says are equal."""
+CENTRED_TOLERANCE = 1e-5
+"""Forces [eV/Å] of float32 at the origin and 1000 Å away; without centring in float64 first they differ by 2e-4."""
 
 BATCH_TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-10}
 """Energies [eV] and forces [eV/Å] in a batch against alone: the order of sums differs."""
@@ -85,7 +85,7 @@ def test_results_do_not_depend_on_where_the_molecule_is(dtype: torch.dtype) -> N
     near, far = ethanol(), ethanol()
     far.positions += [1000, -1000, 500]
     near.calc = far.calc = calculator
-    np.testing.assert_allclose(far.get_forces(), near.get_forces(), atol=FORCE_TOLERANCE)
+    np.testing.assert_allclose(far.get_forces(), near.get_forces(), atol=CENTRED_TOLERANCE)
 
 
 def test_moving_changing_and_going_back_gives_fresh_results(calculator: PhysConCalculator) -> None:
@@ -380,7 +380,7 @@ assert not heavy, heavy
 
 def test_import_construction_and_use_change_nothing_outside() -> None:
     subprocess.run(
-        [sys.executable, "-c", SNAPSHOT], env={"PYTHONPATH": str(PACKAGE), "PATH": ""}, check=True, timeout=120
+        [sys.executable, "-c", SNAPSHOT], env={"PYTHONPATH": str(PACKAGE), "PATH": ""}, check=True, timeout=300
     )
 
 

@@ -7,7 +7,7 @@ import ase.io
 import pytest
 from ase.build import molecule
 
-import physcon_ase.optimize as optimize_module
+from physcon_ase import optimization
 from physcon_ase.cli import main
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -149,7 +149,7 @@ def test_an_interruption_is_exit_code_130(monkeypatch: pytest.MonkeyPatch, capsy
     def interrupted(*_, **__) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(optimize_module, "optimize", interrupted)
+    monkeypatch.setattr(optimization, "optimize", interrupted)
     assert main(["optimize", "O"]) == 130
     assert capsys.readouterr().err == "physcon: interrupted\n"
 

@@ -14,7 +14,7 @@ from physcon_ase.errors import (
     UnsupportedChargeError,
     UnsupportedElementError,
 )
-from physcon_ase.generator import N_ATTEMPTS, Guess, StructureGenerator, embed_many, in_chunks
+from physcon_ase.generator import N_ATTEMPTS, Guess, StructureGenerator, embed_many
 from physcon_ase.model.config import EncoderConfig, LevelConfig, ModelConfig, StructureConfig
 from physcon_ase.model.physcon import LoadedModel, PhysCon, load_model
 
@@ -145,39 +145,6 @@ def test_a_lone_atom_and_h2_are_molecules_too(shipped: LoadedModel) -> None:
     generator = StructureGenerator(shipped)
     assert len(generator("[H][H]")) == 2
     assert np.isfinite(generator("O").positions).all()
-
-
-def test_chunks_hold_similar_sizes_within_the_budget_and_leave_nobody_out() -> None:
-    sizes, chunks = [9, 30, 3, 10, 3, 200], []
-    assert in_chunks(sizes, 40, chunks.append) == {}
-    assert sorted(index for chunk in chunks for index in chunk) == list(range(6))
-    assert all(len(chunk) == 1 or len(chunk) * max(sizes[i] for i in chunk) <= 40 for chunk in chunks)
-    assert [5] in chunks  # larger than the budget: alone
-
-
-@pytest.mark.parametrize(
-    "error", [RuntimeError("DefaultCPUAllocator: can't allocate"), torch.OutOfMemoryError("CUDA"), MemoryError("full")]
-)
-def test_out_of_memory_halves_the_chunks_and_names_what_never_fits(error: Exception) -> None:
-    done, lengths = [], []
-
-    def work(chunk: list[int]) -> None:
-        lengths.append(len(chunk))
-        if len(chunk) > 2 or 7 in chunk:
-            raise error
-        done.extend(chunk)
-
-    assert in_chunks([10] * 7 + [500], 1000, work) == {7: str(error)}
-    assert sorted(done) == list(range(7))
-    assert lengths[:3] == [7, 3, 1]
-
-
-def test_an_error_that_is_not_about_memory_is_not_swallowed() -> None:
-    def work(chunk: list[int]) -> None:
-        raise RuntimeError("shapes do not fit")
-
-    with pytest.raises(RuntimeError, match="shapes do not fit"):
-        in_chunks([1], 10, work)
 
 
 @pytest.mark.slow

@@ -22,7 +22,7 @@ from physcon_ase.chem.graph import MolGraph
 from physcon_ase.errors import MissingParametersError, PhysConError
 from physcon_ase.generator import Mode, StructureGenerator, embed_many
 from physcon_ase.model.physcon import LoadedModel, load_model
-from physcon_ase.optimize import optimize
+from physcon_ase.optimization import optimize
 from physcon_ase.relax.state import ForceFn
 
 LEVEL = "b3lyp"

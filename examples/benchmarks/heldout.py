@@ -18,7 +18,7 @@ from physcon_ase.chem.compare import (
     stereo_intact,
     symmetric_rmsd,
 )
-from physcon_ase.chem.graph import MolGraph, topological_distances
+from physcon_ase.chem.graph import MolGraph
 from physcon_ase.data.split import split_mask
 from physcon_ase.data.store import Store, geometry_offsets, molecule_graph, open_store
 from physcon_ase.model.config import LevelConfig
@@ -148,8 +148,8 @@ def relax_all(
     results: list[Relaxed | None] = [None] * len(graphs)
     for chosen in by_size([graph.n_atoms for graph in graphs]):
         batch = make_batch([graphs[i].atomic_numbers for i in chosen], [positions[i] for i in chosen])
-        bonds_apart = [topological_distances(graphs[i]) for i in chosen]
-        ended = relax(force_fn, batch, fmax=fmax, max_steps=max_steps, bonds_apart=bonds_apart)
+        bonds = [graphs[i].bonds for i in chosen]
+        ended = relax(force_fn, batch, fmax=fmax, max_steps=max_steps, bonds=bonds)
         places = unpad(batch, ended.positions)
         for index, place, status, steps in zip(chosen, places, ended.statuses, ended.steps.tolist(), strict=True):
             results[index] = Relaxed(place.astype(np.float64), status, steps)

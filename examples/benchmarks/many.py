@@ -17,8 +17,9 @@ from physcon_ase.chem.smiles import canonical_key, graph_from_smiles
 from physcon_ase.data.sources.smiles_list import read_smiles_list
 from physcon_ase.data.split import key_hash, split_of
 from physcon_ase.errors import PhysConError
-from physcon_ase.optimize import Record, optimize_many
+from physcon_ase.optimization import optimize_many
 from physcon_ase.relax.driver import RelaxStatus
+from physcon_ase.results import Record
 from physcon_ase.units import ATOMIC_NUMBERS
 
 ELEMENTS = frozenset(ATOMIC_NUMBERS[symbol] for symbol in "H C N O F P S Cl".split())
@@ -68,7 +69,7 @@ def held_out_smiles(path: Path, limit: int, max_atoms: int, seed: int) -> list[s
             graph = graph_from_smiles(row.smiles)
         except PhysConError:  # the list is checked elsewhere; here a molecule is needed whose key can be computed
             continue
-        if graph.n_atoms <= max_atoms and graph.charge == 0 and set(graph.atomic_numbers.tolist()) <= ELEMENTS:
+        if graph.n_atoms <= max_atoms and set(graph.atomic_numbers.tolist()) <= ELEMENTS:
             chosen[key] = row.smiles
     return list(chosen.values())
 

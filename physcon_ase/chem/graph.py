@@ -5,6 +5,7 @@ from typing import Final
 
 import numpy as np
 from jaxtyping import Float, Int, UInt8
+from numpy.typing import ArrayLike
 
 N_PAIR_TYPES: Final = 16
 """Number of values that `pair_types` can take."""
@@ -49,26 +50,28 @@ class MolGraph:
 
 
 def make_graph(
-    atomic_numbers: np.ndarray,
-    bonds: np.ndarray,
-    bond_orders: np.ndarray,
-    formal_charges: np.ndarray | None = None,
+    atomic_numbers: ArrayLike,
+    bonds: ArrayLike,
+    bond_orders: ArrayLike,
+    formal_charges: ArrayLike | None = None,
     *,
-    tetrahedra: np.ndarray | None = None,
-    double_bonds: np.ndarray | None = None,
-    double_bond_is_cis: np.ndarray | None = None,
+    tetrahedra: ArrayLike = (),
+    double_bonds: ArrayLike = (),
+    double_bond_is_cis: ArrayLike = (),
     multiplicity: int = 1,
 ) -> MolGraph:
     """A `MolGraph` with the array types of its fields, from anything array-like; absent stereo means none."""
-    n_atoms = len(atomic_numbers)
+    atomic_numbers = np.asarray(atomic_numbers, dtype=np.uint8)
     return MolGraph(
-        atomic_numbers=np.asarray(atomic_numbers, dtype=np.uint8),
+        atomic_numbers=atomic_numbers,
         bonds=np.sort(np.asarray(bonds, dtype=np.int32).reshape(-1, 2), axis=1),
         bond_orders=np.asarray(bond_orders, dtype=np.uint8),
-        formal_charges=np.asarray(np.zeros(n_atoms) if formal_charges is None else formal_charges, dtype=np.int32),
-        tetrahedra=np.asarray([] if tetrahedra is None else tetrahedra, dtype=np.int32).reshape(-1, 4),
-        double_bonds=np.asarray([] if double_bonds is None else double_bonds, dtype=np.int32).reshape(-1, 4),
-        double_bond_is_cis=np.asarray([] if double_bond_is_cis is None else double_bond_is_cis, dtype=bool),
+        formal_charges=np.asarray(
+            np.zeros(len(atomic_numbers)) if formal_charges is None else formal_charges, dtype=np.int32
+        ),
+        tetrahedra=np.asarray(tetrahedra, dtype=np.int32).reshape(-1, 4),
+        double_bonds=np.asarray(double_bonds, dtype=np.int32).reshape(-1, 4),
+        double_bond_is_cis=np.asarray(double_bond_is_cis, dtype=bool),
         multiplicity=multiplicity,
     )
 

@@ -103,4 +103,6 @@ def config_from_dict(data: dict[str, Any]) -> ModelConfig:
             structure=None if structure is None else StructureConfig(**structure),
         )
     except (KeyError, TypeError) as error:
-        raise CorruptCheckpointError(f"the model configuration cannot be read: {error}; fetch the checkpoint again") from error
+        raise CorruptCheckpointError(
+            f"the model configuration cannot be read: {error}; fetch the checkpoint again"
+        ) from error

@@ -1,6 +1,5 @@
 """The network behind the energies: atomic numbers and positions in, invariant features of each atom out."""
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 

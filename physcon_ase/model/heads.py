@@ -1,4 +1,4 @@
-"""What turns features of atoms into energies: one small network per level of theory, and the repulsion of bare cores."""
+"""What turns features of atoms into energies: one small network per level of theory, and a repulsion of bare cores."""
 
 from typing import Final
 
@@ -26,12 +26,14 @@ class EnergyHead(nn.Module):
 
     def __init__(self, channels: int, level: LevelConfig):
         super().__init__()
-        self.network = nn.Sequential(nn.Linear(channels, channels // 2), nn.SiLU(), nn.Linear(channels // 2, 1))
+        first, last = nn.Linear(channels, channels // 2), nn.Linear(channels // 2, 1)
         if level.base:
-            nn.init.zeros_(self.network[2].weight)
-        nn.init.zeros_(self.network[2].bias)
+            nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+        self.network = nn.Sequential(first, nn.SiLU(), last)
 
     def forward(self, scalars: Float[Tensor, "molecules slots channels"]) -> Float[Tensor, "molecules slots"]:
+        """Energy of each atom [eV] from its invariant features."""
         return self.network(scalars).squeeze(-1)
 
 
@@ -47,6 +49,7 @@ class References(nn.Module):
         self.register_buffer("table", table, persistent=False)
 
     def forward(self, batch: Batch) -> Float[Tensor, "molecules slots"]:
+        """Reference energy of each atom [eV]; 0 in empty slots."""
         return self.table[batch.atomic_numbers]
 
     def _apply(self, fn, recurse=True):  # keeps float64 when the model is converted
@@ -81,7 +84,9 @@ class CoreRepulsion(nn.Module):
         powers = charges**0.23
         r = torch.where(close, pairs.distances, reach)
         x = r * (powers[:, :, None] + _of_neighbours(powers, pairs)) / (0.8854 * ANGSTROM_PER_BOHR)
-        screening = sum(c * torch.exp(-d * x) for c, d in zip(_SCREENING_COEFFICIENTS, _SCREENING_EXPONENTS, strict=True))
+        screening = sum(
+            c * torch.exp(-d * x) for c, d in zip(_SCREENING_COEFFICIENTS, _SCREENING_EXPONENTS, strict=True)
+        )
         product = charges[:, :, None] * _of_neighbours(charges, pairs)
         energies = COULOMB_EV_ANGSTROM * product / r * screening * envelope(r / reach)
         return 0.5 * torch.where(close, energies, 0.0).sum(dim=2)

@@ -4,11 +4,11 @@ The layer is an atomic cluster expansion without a single generic tensor product
 
     A[i, p, k, s] = Σ_j φ_k(r_ij) P_p(u_ij) S_s[j]
 
-with φ_k radial functions, P_p the ten monomials of degree ≤ 2 in the unit vector u_ij, and S_s the few features that atom
-j sends. The factor φ_k P_p is built once for all layers; the sum over j is one batched matrix product. Everything else,
-that is the change from monomials to spherical harmonics, the Clebsch-Gordan coupling with vector sources, the mixing of
-radial functions with sources, and the products that raise the body order, happens per atom, so that no intermediate
-grows as pairs x channels.
+with φ_k radial functions, P_p the ten monomials of degree ≤ 2 in the unit vector u_ij, and S_s the few features that
+atom j sends. The factor φ_k P_p is built once for all layers; the sum over j is one batched matrix product. Everything
+else, that is the change from monomials to spherical harmonics, the Clebsch-Gordan coupling with vector sources, the
+mixing of radial functions with sources, and the products that raise the body order, happens per atom, so that no
+intermediate grows as pairs x channels.
 """
 
 import math
@@ -21,10 +21,8 @@ from torch import Tensor, nn
 
 from physcon_ase.batch import Batch
 
-_FIRST: Final = (0, 0, 0, 0, 1, 2, 3, 1, 2, 3)
-_SECOND: Final = (0, 1, 2, 3, 1, 2, 3, 2, 3, 1)
 N_MONOMIALS: Final = 10
-"""1, x, y, z, xx, yy, zz, xy, yz, zx: products of pairs out of (1, x, y, z)."""
+"""1, x, y, z, xx, yy, zz, xy, yz, zx."""
 
 DENSE_SLOTS: Final = 40
 """Batches up to this size use all pairs; larger ones look for neighbours within the cutoff first."""
@@ -80,8 +78,8 @@ def _neighbours_within(positions: Tensor, mask: Tensor, cutoff: float) -> tuple[
 
 def monomials(unit_vectors: Float[Tensor, "... 3 neighbours"]) -> Float[Tensor, "... 10 neighbours"]:
     """The `N_MONOMIALS` monomials of degree ≤ 2 in the components of each vector."""
-    extended = torch.cat([torch.ones_like(unit_vectors[..., :1, :]), unit_vectors], dim=-2)
-    return extended[..., _FIRST, :] * extended[..., _SECOND, :]
+    u = unit_vectors
+    return torch.cat([torch.ones_like(u[..., :1, :]), u, u * u, u * u.roll(-1, dims=-2)], dim=-2)
 
 
 def harmonics_from_monomials() -> Float[Tensor, "5 6"]:
@@ -120,8 +118,7 @@ def envelope(x: Tensor) -> Tensor:
 class Interaction(nn.Module):
     """One layer: collects the density around each atom, raises its body order and updates the atom's features."""
 
-    harmonics2: Tensor
-    symmetric: Tensor
+    quadratic_forms: Tensor
     vector_coupling: Tensor
 
     def __init__(
@@ -160,12 +157,13 @@ class Interaction(nn.Module):
             )
             self.mix_own = nn.Parameter(torch.randn(self.source_vectors, mixed_channels) * source_vectors**-0.5)
             self.register_buffer("vector_coupling", vector_coupling(), persistent=False)
-        self.update = nn.Sequential(nn.Linear(channels + 5 * mixed_channels, hidden), nn.SiLU(), nn.Linear(hidden, channels))
+        self.update = nn.Sequential(
+            nn.Linear(channels + 5 * mixed_channels, hidden), nn.SiLU(), nn.Linear(hidden, channels)
+        )
         self.send_vectors = nn.Linear(2 * mixed_channels, source_vectors, bias=False) if sends_vectors else None
         self.gate = nn.Linear(channels, source_vectors) if sends_vectors else None
         # float64 until the whole model is converted: rounded constants would break the equivariance of a float64 model.
-        self.register_buffer("harmonics2", harmonics_from_monomials(), persistent=False)
-        self.register_buffer("symmetric", symmetric_matrices(), persistent=False)
+        self.register_buffer("quadratic_forms", symmetric_matrices() @ harmonics_from_monomials(), persistent=False)
 
     def forward(
         self,
@@ -185,12 +183,13 @@ class Interaction(nn.Module):
         density = self._density(basis, self.source(scalars), neighbours).flatten(3)  # (molecules, slots, 10, K S)
         # split, not indexing: the derivative of a slice fills a whole tensor with zeros first.
         zeroth, first, second = density.split([1, 3, 6], dim=2)
-        f0 = zeroth[:, :, 0] @ self.mix[0]  # (molecules, slots, C)
-        f1 = first @ self.mix[1]  # (molecules, slots, 3, C)
-        f2 = self.harmonics2 @ (second @ self.mix[2])  # (molecules, slots, 5, C)
+        f0, f1, f2 = mix(zeroth, self.mix[0]), mix(first, self.mix[1]), mix(second, self.mix[2])
         if self.source_vectors:
+            assert vectors is not None
             g0, g1, g2 = self._couple_vectors(self._density(basis, vectors.flatten(2), neighbours))
-            f0, f1, f2 = f0 + g0, f1 + g1 + vectors @ self.mix_own, f2 + g2
+            f0, f1, f2 = f0 + g0, f1 + g1 + mix(vectors, self.mix_own), f2 + g2
+        f0 = f0.squeeze(2)  # (molecules, slots, C)
+        f2 = self.quadratic_forms @ f2  # (molecules, slots, 9, C), symmetric traceless matrices
         if self.normalised:
             size = (f0.square() + f1.square().sum(dim=2) + f2.square().sum(dim=2)).mean(dim=-1, keepdim=True)
             shrink = (1 + size).rsqrt()
@@ -198,23 +197,20 @@ class Interaction(nn.Module):
         return self._update(scalars, f0, f1, f2)
 
     def _density(self, basis: Tensor, source: Tensor, neighbours: Tensor | None) -> Tensor:
-        density = collect(basis, source, neighbours) * self.neighbour_scale
-        return density.unflatten(2, (N_MONOMIALS, -1))
+        return collect(basis, source * self.neighbour_scale, neighbours).unflatten(2, (N_MONOMIALS, -1))
 
     def _couple_vectors(self, density: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Clebsch-Gordan products of the vectors received with the harmonics of the directions they come from."""
         molecules, slots, n_monomials, n_radial, _ = density.shape
         density = density.view(molecules, slots, n_monomials, n_radial, 3, self.source_vectors)
         density = density.transpose(3, 4).reshape(molecules, slots, n_monomials * 3, n_radial * self.source_vectors)
-        coupled = self.vector_coupling @ density  # (molecules, slots, 3 + 1 + 5 + 3, K V)
-        straight, dot, quadrupole, turned = coupled.split([3, 1, 5, 3], dim=2)
-        g0 = dot[:, :, 0] @ self.mix_vectors[0]
-        g1 = straight @ self.mix_vectors[1] + turned @ self.mix_vectors[2]
-        return g0, g1, quadrupole @ self.mix_vectors[3]
+        coupled = self.vector_coupling @ density  # (molecules, slots, 1 + 3 + 6 + 3, K V)
+        dot, straight, quadrupole, turned = coupled.split([1, 3, 6, 3], dim=2)
+        g1 = mix(straight, self.mix_vectors[1]) + mix(turned, self.mix_vectors[2])
+        return mix(dot, self.mix_vectors[0]), g1, mix(quadrupole, self.mix_vectors[3])
 
     def _update(self, scalars: Tensor, f0: Tensor, f1: Tensor, f2: Tensor) -> tuple[Tensor, Tensor | None]:
-        matrix = (self.symmetric @ f2).unflatten(2, (3, 3))  # symmetric traceless matrix of each l = 2 feature
-        matrix_f1 = (matrix * f1[:, :, None]).sum(dim=3)  # (molecules, slots, 3, C)
+        matrix_f1 = (f2.unflatten(2, (3, 3)) * f1[:, :, None]).sum(dim=3)  # (molecules, slots, 3, C)
         invariants = [
             scalars,
             f0,
@@ -224,13 +220,20 @@ class Interaction(nn.Module):
             matrix_f1.square().sum(dim=2),
         ]
         scalars = scalars + self.update(torch.cat(invariants, dim=-1))
-        if self.send_vectors is None:
+        if self.send_vectors is None or self.gate is None:
             return scalars, None
         vectors = self.send_vectors(torch.cat([f1, matrix_f1], dim=-1)) * self.gate(scalars)[:, :, None]
         return scalars, vectors
 
 
-def collect(basis: Tensor, source: Tensor, neighbours: Tensor | None) -> Float[Tensor, "molecules slots basis features"]:
+def mix(components: Tensor, weight: Float[Tensor, "features channels"]) -> Tensor:
+    """Components @ weight as one matrix product; left to itself torch makes many small ones of a split tensor."""
+    return (components.reshape(-1, weight.shape[0]) @ weight).view(*components.shape[:-1], weight.shape[1])
+
+
+def collect(
+    basis: Tensor, source: Tensor, neighbours: Tensor | None
+) -> Float[Tensor, "molecules slots basis features"]:
     """Σ_j basis[i, :, j] source[j, :] as a batched matrix product."""
     molecules, slots, width, n_neighbours = basis.shape
     if neighbours is None:
@@ -241,23 +244,28 @@ def collect(basis: Tensor, source: Tensor, neighbours: Tensor | None) -> Float[T
 def symmetric_matrices() -> Float[Tensor, "9 5"]:
     """Matrix that turns the five l = 2 components into the nine elements of a symmetric traceless 3x3 matrix.
 
-    Column m is the quadratic form of harmonic m with unit Frobenius norm, that is sqrt(5) times the Wigner 3j symbol (1 1 2).
+    Column m is the quadratic form of harmonic m with unit Frobenius norm: sqrt(5) times the Wigner 3j symbol (1 1 2).
     """
     xx, yy, zz, xy, yz, zx = harmonics_from_monomials().T
     elements = [xx, xy / 2, zx / 2, xy / 2, yy, yz / 2, zx / 2, yz / 2, zz]
     return torch.stack(elements) / math.sqrt(1.5)
 
 
-def vector_coupling() -> Float[Tensor, "12 30"]:
-    """Rows: couplings of (monomials ⊗ vector) to 0⊗1→1 (3), 1⊗1→0 (1), 1⊗1→2 (5), 2⊗1→1 (3), each row of unit norm.
+def vector_coupling() -> Float[Tensor, "13 30"]:
+    """Rows: couplings of (monomials ⊗ vector) to 1⊗1→0 (1), 0⊗1→1 (3), 1⊗1→2 (6), 2⊗1→1 (3).
 
-    Only natural parity: a cross product would make a pseudovector.
+    Only natural parity: a cross product would make a pseudovector. l = 2 comes as coefficients of the monomials of
+    degree 2, so that it adds to them. The rows in spherical components have unit norm.
     """
-    rows = torch.zeros(12, N_MONOMIALS, 3, dtype=torch.float64)
-    quadratic_forms = symmetric_matrices().T.reshape(5, 3, 3)
-    rows[0:3, 0] = torch.eye(3)
-    rows[3, 1:4] = torch.eye(3)
-    rows[4:9, 1:4] = quadratic_forms
-    rows[9:12, 4:] = torch.einsum("moi,mp->opi", quadratic_forms, harmonics_from_monomials())
-    rows = rows.flatten(1)
-    return rows / rows.norm(dim=1, keepdim=True)
+    unit = torch.eye(3, dtype=torch.float64)
+    forms, harmonics = symmetric_matrices().T.reshape(5, 3, 3), harmonics_from_monomials()
+    dot, straight, turned = (torch.zeros(n, N_MONOMIALS, 3, dtype=torch.float64) for n in (1, 3, 3))
+    quadrupole = torch.zeros(5, N_MONOMIALS, 3, dtype=torch.float64)
+    dot[0, 1:4] = unit
+    straight[:, 0] = unit
+    quadrupole[:, 1:4] = forms
+    turned[:, 4:] = torch.einsum("moi,mp->opi", forms, harmonics)
+    dot, straight, quadrupole, turned = (
+        rows.flatten(1) / rows.flatten(1).norm(dim=1, keepdim=True) for rows in (dot, straight, quadrupole, turned)
+    )
+    return torch.cat([dot, straight, torch.linalg.pinv(harmonics) @ quadrupole, turned])

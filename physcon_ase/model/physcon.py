@@ -35,7 +35,10 @@ class LoadedModel:
 
 
 def load_model(
-    checkpoint: Path | str = DEFAULT_CHECKPOINT, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+    checkpoint: Path | str = DEFAULT_CHECKPOINT,
+    *,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
 ) -> LoadedModel:
     """The model of a checkpoint: a shipped name or a folder.
 

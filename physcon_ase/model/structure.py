@@ -117,7 +117,8 @@ def chirality_features(
 
     Returns:
         The derivative of the signed volume V of the tetrahedra of `MolGraph.tetrahedra` with respect to each atom,
-        divided by the squared size of the tetrahedron; and, per atom, the sums of 1 and of tanh(V/V₀) over its tetrahedra.
+        divided by the squared size of the tetrahedron; and, per atom, the sums of 1 and of tanh(V/V₀) over its
+        tetrahedra.
     """
     molecules, slots = batch.atomic_numbers.shape
     push, orientation = positions.new_zeros(molecules, slots, 3), positions.new_zeros(molecules, slots, 2)
@@ -129,7 +130,9 @@ def chirality_features(
     corners = positions.gather(1, index[..., None].expand(-1, -1, 3)).unflatten(1, tetrahedra.shape[1:])
     a, b, c, d = corners.unbind(dim=2)  # (molecules, centres, 3) each
     gradients = [
-        torch.linalg.cross(b - d, c - d, dim=-1), torch.linalg.cross(c - d, a - d, dim=-1), torch.linalg.cross(a - d, b - d, dim=-1)
+        torch.linalg.cross(b - d, c - d, dim=-1),
+        torch.linalg.cross(c - d, a - d, dim=-1),
+        torch.linalg.cross(a - d, b - d, dim=-1),
     ]
     volume = (gradients[0] * (a - d)).sum(dim=-1, keepdim=True)
     gradients.append(-(gradients[0] + gradients[1] + gradients[2]))
@@ -142,7 +145,9 @@ def chirality_features(
     return push, orientation
 
 
-def denoise_once(denoiser: Denoiser, batch: Batch, sigma: float, *, generator: torch.Generator) -> Float[Tensor, "molecules slots 3"]:
+def denoise_once(
+    denoiser: Denoiser, batch: Batch, sigma: float, *, generator: torch.Generator
+) -> Float[Tensor, "molecules slots 3"]:
     """One evaluation from noise of width `sigma` [Å] about the centre: the published one-step "denoising" mode."""
     noise = sigma * gaussian_noise(batch.atom_mask, generator=generator, dtype=batch.positions.dtype)
     return denoiser(with_positions(batch, noise), _all(batch, sigma))

@@ -100,7 +100,7 @@ def relax(
     fmax: float = 0.01,
     max_steps: int = 500,
     method: str = "bfgs",
-    bonds_apart: Sequence[np.ndarray] | None = None,
+    bonds: Sequence[np.ndarray | None] | None = None,
     history: bool = False,
     on_step: Callable[[RelaxProgress], None] | None = None,
 ) -> RelaxResult:
@@ -115,20 +115,21 @@ def relax(
         max_steps: evaluations per molecule after the first.
         method: "bfgs" up to about 60 atoms; "lbfgs" above, as good from a good start and slower from a poor one;
             "fire" where these fail.
-        bonds_apart: `chem.graph.topological_distances` of each molecule, for the model Hessian; without them, bonds
-            are guessed from covalent radii at the start.
+        bonds: `MolGraph.bonds` of each molecule, for the model Hessian; where there are none (None), bonds are guessed
+            from covalent radii at the start.
         history: whether to keep the trajectory of each molecule.
         on_step: called after the first evaluation and after each step.
 
     Raises:
         PhysConError: settings that make no sense. A molecule that fails is no error but a status.
     """
-    _check_settings(batch, fmax, max_steps, method, bonds_apart)
+    _check_settings(fmax, max_steps, method)
+    _check_bonds(batch, bonds)
     init, step = _METHODS[method]
     record = _Record(batch, history)
     if len(batch) == 0 or batch.positions.shape[1] == 0:
         return record.result()
-    state = init(force_fn, batch, make_internals(batch, bonds_apart))
+    state = init(force_fn, batch, make_internals(batch, bonds))
     was_apart = _is_apart(batch, state.point.positions)
     working = torch.arange(len(batch), device=batch.positions.device)
     for n_steps in range(max_steps + 1):
@@ -222,24 +223,24 @@ def _is_apart(batch: Batch, positions: Float[Tensor, "molecules slots 3"]) -> Bo
     return (nearest > EXPLODED_DISTANCE) & batch.atom_mask
 
 
-def _check_settings(
-    batch: Batch, fmax: float, max_steps: int, method: str, bonds_apart: Sequence[np.ndarray] | None
-) -> None:
+def _check_settings(fmax: float, max_steps: int, method: str) -> None:
     if method not in _METHODS:
         raise PhysConError(f"unknown relaxation method {method!r}: choose one of {', '.join(_METHODS)}")
     if not fmax > 0:
         raise PhysConError(f"fmax must be a force larger than 0 eV/Å, received {fmax}: .01 is a tight minimum")
     if max_steps < 0:
         raise PhysConError(f"max_steps must be 0 or more, received {max_steps}")
-    if bonds_apart is None:
+
+
+def _check_bonds(batch: Batch, bonds: Sequence[np.ndarray | None] | None) -> None:
+    if bonds is None:
         return
-    expected, received = batch.n_atoms.tolist(), [len(distances_) for distances_ in bonds_apart]
-    if expected != received:
+    if len(bonds) != len(batch):
         raise PhysConError(
-            f"bonds_apart must hold one [atoms, atoms] array per molecule of {_shown(expected)} atoms, "
-            f"received arrays for {_shown(received)} atoms: pass topological_distances of each graph"
+            f"bonds of {len(bonds)} molecules for a batch of {len(batch)}: pass MolGraph.bonds, or None, for each"
         )
-
-
-def _shown(sizes: Sequence[int]) -> str:
-    return f"{list(sizes[:5])}" + (f" and {len(sizes) - 5} more" if len(sizes) > 5 else "")
+    for row, (n_atoms, pairs) in enumerate(zip(batch.n_atoms.tolist(), bonds, strict=True)):
+        if pairs is not None and pairs.max(initial=-1) >= n_atoms:
+            raise PhysConError(
+                f"molecule {row} has {n_atoms} atoms, but a bond to atom {pairs.max()}: pass the bonds of its own graph"
+            )

@@ -39,18 +39,20 @@ class Internals:
     """Chains of four atoms."""
 
 
-def make_internals(batch: Batch, bonds_apart: Sequence[np.ndarray] | None = None) -> Internals:
+def make_internals(batch: Batch, bonds: Sequence[np.ndarray | None] | None = None) -> Internals:
     """All stretches, bends and torsions of the molecules.
 
     Args:
         batch: the molecules.
-        bonds_apart: `chem.graph.topological_distances` of each molecule, [atoms, atoms]; without them, bonds are
-            guessed from covalent radii at the positions of the batch.
+        bonds: `MolGraph.bonds` of each molecule, [bonds, 2]; where there are none (None), bonds are guessed from
+            covalent radii at the positions of the batch.
     """
-    if bonds_apart is None:
-        bonded = list(guess_bonded(batch).cpu().numpy())
-    else:
-        bonded = [distances == 1 for distances in bonds_apart]
+    bonded = guess_bonded(batch).cpu().numpy()
+    for are_bonded, pairs in zip(bonded, bonds or [None] * len(batch), strict=True):
+        if pairs is not None:
+            first, second = pairs.T
+            are_bonded[:] = False
+            are_bonded[first, second] = are_bonded[second, first] = True
     chains = [_chains(are_bonded) for are_bonded in bonded]
     return Internals(*(_pad([row[kind] for row in chains], kind + 2, batch.positions.device) for kind in range(3)))
 

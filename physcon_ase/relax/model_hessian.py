@@ -46,18 +46,17 @@ _LENGTHS: Final = ((1.35, 2.10, 2.53), (2.10, 2.87, 3.40), (2.53, 3.40, 3.40))
 def model_hessian(
     atomic_numbers: Int[np.ndarray, " atoms"],
     positions: Float[np.ndarray, "atoms 3"],
-    bonds_apart: Float[np.ndarray, "atoms atoms"] | None = None,
+    bonds: Int[np.ndarray, "bonds 2"] | None = None,
 ) -> Float[np.ndarray, "coordinates coordinates"]:
     """Model Hessian [eV/Å²] of one molecule, for instance as `H0` of `ase.optimize.BFGS`.
 
     Args:
         atomic_numbers: of the atoms.
         positions: [Å].
-        bonds_apart: `chem.graph.topological_distances`; without them, bonds are guessed from covalent radii.
+        bonds: `MolGraph.bonds`; without them, bonds are guessed from covalent radii.
     """
     batch = make_batch([atomic_numbers], [positions], dtype=torch.float64)
-    internals = make_internals(batch, None if bonds_apart is None else [bonds_apart])
-    return model_hessians(batch, batch.positions, internals)[0].numpy()
+    return model_hessians(batch, batch.positions, make_internals(batch, [bonds]))[0].numpy()
 
 
 def model_hessians(

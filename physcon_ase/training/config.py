@@ -137,13 +137,19 @@ def check_recipe(recipe: Recipe, origin: str = "recipe") -> None:
     _require(len(names) > 0, origin, "has no [[levels]]; name at least one level of theory")
     _require(len(set(names)) == len(names), origin, f"names a level twice: {', '.join(names)}")
     for level in recipe.levels:
-        _require(level.base in ("", *names), origin, f"level {level.name!r} builds on {level.base!r}, which is none of {names}")
+        _require(
+            level.base in ("", *names),
+            origin,
+            f"level {level.name!r} builds on {level.base!r}, which is none of {names}",
+        )
     for data in recipe.data:
         unknown = sorted(set(data.levels) - set(names))
         _require(not unknown, origin, f"data set {data.store} uses levels {unknown}; [[levels]] has {names}")
         _require(0 < data.share <= 1, origin, f"data set {data.store} has share {data.share}; give a number in (0, 1]")
     for name, weight in asdict(recipe.loss).items():
-        _require(weight >= 0, origin, f"loss weight {name} is {weight}; give 0 to switch the term off, or a positive number")
+        _require(
+            weight >= 0, origin, f"loss weight {name} is {weight}; give 0 to switch the term off, or a positive number"
+        )
     _require(any(asdict(recipe.loss).values()), origin, "has only loss weights of 0; give at least one term a weight")
     if recipe.loss.structure > 0:
         _require(recipe.structure is not None, origin, "trains structures without a [structure] section; add one")

@@ -45,10 +45,14 @@ def evaluate_energies(model: PhysCon, items: Items) -> tuple[LevelErrors, ...]:
             sums[index, 1] += energy_errors[with_energy].sum()
             sums[index, 2] += 3 * labelled.batch.n_atoms[with_forces].sum()
             sums[index, 3] += force_errors[with_forces].sum()
-    return tuple(_level_errors(name, *row) for name, row in zip(items.levels, sums.tolist(), strict=True) if row[0] or row[2])
+    return tuple(
+        _level_errors(name, *row) for name, row in zip(items.levels, sums.tolist(), strict=True) if row[0] or row[2]
+    )
 
 
-def evaluate_denoising(model: PhysCon, items: Items, *, sigmas: tuple[float, ...] = (0.05, 0.3, 1.0, 5.0)) -> dict[float, float]:
+def evaluate_denoising(
+    model: PhysCon, items: Items, *, sigmas: tuple[float, ...] = (0.05, 0.3, 1.0, 5.0)
+) -> dict[float, float]:
     """Mean RMSD [Å], after alignment, of minima denoised in one step from noise of each width σ [Å]."""
     assert model.structure is not None
     generator = torch.Generator().manual_seed(0)

@@ -56,7 +56,8 @@ class WeightAverage:
         """Takes in the weights after a step counted from 0."""
         keep = min(self.decay, (step + 1) / (step + 10))
         averages = list(self.tensors.values())
-        torch._foreach_lerp_(averages, [p.detach() for p in model.parameters()], 1 - keep)
+        weights = [parameter.detach() for parameter in model.parameters()]
+        torch._foreach_lerp_(averages, weights, 1 - keep)  # pyright: ignore[reportPrivateImportUsage]  # one call for all
 
     def restore(self, tensors: dict[str, Tensor]) -> None:
         """Puts stored averages back."""

@@ -32,11 +32,22 @@ class Progress:
 
 
 def save_state(
-    folder: Path, progress: Progress, recipe_text: str, model: nn.Module, average: WeightAverage, optimizer: torch.optim.Optimizer
+    folder: Path,
+    progress: Progress,
+    recipe_text: str,
+    model: nn.Module,
+    average: WeightAverage,
+    optimizer: torch.optim.Optimizer,
 ) -> None:
     """Writes the state so that a kill at any moment leaves either the old or the new file."""
-    parts = {"model": dict(model.named_parameters()), "average": average.tensors, "optimizer": optimizer_tensors(optimizer)}
-    tensors = {f"{part}/{name}": value.detach().contiguous() for part, group in parts.items() for name, value in group.items()}
+    parts = {
+        "model": dict(model.named_parameters()),
+        "average": average.tensors,
+        "optimizer": optimizer_tensors(optimizer),
+    }
+    tensors = {
+        f"{part}/{name}": value.detach().contiguous() for part, group in parts.items() for name, value in group.items()
+    }
     partial = folder / f"{STATE_FILE}.partial"
     save_file(tensors, partial, metadata={"progress": json.dumps(asdict(progress)), "recipe": recipe_text})
     with open(partial, "rb") as file:
@@ -44,7 +55,9 @@ def save_state(
     os.replace(partial, folder / STATE_FILE)
 
 
-def load_state(folder: Path, model: nn.Module, average: WeightAverage, optimizer: torch.optim.Optimizer) -> tuple[Progress, str]:
+def load_state(
+    folder: Path, model: nn.Module, average: WeightAverage, optimizer: torch.optim.Optimizer
+) -> tuple[Progress, str]:
     """Puts a saved state back; returns where it stands and the text of its recipe.
 
     Raises:

@@ -4,6 +4,7 @@ import json
 import os
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -98,7 +99,10 @@ class _Training:
         optim, saved_at, losses = self.recipe.optim, time.monotonic(), []
         cpu_before = self.progress.cpu_seconds - time.process_time()
         bar = tqdm(
-            total=optim.steps, initial=self.progress.step, disable=self.rank > 0 or not self.options.progress_bar, unit="step"
+            total=optim.steps,
+            initial=self.progress.step,
+            disable=self.rank > 0 or not self.options.progress_bar,
+            unit="step",
         )
         for labelled in self._batches():
             step = self.progress.step
@@ -204,7 +208,9 @@ def load_training_items(recipe: Recipe, store_root: Path, split: str) -> Items:
         )
         for data in recipe.data
     ]
-    return load_items(sources, tuple(level.name for level in recipe.levels), split, with_graph=recipe.loss.structure > 0)
+    return load_items(
+        sources, tuple(level.name for level in recipe.levels), split, with_graph=recipe.loss.structure > 0
+    )
 
 
 def check_labels(recipe: Recipe, items: Items) -> None:
@@ -214,7 +220,9 @@ def check_labels(recipe: Recipe, items: Items) -> None:
         LabelError: names the term.
     """
     if len(items) == 0:
-        raise LabelError(f"recipe {recipe.name}: no training data are left after the split and the choice of kinds and levels")
+        raise LabelError(
+            f"recipe {recipe.name}: no training data are left after the split and the choice of kinds and levels"
+        )
     found = {
         "energy": any(bucket.energy.isfinite().any() for bucket in items.buckets),
         "forces": any(bucket.forces[:, 0].isfinite().all(dim=1).any() for bucket in items.buckets),
@@ -224,7 +232,8 @@ def check_labels(recipe: Recipe, items: Items) -> None:
         weight = getattr(recipe.loss, term)
         if weight > 0 and not present:
             raise LabelError(
-                f"recipe {recipe.name}: loss.{term} = {weight}, but the data have no {term} label; add such data or set it to 0"
+                f"recipe {recipe.name}: loss.{term} = {weight}, but the data have no {term} label; "
+                "add such data or set it to 0"
             )
 
 
@@ -258,7 +267,8 @@ def compute_losses(
         if weights.forces > 0:
             terms["forces"] = weights.forces * force_loss(prediction, labelled)
     if weights.structure > 0:
-        assert model.structure is not None and recipe.structure is not None
+        assert model.structure is not None
+        assert recipe.structure is not None
         terms["structure"] = weights.structure * denoising_loss(
             model.structure, labelled, recipe.structure, generator=generator
         )
@@ -298,7 +308,9 @@ def _check_same_recipe(recipe: Recipe, saved: str, folder: Path) -> None:
     before = parse_recipe(saved, str(folder / STATE_FILE))
     unchanged = replace(before, optim=replace(before.optim, steps=recipe.optim.steps, decay=recipe.optim.decay))
     if recipe != unchanged:
-        raise RecipeError(f"{folder} holds the state of another recipe; train into another folder, or delete {STATE_FILE} there")
+        raise RecipeError(
+            f"{folder} holds the state of another recipe; train into another folder, or delete {STATE_FILE} there"
+        )
 
 
 def _average_gradients(parameters: list[nn.Parameter], world_size: int) -> None:
@@ -312,16 +324,14 @@ def _average_gradients(parameters: list[nn.Parameter], world_size: int) -> None:
         parameter.grad = mean.view_as(parameter)
 
 
-class _processes:
+@contextmanager
+def _processes() -> Iterator[tuple[int, int]]:
     """Rank and number of processes; joins and leaves the group that ``torchrun`` made, if any."""
-
-    def __enter__(self) -> tuple[int, int]:
-        self.distributed = "RANK" in os.environ
-        if not self.distributed:
-            return 0, 1
-        torch.distributed.init_process_group("gloo")
-        return torch.distributed.get_rank(), torch.distributed.get_world_size()
-
-    def __exit__(self, *_) -> None:
-        if self.distributed:
-            torch.distributed.destroy_process_group()
+    if "RANK" not in os.environ:
+        yield 0, 1
+        return
+    torch.distributed.init_process_group("gloo")
+    try:
+        yield torch.distributed.get_rank(), torch.distributed.get_world_size()
+    finally:
+        torch.distributed.destroy_process_group()

@@ -8,7 +8,6 @@ from ase.optimize import BFGS, FIRE, LBFGS
 from torch import Tensor
 
 from physcon_ase.batch import Batch, make_batch, with_positions
-from physcon_ase.chem.graph import make_graph, topological_distances
 from physcon_ase.errors import PhysConError
 from physcon_ase.relax.driver import EXPLODED_DISTANCE, RelaxProgress, RelaxStatus, relax
 from physcon_ase.relax.state import ENERGY_NOISE
@@ -94,13 +93,12 @@ def test_minima_are_those_of_ase(method: str, optimizer: type, potential: str) -
 
 @pytest.mark.parametrize("method", METHODS)
 def test_springs_come_to_rest(method: str) -> None:
-    graph = make_graph(ETHANOL_NUMBERS, ETHANOL_BONDS, np.ones(8))
     result = relax(
         spring_forces,
         ethanol_batch([rattled_ethanol(0)]),
         method=method,
         fmax=TIGHT_FMAX,
-        bonds_apart=[topological_distances(graph)],
+        bonds=[ETHANOL_BONDS],
     )
     assert result.converged.all()
     assert result.energies.item() == pytest.approx(0, abs=ENERGY_TOLERANCE)
@@ -330,7 +328,8 @@ def test_empty_batch_gives_an_empty_result() -> None:
         ({"fmax": 0.0}, r"larger than 0 eV/Å, received 0.0"),
         ({"fmax": float("nan")}, r"received nan"),
         ({"max_steps": -1}, r"0 or more, received -1"),
-        ({"bonds_apart": [np.zeros((2, 2))]}, r"of \[3\] atoms, received arrays for \[2\] atoms"),
+        ({"bonds": [np.array([[0, 3]])]}, r"molecule 0 has 3 atoms, but a bond to atom 3"),
+        ({"bonds": [None, None]}, r"bonds of 2 molecules for a batch of 1"),
     ],
 )
 def test_senseless_settings_are_refused(settings: dict, message: str) -> None:

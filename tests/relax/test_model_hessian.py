@@ -5,7 +5,6 @@ from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from physcon_ase.batch import make_batch
-from physcon_ase.chem.graph import make_graph, topological_distances
 from physcon_ase.relax.internals import bend_vectors, make_internals, stretch_vectors, torsion_vectors
 from physcon_ase.relax.model_hessian import UNIT_TERM, model_hessian, model_hessians
 from physcon_ase.units import ANGSTROM_PER_BOHR, EV_PER_HARTREE
@@ -13,8 +12,6 @@ from tests.relax.potentials import ETHANOL_BONDS, ETHANOL_NUMBERS, ETHANOL_POSIT
 
 ROUNDING = 1e-9
 """[eV/Å²]; entries are up to 100 eV/Å² in float64."""
-
-BONDS_APART = topological_distances(make_graph(ETHANOL_NUMBERS, ETHANOL_BONDS, np.ones(8)))
 
 
 def length(ends: Tensor) -> Tensor:
@@ -35,7 +32,7 @@ def torsion(ends: Tensor) -> Tensor:
 @pytest.mark.parametrize("kind", ["stretches", "bends", "torsions"])
 def test_derivatives_are_those_of_automatic_differentiation(kind: str) -> None:
     batch = make_batch([ETHANOL_NUMBERS], [rattled_ethanol(0)], dtype=torch.float64)
-    atoms = getattr(make_internals(batch, [BONDS_APART]), kind)
+    atoms = getattr(make_internals(batch, [ETHANOL_BONDS]), kind)
     vectors = {
         "stretches": stretch_vectors,
         "bends": lambda *arguments: bend_vectors(*arguments)[0],
@@ -49,19 +46,19 @@ def test_derivatives_are_those_of_automatic_differentiation(kind: str) -> None:
 
 def test_ethanol_has_its_bonds_angles_and_torsions() -> None:
     batch = make_batch([ETHANOL_NUMBERS], [ETHANOL_POSITIONS])
-    internals = make_internals(batch, [BONDS_APART])
+    internals = make_internals(batch, [ETHANOL_BONDS])
     # two sp3 carbons with 6 angles each, one oxygen with 1; 3 * 3 torsions around C-C, 3 * 1 around C-O
     assert [len(kind[0]) for kind in (internals.stretches, internals.bends, internals.torsions)] == [8, 13, 12]
 
 
 def test_hessian_is_symmetric_and_positive_definite() -> None:
-    hessian = model_hessian(ETHANOL_NUMBERS, ETHANOL_POSITIONS, BONDS_APART)
+    hessian = model_hessian(ETHANOL_NUMBERS, ETHANOL_POSITIONS, ETHANOL_BONDS)
     np.testing.assert_allclose(hessian, hessian.T, atol=ROUNDING)
     assert np.linalg.eigvalsh(hessian).min() >= UNIT_TERM - ROUNDING
 
 
 def test_rigid_motions_feel_the_unit_term_only() -> None:
-    hessian = model_hessian(ETHANOL_NUMBERS, ETHANOL_POSITIONS, BONDS_APART)
+    hessian = model_hessian(ETHANOL_NUMBERS, ETHANOL_POSITIONS, ETHANOL_BONDS)
     for axis in np.eye(3):
         shift, turn = np.tile(axis, (9, 1)).ravel(), np.cross(axis, ETHANOL_POSITIONS).ravel()
         np.testing.assert_allclose(hessian @ shift, UNIT_TERM * shift, atol=ROUNDING)
@@ -71,9 +68,9 @@ def test_rigid_motions_feel_the_unit_term_only() -> None:
 
 def test_hessian_turns_with_the_molecule() -> None:
     rotation = Rotation.random(random_state=0).as_matrix()
-    turned = model_hessian(ETHANOL_NUMBERS, ETHANOL_POSITIONS @ rotation.T + 1000, BONDS_APART)
+    turned = model_hessian(ETHANOL_NUMBERS, ETHANOL_POSITIONS @ rotation.T + 1000, ETHANOL_BONDS)
     blocks = np.kron(np.eye(9), rotation)
-    expected = blocks @ model_hessian(ETHANOL_NUMBERS, ETHANOL_POSITIONS, BONDS_APART) @ blocks.T
+    expected = blocks @ model_hessian(ETHANOL_NUMBERS, ETHANOL_POSITIONS, ETHANOL_BONDS) @ blocks.T
     np.testing.assert_allclose(turned, expected, atol=1e-8)  # positions of 1000 Å lose three digits
 
 
@@ -100,7 +97,15 @@ def test_linear_molecule_is_stiff_across_both_directions() -> None:
 
 def test_bonds_from_radii_give_the_hessian_of_the_graph() -> None:
     guessed = model_hessian(ETHANOL_NUMBERS, ETHANOL_POSITIONS)
-    np.testing.assert_array_equal(guessed, model_hessian(ETHANOL_NUMBERS, ETHANOL_POSITIONS, BONDS_APART))
+    np.testing.assert_array_equal(guessed, model_hessian(ETHANOL_NUMBERS, ETHANOL_POSITIONS, ETHANOL_BONDS))
+
+
+def test_molecules_with_and_without_given_bonds_share_a_batch() -> None:
+    hydrogen = np.array([[0, 0, 0], [0, 0, 0.74]])
+    batch = make_batch([np.array([1, 1]), ETHANOL_NUMBERS, ETHANOL_NUMBERS], [hydrogen, *[ETHANOL_POSITIONS] * 2])
+    stretches = make_internals(batch, [None, ETHANOL_BONDS, ETHANOL_BONDS[:2]]).stretches
+    expected = [[[0, 1]], sorted(ETHANOL_BONDS.tolist()), ETHANOL_BONDS[:2].tolist()]
+    assert [row[row[:, 0] >= 0].tolist() for row in stretches] == expected
 
 
 def test_padding_adds_the_unit_term_only() -> None:
@@ -117,4 +122,4 @@ def test_padding_adds_the_unit_term_only() -> None:
 def test_atoms_on_top_of_each_other_give_numbers() -> None:
     positions = ETHANOL_POSITIONS.copy()
     positions[3] = positions[0]
-    assert np.isfinite(model_hessian(ETHANOL_NUMBERS, positions, BONDS_APART)).all()
+    assert np.isfinite(model_hessian(ETHANOL_NUMBERS, positions, ETHANOL_BONDS)).all()

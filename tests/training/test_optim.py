@@ -2,7 +2,13 @@ import pytest
 import torch
 
 from physcon_ase.training.config import OptimRecipe
-from physcon_ase.training.optim import WeightAverage, learning_rate, make_optimizer, optimizer_tensors, restore_optimizer
+from physcon_ase.training.optim import (
+    WeightAverage,
+    learning_rate,
+    make_optimizer,
+    optimizer_tensors,
+    restore_optimizer,
+)
 
 EXACT = 1e-12
 """The same floating-point operations."""

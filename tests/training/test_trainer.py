@@ -122,9 +122,7 @@ def test_a_longer_training_goes_on_where_the_shorter_one_ended(recipe: Recipe, s
     assert same(read_checkpoint(whole).tensors, read_checkpoint(parts).tensors)
 
 
-def test_weighted_loss_without_any_label_is_refused(
-    recipe: Recipe, make_store: Callable[..., Store], tmp_path: Path
-):
+def test_weighted_loss_without_any_label_is_refused(recipe: Recipe, make_store: Callable[..., Store], tmp_path: Path):
     store = make_store(copies=8)
     labels = {"cheap": LevelLabels(store.labels["cheap"].energy)}
     write_store(tmp_path / "small.h5", replace(store, labels=labels))
@@ -139,7 +137,9 @@ def test_weighted_loss_without_any_label_is_refused(
 def test_frozen_parts_keep_their_weights_and_start_from_takes_references(recipe: Recipe, stores: Path, tmp_path: Path):
     first = train(with_steps(recipe, 3), tmp_path / "first", store_root=stores, options=QUIET)
     second = replace(
-        with_steps(recipe, 3), start_from=(str(first),), optim=replace(recipe.optim, steps=3, freeze=("encoder", "heads"))
+        with_steps(recipe, 3),
+        start_from=(str(first),),
+        optim=replace(recipe.optim, steps=3, freeze=("encoder", "heads")),
     )
     folder = train(second, tmp_path / "second", store_root=stores, options=QUIET)
     before, after = read_checkpoint(first), read_checkpoint(folder)

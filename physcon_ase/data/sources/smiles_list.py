@@ -24,7 +24,7 @@ class SmilesRow:
     charge: int
     """Total charge [e]."""
     is_allowed: bool
-    """Whether it is neutral, one fragment, and made of H C N O F S Cl P Br I only."""
+    """Whether it is neutral in total, one fragment, and made of H C N O F S Cl P Br I only."""
     sets: tuple[str, ...]
     """Data sets that it occurs in."""
 
@@ -76,7 +76,9 @@ def _numbered_rows(path: str | Path, file: TextIOWrapper) -> list[tuple[int, lis
 def _parse_row(path: str | Path, number: int, cells: list[str]) -> SmilesRow:
     try:
         smiles, heavy, charge, allowed, sets = cells
-        return SmilesRow(smiles, int(heavy), int(charge), {"0": False, "1": True}[allowed], tuple(sets.split(",")))
+        # In the published list the column "allowed" lets ions pass; its description does not.
+        is_allowed = {"0": False, "1": True}[allowed] and int(charge) == 0
+        return SmilesRow(smiles, int(heavy), int(charge), is_allowed, tuple(sets.split(",")))
     except (ValueError, KeyError) as error:
         raise StoreError(
             f"{path}: row {number} is {cells}, expected {', '.join(_COLUMNS)}; correct that row"

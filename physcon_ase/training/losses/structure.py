@@ -11,7 +11,7 @@ from physcon_ase.model.noise import align, centred, gaussian_noise, random_sigma
 from physcon_ase.model.structure import DATA_SCALE, Denoiser
 
 _WIDTH = 0.05
-"""Noise [Å] below which errors are not weighted up any further; numerical resolution of bond lengths is enough there."""
+"""Noise [Å] below which errors are not weighted up any further: bond lengths are resolved well enough there."""
 
 
 def denoising_loss(

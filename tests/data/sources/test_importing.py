@@ -51,7 +51,7 @@ def test_input_is_never_overwritten(archive: Path):
 
 def test_wrong_labels_leave_no_store(make_archive: Callable[..., dict[str, np.ndarray]], tmp_path: Path):
     np.savez(tmp_path / "a.npz", **make_archive(), energy_b3lyp=np.full(6, np.inf))
-    with pytest.raises(LabelError, match="row 0 has the b3lyp energy inf"):
+    with pytest.raises(LabelError, match="row 0 has the b3lyp_c7h10o2 energy inf"):
         import_file(tmp_path / "a.npz", tmp_path / "a.h5")
     assert not (tmp_path / "a.h5").exists()
 

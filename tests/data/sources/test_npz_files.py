@@ -269,7 +269,7 @@ def test_wrong_gfn2_labels_name_their_row(quartet: Archive, save: Callable[[Arch
 def test_infinite_energy_names_its_row(make_archive: MakeArchive, save: Callable[[Archive], Path]):
     energy = np.zeros(N)
     energy[3] = np.inf
-    with pytest.raises(LabelError, match="row 3 has the b3lyp energy inf"):
+    with pytest.raises(LabelError, match="row 3 has the b3lyp_c7h10o2 energy inf"):
         read_archive(save({**make_archive(), "energy_b3lyp": energy}))
 
 

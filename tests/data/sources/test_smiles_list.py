@@ -23,6 +23,12 @@ def test_rows_that_are_not_allowed_are_left_out_and_counted(path: Path):
     assert (report.n_rows, report.n_molecules, list(report.left_out.values())) == (3, 2, [1])
 
 
+def test_ions_are_never_allowed_and_zwitterions_are(tmp_path: Path):
+    path = tmp_path / "list.tsv"
+    path.write_text(f"{TEXT}O=C[O-]\t3\t-1\t1\ttox21\nC[N+](=O)[O-]\t4\t0\t1\ttox21\n")
+    assert [row.smiles for row in read_smiles_list(path)[0]] == ["C", '"C"', "C[N+](=O)[O-]"]
+
+
 def test_all_rows_on_request(path: Path):
     rows, report = read_smiles_list(path, allowed_only=False)
     assert [(row.smiles, row.charge, row.is_allowed) for row in rows][1] == ("[Hg+2]", 2, False)

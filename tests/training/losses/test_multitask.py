@@ -47,7 +47,8 @@ def test_force_loss_is_the_mean_length_of_the_errors_of_labelled_atoms(labelled:
 def test_an_absent_label_gives_no_gradient_and_no_nan(labelled: LabelledBatch):
     predicted = prediction()
     (energy_loss(predicted, labelled) + force_loss(predicted, labelled)).backward()
-    assert predicted.energies.grad is not None and predicted.forces.grad is not None
+    assert predicted.energies.grad is not None
+    assert predicted.forces.grad is not None
     assert predicted.energies.grad[0] != 0
     assert predicted.energies.grad[1] == 0
     assert predicted.forces.grad.isfinite().all()
@@ -55,7 +56,9 @@ def test_an_absent_label_gives_no_gradient_and_no_nan(labelled: LabelledBatch):
 
 
 def test_a_batch_without_labels_has_zero_loss(labelled: LabelledBatch):
-    bare = replace(labelled, energy=torch.full_like(labelled.energy, float("nan")), forces=torch.full((2, 3, 3), float("nan")))
+    bare = replace(
+        labelled, energy=torch.full_like(labelled.energy, float("nan")), forces=torch.full((2, 3, 3), float("nan"))
+    )
     assert energy_loss(prediction(), bare).item() == 0
     assert force_loss(prediction(), bare).item() == 0
 

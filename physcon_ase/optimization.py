@@ -1,29 +1,22 @@
 """From a SMILES, a graph or a geometry to a relaxed structure: one molecule with ASE's optimisers, many in batches."""
 
-import sys
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
-from io import BytesIO
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
-from types import ModuleType
-from typing import Any, Final, Literal
+from typing import Any, Final
 
-import ase.io
 import numpy as np
 import torch
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.optimize import BFGS, FIRE, LBFGS
 from ase.optimize.optimize import Optimizer
-from jaxtyping import Float
 from tqdm import tqdm
 
-from physcon_ase.batch import make_batch
+from physcon_ase.batch import in_chunks, make_batch
 from physcon_ase.calculator import (
-    UNITS,
     PhysConCalculator,
-    Prediction,
     charge_and_multiplicity,
     check_atoms,
     check_charge,
@@ -31,12 +24,10 @@ from physcon_ase.calculator import (
 )
 from physcon_ase.chem.compare import bonds_intact, stereo_intact
 from physcon_ase.chem.conformers import mmff94_minimize
-from physcon_ase.chem.draw import depict
-from physcon_ase.chem.files import sdf_block
-from physcon_ase.chem.graph import MolGraph, topological_distances
+from physcon_ase.chem.graph import MolGraph
 from physcon_ase.chem.perceive import graph_from_geometry
 from physcon_ase.chem.smiles import canonical_smiles, undefined_stereo
-from physcon_ase.errors import BondPerceptionError, MissingParametersError, PhysConError, StoreError
+from physcon_ase.errors import BondPerceptionError, MissingParametersError, PhysConError
 from physcon_ase.generator import (
     ATOMS_PER_BATCH,
     MAX_SECONDS,
@@ -44,7 +35,6 @@ from physcon_ase.generator import (
     StructureGenerator,
     as_graph,
     embed_many,
-    in_chunks,
     or_error,
     unless_error,
 )
@@ -52,6 +42,7 @@ from physcon_ase.model.forces import energies_and_forces
 from physcon_ase.model.physcon import DEFAULT_CHECKPOINT, LoadedModel, load_model
 from physcon_ase.relax.driver import RelaxResult, RelaxStatus, relax
 from physcon_ase.relax.model_hessian import model_hessian
+from physcon_ase.results import STATUSES, Record, Result
 
 STARTS: Final = ("guess", "etkdg", "mmff94")
 """Where a relaxation starts: the structure head's guess, an ETKDG geometry, or that geometry relaxed with MMFF94."""
@@ -65,94 +56,11 @@ LARGEST_FOR_BFGS: Final = 60
 N_ATTEMPTS: Final = 2
 """Starts that `optimize_many` tries for a molecule whose relaxation does not end well."""
 
-XYZ_SUFFIXES: Final = (".xyz", ".extxyz")
-"""File names that end so are extended XYZ."""
-
-SMILES_SUFFIXES: Final = (".smi", ".smiles", ".txt")
-"""File names that end so are lists of SMILES."""
-
 CHANGED_BONDS: Final = "bonds changed on the way, this is another molecule: start from another geometry or seed"
 """Status of a relaxation that broke or formed bonds."""
 
 CHANGED_STEREO: Final = "the configuration changed on the way: start from another geometry or seed"
 """Status of a relaxation that lost its stereochemistry."""
-
-
-@dataclass(frozen=True)
-class Result:
-    """A relaxed molecule; energies and forces are those of the very geometry."""
-
-    atoms: Atoms
-    """The final geometry, with energy and forces attached and the fields below in `info`."""
-    graph: MolGraph | None
-    """The molecular graph; None if it was given as a geometry whose bonds could not be found."""
-    smiles: str
-    """Canonical SMILES of the graph, empty without one."""
-    energy: float
-    """Total energy [eV] of the final geometry."""
-    fmax: float
-    """Largest force [eV/Å] on any atom there."""
-    converged: bool
-    """Whether the largest force fell below the threshold."""
-    steps: int
-    """Steps of the optimiser."""
-    seconds: float
-    """Wall time from input to result without loading the model; in a batch, this molecule's share."""
-    energies: Float[np.ndarray, " frames"]
-    """Energy [eV] of the start and after each step."""
-    fmax_history: Float[np.ndarray, " frames"]
-    """Largest force [eV/Å] of the same geometries."""
-    bonds_intact: bool | None
-    """Whether the final geometry has the bonds of the graph; None without a graph."""
-    stereo_intact: bool | None
-    """Whether it has the configuration of the graph; None without a graph."""
-    undefined_stereo: tuple[str, ...]
-    """Stereocentres and double bonds that the input left open and the seed decided."""
-    start: str
-    """Where the relaxation started, with the reason if that is not what was asked for."""
-    optimizer: str
-    """Name of the optimiser."""
-    model: str
-    """Name of the checkpoint."""
-    revision: str
-    """sha256 of its weights."""
-    level: str
-    """Level of theory."""
-    seed: int
-    """Seed of the start geometry."""
-    status: str
-    """"converged", or what to do."""
-    units: str = UNITS
-    """Units of the numbers above."""
-
-    @property
-    def is_ok(self) -> bool:
-        """Converged, and still the molecule that was asked for as far as that can be told."""
-        return self.converged and self.bonds_intact is not False and self.stereo_intact is not False
-
-
-@dataclass(frozen=True)
-class Record:
-    """What became of one molecule of a batch."""
-
-    index: int
-    """Place in the input."""
-    name: str
-    """The SMILES as given, or the formula."""
-    status: Literal["ok", "not converged", "changed", "failed"]
-    """"changed": converged, but with other bonds or another configuration; "failed": there is no geometry."""
-    reason: str
-    """What went wrong and what to do; empty if nothing did."""
-    error: str
-    """Class name of the error of a failed molecule, empty otherwise."""
-    seconds: float
-    """This molecule's share of the wall time."""
-    seed: int
-    """Seed of the start geometry."""
-    attempts: int
-    """Start geometries tried."""
-    result: Result | None
-    """The relaxed molecule; None if it failed."""
 
 
 @dataclass(frozen=True)
@@ -443,8 +351,12 @@ def _use_model_hessian(run: Optimizer, job: _Job) -> None:
     """Replaces the multiple of the unit matrix that ASE's BFGS and its kin begin with."""
     first_guess, n_coordinates = getattr(run, "H0", 0.0), 3 * len(job.atoms)
     if np.shape(first_guess) == (n_coordinates, n_coordinates):
-        apart = None if job.graph is None else topological_distances(job.graph)
-        run.H0 = model_hessian(job.atoms.numbers, job.atoms.positions, apart)  # pyright: ignore[reportAttributeAccessIssue]
+        hessian = model_hessian(job.atoms.numbers, job.atoms.positions, _bonds(job))
+        run.H0 = hessian  # pyright: ignore[reportAttributeAccessIssue]  # not every optimiser has it
+
+
+def _bonds(job: _Job) -> np.ndarray | None:
+    return None if job.graph is None else job.graph.bonds
 
 
 def _run(run: Optimizer, atoms: Atoms, fmax: float, max_steps: int) -> tuple[RelaxStatus, np.ndarray, np.ndarray]:
@@ -568,14 +480,9 @@ def _attempt(
     began = perf_counter()
     outcomes: list[Any] = [_without_constraints(job) for job in _jobs(molecules, start, seed, settings)]
     share = (perf_counter() - began) / max(1, len(molecules))
-    for has_graph in (
-        True,
-        False,
-    ):  # a model Hessian takes the bonds of all molecules of a batch from graphs, or of none
-        rows = [i for i, job in enumerate(outcomes) if isinstance(job, _Job) and (job.graph is not None) is has_graph]
-        jobs = [outcomes[row] for row in rows]
-        for row, outcome in zip(rows, _relax_all(jobs, settings, progress), strict=True):
-            outcomes[row] = outcome
+    rows = [row for row, job in enumerate(outcomes) if isinstance(job, _Job)]
+    for row, outcome in zip(rows, _relax_all([outcomes[row] for row in rows], settings, progress), strict=True):
+        outcomes[row] = outcome
     return [
         _record(_name(molecule), outcome, seed, share) for molecule, outcome in zip(molecules, outcomes, strict=True)
     ]
@@ -618,7 +525,7 @@ def _relax_batch(jobs: Sequence[_Job], settings: _Settings) -> list[Result]:
         fmax=settings.fmax,
         max_steps=settings.max_steps,
         method=method,
-        bonds_apart=[topological_distances(job.graph) for job in jobs if job.graph is not None] or None,
+        bonds=[_bonds(job) for job in jobs],
         history=True,
     )
     seconds = (perf_counter() - began) / len(jobs)
@@ -663,8 +570,7 @@ def _better(old: Record | None, new: Record) -> Record:
     """The more useful of two records of a molecule, with the time of both."""
     if old is None:
         return new
-    order = ("ok", "not converged", "changed", "failed")
-    chosen = new if order.index(new.status) < order.index(old.status) else old
+    chosen = new if STATUSES.index(new.status) < STATUSES.index(old.status) else old
     return replace(chosen, attempts=new.attempts, seconds=old.seconds + new.seconds)
 
 
@@ -683,216 +589,3 @@ def _name(molecule: Any) -> str:
     if isinstance(molecule, Atoms):
         return molecule.get_chemical_formula()
     return canonical_smiles(molecule) if isinstance(molecule, MolGraph) else repr(molecule)
-
-
-# ---- files and text
-
-
-def read_molecules(path: str | Path) -> list[str | Atoms]:
-    """The molecules of a file: SMILES (first word of each line, lines that begin with # left out) or geometries.
-
-    Raises:
-        StoreError: the file is missing, cannot be read or is of another kind.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise StoreError(f"there is no file {path}; give a list of SMILES or an extended XYZ file")
-    if path.suffix in SMILES_SUFFIXES:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-        return [line.split()[0] for line in lines if line.strip() and not line.startswith("#")]
-    if path.suffix in XYZ_SUFFIXES:
-        try:
-            return list(ase.io.iread(path, index=":", format="extxyz"))
-        except (OSError, ValueError, KeyError, IndexError) as error:
-            raise StoreError(f"{path} is no readable extended XYZ file ({error}); correct it") from error
-    raise StoreError(f"{path} is of no known kind; allowed are {', '.join((*XYZ_SUFFIXES, *SMILES_SUFFIXES))}")
-
-
-def read_structures(path: str | Path) -> list[Atoms]:
-    """The geometries of an extended XYZ file.
-
-    Raises:
-        StoreError: the file is missing, cannot be read or is of another kind.
-    """
-    structures = read_molecules(path)
-    if any(isinstance(structure, str) for structure in structures):
-        raise StoreError(f"{path} is a list of SMILES, and geometries are needed: give an extended XYZ file")
-    return [structure for structure in structures if isinstance(structure, Atoms)]
-
-
-def predict_structures(
-    structures: Sequence[Atoms],
-    *,
-    level: str | None = None,
-    checkpoint: str | Path | LoadedModel = DEFAULT_CHECKPOINT,
-    device: torch.device | str = "cpu",
-    dtype: torch.dtype = torch.float32,
-) -> list[Atoms | PhysConError]:
-    """Copies of the structures with energy and forces attached, ready to be written; or why one was refused."""
-    calculator = PhysConCalculator(checkpoint, level=level, device=device, dtype=dtype)
-    return [
-        _with_prediction(atoms, prediction)
-        for atoms, prediction in zip(structures, calculator.predict(structures), strict=True)
-    ]
-
-
-def write_structures(structures: Sequence[Atoms], path: str | Path, *, inputs: Iterable[str | Path] = ()) -> None:
-    """Writes geometries with energy, forces and `info` as extended XYZ. Raises as `check_output`."""
-    ase.io.write(check_output(path, inputs, kinds=XYZ_SUFFIXES), list(structures), format="extxyz")
-
-
-def _with_prediction(atoms: Atoms, prediction: Prediction) -> Atoms | PhysConError:
-    if prediction.error is not None:
-        return prediction.error
-    labelled = atoms.copy()
-    labelled.info |= asdict(prediction.provenance)
-    labelled.calc = SinglePointCalculator(labelled, energy=prediction.energy, forces=prediction.forces)
-    return labelled
-
-
-def check_output(
-    path: str | Path, inputs: Iterable[str | Path] = (), *, kinds: Sequence[str] = (*XYZ_SUFFIXES, ".sdf")
-) -> Path:
-    """The path of a file that may be written; call it before a long computation.
-
-    Args:
-        path: where to write.
-        inputs: files that are read, which must not be written over.
-        kinds: suffixes that can be written.
-
-    Raises:
-        PhysConError: an unknown kind of file, an input, or a folder that does not exist.
-    """
-    path = Path(path)
-    if path.suffix not in kinds:
-        raise PhysConError(f"cannot write {path}; the name has to end in {', '.join(kinds)}")
-    if path.resolve() in {Path(other).resolve() for other in inputs}:
-        raise PhysConError(f"input and output are both {path}; that would destroy the input: choose another name")
-    if not path.parent.is_dir():
-        raise PhysConError(f"there is no folder {path.parent} to write {path.name} to; make it first")
-    return path
-
-
-def write_results(results: Result | Iterable[Result], path: str | Path, *, inputs: Iterable[str | Path] = ()) -> int:
-    """Writes structures with energy, level and model as extended XYZ (.xyz, .extxyz) or SD file (.sdf).
-
-    Args:
-        results: one or several.
-        path: the file; its suffix decides the format.
-        inputs: files that must not be written over.
-
-    Returns:
-        The number of structures written.
-
-    Raises:
-        PhysConError: see `check_output`.
-        BondPerceptionError: an SD file of a molecule without bonds.
-    """
-    path = check_output(path, inputs)
-    results = [results] if isinstance(results, Result) else list(results)
-    if path.suffix == ".sdf":
-        path.write_text("".join(_sdf_record(result) for result in results), encoding="utf-8")
-    else:
-        ase.io.write(path, [result.atoms for result in results], format="extxyz")
-    return len(results)
-
-
-def format_result(result: Result) -> str:
-    """The result as text for the terminal."""
-    formula = result.atoms.get_chemical_formula("reduce" if result.graph is None else "hill")
-    lines = [
-        f"{result.smiles or formula}  ({formula}, {len(result.atoms)} atoms)",
-        f"  model      {result.model} (revision {result.revision[:12]}), level {result.level}",
-        f"  start      {result.start}, seed {result.seed}",
-        f"  energy     {result.energy:.6f} eV ({result.energy - result.energies[0]:+.4f} eV from the start)",
-        f"  fmax       {result.fmax:.4f} eV/Å, {result.steps} steps of {result.optimizer}, {result.seconds:.2f} s",
-        f"  bonds      {_yes_or_no(result.bonds_intact)}, stereo {_yes_or_no(result.stereo_intact)}",
-        f"  status     {result.status}",
-    ]
-    lines += [f"  undefined  {line}: decided by the seed" for line in result.undefined_stereo]
-    return "\n".join(lines)
-
-
-def format_record(record: Record) -> str:
-    """The record as one line for the terminal."""
-    if record.result is None:
-        return f"{record.index:5d}  {record.status:13s}  {record.name}  {record.error}: {record.reason}"
-    result = record.result
-    numbers = f"{result.energy:.6f} eV, fmax {result.fmax:.4f} eV/Å, {result.steps} steps"
-    reason = f", {record.reason}" if record.reason else ""
-    return f"{record.index:5d}  {record.status:13s}  {record.name}  {numbers}{reason}"
-
-
-def format_summary(records: Sequence[Record]) -> str:
-    """One line that counts the records by status."""
-    kinds = ("ok", "not converged", "changed", "failed")
-    counts = {kind: sum(record.status == kind for record in records) for kind in kinds}
-    shown = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count or kind == "ok")
-    return f"{len(records)} molecules: {shown}; {sum(record.seconds for record in records):.2f} s"
-
-
-def plot_result(result: Result, path: str | Path) -> None:
-    """Draws the convergence, and beside it the structural formula, as a PNG file.
-
-    Raises:
-        PhysConError: matplotlib is not installed, or see `check_output`.
-    """
-    path = check_output(path, kinds=(".png",))
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-        from matplotlib.image import imread
-    except ImportError as error:
-        raise PhysConError("a plot needs matplotlib; install it with pip install 'physcon-ase[plot]'") from error
-    # Without pyplot: it would choose a back-end for the whole process.
-    figure = Figure(figsize=(9, 4), layout="constrained")
-    FigureCanvasAgg(figure)
-    curve, formula = figure.subplots(1, 2, width_ratios=(5, 4))
-    _draw_convergence(curve, result)
-    formula.axis("off")
-    if result.graph is not None:
-        formula.imshow(imread(BytesIO(depict(result.graph, size=(800, 700)))))
-    name = result.smiles or result.atoms.get_chemical_formula()
-    origin = f"{result.model}, level {result.level}"
-    figure.suptitle(f"{name}: {result.energy:.4f} eV, largest force {result.fmax:.4f} eV/Å ({origin})", fontsize=10)
-    figure.savefig(path, dpi=150)
-
-
-def _draw_convergence(curve: Any, result: Result) -> None:
-    steps = np.arange(len(result.energies))
-    above = result.energies - result.energies.min()
-    above[above == 0] = np.nan  # a logarithm has no zero: the lowest point is left out
-    curve.semilogy(steps, result.fmax_history, color="tab:blue", marker=".", label="largest force [eV/Å]")
-    curve.semilogy(steps, above, color="tab:orange", marker=".", label="energy above the lowest [eV]")
-    curve.locator_params(axis="x", integer=True)
-    curve.set_xlabel(f"step of {result.optimizer}")
-    curve.legend(frameon=False)
-
-
-def _sdf_record(result: Result) -> str:
-    if result.graph is None:
-        raise BondPerceptionError(
-            f"no bonds were found for {result.atoms.get_chemical_formula()}, and an SD file needs them: write .xyz"
-        )
-    properties = {"energy_eV": f"{result.energy:.8f}", "fmax_eV_per_A": f"{result.fmax:.6f}"}
-    origin = ("level", "model", "revision", "smiles", "converged", "seed")
-    properties |= {name: str(getattr(result, name)) for name in origin}
-    return sdf_block(result.graph, result.atoms.positions, properties, title=result.smiles)
-
-
-def _yes_or_no(intact: bool | None) -> str:
-    return {True: "intact", False: "CHANGED", None: "not known"}[intact]
-
-
-class _CallableModule(ModuleType):
-    """This module, which can be called as its function.
-
-    Once `physcon_ase.optimize` has been imported as a module, Python's import system makes it the attribute `optimize`
-    of the package, and ``from physcon_ase import optimize`` can give nothing else.
-    """
-
-    def __call__(self, *arguments: Any, **options: Any) -> Result:
-        return optimize(*arguments, **options)
-
-
-sys.modules[__name__].__class__ = _CallableModule

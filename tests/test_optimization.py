@@ -1,4 +1,3 @@
-from dataclasses import replace
 from pathlib import Path
 
 import ase.io
@@ -10,28 +9,14 @@ from ase.build import molecule
 from ase.constraints import FixAtoms
 from ase.optimize import BFGS, FIRE2
 
-import physcon_ase.optimize as module
+from physcon_ase import optimization
 from physcon_ase.calculator import PhysConCalculator
 from physcon_ase.chem.smiles import graph_from_smiles
-from physcon_ase.errors import BondPerceptionError, MissingHeadError, PhysConError, StoreError
+from physcon_ase.errors import MissingHeadError, PhysConError
 from physcon_ase.generator import StructureGenerator
 from physcon_ase.model.physcon import LoadedModel, load_model
-from physcon_ase.optimize import (
-    STARTS,
-    Result,
-    check_output,
-    format_record,
-    format_result,
-    format_summary,
-    optimize,
-    optimize_many,
-    plot_result,
-    predict_structures,
-    read_molecules,
-    read_structures,
-    write_results,
-    write_structures,
-)
+from physcon_ase.optimization import STARTS, optimize, optimize_many
+from physcon_ase.results import Result, format_record, format_result, format_summary
 
 EXACT = 1e-8
 """Difference [eV, eV/Å] of float64 energies and forces of the same geometry."""
@@ -97,7 +82,7 @@ def test_the_history_pairs_energy_and_force_of_the_same_geometries(tmp_path: Pat
 
 def test_the_model_hessian_saves_half_of_the_steps(double: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     with_hessian = optimize("CCO", checkpoint=double, start="mmff94")
-    monkeypatch.setattr(module, "_use_model_hessian", lambda run, job: None)
+    monkeypatch.setattr(optimization, "_use_model_hessian", lambda run, job: None)
     without = optimize("CCO", checkpoint=double, start="mmff94")
     assert without.converged
     assert with_hessian.steps <= without.steps / 2
@@ -256,7 +241,7 @@ def test_single_precision_far_from_the_origin_changes_nothing(water: Result) -> 
 def test_too_little_memory_means_smaller_batches_and_never_a_lost_molecule(
     double: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    relax, sizes = module.relax, []
+    relax, sizes = optimization.relax, []
 
     def relax_little(force_fn, batch, **options):
         sizes.append(len(batch))
@@ -264,7 +249,7 @@ def test_too_little_memory_means_smaller_batches_and_never_a_lost_molecule(
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
         return relax(force_fn, batch, **options)
 
-    monkeypatch.setattr(module, "relax", relax_little)
+    monkeypatch.setattr(optimization, "relax", relax_little)
     records = optimize_many(["O", "C", "N", "CCO", "c1ccccc1"], checkpoint=double, start="etkdg")
     assert [record.status for record in records] == ["ok"] * 4 + ["failed"]
     assert records[-1].error == "MemoryError"
@@ -298,85 +283,6 @@ def test_settings_of_a_batch_are_errors_of_the_call(double: LoadedModel) -> None
         optimize_many(["O"], checkpoint=double, start="magic")
     with pytest.raises(PhysConError, match="atoms_per_batch is 0"):
         optimize_many(["O"], checkpoint=double, atoms_per_batch=0)
-
-
-def test_extended_xyz_keeps_energy_forces_and_origin(water: Result, alanine: Result, tmp_path: Path) -> None:
-    assert write_results([water, alanine], tmp_path / "both.xyz") == 2
-    frames = ase.io.read(tmp_path / "both.xyz", index=":")
-    for result, frame in zip((water, alanine), frames, strict=True):
-        assert frame.get_potential_energy() == pytest.approx(result.energy)
-        assert np.allclose(frame.get_forces(), result.atoms.get_forces(), atol=1e-7)  # eight decimals in the file
-        assert frame.info["smiles"] == result.smiles
-        assert (frame.info["level"], frame.info["model"]) == ("gfn2", "physcon-1")
-        assert frame.info["bonds_intact"]
-
-
-def test_an_sd_file_keeps_energy_level_and_model(water: Result, tmp_path: Path) -> None:
-    write_results(water, tmp_path / "water.sdf")
-    text = (tmp_path / "water.sdf").read_text()
-    assert f">  <energy_eV>\n{water.energy:.8f}\n" in text
-    assert ">  <level>\ngfn2\n" in text
-    assert ">  <model>\nphyscon-1\n" in text
-    assert text.endswith("$$$$\n")
-
-
-def test_a_molecule_without_bonds_has_no_sd_record(water: Result, tmp_path: Path) -> None:
-    with pytest.raises(BondPerceptionError, match=r"no bonds were found for H2O.*write \.xyz"):
-        write_results(replace(water, graph=None), tmp_path / "water.sdf")
-
-
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [("out.pdb", r"has to end in \.xyz, .*\.sdf"), ("in.xyz", "would destroy the input"), ("no/out.xyz", "no folder")],
-)
-def test_an_output_that_cannot_or_must_not_be_written_is_refused(name: str, message: str, tmp_path: Path) -> None:
-    (tmp_path / "in.xyz").write_text("data")
-    with pytest.raises(PhysConError, match=message):
-        check_output(tmp_path / name, [tmp_path / "." / "in.xyz"])
-    assert (tmp_path / "in.xyz").read_text() == "data"
-
-
-def test_molecules_are_read_from_smiles_lists_and_xyz_files(tmp_path: Path) -> None:
-    (tmp_path / "list.smi").write_text("# comment\nCCO ethanol\n\nO\n")
-    assert read_molecules(tmp_path / "list.smi") == ["CCO", "O"]
-    ase.io.write(tmp_path / "two.xyz", [molecule("H2O"), molecule("CH4")], format="extxyz")
-    assert [len(atoms) for atoms in read_structures(tmp_path / "two.xyz")] == [3, 5]
-    with pytest.raises(StoreError, match="is a list of SMILES"):
-        read_structures(tmp_path / "list.smi")
-    with pytest.raises(StoreError, match="there is no file"):
-        read_molecules(tmp_path / "none.smi")
-    (tmp_path / "broken.xyz").write_text("3\n\nO 0 0\n")
-    with pytest.raises(StoreError, match="no readable extended XYZ file"):
-        read_molecules(tmp_path / "broken.xyz")
-    (tmp_path / "strange.pdb").write_text("")
-    with pytest.raises(StoreError, match="of no known kind"):
-        read_molecules(tmp_path / "strange.pdb")
-
-
-def test_predictions_can_be_written_and_refusals_stay_in_their_place(double: LoadedModel, tmp_path: Path) -> None:
-    water, salt = molecule("H2O"), Atoms("NaCl", [[0, 0, 0], [0, 0, 2.4]])
-    first, second = predict_structures([water, salt], checkpoint=double)
-    assert type(second).__name__ == "UnsupportedElementError"
-    assert isinstance(first, Atoms)
-    assert water.calc is None
-    write_structures([first], tmp_path / "out.xyz")
-    frame = ase.io.read(tmp_path / "out.xyz")
-    assert isinstance(frame, Atoms)
-    assert frame.get_potential_energy() == pytest.approx(first.get_potential_energy())
-    assert frame.info["level"] == "gfn2"
-
-
-def test_the_plot_is_a_png_file(alanine: Result, tmp_path: Path) -> None:
-    plot_result(alanine, tmp_path / "plot.png")
-    assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
-    with pytest.raises(PhysConError, match=r"has to end in \.png"):
-        plot_result(alanine, tmp_path / "plot.gif")
-
-
-def test_the_function_can_be_had_from_the_package_after_the_module_was_imported(double: LoadedModel) -> None:
-    import physcon_ase
-
-    assert physcon_ase.optimize("O", checkpoint=double, max_steps=0).smiles == "O"
 
 
 def test_nothing_global_changes(double: LoadedModel) -> None:
