@@ -26,6 +26,8 @@ class EncoderConfig:
     """Vector (l = 1) features that an atom sends to its neighbours from the second layer on; 0 sends scalars only."""
     hidden: int = 128
     """Width of the hidden layer of the update networks."""
+    output_vectors: int = 0
+    """Vector features for heads that predict forces directly; 0 for none of these heads."""
 
 
 @dataclass(frozen=True)

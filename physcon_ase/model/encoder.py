@@ -15,7 +15,7 @@ _NEIGHBOUR_SCALE = 0.25
 
 
 class Encoder(nn.Module):
-    """Invariant features of each atom from its surroundings, smooth in the positions."""
+    """Features of each atom from its surroundings, smooth in the positions."""
 
     def __init__(self, config: EncoderConfig):
         super().__init__()
@@ -27,22 +27,23 @@ class Encoder(nn.Module):
                 channels=config.channels,
                 mixed_channels=config.mixed_channels,
                 source_scalars=config.source_scalars,
-                source_vectors=config.source_vectors,
-                receives_vectors=config.source_vectors > 0 and layer > 0,
-                sends_vectors=config.source_vectors > 0 and layer < config.n_layers - 1,
+                received_vectors=config.source_vectors if layer > 0 else 0,
+                sent_vectors=config.source_vectors if layer < config.n_layers - 1 else config.output_vectors,
                 hidden=config.hidden,
                 neighbour_scale=_NEIGHBOUR_SCALE,
             )
             for layer in range(config.n_layers)
         )
 
-    def forward(self, batch: Batch, pairs: Pairs) -> Float[Tensor, "molecules slots channels"]:
-        """Features of each atom; those of empty slots mean nothing."""
+    def forward(
+        self, batch: Batch, pairs: Pairs
+    ) -> tuple[Float[Tensor, "molecules slots channels"], Float[Tensor, "molecules slots 3 output_vectors"] | None]:
+        """Scalar and, if there are any, vector features of each atom; those of empty slots mean nothing."""
         basis = self.pair_basis(pairs)
         scalars, vectors = self.embedding(batch.atomic_numbers), None
         for interaction in self.interactions:
             scalars, vectors = interaction(basis, scalars, vectors, pairs.neighbours)
-        return scalars
+        return scalars, vectors
 
     def pair_basis(self, pairs: Pairs) -> Float[Tensor, "molecules slots basis neighbours"]:
         """Radial functions times monomials of each pair, 0 for padding and beyond the cutoff."""

@@ -3,13 +3,14 @@
 from typing import Final
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from physcon_ase.batch import Batch
 from physcon_ase.model.config import LevelConfig
 from physcon_ase.model.encoder import MAX_ATOMIC_NUMBER
 from physcon_ase.model.layers import Pairs, envelope
+from physcon_ase.model.noise import centred
 from physcon_ase.units import ANGSTROM_PER_BOHR, COULOMB_EV_ANGSTROM, COVALENT_RADII
 
 _SCREENING_COEFFICIENTS: Final = (0.1818, 0.5099, 0.2802, 0.02817)
@@ -35,6 +36,25 @@ class EnergyHead(nn.Module):
     def forward(self, scalars: Float[Tensor, "molecules slots channels"]) -> Float[Tensor, "molecules slots"]:
         """Energy of each atom [eV] from its invariant features."""
         return self.network(scalars).squeeze(-1)
+
+
+class DirectForceHead(nn.Module):
+    """Forces [eV/Å] read off the vector features instead of derived from an energy: cheaper, but not conservative.
+
+    Bigi, Langer and Ceriotti, ICML 2025, doi 10.48550/arXiv.2412.11569, on what goes wrong with them.
+    """
+
+    def __init__(self, vectors: int, level: LevelConfig):
+        super().__init__()
+        self.readout = nn.Linear(vectors, 1, bias=False)
+        if level.base:
+            nn.init.zeros_(self.readout.weight)
+
+    def forward(
+        self, vectors: Float[Tensor, "molecules slots 3 vectors"], mask: Bool[Tensor, "molecules slots"]
+    ) -> Float[Tensor, "molecules slots 3"]:
+        """Forces without net force on the molecule; 0 in empty slots."""
+        return centred(self.readout(vectors).squeeze(-1), mask)
 
 
 class References(nn.Module):

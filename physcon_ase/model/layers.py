@@ -128,40 +128,44 @@ class Interaction(nn.Module):
         channels: int,
         mixed_channels: int,
         source_scalars: int,
-        source_vectors: int,
-        receives_vectors: bool,
-        sends_vectors: bool,
+        received_vectors: int,
+        sent_vectors: int,
         hidden: int,
         neighbour_scale: float,
         normalised: bool = False,
     ):
-        """Sizes as in `config.EncoderConfig`.
+        """Makes the weights.
 
         Args:
-            receives_vectors: whether the atoms send vectors besides scalars.
-            sends_vectors: whether vectors are made for the next layer.
+            n_radial: radial functions in the basis.
+            channels: scalar features per atom.
+            mixed_channels: channels of the density after mixing.
+            source_scalars: scalar features that an atom sends.
+            received_vectors: vector features that an atom sends, made by the layer before; 0 for scalars only.
+            sent_vectors: vector features made for the next layer or a head; 0 for none.
+            hidden: width of the hidden layer of the update network.
             neighbour_scale: multiplies the sum over neighbours.
             normalised: divides the density by its own size, for inputs whose density has no bound (noise).
         """
         super().__init__()
         self.normalised = normalised
-        self.source_vectors = source_vectors if receives_vectors else 0
+        self.received_vectors = received_vectors
         self.neighbour_scale = neighbour_scale
         self.source = nn.Linear(channels, source_scalars)
         inner = n_radial * source_scalars
         self.mix = nn.ParameterList([nn.Parameter(torch.randn(inner, mixed_channels) * inner**-0.5) for _ in range(3)])
-        if self.source_vectors:
-            inner = n_radial * self.source_vectors
+        if received_vectors:
+            inner = n_radial * received_vectors
             self.mix_vectors = nn.ParameterList(
                 [nn.Parameter(torch.randn(inner, mixed_channels) * inner**-0.5) for _ in range(4)]
             )
-            self.mix_own = nn.Parameter(torch.randn(self.source_vectors, mixed_channels) * source_vectors**-0.5)
+            self.mix_own = nn.Parameter(torch.randn(received_vectors, mixed_channels) * received_vectors**-0.5)
             self.register_buffer("vector_coupling", vector_coupling(), persistent=False)
         self.update = nn.Sequential(
             nn.Linear(channels + 5 * mixed_channels, hidden), nn.SiLU(), nn.Linear(hidden, channels)
         )
-        self.send_vectors = nn.Linear(2 * mixed_channels, source_vectors, bias=False) if sends_vectors else None
-        self.gate = nn.Linear(channels, source_vectors) if sends_vectors else None
+        self.send_vectors = nn.Linear(2 * mixed_channels, sent_vectors, bias=False) if sent_vectors else None
+        self.gate = nn.Linear(channels, sent_vectors) if sent_vectors else None
         # float64 until the whole model is converted: rounded constants would break the equivariance of a float64 model.
         self.register_buffer("quadratic_forms", symmetric_matrices() @ harmonics_from_monomials(), persistent=False)
 
@@ -169,7 +173,7 @@ class Interaction(nn.Module):
         self,
         basis: Float[Tensor, "molecules slots basis neighbours"],
         scalars: Float[Tensor, "molecules slots channels"],
-        vectors: Float[Tensor, "molecules slots 3 source_vectors"] | None,
+        vectors: Float[Tensor, "molecules slots 3 received_vectors"] | None,
         neighbours: Int[Tensor, "molecules slots neighbours"] | None,
     ) -> tuple[Tensor, Tensor | None]:
         """Updated scalars and the vectors to send next.
@@ -184,7 +188,7 @@ class Interaction(nn.Module):
         # split, not indexing: the derivative of a slice fills a whole tensor with zeros first.
         zeroth, first, second = density.split([1, 3, 6], dim=2)
         f0, f1, f2 = mix(zeroth, self.mix[0]), mix(first, self.mix[1]), mix(second, self.mix[2])
-        if self.source_vectors:
+        if self.received_vectors:
             assert vectors is not None
             g0, g1, g2 = self._couple_vectors(self._density(basis, vectors.flatten(2), neighbours))
             f0, f1, f2 = f0 + g0, f1 + g1 + mix(vectors, self.mix_own), f2 + g2
@@ -202,8 +206,8 @@ class Interaction(nn.Module):
     def _couple_vectors(self, density: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Clebsch-Gordan products of the vectors received with the harmonics of the directions they come from."""
         molecules, slots, n_monomials, n_radial, _ = density.shape
-        density = density.view(molecules, slots, n_monomials, n_radial, 3, self.source_vectors)
-        density = density.transpose(3, 4).reshape(molecules, slots, n_monomials * 3, n_radial * self.source_vectors)
+        density = density.view(molecules, slots, n_monomials, n_radial, 3, self.received_vectors)
+        density = density.transpose(3, 4).reshape(molecules, slots, n_monomials * 3, n_radial * self.received_vectors)
         coupled = self.vector_coupling @ density  # (molecules, slots, 1 + 3 + 6 + 3, K V)
         dot, straight, quadrupole, turned = coupled.split([1, 3, 6, 3], dim=2)
         g1 = mix(straight, self.mix_vectors[1]) + mix(turned, self.mix_vectors[2])

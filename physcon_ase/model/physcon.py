@@ -10,11 +10,11 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from physcon_ase.batch import Batch, EnergyFn
-from physcon_ase.errors import UnknownLevelError
+from physcon_ase.errors import MissingHeadError, UnknownLevelError
 from physcon_ase.model.checkpoint import load_into, read_checkpoint
 from physcon_ase.model.config import LevelConfig, ModelConfig, config_from_dict
 from physcon_ase.model.encoder import Encoder
-from physcon_ase.model.heads import CoreRepulsion, EnergyHead, References
+from physcon_ase.model.heads import CoreRepulsion, DirectForceHead, EnergyHead, References
 from physcon_ase.model.layers import make_pairs
 from physcon_ase.model.structure import StructureHead
 
@@ -61,6 +61,10 @@ class PhysCon(nn.Module):
         self.encoder = Encoder(config.encoder)
         self.core = CoreRepulsion()
         self.heads = nn.ModuleDict({level.name: EnergyHead(config.encoder.channels, level) for level in config.levels})
+        n_vectors = config.encoder.output_vectors
+        self.direct_heads = nn.ModuleDict(
+            {level.name: DirectForceHead(n_vectors, level) for level in config.levels} if n_vectors else {}
+        )
         self.structure = None if config.structure is None else StructureHead(config.structure)
         self.references = nn.ModuleDict({level.name: References(level) for level in config.levels})
         self.to(dtype)
@@ -98,7 +102,7 @@ class PhysCon(nn.Module):
     def interaction_energies(self, batch: Batch, levels: Sequence[str]) -> Float[Tensor, "molecules slots levels"]:
         """Energy [eV] of each atom at each level without the references, in the number format of the model."""
         pairs = make_pairs(batch, self.config.encoder.cutoff)
-        scalars = self.encoder(batch, pairs)
+        scalars, _ = self.encoder(batch, pairs)
         core = self.core(batch, pairs)
         atoms = batch.atom_mask
         own = {name: self.heads[name](scalars) for name in self._with_bases(levels)}
@@ -112,6 +116,21 @@ class PhysCon(nn.Module):
         interaction = self.interaction_energies(batch, self.level_names).to(torch.float64).sum(dim=1)
         references = torch.stack([self.references[name](batch).sum(dim=1) for name in self.level_names], dim=1)
         return (interaction + references).gather(1, level_index[:, None]).squeeze(1)
+
+    def direct_forces_at(
+        self, batch: Batch, level_index: Int[Tensor, " molecules"]
+    ) -> Float[Tensor, "molecules slots 3"]:
+        """Forces [eV/Å] of the direct heads, each molecule at a level of its own; they derive from no energy.
+
+        Raises:
+            MissingHeadError: the model has no such heads.
+        """
+        _, vectors = self.encoder(batch, make_pairs(batch, self.config.encoder.cutoff))
+        if vectors is None:
+            raise MissingHeadError("this model has no direct-force heads; train one with encoder.output_vectors > 0")
+        own = {name: self.direct_heads[name](vectors, batch.atom_mask) for name in self.level_names}
+        forces = torch.stack([self._with_base(own, name) for name in self.level_names], dim=1)
+        return forces[torch.arange(len(batch), device=forces.device), level_index]
 
     def _with_bases(self, levels: Sequence[str]) -> tuple[str, ...]:
         bases = {self.level(name).base for name in levels} - {""}

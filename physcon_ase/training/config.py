@@ -56,6 +56,8 @@ class LossRecipe:
     """Of the energy error [1/eV]."""
     forces: float = 1.0
     """Of the force error [Å/eV]."""
+    direct_forces: float = 0.0
+    """Of the error of the direct-force heads [Å/eV]."""
     structure: float = 0.0
     """Of the denoising error [1/Å²]."""
 
@@ -153,6 +155,10 @@ def check_recipe(recipe: Recipe, origin: str = "recipe") -> None:
     _require(any(asdict(recipe.loss).values()), origin, "has only loss weights of 0; give at least one term a weight")
     if recipe.loss.structure > 0:
         _require(recipe.structure is not None, origin, "trains structures without a [structure] section; add one")
+    if recipe.loss.direct_forces > 0:
+        _require(
+            recipe.encoder.output_vectors > 0, origin, "trains direct forces with encoder.output_vectors = 0; give some"
+        )
     optim = recipe.optim
     _require(optim.steps > 0, origin, f"optim.steps is {optim.steps}; give the number of optimiser steps")
     _require(optim.lr > 0, origin, f"optim.lr is {optim.lr}; give a positive learning rate")

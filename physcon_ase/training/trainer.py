@@ -228,6 +228,7 @@ def check_labels(recipe: Recipe, items: Items) -> None:
         "forces": any(bucket.forces[:, 0].isfinite().all(dim=1).any() for bucket in items.buckets),
         "structure": any(bucket.is_minimum.any() for bucket in items.buckets),
     }
+    found["direct_forces"] = found["forces"]
     for term, present in found.items():
         weight = getattr(recipe.loss, term)
         if weight > 0 and not present:
@@ -265,7 +266,10 @@ def compute_losses(
         if weights.energy > 0:
             terms["energy"] = weights.energy * energy_loss(prediction, labelled)
         if weights.forces > 0:
-            terms["forces"] = weights.forces * force_loss(prediction, labelled)
+            terms["forces"] = weights.forces * force_loss(prediction.forces, labelled)
+    if weights.direct_forces > 0:
+        direct = model.direct_forces_at(labelled.batch, labelled.level)
+        terms["direct_forces"] = weights.direct_forces * force_loss(direct, labelled)
     if weights.structure > 0:
         assert model.structure is not None
         assert recipe.structure is not None

@@ -38,7 +38,7 @@ def test_information_travels_as_many_cutoffs_as_there_are_layers(source_vectors:
         moved = chain.copy()
         moved[3, 1] = shift
         batch = pack(model, [(np.array([6, 6, 6, 6]), moved)])
-        return model.encoder(batch, make_pairs(batch, None))[0]
+        return model.encoder(batch, make_pairs(batch, None))[0][0]
 
     change = (features(0.5) - features(0.0)).abs().amax(dim=1)
     assert change[0] < ROUNDING
@@ -47,6 +47,6 @@ def test_information_travels_as_many_cutoffs_as_there_are_layers(source_vectors:
 
 def test_vectors_add_information_that_scalars_do_not_send() -> None:
     scalar, vector = tiny_model(0).encoder, tiny_model(4).encoder
-    assert [layer.source_vectors for layer in scalar.interactions] == [0, 0]
-    assert [layer.source_vectors for layer in vector.interactions] == [0, 4]
+    assert [layer.received_vectors for layer in scalar.interactions] == [0, 0]
+    assert [layer.received_vectors for layer in vector.interactions] == [0, 4]
     assert [layer.send_vectors is not None for layer in vector.interactions] == [True, False]

@@ -128,8 +128,8 @@ def test_neighbours_beyond_the_cutoff_are_left_out(monkeypatch: pytest.MonkeyPat
 
 def interaction(**changes: object) -> Interaction:
     sizes = {
-        "n_radial": 4, "channels": 6, "mixed_channels": 5, "source_scalars": 3, "source_vectors": 2,
-        "receives_vectors": True, "sends_vectors": True, "hidden": 7, "neighbour_scale": 0.3,
+        "n_radial": 4, "channels": 6, "mixed_channels": 5, "source_scalars": 3, "received_vectors": 2,
+        "sent_vectors": 2, "hidden": 7, "neighbour_scale": 0.3,
     }  # fmt: skip
     torch.manual_seed(5)
     return Interaction(**{**sizes, **changes}).double()

@@ -1,14 +1,19 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from scipy.spatial.transform import Rotation
 
-from physcon_ase.errors import CorruptCheckpointError, UnknownLevelError
+from physcon_ase.errors import CorruptCheckpointError, MissingHeadError, UnknownLevelError
 from physcon_ase.model.checkpoint import save_checkpoint
 from physcon_ase.model.config import config_from_dict, config_to_dict
 from physcon_ase.model.physcon import PhysCon, load_model
 from tests.tiny import ETHANOL, ETHANOL_NUMBERS, WATER, WATER_NUMBERS, pack, tiny_model
+
+EQUIVARIANCE = 1e-8
+"""Rounding of float64 forces [eV/Å]."""
 
 
 def save(model: PhysCon, folder: Path) -> Path:
@@ -82,3 +87,28 @@ def test_the_configuration_survives_json_data() -> None:
     assert config_from_dict(config_to_dict(config)) == config
     with pytest.raises(CorruptCheckpointError, match="cannot be read"):
         config_from_dict({"levels": [], "encoder": {"colour": 1}, "structure": None})
+
+
+def direct_model() -> PhysCon:
+    config = tiny_model(4).config
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        model = PhysCon(replace(config, encoder=replace(config.encoder, output_vectors=3)), dtype=torch.float64)
+    return model.eval().requires_grad_(False)
+
+
+def test_direct_forces_turn_with_the_molecule_and_sum_to_zero() -> None:
+    model, rotation = direct_model(), Rotation.from_euler("xyz", [0.3, -1.1, 2.0]).as_matrix()
+    batch = pack(model, [(ETHANOL_NUMBERS, ETHANOL), (ETHANOL_NUMBERS, ETHANOL @ rotation.T), (WATER_NUMBERS, WATER)])
+    forces = model.direct_forces_at(batch, torch.zeros(3, dtype=torch.int64))
+    turned = forces[0] @ torch.from_numpy(rotation).T
+    assert forces[0].abs().max() > 1e-3
+    torch.testing.assert_close(forces[1], turned, atol=EQUIVARIANCE, rtol=0)
+    torch.testing.assert_close(forces.sum(dim=1), torch.zeros(3, 3, dtype=torch.float64), atol=EQUIVARIANCE, rtol=0)
+    assert (forces[2, 3:] == 0).all()
+
+
+def test_a_model_without_direct_heads_says_so() -> None:
+    model = tiny_model(4)
+    with pytest.raises(MissingHeadError, match="has no direct-force heads"):
+        model.direct_forces_at(pack(model, [(WATER_NUMBERS, WATER)]), torch.zeros(1, dtype=torch.int64))

@@ -50,6 +50,11 @@ def test_structure_loss_needs_a_structure_head(recipe: Recipe):
         check_recipe(replace(recipe, structure=None))
 
 
+def test_direct_forces_need_vector_features(recipe: Recipe):
+    with pytest.raises(RecipeError, match=r"trains direct forces with encoder\.output_vectors = 0"):
+        check_recipe(replace(recipe, loss=replace(recipe.loss, direct_forces=1.0)))
+
+
 def test_recipe_that_trains_nothing_is_refused(recipe: Recipe):
     idle = replace(recipe.loss, energy=0.0, forces=0.0, structure=0.0)
     with pytest.raises(RecipeError, match="only loss weights of 0"):

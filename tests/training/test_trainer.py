@@ -72,6 +72,20 @@ def test_training_lowers_the_errors_and_leaves_a_checkpoint(
     assert parse_recipe(read_checkpoint(folder).recipe) == with_steps(recipe, 200)
 
 
+def test_direct_forces_are_learned_without_an_energy(recipe: Recipe, make_store: Callable[..., Store], tmp_path: Path):
+    write_store(tmp_path / "small.h5", with_springs(make_store(copies=8)))
+    direct = replace(
+        with_steps(recipe, 100),
+        encoder=replace(recipe.encoder, output_vectors=3),
+        loss=replace(recipe.loss, energy=0.0, forces=0.0, structure=0.0, direct_forces=1.0),
+        structure=None,
+    )
+    folder = train(direct, tmp_path / "run", store_root=tmp_path, options=QUIET)
+    losses = [row["direct_forces"] for row in log(tmp_path / "run") if "direct_forces" in row]
+    assert sum(losses[-3:]) < 0.8 * sum(losses[:3])
+    assert any(name.startswith("direct_heads.cheap") for name in read_checkpoint(folder).tensors)
+
+
 def test_killed_training_ends_with_the_weights_of_an_uninterrupted_one(recipe_text: str, stores: Path, tmp_path: Path):
     (tmp_path / "recipe.toml").write_text(recipe_text)
 

@@ -43,12 +43,12 @@ def energy_loss(prediction: Prediction, labelled: LabelledBatch) -> Float[Tensor
     return _weighted_mean(errors.to(labelled.weight.dtype), labelled.weight * known)
 
 
-def force_loss(prediction: Prediction, labelled: LabelledBatch) -> Float[Tensor, ""]:
+def force_loss(forces: Float[Tensor, "molecules slots 3"], labelled: LabelledBatch) -> Float[Tensor, ""]:
     """Mean length of the force errors [eV/Å], smoothed at zero; 0 if no molecule has a label."""
     known = labelled.has_forces
-    target = torch.where(known[:, None, None], labelled.forces, prediction.forces.detach())
+    target = torch.where(known[:, None, None], labelled.forces, forces.detach())
     # the root of 0 has no derivative
-    lengths = ((prediction.forces - target).square().sum(dim=2) + _HUBER_WIDTH**2).sqrt() - _HUBER_WIDTH
+    lengths = ((forces - target).square().sum(dim=2) + _HUBER_WIDTH**2).sqrt() - _HUBER_WIDTH
     return _weighted_mean(lengths, (labelled.weight * known)[:, None] * labelled.batch.atom_mask)
 
 

@@ -40,13 +40,13 @@ def test_force_loss_is_the_mean_length_of_the_errors_of_labelled_atoms(labelled:
     forces = torch.zeros(2, 3, 3)
     forces[0, 0] = torch.tensor([0.0, 3.0, 4.0])
     forces[1] = 100.0
-    loss = force_loss(prediction(forces=forces.requires_grad_()), labelled)
+    loss = force_loss(forces, labelled)
     assert loss.item() == pytest.approx(5 / 3, abs=SMOOTHING)
 
 
 def test_an_absent_label_gives_no_gradient_and_no_nan(labelled: LabelledBatch):
     predicted = prediction()
-    (energy_loss(predicted, labelled) + force_loss(predicted, labelled)).backward()
+    (energy_loss(predicted, labelled) + force_loss(predicted.forces, labelled)).backward()
     assert predicted.energies.grad is not None
     assert predicted.forces.grad is not None
     assert predicted.energies.grad[0] != 0
@@ -60,7 +60,7 @@ def test_a_batch_without_labels_has_zero_loss(labelled: LabelledBatch):
         labelled, energy=torch.full_like(labelled.energy, float("nan")), forces=torch.full((2, 3, 3), float("nan"))
     )
     assert energy_loss(prediction(), bare).item() == 0
-    assert force_loss(prediction(), bare).item() == 0
+    assert force_loss(prediction().forces, bare).item() == 0
 
 
 def test_weights_of_data_sets_weigh(labelled: LabelledBatch):
