@@ -45,9 +45,6 @@ ONE_THREAD_SLOTS: Final = 256
 """Batches up to this size are computed on one thread: waking a second one does not pay, and on a busy machine waiting
 for it makes a small molecule ten times slower."""
 
-DTYPES: Final[dict[str, torch.dtype]] = {"float32": torch.float32, "float64": torch.float64}
-"""Number formats by name."""
-
 _PROPERTIES: Final = ("energy", "free_energy", "energies", "forces")
 
 
@@ -118,11 +115,11 @@ class PhysConCalculator(Calculator):
         Raises:
             UnknownLevelError: the model has no such level.
             CheckpointNotFoundError, CorruptCheckpointError, CheckpointVersionError: see `checkpoint.read_checkpoint`.
-            PhysConError: another number format.
+            PhysConError: another number format, or a device that cannot be used.
         """
         super().__init__()
         if not isinstance(checkpoint, LoadedModel):
-            checkpoint = load_model(checkpoint, device=device, dtype=_as_dtype(dtype))
+            checkpoint = load_model(checkpoint, device=device, dtype=dtype)
         self.model = checkpoint.model
         self.level = self.model.level_names[0] if level is None else self.model.level(level).name
         self.provenance = Provenance(checkpoint.name, checkpoint.revision, self.level)
@@ -418,10 +415,3 @@ def _threads_for(batch: Batch) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(n_threads)
-
-
-def _as_dtype(dtype: torch.dtype | str) -> torch.dtype:
-    found = DTYPES.get(dtype) if isinstance(dtype, str) else dtype
-    if found is None or found not in DTYPES.values():
-        raise PhysConError(f"dtype {dtype!r} is not supported; use {' or '.join(DTYPES)}")
-    return found

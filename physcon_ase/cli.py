@@ -205,6 +205,10 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 def _errors_by_kind(model: "PhysCon", path: Path, split: str) -> "Iterator[tuple[str, LevelErrors]]":
     """Errors of a model on one store, for each level that both have and each kind of geometry."""
+    import numpy as np
+
+    from physcon_ase.calculator import check_elements
+    from physcon_ase.data.labels import elements_with_energy
     from physcon_ase.data.loader import DataSource, load_items
     from physcon_ase.data.store import open_store
     from physcon_ase.training.evaluate import evaluate_energies
@@ -218,7 +222,10 @@ def _errors_by_kind(model: "PhysCon", path: Path, split: str) -> "Iterator[tuple
         )
     for kind in dict.fromkeys(store.geometries.kind.tolist()):
         source = DataSource(path, levels, kinds=(kind,), structure=False)
-        for errors in evaluate_energies(model, load_items([source], model.level_names, split)):
+        items = load_items([source], model.level_names, split)
+        for level in levels:
+            check_elements(np.array(sorted(elements_with_energy(items, level)), dtype=int), model, level)
+        for errors in evaluate_energies(model, items):
             yield kind, errors
 
 

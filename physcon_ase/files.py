@@ -20,9 +20,15 @@ def read_molecules(path: str | Path) -> list[str | Atoms]:
     """The molecules of a file: SMILES (first word of each line, lines that begin with # left out) or geometries.
 
     Raises:
-        StoreError: the file is missing, cannot be read or is of another kind.
+        StoreError: the file is missing, empty, cannot be read or is of another kind.
     """
-    path = Path(path)
+    molecules = _read(Path(path))
+    if not molecules:
+        raise StoreError(f"{path} holds no molecules; give a file with at least one")
+    return molecules
+
+
+def _read(path: Path) -> list[str | Atoms]:
     if not path.is_file():
         raise StoreError(f"there is no file {path}; give a list of SMILES or an extended XYZ file")
     if path.suffix in SMILES_SUFFIXES:

@@ -89,7 +89,7 @@ class StructureGenerator:
         n_attempts: int = N_ATTEMPTS,
         max_seconds: float = MAX_SECONDS,
         device: torch.device | str = "cpu",
-        dtype: torch.dtype = torch.float32,
+        dtype: torch.dtype | str = torch.float32,
     ):
         """Loads the model.
 

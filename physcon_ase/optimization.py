@@ -101,7 +101,7 @@ def optimize(
     logfile: str | Path | None = None,
     max_seconds: float = MAX_SECONDS,
     device: torch.device | str = "cpu",
-    dtype: torch.dtype = torch.float64,
+    dtype: torch.dtype | str = torch.float64,
 ) -> Result:
     """Relaxes one molecule with an ASE optimiser.
 
@@ -167,7 +167,7 @@ def optimize_many(
     on_progress: Callable[[int, int], None] | None = None,
     progress_bar: bool = True,
     device: torch.device | str = "cpu",
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | str = torch.float32,
 ) -> list[Record]:
     """Relaxes molecules in batches; each has its own convergence, its own fate and its own record, in input order.
 
@@ -224,7 +224,7 @@ def _settings(
     seed: int,
     max_seconds: float,
     device: torch.device | str,
-    dtype: torch.dtype,
+    dtype: torch.dtype | str,
 ) -> _Settings:
     if not fmax > 0:
         raise PhysConError(f"fmax must be a force larger than 0 eV/Å, received {fmax}: .01 is a tight minimum")

@@ -107,7 +107,7 @@ def predict_structures(
     level: str | None = None,
     checkpoint: str | Path | LoadedModel = DEFAULT_CHECKPOINT,
     device: torch.device | str = "cpu",
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | str = torch.float32,
 ) -> list[Atoms | PhysConError]:
     """Copies of the structures with energy and forces attached, ready to be written; or why one was refused."""
     calculator = PhysConCalculator(checkpoint, level=level, device=device, dtype=dtype)

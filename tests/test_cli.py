@@ -115,6 +115,7 @@ def test_energy_of_a_smiles_is_that_of_the_relaxed_molecule(capsys: pytest.Captu
         ("optimize none.smi", "there is no file none.smi"),
         ("optimize O --level magic", "unknown level 'magic'"),
         ("optimize O --checkpoint magic", "checkpoint 'magic' does not exist"),
+        ("optimize O --device magic", "device 'magic' cannot be used"),
         ("optimize O --fmax 0", "fmax must be a force larger than 0"),
         ("optimize O -o out.pdb", "cannot write out.pdb"),
         ("optimize two.xyz -o two.xyz", "would destroy the input"),

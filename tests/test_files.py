@@ -34,3 +34,10 @@ def test_molecules_are_read_from_smiles_lists_and_xyz_files(tmp_path: Path) -> N
     (tmp_path / "strange.pdb").write_text("")
     with pytest.raises(StoreError, match="of no known kind"):
         read_molecules(tmp_path / "strange.pdb")
+
+
+@pytest.mark.parametrize("name", ["empty.smi", "empty.xyz"])
+def test_a_file_without_molecules_is_refused(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text("")
+    with pytest.raises(StoreError, match="holds no molecules; give a file with at least one"):
+        read_molecules(tmp_path / name)

@@ -103,6 +103,11 @@ def fit_references(items: Items, level: str) -> dict[int, float]:
     return dict(zip(elements, references.tolist(), strict=True))
 
 
+def elements_with_energy(items: Items, level: str) -> set[int]:
+    """Atomic numbers that occur in a geometry with an energy at a level."""
+    return set(_compositions(items, _at_level(items, level))[0])
+
+
 def _at_level(items: Items, level: str) -> list[Tensor]:
     return [bucket.level == items.levels.index(level) for bucket in items.buckets]
 

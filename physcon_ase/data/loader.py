@@ -25,7 +25,7 @@ from physcon_ase.data.split import split_mask
 from physcon_ase.data.store import LevelLabels, Store, geometry_offsets, molecule_graph, open_store
 from physcon_ase.errors import LabelError, StoreError
 
-DEFAULT_SLOTS: Final = (10, 14, 16, 18, 20, 22, 26, 32, 44, 64, 104)
+DEFAULT_SLOTS: Final = (10, 14, 16, 18, 20, 22, 26, 32, 44, 64, 104, 160, 256)
 """Slots per molecule of the buckets; an item goes to the smallest that holds it."""
 
 
@@ -281,8 +281,16 @@ def _borrow(store: Store, source: DataSource) -> Store:
             f"{source.path} has labels of its own at {', '.join(own)}, which borrowed forces would hide; "
             "name levels without labels, or leave out borrow_forces_from"
         )
-    borrowed = LevelLabels(energy=np.full(len(lender.energy), np.nan), forces=lender.forces)
-    return replace(store, labels={**store.labels, **dict.fromkeys(source.levels, borrowed)})
+    borrowed = {level: _lent(store, lender.forces, level) for level in source.levels}
+    return replace(store, labels={**store.labels, **borrowed})
+
+
+def _lent(store: Store, forces: np.ndarray, level: str) -> LevelLabels:
+    """Forces of another level as labels of this one, save at its own minima, where the force is known to be zero."""
+    n_atoms = np.diff(geometry_offsets(store))
+    at_minimum = np.repeat(store.geometries.minimum_of == level, n_atoms)
+    energy = np.full(len(store.geometries), np.nan)
+    return LevelLabels(energy, np.where(at_minimum[:, None], np.float32(np.nan), forces))
 
 
 def _n_visited(bucket: Bucket, shares: Sequence[float]) -> list[int]:

@@ -183,8 +183,8 @@ def resolve(name_or_path: Path | str) -> Path:
     """Folder of a checkpoint.
 
     Args:
-        name_or_path: a shipped name ("physcon-1"), a checkpoint folder, or a file in one. A shipped name goes before a
-            folder of that name; write "./physcon-1" or pass a `Path` for the folder.
+        name_or_path: a shipped name ("physcon-1"), a checkpoint folder, or one of its files. A shipped name goes before
+            a folder of that name; write "./physcon-1" or pass a `Path` for the folder.
 
     Raises:
         CheckpointNotFoundError: neither a shipped name nor a folder with weights.
@@ -196,6 +196,8 @@ def resolve(name_or_path: Path | str) -> Path:
         return folder
     shipped = ", ".join(shipped_names()) or "none"
     problem = f"has no {WEIGHTS_FILE}" if folder.is_dir() else "does not exist"
+    if folder.is_file():
+        problem = f"is no file of a checkpoint folder ({', '.join(CHECKPOINT_FILES)})"
     raise CheckpointNotFoundError(
         f"checkpoint {str(name_or_path)!r} {problem}. Shipped checkpoints: {shipped}. Give one of these names, a "
         f"folder with {WEIGHTS_FILE} and {CONFIG_FILE}, or download one first (physcon_ase.hub.download)."
@@ -210,7 +212,7 @@ def shipped_root() -> Path:
 
 
 def _folder(path: Path) -> Path:
-    if path.is_file():
+    if path.is_file() and path.name in CHECKPOINT_FILES:  # any other file must not stand for the weights beside it
         return path.parent
     old = _sibling(path.absolute(), "old")
     return old if not path.exists() and old.is_dir() else path

@@ -4,13 +4,14 @@ import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from physcon_ase.batch import Batch, EnergyFn
-from physcon_ase.errors import MissingHeadError, UnknownLevelError
+from physcon_ase.errors import MissingHeadError, PhysConError, UnknownLevelError
 from physcon_ase.model.checkpoint import load_into, read_checkpoint
 from physcon_ase.model.config import LevelConfig, ModelConfig, config_from_dict
 from physcon_ase.model.encoder import Encoder
@@ -20,6 +21,9 @@ from physcon_ase.model.structure import StructureHead
 
 DEFAULT_CHECKPOINT = "physcon-1"
 """The checkpoint that ships with the package."""
+
+DTYPES: Final[dict[str, torch.dtype]] = {"float32": torch.float32, "float64": torch.float64}
+"""Number formats by name."""
 
 
 @dataclass(frozen=True)
@@ -38,18 +42,35 @@ def load_model(
     checkpoint: Path | str = DEFAULT_CHECKPOINT,
     *,
     device: torch.device | str = "cpu",
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | str = torch.float32,
 ) -> LoadedModel:
     """The model of a checkpoint: a shipped name or a folder.
 
     Raises:
+        PhysConError: a number format or a device that cannot be used.
         CheckpointNotFoundError, CorruptCheckpointError, CheckpointVersionError: see `checkpoint.read_checkpoint`.
     """
+    dtype, device = _usable_dtype(dtype), _usable_device(device)
     stored = read_checkpoint(checkpoint)
     with torch.random.fork_rng(devices=[]):  # the weights are drawn before they are replaced; loading leaves no trace
         model = PhysCon(config_from_dict(stored.config), dtype=dtype)
     load_into(model, stored.tensors)
     return LoadedModel(model.to(device).eval().requires_grad_(False), stored.name, stored.revision)
+
+
+def _usable_dtype(dtype: torch.dtype | str) -> torch.dtype:
+    found = DTYPES.get(dtype) if isinstance(dtype, str) else dtype
+    if found is None or found not in DTYPES.values():
+        raise PhysConError(f"dtype {dtype!r} is not supported; use {' or '.join(DTYPES)}")
+    return found
+
+
+def _usable_device(device: torch.device | str) -> torch.device:
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:  # PyTorch without CUDA asserts
+        reason = str(error).split("\n", maxsplit=1)[0]
+        raise PhysConError(f"device {str(device)!r} cannot be used: {reason}; use 'cpu'") from error
 
 
 class PhysCon(nn.Module):

@@ -27,6 +27,8 @@ class Progress:
     """Epoch of the next batch."""
     batch: int = 0
     """Number of the next batch of this process within the epoch."""
+    n_processes: int = 0
+    """Processes that share the steps, on which the order of the data depends; 0 if not known."""
     cpu_seconds: float = 0.0
     """Processor time of this process so far, that of interrupted runs included."""
 

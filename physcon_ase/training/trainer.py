@@ -13,10 +13,10 @@ import torch.distributed
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from physcon_ase.data.labels import fit_references, format_label_report, label_report
+from physcon_ase.data.labels import elements_with_energy, fit_references, format_label_report, label_report
 from physcon_ase.data.loader import DataSource, Items, epoch_batches, load_items, n_batches
 from physcon_ase.data.sample import LabelledBatch
-from physcon_ase.errors import LabelError, RecipeError
+from physcon_ase.errors import LabelError, RecipeError, UnsupportedChargeError
 from physcon_ase.model.checkpoint import Checkpoint, load_into, read_checkpoint, save_checkpoint
 from physcon_ase.model.config import LevelConfig, ModelConfig, config_from_dict, config_to_dict
 from physcon_ase.model.physcon import PhysCon
@@ -26,6 +26,7 @@ from physcon_ase.training.losses.multitask import energy_loss, force_loss, predi
 from physcon_ase.training.losses.structure import denoising_loss
 from physcon_ase.training.optim import WeightAverage, learning_rate, make_optimizer, set_learning_rate
 from physcon_ase.training.state import STATE_FILE, Progress, load_state, save_state
+from physcon_ase.units import CHEMICAL_SYMBOLS
 
 LOG_FILE = "log.jsonl"
 """Name of the log in the folder of a run: one JSON object per line."""
@@ -64,8 +65,9 @@ def train(
         The folder of the checkpoint, `folder` / recipe name.
 
     Raises:
-        RecipeError: the folder holds the state of another recipe, or the recipe trains nothing.
+        RecipeError: the folder holds the state of another recipe or of another number of processes.
         LabelError: a weighted loss has no label in the whole data set.
+        UnsupportedChargeError: the data hold charged or open-shell molecules.
     """
     options = options or RunOptions()
     folder = Path(folder)
@@ -94,6 +96,8 @@ class _Training:
         if (folder / STATE_FILE).exists():
             self.progress, saved = load_state(folder, self.model, self.average, self.optimizer)
             _check_same_recipe(recipe, saved, folder)
+            _check_same_processes(self.progress, world_size, folder)
+        self.progress = replace(self.progress, n_processes=world_size)
 
     def run(self) -> Path:
         optim, saved_at, losses = self.recipe.optim, time.monotonic(), []
@@ -129,6 +133,11 @@ class _Training:
         count = n_batches(self.items, **size)
         while self.progress.step < self.recipe.optim.steps:
             epoch, start = self.progress.epoch, self.progress.batch
+            if start >= count:  # no batch would ever come
+                raise RecipeError(
+                    f"{self.folder} stopped at batch {start} of an epoch that now has {count}: the stores or the "
+                    f"number of processes have changed; restore them, or delete {STATE_FILE} there to begin anew"
+                )
             batches = epoch_batches(self.items, seed=self.recipe.seed, epoch=epoch, rank=self.rank, start=start, **size)
             for done, labelled in enumerate(batches, start=start + 1):
                 ended = done == count
@@ -214,14 +223,21 @@ def load_training_items(recipe: Recipe, store_root: Path, split: str) -> Items:
 
 
 def check_labels(recipe: Recipe, items: Items) -> None:
-    """Refuses a weighted loss that would meet no label in the whole data set.
+    """Refuses a weighted loss that would meet no label in the whole data set, and what no model can learn from.
 
     Raises:
         LabelError: names the term.
+        UnsupportedChargeError: charged or open-shell molecules, which the energies cannot tell from neutral ones.
     """
     if len(items) == 0:
         raise LabelError(
             f"recipe {recipe.name}: no training data are left after the split and the choice of kinds and levels"
+        )
+    n_unusable = sum(int(((bucket.charge != 0) | (bucket.multiplicity != 1)).sum()) for bucket in items.buckets)
+    if n_unusable:
+        raise UnsupportedChargeError(
+            f"recipe {recipe.name}: {n_unusable} of {len(items)} items are charged or open-shell; the model does not "
+            "see charge and spin and would mix them with neutral singlets: leave them out of the stores"
         )
     found = {
         "energy": any(bucket.energy.isfinite().any() for bucket in items.buckets),
@@ -286,6 +302,13 @@ def _active_terms(recipe: Recipe) -> list[str]:
 def _level_config(entry: LevelRecipe, known: dict[str, LevelConfig], items: Items) -> LevelConfig:
     if entry.name in known:
         elements, energies = known[entry.name].elements, known[entry.name].references
+        missing = elements_with_energy(items, entry.name) - set(elements)
+        if missing:
+            symbols = ", ".join(CHEMICAL_SYMBOLS[number] for number in sorted(missing))
+            raise RecipeError(
+                f"level {entry.name!r} has energies of molecules with {symbols}, for which start_from has "
+                "no reference; leave these molecules out, or rename the level to have references fitted anew"
+            )
     else:
         references = fit_references(items, entry.name)
         elements = tuple(sorted(references))
@@ -314,6 +337,15 @@ def _check_same_recipe(recipe: Recipe, saved: str, folder: Path) -> None:
     if recipe != unchanged:
         raise RecipeError(
             f"{folder} holds the state of another recipe; train into another folder, or delete {STATE_FILE} there"
+        )
+
+
+def _check_same_processes(progress: Progress, n_processes: int, folder: Path) -> None:
+    if progress.n_processes not in (0, n_processes):
+        raise RecipeError(
+            f"{folder} holds the state of a training by {progress.n_processes} process(es), now there are "
+            f"{n_processes}, which would see the data in another order; start it as before (torchrun "
+            f"--nproc-per-node={progress.n_processes}), or train into another folder"
         )
 
 

@@ -199,6 +199,14 @@ def test_borrowed_forces_stand_in_for_absent_ones(make_store: Callable[..., Stor
     assert len(lent) == len(own) - 1 == 5
 
 
+def test_borrowed_forces_never_hide_the_zero_force_of_a_minimum(make_store: Callable[..., Store], tmp_path: Path):
+    store = make_store()
+    write_store(tmp_path / "lent.h5", replace(store, labels={"cheap": store.labels["cheap"]}))
+    items = load(tmp_path / "lent.h5", levels=("dft",), kinds=("minimum",), borrow_forces_from="cheap")
+    assert len(items) == 6
+    assert all(bucket.is_zero_force.all() and (bucket.forces == 0).all() for bucket in items.buckets)
+
+
 def test_borrowed_forces_never_hide_labels(saved: Callable[..., Path]):
     path = saved()
     with pytest.raises(LabelError, match="has labels of its own at dft, which borrowed forces would hide"):

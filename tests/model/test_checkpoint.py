@@ -318,3 +318,11 @@ def test_tensors_that_do_not_fit_are_named(change: dict, message: str) -> None:
     tensors = {key: value for key, value in (layer.state_dict() | change).items() if value is not None}
     with pytest.raises(CorruptCheckpointError, match=message):
         load_into(layer, tensors)
+
+
+def test_another_file_does_not_stand_for_the_weights_beside_it(shipped: Path) -> None:
+    folder = shipped / "small"
+    assert resolve(folder / "model.safetensors") == folder
+    (folder / "other.pt").write_bytes(b"")
+    with pytest.raises(CheckpointNotFoundError, match=r"other.pt' is no file of a checkpoint folder"):
+        resolve(folder / "other.pt")

@@ -6,7 +6,7 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from physcon_ase.errors import CorruptCheckpointError, MissingHeadError, UnknownLevelError
+from physcon_ase.errors import CorruptCheckpointError, MissingHeadError, PhysConError, UnknownLevelError
 from physcon_ase.model.checkpoint import save_checkpoint
 from physcon_ase.model.config import config_from_dict, config_to_dict
 from physcon_ase.model.physcon import PhysCon, load_model
@@ -112,3 +112,21 @@ def test_a_model_without_direct_heads_says_so() -> None:
     model = tiny_model(4)
     with pytest.raises(MissingHeadError, match="has no direct-force heads"):
         model.direct_forces_at(pack(model, [(WATER_NUMBERS, WATER)]), torch.zeros(1, dtype=torch.int64))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"dtype": "float16"}, "dtype 'float16' is not supported; use float32 or float64"),
+        ({"dtype": torch.float16}, "dtype torch.float16 is not supported"),
+        ({"device": "magic"}, "device 'magic' cannot be used: .*use 'cpu'"),
+    ],
+)
+def test_a_number_format_or_device_that_cannot_be_used_is_named(tmp_path: Path, options: dict, message: str) -> None:
+    with pytest.raises(PhysConError, match=message):
+        load_model(save(tiny_model(0, torch.float32), tmp_path / "small"), **options)
+
+
+def test_the_number_format_can_be_a_name(tmp_path: Path) -> None:
+    model = load_model(save(tiny_model(0, torch.float32), tmp_path / "small"), dtype="float64").model
+    assert {weight.dtype for weight in model.parameters()} == {torch.float64}

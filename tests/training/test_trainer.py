@@ -9,16 +9,19 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import safetensors.torch
 import torch
 
 from physcon_ase.data.store import LevelLabels, Store, geometry_offsets, write_store
-from physcon_ase.errors import LabelError, RecipeError
-from physcon_ase.model.checkpoint import read_checkpoint
+from physcon_ase.errors import LabelError, RecipeError, UnsupportedChargeError
+from physcon_ase.model.checkpoint import CONFIG_FILE, read_checkpoint
 from physcon_ase.model.physcon import load_model
+from physcon_ase.training import trainer
 from physcon_ase.training.config import Recipe, parse_recipe, with_steps
 from physcon_ase.training.state import STATE_FILE
-from physcon_ase.training.trainer import LOG_FILE, RunOptions, train
+from physcon_ase.training.trainer import LOG_FILE, RunOptions, check_labels, load_training_items, train
 
 QUIET = RunOptions(log_steps=5, progress_bar=False)
 
@@ -30,6 +33,24 @@ from physcon_ase.training.trainer import RunOptions, train
 torch.set_num_threads(1)
 options = RunOptions(save_minutes=float(sys.argv[4]), log_steps=1, progress_bar=False)
 train(read_recipe(sys.argv[1]), sys.argv[2], store_root=sys.argv[3], options=options)
+"""
+
+WEIGHTS_OF_EACH_PROCESS = """
+import sys
+from pathlib import Path
+import torch
+from safetensors.torch import save_file
+from physcon_ase.training import trainer
+from physcon_ase.training.config import read_recipe
+torch.set_num_threads(1)
+options = trainer.RunOptions(save_minutes=float(sys.argv[4]), log_steps=1, progress_bar=False)
+folder = Path(sys.argv[2])
+folder.mkdir(exist_ok=True)
+with trainer._processes() as (rank, world_size):
+    training = trainer._Training(read_recipe(sys.argv[1]), folder, Path(sys.argv[3]), options, rank, world_size)
+    training.run()
+    weights = {name: value.detach() for name, value in training.model.named_parameters()}
+    save_file(weights, f"weights{rank}.safetensors")
 """
 
 
@@ -111,10 +132,12 @@ def test_killed_training_ends_with_the_weights_of_an_uninterrupted_one(recipe_te
 
 def test_two_processes_keep_the_same_weights(recipe_text: str, stores: Path, tmp_path: Path):
     (tmp_path / "recipe.toml").write_text(recipe_text.replace("steps = 40", "steps = 6"))
-    (tmp_path / "script.py").write_text(SCRIPT)
+    (tmp_path / "script.py").write_text(WEIGHTS_OF_EACH_PROCESS)
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=29517", "script.py"]
     arguments = ["recipe.toml", "run", str(stores), "60"]
     subprocess.run([*command, *arguments], cwd=tmp_path, check=True, capture_output=True)
+    # each process has seen batches of its own
+    assert same(*(safetensors.torch.load_file(tmp_path / f"weights{rank}.safetensors") for rank in (0, 1)))
     rows = [row for row in log(tmp_path / "run") if "forces" in row]
     assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
     assert load_model(tmp_path / "run" / "small").name == "small"
@@ -162,3 +185,46 @@ def test_frozen_parts_keep_their_weights_and_start_from_takes_references(recipe:
     moved = [name for name in before.tensors if name.startswith("structure") and "readout" in name]
     assert not same({name: before.tensors[name] for name in moved}, {name: after.tensors[name] for name in moved})
     assert before.config["levels"] == after.config["levels"]
+
+
+def test_charged_molecules_are_refused(recipe: Recipe, make_store: Callable[..., Store], tmp_path: Path):
+    store = make_store(copies=8)
+    charges = np.ones_like(store.molecules.formal_charges)
+    write_store(tmp_path / "small.h5", replace(store, molecules=replace(store.molecules, formal_charges=charges)))
+    items = load_training_items(recipe, tmp_path, "train")
+    with pytest.raises(UnsupportedChargeError, match=f"{len(items)} of {len(items)} items are charged or open-shell"):
+        check_labels(recipe, items)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"n_processes": 2}, r"training by 2 process\(es\), now there are 1"),
+        ({"batch": 10**6}, "stopped at batch 1000000 of an epoch that now has"),
+    ],
+)
+def test_a_state_that_does_not_fit_the_data_or_the_processes_is_refused(
+    recipe: Recipe, stores: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict, message: str
+):
+    train(with_steps(recipe, 2), tmp_path / "run", store_root=stores, options=QUIET)
+    load = trainer.load_state
+
+    def load_changed(*arguments):
+        progress, saved = load(*arguments)
+        return replace(progress, **changes), saved
+
+    monkeypatch.setattr(trainer, "load_state", load_changed)
+    with pytest.raises(RecipeError, match=message):
+        train(with_steps(recipe, 4), tmp_path / "run", store_root=stores, options=QUIET)
+
+
+def test_energies_of_elements_without_reference_are_refused(recipe: Recipe, stores: Path, tmp_path: Path):
+    first = train(with_steps(recipe, 1), tmp_path / "first", store_root=stores, options=QUIET)
+    header = json.loads((first / CONFIG_FILE).read_text())
+    level = header["config"]["levels"][0]
+    place = level["elements"].index(8)
+    del level["elements"][place], level["references"][place]
+    (first / CONFIG_FILE).write_text(json.dumps(header))
+    second = replace(with_steps(recipe, 1), start_from=(str(first),))
+    with pytest.raises(RecipeError, match="level 'cheap' has energies of molecules with O, for which"):
+        train(second, tmp_path / "second", store_root=stores, options=QUIET)

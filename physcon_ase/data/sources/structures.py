@@ -1,7 +1,7 @@
 """Structures from anywhere (a file, a calculation) as a store, one level of theory at a time."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -133,6 +133,8 @@ def _graph_of(structure: Structure) -> tuple[MolGraph, str]:
             numbers, np.zeros((0, 2)), np.zeros(0), _charges(structure), multiplicity=structure.multiplicity
         )
         return bare, "formula and name, perception failed"
+    if structure.multiplicity != 1:  # perception knows closed shells only: what the file states is kept
+        graph = replace(graph, multiplicity=structure.multiplicity)
     return graph, "SMILES perceived from the geometry"
 
 

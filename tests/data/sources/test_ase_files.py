@@ -201,3 +201,9 @@ def test_broken_files_are_refused(tmp_path: Path):
     path.write_text("{")
     with pytest.raises(StoreError, match="no readable ASE database"):
         read_ase_database(path, "gfn2")
+
+
+def test_spin_that_is_stated_outlives_the_perception_of_bonds():
+    store, _ = store_from_structures([structure_from_atoms(labelled("O2", spin=3))], "dft", source="small")
+    assert store.molecules.n_bonds.tolist() == [1]
+    assert store.molecules.multiplicity.tolist() == [3]
