@@ -4,9 +4,10 @@ Molecules are padded to the same number of slots; a slot without an atom has ato
 Molecules of similar size belong together in a batch: the loader and `optimize_many` see to it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import numpy as np
 import torch
@@ -48,6 +49,10 @@ class Batch:
     def __len__(self) -> int:
         return self.atomic_numbers.shape[0]
 
+
+ONE_THREAD_SLOTS: Final = 256
+"""Batches up to this size are computed on one thread: waking a second one does not pay, and on a busy machine waiting
+for it makes a small molecule ten times slower."""
 
 EnergyFn: TypeAlias = Callable[[Batch], Float[Tensor, " molecules"]]
 """Energies [eV] of the molecules of a batch, differentiable with respect to `Batch.positions`."""
@@ -190,3 +195,17 @@ def _is_out_of_memory(error: MemoryError | RuntimeError) -> bool:
     # On the CPU PyTorch raises a bare RuntimeError.
     is_cpu = "DefaultCPUAllocator" in str(error) or "not enough memory" in str(error)
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or is_cpu
+
+
+@contextmanager
+def threads_for(batch: Batch) -> Iterator[None]:
+    """One thread for small batches; those of the caller are given back, which costs a microsecond."""
+    n_threads = torch.get_num_threads()
+    if n_threads == 1 or batch.atomic_numbers.numel() > ONE_THREAD_SLOTS:
+        yield
+        return
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(n_threads)

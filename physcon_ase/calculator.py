@@ -1,8 +1,7 @@
 """The model as an ASE calculator, one structure or a list of them at a time."""
 
 import functools
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -15,7 +14,7 @@ from jaxtyping import Float, Int
 from scipy.spatial.distance import pdist, squareform
 from torch import Tensor
 
-from physcon_ase.batch import Batch, in_chunks, make_batch, unpad
+from physcon_ase.batch import Batch, in_chunks, make_batch, threads_for, unpad
 from physcon_ase.errors import (
     EmptyStructureError,
     NonFinitePositionsError,
@@ -40,10 +39,6 @@ than 5 eV to be squeezed that far: no dynamics gets there, while doubled atoms a
 
 ATOMS_PER_BATCH: Final = 256
 """Slots that `PhysConCalculator.predict` fills per batch: with more, the intermediates leave the processor's cache."""
-
-ONE_THREAD_SLOTS: Final = 256
-"""Batches up to this size are computed on one thread: waking a second one does not pay, and on a busy machine waiting
-for it makes a small molecule ten times slower."""
 
 _PROPERTIES: Final = ("energy", "free_energy", "energies", "forces")
 
@@ -238,7 +233,7 @@ class PhysConCalculator(Calculator):
             atomic, gradients = _atomic_energies_and_forces(self.model, self.level, batch)
             forces = [array.astype(np.float64) for array in unpad(batch, gradients)]
         else:
-            with torch.no_grad(), _threads_for(batch):
+            with torch.no_grad(), threads_for(batch):
                 atomic = self.model.atomic_energies(batch, self.level)
             forces = [None] * len(structures)
         return [
@@ -391,7 +386,7 @@ def _atomic_energies_and_forces(
     """Energy of each atom [eV] and forces [eV/Å] from one evaluation."""
     kept: list[Tensor] = []
     energy_fn = functools.partial(_energies_keeping_atoms, model=model, level=level, kept=kept)
-    with _threads_for(batch):
+    with threads_for(batch):
         _, forces = energies_and_forces(energy_fn, batch)
     return kept[0].detach(), forces
 
@@ -401,17 +396,3 @@ def _energies_keeping_atoms(
 ) -> Float[Tensor, " molecules"]:
     kept.append(model.atomic_energies(batch, level))
     return kept[0].sum(dim=1)
-
-
-@contextmanager
-def _threads_for(batch: Batch) -> Iterator[None]:
-    """One thread for small batches; those of the caller are given back, which costs a microsecond."""
-    n_threads = torch.get_num_threads()
-    if n_threads == 1 or batch.atomic_numbers.numel() > ONE_THREAD_SLOTS:
-        yield
-        return
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(n_threads)

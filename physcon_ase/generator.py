@@ -20,7 +20,7 @@ from ase import Atoms
 from jaxtyping import Float
 from torch import Tensor
 
-from physcon_ase.batch import Batch, in_chunks, make_batch, unpad
+from physcon_ase.batch import Batch, in_chunks, make_batch, threads_for, unpad
 from physcon_ase.chem.compare import bonds_intact, stereo_intact
 from physcon_ase.chem.conformers import embed
 from physcon_ase.chem.graph import MolGraph
@@ -235,7 +235,7 @@ class StructureGenerator:
             places = [self.sigmas[0] * displacement for displacement in noise]
         numbers = [graph.atomic_numbers for graph in graphs]
         batch: Batch = make_batch(numbers, places, graphs=graphs, dtype=weight.dtype, device=weight.device)
-        with torch.no_grad():
+        with torch.no_grad(), threads_for(batch):
             return [place.astype(np.float64) for place in unpad(batch, ddim(self.head, batch, self.sigmas))]
 
     def _fall_back(self, graph: MolGraph, start: np.ndarray | None, seed: int) -> Guess:

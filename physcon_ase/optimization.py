@@ -14,7 +14,7 @@ from ase.optimize import BFGS, FIRE, LBFGS
 from ase.optimize.optimize import Optimizer
 from tqdm import tqdm
 
-from physcon_ase.batch import in_chunks, make_batch
+from physcon_ase.batch import in_chunks, make_batch, threads_for
 from physcon_ase.calculator import (
     PhysConCalculator,
     charge_and_multiplicity,
@@ -27,7 +27,13 @@ from physcon_ase.chem.conformers import mmff94_minimize
 from physcon_ase.chem.graph import MolGraph
 from physcon_ase.chem.perceive import graph_from_geometry
 from physcon_ase.chem.smiles import canonical_smiles, undefined_stereo
-from physcon_ase.errors import BondPerceptionError, MissingParametersError, PhysConError
+from physcon_ase.errors import (
+    BondPerceptionError,
+    MissingParametersError,
+    NonFinitePositionsError,
+    OverlappingAtomsError,
+    PhysConError,
+)
 from physcon_ase.generator import (
     ATOMS_PER_BATCH,
     MAX_SECONDS,
@@ -40,7 +46,7 @@ from physcon_ase.generator import (
 )
 from physcon_ase.model.forces import energies_and_forces
 from physcon_ase.model.physcon import DEFAULT_CHECKPOINT, LoadedModel, load_model
-from physcon_ase.relax.driver import RelaxResult, RelaxStatus, relax
+from physcon_ase.relax.driver import METHODS, RelaxResult, RelaxStatus, relax
 from physcon_ase.relax.model_hessian import model_hessian
 from physcon_ase.results import STATUSES, Record, Result
 
@@ -197,6 +203,8 @@ def optimize_many(
         PhysConError: settings or checkpoint are refused. A molecule that fails is a record.
     """
     molecules = list(molecules)
+    if method not in (None, *METHODS):
+        raise PhysConError(f"unknown method {method!r}; choose one of {', '.join(METHODS)}")
     settings = _settings(checkpoint, level, fmax, max_steps, seed, max_seconds, device, dtype)
     settings = replace(settings, method=method, n_processes=n_processes, atoms_per_batch=atoms_per_batch)
     records: list[Record | None] = [None] * len(molecules)
@@ -362,7 +370,7 @@ def _bonds(job: _Job) -> np.ndarray | None:
 def _run(run: Optimizer, atoms: Atoms, fmax: float, max_steps: int) -> tuple[RelaxStatus, np.ndarray, np.ndarray]:
     """How the run ended, and energy and largest force of every geometry on the way, each pair of the same geometry."""
     energies, largest_forces = [], []
-    status = RelaxStatus.STEP_LIMIT
+    status, last_good = RelaxStatus.STEP_LIMIT, atoms.positions.copy()
     try:
         for converged in run.irun(fmax=fmax, steps=max_steps):
             energies.append(float(atoms.get_potential_energy()))
@@ -370,12 +378,18 @@ def _run(run: Optimizer, atoms: Atoms, fmax: float, max_steps: int) -> tuple[Rel
             if not np.isfinite([energies[-1], largest_forces[-1]]).all():
                 status = RelaxStatus.NOT_FINITE
                 break
+            last_good = atoms.positions.copy()
             if converged:
                 status = RelaxStatus.CONVERGED
     except RuntimeError as error:
         if "LineSearch failed" not in str(error):  # that is what ASE's line searches end with at a rough minimum
             raise
         status = RelaxStatus.STALLED
+    except (NonFinitePositionsError, OverlappingAtomsError):
+        if not energies:  # the start itself is refused
+            raise
+        status = RelaxStatus.NOT_FINITE
+        atoms.positions = last_good
     finally:
         run.close()
     return status, np.array(energies), np.array(largest_forces)
@@ -519,15 +533,16 @@ def _relax_batch(jobs: Sequence[_Job], settings: _Settings) -> list[Result]:
     batch = make_batch([job.atoms.numbers for job in jobs], places, dtype=weight.dtype, device=weight.device)
     method = settings.method or ("bfgs" if batch.atomic_numbers.shape[1] <= LARGEST_FOR_BFGS else "lbfgs")
     energy_fn = model.energy_fn(settings.level)
-    relaxed = relax(
-        lambda molecules: energies_and_forces(energy_fn, molecules),
-        batch,
-        fmax=settings.fmax,
-        max_steps=settings.max_steps,
-        method=method,
-        bonds=[_bonds(job) for job in jobs],
-        history=True,
-    )
+    with threads_for(batch):
+        relaxed = relax(
+            lambda molecules: energies_and_forces(energy_fn, molecules),
+            batch,
+            fmax=settings.fmax,
+            max_steps=settings.max_steps,
+            method=method,
+            bonds=[_bonds(job) for job in jobs],
+            history=True,
+        )
     seconds = (perf_counter() - began) / len(jobs)
     return [
         _result_of_batch(job, settings, relaxed, row, centres[row], method, seconds) for row, job in enumerate(jobs)

@@ -19,7 +19,8 @@ from ase.units import fs, kB
 from ase.vibrations import Vibrations
 
 from physcon_ase import calculator as calculator_module
-from physcon_ase.calculator import ONE_THREAD_SLOTS, UNITS, PhysConCalculator, check_atoms
+from physcon_ase.batch import ONE_THREAD_SLOTS
+from physcon_ase.calculator import UNITS, PhysConCalculator, check_atoms
 from physcon_ase.errors import (
     CheckpointNotFoundError,
     EmptyStructureError,

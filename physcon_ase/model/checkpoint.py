@@ -110,6 +110,7 @@ def save_checkpoint(
         "format_version": format_version(),
         "name": directory.name if name is None else name,
         "weights_sha256": revision,
+        "config_sha256": _config_fingerprint(config),
         "config": config,
     }
     new = _empty_sibling(directory, "new")
@@ -316,12 +317,14 @@ def _read_header(path: Path) -> dict[str, Any]:
         header = json.loads(path.read_bytes())
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise CorruptCheckpointError(f"{path} is no JSON ({error}). Get a fresh copy.") from error
-    expected = {"format_version": int, "name": str, "weights_sha256": str, "config": dict}
+    expected = {"format_version": int, "name": str, "weights_sha256": str, "config_sha256": str, "config": dict}
     for key, kind in expected.items():
         if not isinstance(header, dict) or not isinstance(header.get(key), kind):
             raise CorruptCheckpointError(
                 f"{path} has no valid {key!r}; a checkpoint has {', '.join(expected)}. Get a fresh copy."
             )
+    if _config_fingerprint(header["config"]) != header["config_sha256"]:
+        raise CorruptCheckpointError(f"{path}: the configuration is not the one that was written. Get a fresh copy.")
     version = header["format_version"]
     if version > format_version():
         raise CheckpointVersionError(
@@ -331,6 +334,11 @@ def _read_header(path: Path) -> dict[str, Any]:
     if version < 1:
         raise CorruptCheckpointError(f"{path} has format_version {version}; the first one was 1. Get a fresh copy.")
     return header
+
+
+def _config_fingerprint(config: Config) -> str:
+    """sha256 of the configuration: other references or elements would give wrong energies without any error."""
+    return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
 
 
 def _parse_weights(weights: bytes, path: Path) -> dict[str, Tensor]:

@@ -70,7 +70,7 @@ def gather_neighbours(
 
 
 def _neighbours_within(positions: Tensor, mask: Tensor, cutoff: float) -> tuple[Tensor, Tensor]:
-    near = mask & (torch.cdist(positions, positions) < cutoff)
+    near = mask & (torch.cdist(positions, positions, compute_mode="donot_use_mm_for_euclid_dist") < cutoff)
     width = max(int(near.sum(dim=2).max()), 1)
     order = near.to(torch.int8).argsort(dim=2, descending=True, stable=True)[:, :, :width]
     return order, near.gather(2, order)

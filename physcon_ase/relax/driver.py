@@ -28,7 +28,8 @@ MAX_IDLE: Final = 20
 _Frame: TypeAlias = tuple[np.ndarray, float, float]
 """Positions [Å], energy [eV] and largest force [eV/Å] of one molecule after one step."""
 
-_METHODS: Final = {"bfgs": (bfgs_init, bfgs_step), "lbfgs": (lbfgs_init, lbfgs_step), "fire": (fire_init, fire_step)}
+METHODS: Final = {"bfgs": (bfgs_init, bfgs_step), "lbfgs": (lbfgs_init, lbfgs_step), "fire": (fire_init, fire_step)}
+"""First state and step of each method."""
 
 
 class RelaxStatus(StrEnum):
@@ -125,7 +126,7 @@ def relax(
     """
     _check_settings(fmax, max_steps, method)
     _check_bonds(batch, bonds)
-    init, step = _METHODS[method]
+    init, step = METHODS[method]
     record = _Record(batch, history)
     if len(batch) == 0 or batch.positions.shape[1] == 0:
         return record.result()
@@ -224,8 +225,8 @@ def _is_apart(batch: Batch, positions: Float[Tensor, "molecules slots 3"]) -> Bo
 
 
 def _check_settings(fmax: float, max_steps: int, method: str) -> None:
-    if method not in _METHODS:
-        raise PhysConError(f"unknown relaxation method {method!r}: choose one of {', '.join(_METHODS)}")
+    if method not in METHODS:
+        raise PhysConError(f"unknown relaxation method {method!r}: choose one of {', '.join(METHODS)}")
     if not fmax > 0:
         raise PhysConError(f"fmax must be a force larger than 0 eV/Å, received {fmax}: .01 is a tight minimum")
     if max_steps < 0:

@@ -35,7 +35,7 @@ class DataRecipe:
     weight: float = 1.0
     """Weight in the loss."""
     share: float = 1.0
-    """Part of the items that an epoch visits; the next epoch visits others."""
+    """Part of the items that an epoch visits, drawn anew for each epoch."""
     kinds: tuple[str, ...] = ()
     """Kinds of geometries; empty for all."""
     zero_force: bool = True
@@ -107,7 +107,8 @@ class Recipe:
     seed: int = 0
     """Of the weights, the order of the data and the noise."""
     start_from: tuple[str, ...] = ()
-    """Checkpoints (names or folders) whose weights are taken over wherever names and shapes agree, in this order."""
+    """Checkpoints (names or folders) whose weights are taken over wherever names and shapes agree, in this order.
+    Paths are relative to the working directory."""
 
 
 def read_recipe(path: str | Path) -> Recipe:

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -63,14 +63,17 @@ def load_state(
     """Puts a saved state back; returns where it stands and the text of its recipe.
 
     Raises:
-        CorruptCheckpointError: the tensors do not belong to this model.
+        CorruptCheckpointError: the file is damaged, or its tensors do not belong to this model.
     """
     parts: dict[str, dict[str, Tensor]] = {"model": {}, "average": {}, "optimizer": {}}
-    with safe_open(folder / STATE_FILE, framework="pt") as file:
-        metadata = file.metadata()
-        for key in file.keys():  # noqa: SIM118 - not a dict
-            part, name = key.split("/", 1)
-            parts[part][name] = file.get_tensor(key)
+    try:
+        with safe_open(folder / STATE_FILE, framework="pt") as file:
+            metadata = file.metadata()
+            for key in file.keys():  # noqa: SIM118 - not a dict
+                part, name = key.split("/", 1)
+                parts[part][name] = file.get_tensor(key)
+    except SafetensorError as error:
+        raise CorruptCheckpointError(f"{folder / STATE_FILE} is damaged ({error}); delete it and start anew") from error
     parameters = dict(model.named_parameters())
     if {k: v.shape for k, v in parameters.items()} != {k: v.shape for k, v in parts["model"].items()}:
         raise CorruptCheckpointError(

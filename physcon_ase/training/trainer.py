@@ -90,7 +90,8 @@ class _Training:
         self.model = make_model(recipe, self.items)
         self.average = WeightAverage(self.model, recipe.optim.ema)
         self.optimizer = make_optimizer(self.model, recipe.optim)
-        validation = replace(recipe, data=tuple(_limited(data, options.validation_molecules) for data in recipe.data))
+        own = [data for data in recipe.data if not data.borrow_forces_from]  # lent labels are no measure of errors
+        validation = replace(recipe, data=tuple(_limited(data, options.validation_molecules) for data in own))
         self.validation = load_training_items(validation, store_root, "validation")
         self.progress = Progress()
         if (folder / STATE_FILE).exists():
@@ -321,6 +322,10 @@ def _take_over(model: PhysCon, source: Checkpoint) -> None:
     shared = [name for name, value in source.tensors.items() if name in own and own[name].shape == value.shape]
     if not shared:
         raise RecipeError(f"start_from: checkpoint {source.name} shares no parameter with the model of this recipe")
+    left = [name for name, value in source.tensors.items() if name in own and own[name].shape != value.shape]
+    tqdm.write(f"{source.name}: {len(shared)} of {len(own)} tensors taken over")
+    if left:
+        tqdm.write(f"{source.name}: {len(left)} have another shape here and were left, such as {left[0]}")
     with torch.no_grad():
         for name in shared:
             own[name].copy_(source.tensors[name])
@@ -352,12 +357,17 @@ def _check_same_processes(progress: Progress, n_processes: int, folder: Path) ->
 def _average_gradients(parameters: list[nn.Parameter], world_size: int) -> None:
     if world_size == 1:
         return
-    # A head without a label in this process' batch has no gradient here, but may have one elsewhere.
+    # A head without a label in this process' batch has no gradient here, but may have one elsewhere. Without one
+    # anywhere it must stay without: a gradient of zero would let the optimiser decay its weights.
+    present = torch.tensor([float(p.grad is not None) for p in parameters])
     gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
-    flat = torch.cat([gradient.flatten() for gradient in gradients])
+    flat = torch.cat([present, *(gradient.flatten() for gradient in gradients)])
     torch.distributed.all_reduce(flat)
-    for parameter, mean in zip(parameters, (flat / world_size).split([p.numel() for p in parameters]), strict=True):
-        parameter.grad = mean.view_as(parameter)
+    present, means = flat[: len(parameters)], (flat[len(parameters) :] / world_size)
+    for parameter, known, mean in zip(
+        parameters, present.tolist(), means.split([p.numel() for p in parameters]), strict=True
+    ):
+        parameter.grad = mean.view_as(parameter) if known else None
 
 
 @contextmanager
