@@ -20,14 +20,14 @@ from physcon_ase.chem.compare import distance_mae_rmse, rmsd, symmetric_rmsd
 from physcon_ase.chem.conformers import mmff94_minimize
 from physcon_ase.chem.graph import MolGraph
 from physcon_ase.errors import MissingParametersError, PhysConError
-from physcon_ase.generator import Mode, StructureGenerator, embed_many
+from physcon_ase.generator import StructureGenerator, embed_many
 from physcon_ase.model.physcon import LoadedModel, load_model
 from physcon_ase.optimization import optimize
 from physcon_ase.relax.state import ForceFn
 
 LEVEL = "b3lyp"
 GOAL = "minimum of b3lyp"
-MODES: dict[Mode, str] = {
+MODES: dict[str, str] = {
     "denoise": "guess, one-step denoising",
     "ddim": "guess, DDIM from noise",
     "refine": "guess, DDIM from ETKDG (default)",
@@ -125,7 +125,7 @@ def _minimize(graph: MolGraph, place: np.ndarray | None) -> tuple[np.ndarray, fl
     return minimized.positions, minimized.energy
 
 
-def _generated(loaded: LoadedModel, mode: Mode, graphs: list[MolGraph], seeds: range) -> Guesses:
+def _generated(loaded: LoadedModel, mode: str, graphs: list[MolGraph], seeds: range) -> Guesses:
     generator = StructureGenerator(loaded, mode=mode)
     before = time.process_time()
     made = [generator.generate_many(graphs, seed=seed) for seed in seeds]
