@@ -277,7 +277,7 @@ def test_no_molecules_are_no_records(double: LoadedModel) -> None:
 
 
 def test_settings_of_a_batch_are_errors_of_the_call(double: LoadedModel) -> None:
-    with pytest.raises(PhysConError, match="unknown relaxation method 'magic'"):
+    with pytest.raises(PhysConError, match="unknown method 'magic'"):
         optimize_many(["O"], checkpoint=double, method="magic")
     with pytest.raises(PhysConError, match="unknown start"):
         optimize_many(["O"], checkpoint=double, start="magic")

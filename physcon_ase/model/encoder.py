@@ -36,16 +36,25 @@ class Encoder(nn.Module):
         )
 
     def forward(
-        self, batch: Batch, pairs: Pairs
+        self, batch: Batch, pairs: Pairs, visibility: Float[Tensor, "molecules slots neighbours"] | None = None
     ) -> tuple[Float[Tensor, "molecules slots channels"], Float[Tensor, "molecules slots 3 output_vectors"] | None]:
-        """Scalar and, if there are any, vector features of each atom; those of empty slots mean nothing."""
-        basis = self.pair_basis(pairs)
+        """Scalar and, if there are any, vector features of each atom; those of empty slots mean nothing.
+
+        Args:
+            batch: the molecules.
+            pairs: their pairs of atoms.
+            visibility: factor of each pair in the density; None for 1.
+        """
+        basis = self.pair_basis(pairs, visibility)
         scalars, vectors = self.embedding(batch.atomic_numbers), None
         for interaction in self.interactions:
             scalars, vectors = interaction(basis, scalars, vectors, pairs.neighbours)
         return scalars, vectors
 
-    def pair_basis(self, pairs: Pairs) -> Float[Tensor, "molecules slots basis neighbours"]:
+    def pair_basis(
+        self, pairs: Pairs, visibility: Float[Tensor, "molecules slots neighbours"] | None = None
+    ) -> Float[Tensor, "molecules slots basis neighbours"]:
         """Radial functions times monomials of each pair, 0 for padding and beyond the cutoff."""
-        radial = bessel(pairs.distances, self.config.cutoff, self.config.n_radial) * pairs.mask[:, :, None]
+        weights = pairs.mask if visibility is None else pairs.mask * visibility
+        radial = bessel(pairs.distances, self.config.cutoff, self.config.n_radial) * weights[:, :, None]
         return (monomials(pairs.unit_vectors)[:, :, :, None] * radial[:, :, None]).flatten(2, 3)

@@ -93,23 +93,41 @@ class CoreRepulsion(nn.Module):
         radii[list(COVALENT_RADII)] = torch.tensor(list(COVALENT_RADII.values()), dtype=torch.float64)
         self.register_buffer("radii", _CORE_RADIUS_SCALE * radii, persistent=False)
 
-    def forward(self, batch: Batch, pairs: Pairs) -> Float[Tensor, "molecules slots"] | None:
-        """Half of the repulsion [eV] of each atom with its neighbours; None if no two atoms are that close."""
-        radii = self.radii[batch.atomic_numbers]
-        reach = radii[:, :, None] + _of_neighbours(radii, pairs)
+    def overlap(self, batch: Batch, pairs: Pairs) -> Float[Tensor, "molecules slots neighbours"] | None:
+        """r/c of pairs closer than c and 1 for all others; None if no two atoms are that close, as is the rule."""
+        reach = self._reach(batch, pairs)
         close = pairs.mask & (pairs.distances < reach)
         if not close.any():
             return None
+        return torch.where(close, pairs.distances / reach, 1.0)
+
+    def forward(
+        self, batch: Batch, pairs: Pairs, overlap: Float[Tensor, "molecules slots neighbours"]
+    ) -> Float[Tensor, "molecules slots"]:
+        """Half of the repulsion [eV] of each atom with its neighbours; `overlap` as from the method of this name."""
         charges = batch.atomic_numbers.to(pairs.distances.dtype)
         powers = charges**0.23
-        r = torch.where(close, pairs.distances, reach)
+        r = overlap * self._reach(batch, pairs)
         x = r * (powers[:, :, None] + _of_neighbours(powers, pairs)) / (0.8854 * ANGSTROM_PER_BOHR)
         screening = sum(
             c * torch.exp(-d * x) for c, d in zip(_SCREENING_COEFFICIENTS, _SCREENING_EXPONENTS, strict=True)
         )
         product = charges[:, :, None] * _of_neighbours(charges, pairs)
-        energies = COULOMB_EV_ANGSTROM * product / r * screening * envelope(r / reach)
-        return 0.5 * torch.where(close, energies, 0.0).sum(dim=2)
+        energies = COULOMB_EV_ANGSTROM * product / r * screening * envelope(overlap)
+        return 0.5 * torch.where(overlap < 1, energies, 0.0).sum(dim=2)
+
+    def _reach(self, batch: Batch, pairs: Pairs) -> Tensor:
+        radii = self.radii[batch.atomic_numbers]
+        return (radii[:, :, None] + _of_neighbours(radii, pairs)).expand_as(pairs.distances)
+
+
+def fade_in(overlap: Tensor) -> Tensor:
+    """0 for x < .7, 1 for x ≥ 1, with two continuous derivatives: what the network may see of a pair that close.
+
+    Where cores overlap there are no data, and a network that extrapolates there makes holes.
+    """
+    t = ((overlap - 0.7) / 0.3).clamp(min=0.0)
+    return t * t * t * (10 + t * (6 * t - 15))
 
 
 def _of_neighbours(values: Float[Tensor, "molecules slots"], pairs: Pairs) -> Tensor:

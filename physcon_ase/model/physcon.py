@@ -15,7 +15,7 @@ from physcon_ase.errors import MissingHeadError, PhysConError, UnknownLevelError
 from physcon_ase.model.checkpoint import load_into, read_checkpoint
 from physcon_ase.model.config import LevelConfig, ModelConfig, config_from_dict
 from physcon_ase.model.encoder import Encoder
-from physcon_ase.model.heads import CoreRepulsion, DirectForceHead, EnergyHead, References
+from physcon_ase.model.heads import CoreRepulsion, DirectForceHead, EnergyHead, References, fade_in
 from physcon_ase.model.layers import make_pairs
 from physcon_ase.model.structure import StructureHead
 
@@ -123,14 +123,13 @@ class PhysCon(nn.Module):
     def interaction_energies(self, batch: Batch, levels: Sequence[str]) -> Float[Tensor, "molecules slots levels"]:
         """Energy [eV] of each atom at each level without the references, in the number format of the model."""
         pairs = make_pairs(batch, self.config.encoder.cutoff)
-        scalars, _ = self.encoder(batch, pairs)
-        core = self.core(batch, pairs)
-        atoms = batch.atom_mask
+        overlap = self.core.overlap(batch, pairs)
+        scalars, _ = self.encoder(batch, pairs, None if overlap is None else fade_in(overlap))
         own = {name: self.heads[name](scalars) for name in self._with_bases(levels)}
         energies = torch.stack([self._with_base(own, name) for name in levels], dim=-1)
-        if core is not None:
-            energies = energies + core[..., None]
-        return energies * atoms[..., None]
+        if overlap is not None:
+            energies = energies + self.core(batch, pairs, overlap)[..., None]
+        return energies * batch.atom_mask[..., None]
 
     def energies_at(self, batch: Batch, level_index: Int[Tensor, " molecules"]) -> Float[Tensor, " molecules"]:
         """Total energy [eV, float64] of each molecule, each at a level of its own (an index into `level_names`)."""
@@ -146,7 +145,9 @@ class PhysCon(nn.Module):
         Raises:
             MissingHeadError: the model has no such heads.
         """
-        _, vectors = self.encoder(batch, make_pairs(batch, self.config.encoder.cutoff))
+        pairs = make_pairs(batch, self.config.encoder.cutoff)
+        overlap = self.core.overlap(batch, pairs)
+        _, vectors = self.encoder(batch, pairs, None if overlap is None else fade_in(overlap))
         if vectors is None:
             raise MissingHeadError("this model has no direct-force heads; train one with encoder.output_vectors > 0")
         own = {name: self.direct_heads[name](vectors, batch.atom_mask) for name in self.level_names}

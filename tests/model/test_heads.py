@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from physcon_ase.model.config import LevelConfig
-from physcon_ase.model.heads import CoreRepulsion, EnergyHead, References
+from physcon_ase.model.heads import CoreRepulsion, EnergyHead, References, fade_in
 from physcon_ase.model.layers import make_pairs
 from physcon_ase.units import COVALENT_RADII
 from tests.tiny import ETHANOL, ETHANOL_NUMBERS, LEVELS, pack, tiny_model
@@ -33,7 +33,23 @@ def zbl(first: int, second: int, distance: float) -> float:
 
 def repulsion(numbers: list[int], positions: np.ndarray) -> torch.Tensor | None:
     batch = pack(tiny_model(), [(np.array(numbers), positions)])
-    return CoreRepulsion()(batch, make_pairs(batch, 5.0))
+    core, pairs = CoreRepulsion(), make_pairs(batch, 5.0)
+    overlap = core.overlap(batch, pairs)
+    return None if overlap is None else core(batch, pairs, overlap)
+
+
+def test_the_network_sees_nothing_of_overlapping_cores_and_all_of_others() -> None:
+    x = torch.tensor([0.0, 0.5, 0.7, 0.85, 1.0], dtype=torch.float64)
+    torch.testing.assert_close(fade_in(x), torch.tensor([0.0, 0, 0, 0.5, 1.0], dtype=torch.float64), atol=1e-12, rtol=0)
+    assert 7 < (1 - fade_in(torch.tensor(0.98))) / (1 - fade_in(torch.tensor(0.99))) < 9  # two continuous derivatives
+
+
+def test_the_energy_of_a_pair_does_not_depend_on_what_the_network_would_make_of_overlapping_cores() -> None:
+    model, distances = tiny_model(4), [0.3, 0.35]
+    near = pack(model, [(np.array([6, 1]), np.array([[0.0, 0, 0], [0, 0, d]])) for d in distances])
+    apart = pack(model, [(np.array([6, 1]), np.array([[0.0, 0, 0], [0, 0, 50.0]]))])
+    expected = [model.energies(apart, "cheap").item() + zbl(6, 1, d) for d in distances]
+    assert model.energies(near, "cheap").tolist() == pytest.approx(expected, abs=1e-9)
 
 
 @pytest.mark.parametrize("pair", [(1, 1), (6, 1), (8, 17), (35, 53)])

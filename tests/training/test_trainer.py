@@ -16,7 +16,7 @@ import torch
 
 from physcon_ase.data.store import LevelLabels, Store, geometry_offsets, write_store
 from physcon_ase.errors import LabelError, RecipeError, UnsupportedChargeError
-from physcon_ase.model.checkpoint import CONFIG_FILE, read_checkpoint
+from physcon_ase.model.checkpoint import read_checkpoint, save_checkpoint
 from physcon_ase.model.physcon import load_model
 from physcon_ase.training import trainer
 from physcon_ase.training.config import Recipe, parse_recipe, with_steps
@@ -220,11 +220,11 @@ def test_a_state_that_does_not_fit_the_data_or_the_processes_is_refused(
 
 def test_energies_of_elements_without_reference_are_refused(recipe: Recipe, stores: Path, tmp_path: Path):
     first = train(with_steps(recipe, 1), tmp_path / "first", store_root=stores, options=QUIET)
-    header = json.loads((first / CONFIG_FILE).read_text())
-    level = header["config"]["levels"][0]
+    stored = read_checkpoint(first)
+    level = stored.config["levels"][0]
     place = level["elements"].index(8)
     del level["elements"][place], level["references"][place]
-    (first / CONFIG_FILE).write_text(json.dumps(header))
+    save_checkpoint(first, stored.tensors, stored.config)
     second = replace(with_steps(recipe, 1), start_from=(str(first),))
     with pytest.raises(RecipeError, match="level 'cheap' has energies of molecules with O, for which"):
         train(second, tmp_path / "second", store_root=stores, options=QUIET)
