@@ -124,10 +124,15 @@ def save_checkpoint(
 
 
 def write_manifest(checkpoints_dir: Path | str) -> dict[str, dict[str, dict[str, Any]]]:
-    """Writes and returns `manifest.json` (name -> file -> size [bytes] and sha256) of the checkpoints in a folder."""
+    """Writes and returns `manifest.json` (name -> file -> size [bytes] and sha256) of the checkpoints in a folder.
+
+    Model cards are left out: a corrected sentence changes no result.
+    """
     root = Path(checkpoints_dir)
     manifest = {
-        folder.name: {path.name: _fingerprint(path.read_bytes()) for path in sorted(folder.iterdir())}
+        folder.name: {
+            path.name: _fingerprint(path.read_bytes()) for path in sorted(folder.iterdir()) if path.name != CARD_FILE
+        }
         for folder in sorted(root.iterdir())
         if (folder / WEIGHTS_FILE).is_file() and not folder.name.startswith(".")
     }
