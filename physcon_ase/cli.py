@@ -236,10 +236,15 @@ def _data_import(options: argparse.Namespace) -> int:
     from physcon_ase.data.sources.importing import import_file
     from physcon_ase.data.sources.report import format_import_report
 
+    stems = [path.stem for path in options.files]
+    twice = sorted({stem for stem in stems if stems.count(stem) > 1})
+    if twice:
+        raise StoreError(f"several files would be written to {twice[0]}.h5: import them into different folders")
+    keys = {name: getattr(options, name) for name in ("energy_key", "forces_key") if getattr(options, name) is not None}
     options.output.mkdir(parents=True, exist_ok=True)
     for path in options.files:
         output = options.output / f"{path.stem}.h5"
-        report = import_file(path, output, level=options.level)
+        report = import_file(path, output, level=options.level, **keys)
         print(format_import_report(report))
         print(f"  written to {output}")
     return 0
@@ -403,6 +408,8 @@ def _add_data(commands: argparse._SubParsersAction) -> None:
     command.add_argument("files", type=Path, nargs="+", metavar="FILE", help="archive, extended XYZ or ASE database")
     command.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="folder for the stores")
     command.add_argument("--level", help="level of theory of the labels, for extended XYZ and ASE databases")
+    command.add_argument("--energy-key", help="name of the energies in such files, if not that of ASE's calculators")
+    command.add_argument("--forces-key", help="name of the forces in such files, if not that of ASE's calculators")
     command = _command(data, "describe", _data_describe, "what a store holds")
     command.add_argument("store", type=Path, metavar="STORE")
 

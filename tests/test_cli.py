@@ -4,11 +4,13 @@ import sys
 from pathlib import Path
 
 import ase.io
+import numpy as np
 import pytest
 from ase.build import molecule
 
 from physcon_ase import optimization
 from physcon_ase.cli import main
+from physcon_ase.data.store import open_store
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -206,3 +208,23 @@ def test_import_describe_train_and_evaluate_work_on_each_others_files(
     assert main(["evaluate", "physcon-1", "stores/labelled.h5", "--split", "train"]) == 0
     exact = capsys.readouterr().out.splitlines()[-1].split()
     assert (exact[4], exact[6]) == ("0.0", "0.0")  # the labels are this model's own
+
+
+def test_labels_under_names_of_their_own_are_imported(two_structures: Path, capsys: pytest.CaptureFixture) -> None:
+    frames = ase.io.read(two_structures, index=":")
+    for number, atoms in enumerate(frames):
+        atoms.calc = None
+        atoms.info["REF_energy"] = -10.0 - number
+        atoms.arrays["REF_forces"] = np.ones((len(atoms), 3))
+    ase.io.write("named.xyz", frames)
+    keys = ["--energy-key", "REF_energy", "--forces-key", "REF_forces"]
+    assert main(["data", "import", "named.xyz", "-o", "stores", "--level", "dft", *keys]) == 0
+    labels = open_store("stores/named.h5").labels["dft"]
+    assert labels.energy.tolist() == [-10.0, -11.0]
+    assert labels.forces is not None
+    assert (labels.forces == 1).all()
+
+
+def test_files_that_would_become_one_store_are_refused(capsys: pytest.CaptureFixture) -> None:
+    assert main(["data", "import", "a.xyz", "a.db", "-o", "stores", "--level", "dft"]) == 2
+    assert "several files would be written to a.h5" in capsys.readouterr().err
