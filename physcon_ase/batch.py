@@ -11,7 +11,7 @@ from typing import Final, TypeAlias
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Int16, UInt8
 from numpy.typing import ArrayLike
 from torch import Tensor
 
@@ -96,8 +96,12 @@ def make_batch(
         positions=torch.as_tensor(padded_positions, dtype=dtype, device=device),
         charge=_per_molecule(charges, 0, n_molecules, device),
         multiplicity=_per_molecule(multiplicities, 1, n_molecules, device),
-        pair_types=None if graphs is None else torch.as_tensor(_pad_pair_types(graphs, n_slots), device=device),
-        tetrahedra=None if graphs is None else torch.as_tensor(_pad_tetrahedra(graphs), device=device),
+        pair_types=None
+        if graphs is None
+        else torch.as_tensor(pad_pair_types(graphs, n_slots), dtype=torch.int64, device=device),
+        tetrahedra=None
+        if graphs is None
+        else torch.as_tensor(pad_tetrahedra(graphs), dtype=torch.int64, device=device),
     )
 
 
@@ -168,16 +172,18 @@ def _per_molecule(values: Sequence[int] | None, default: int, n_molecules: int, 
     return torch.tensor(values, dtype=torch.int64, device=device)
 
 
-def _pad_pair_types(graphs: Sequence[MolGraph], n_slots: int) -> np.ndarray:
-    padded = np.zeros((len(graphs), n_slots, n_slots), dtype=np.int64)
+def pad_pair_types(graphs: Sequence[MolGraph], n_slots: int) -> UInt8[np.ndarray, "molecules slots slots"]:
+    """`chem.graph.pair_types` of each molecule, 0 in empty slots."""
+    padded = np.zeros((len(graphs), n_slots, n_slots), dtype=np.uint8)
     for row, graph in enumerate(graphs):
         padded[row, : graph.n_atoms, : graph.n_atoms] = pair_types(graph)
     return padded
 
 
-def _pad_tetrahedra(graphs: Sequence[MolGraph]) -> np.ndarray:
+def pad_tetrahedra(graphs: Sequence[MolGraph]) -> Int16[np.ndarray, "molecules stereocentres 4"]:
+    """`MolGraph.tetrahedra` of each molecule, padded with -1."""
     n_centres = max((len(graph.tetrahedra) for graph in graphs), default=0)
-    padded = np.full((len(graphs), n_centres, 4), -1, dtype=np.int64)
+    padded = np.full((len(graphs), n_centres, 4), -1, dtype=np.int16)
     for row, graph in enumerate(graphs):
         padded[row, : len(graph.tetrahedra)] = graph.tetrahedra
     return padded

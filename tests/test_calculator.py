@@ -474,8 +474,6 @@ def test_ten_picoseconds_of_dynamics_conserve_the_energy(shipped: PhysConCalcula
 
 @pytest.mark.parametrize("level", ["gfn2", "b3lyp"])
 def test_the_shipped_model_has_no_holes_at_short_range(shipped: PhysConCalculator, level: str) -> None:
-    if level not in shipped.model.level_names:
-        pytest.skip(f"this checkpoint has no level {level}")
     elements = shipped.model.level(level).elements
     fractions = np.linspace(0.2, 0.7, 11)
     for first, second in combinations_with_replacement(elements, 2):

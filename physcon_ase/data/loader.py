@@ -18,8 +18,7 @@ from jaxtyping import Bool, Float32, Float64, Int, UInt8
 from torch import Tensor
 from torch.nn.functional import pad
 
-from physcon_ase.batch import Batch
-from physcon_ase.chem.graph import pair_types
+from physcon_ase.batch import Batch, pad_pair_types, pad_tetrahedra
 from physcon_ase.data.sample import LabelledBatch
 from physcon_ase.data.split import split_mask
 from physcon_ase.data.store import LevelLabels, Store, geometry_offsets, molecule_graph, open_store
@@ -439,8 +438,8 @@ def _fill_piece(chosen: _Selection, n_slots: int, with_graph: bool) -> Bucket:
         ),
         multiplicity=torch.from_numpy(store.molecules.multiplicity[molecule_of_item].astype(np.int8)),
         molecule=torch.from_numpy(molecule.astype(np.int64)),
-        pair_types=torch.from_numpy(_pad_pair_types(graphs, n_slots)) if with_graph else None,
-        tetrahedra=torch.from_numpy(_pad_tetrahedra(graphs)) if with_graph else None,
+        pair_types=torch.from_numpy(pad_pair_types(graphs, n_slots)) if with_graph else None,
+        tetrahedra=torch.from_numpy(pad_tetrahedra(graphs)) if with_graph else None,
     )
 
 
@@ -468,21 +467,6 @@ def _pad_atoms(flat: np.ndarray, first_atoms: np.ndarray, n_atoms: np.ndarray, n
     for slot in range(n_slots):  # one column at a time: no [rows, slots] index array
         rows = np.flatnonzero(n_atoms > slot)
         padded[rows, slot] = flat[first_atoms[rows] + slot]
-    return padded
-
-
-def _pad_pair_types(graphs: Sequence[Any], n_slots: int) -> np.ndarray:
-    padded = np.zeros((len(graphs), n_slots, n_slots), dtype=np.uint8)
-    for row, graph in enumerate(graphs):
-        padded[row, : graph.n_atoms, : graph.n_atoms] = pair_types(graph)
-    return padded
-
-
-def _pad_tetrahedra(graphs: Sequence[Any]) -> np.ndarray:
-    n_centres = max((len(graph.tetrahedra) for graph in graphs), default=0)
-    padded = np.full((len(graphs), n_centres, 4), -1, dtype=np.int16)
-    for row, graph in enumerate(graphs):
-        padded[row, : len(graph.tetrahedra)] = graph.tetrahedra
     return padded
 
 

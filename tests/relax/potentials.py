@@ -7,27 +7,12 @@ import torch
 from torch import Tensor
 
 from physcon_ase.batch import Batch, make_batch
+from tests.tiny import ETHANOL, ETHANOL_NUMBERS
 
 SIGMA = 3.4
 """Lennard-Jones length [Å]; the well depth is 1 eV. Minimum of a pair: 2^(1/6) σ."""
 
 METHODS = ("bfgs", "lbfgs", "fire")
-
-ETHANOL_NUMBERS = np.array([6, 6, 8, 1, 1, 1, 1, 1, 1])
-ETHANOL_BONDS = np.array([[0, 1], [1, 2], [0, 3], [0, 4], [0, 5], [1, 6], [1, 7], [2, 8]])
-ETHANOL_POSITIONS = np.array(
-    [
-        [1.168, -0.388, 0.018],
-        [-0.058, 0.511, -0.051],
-        [-1.219, -0.288, 0.102],
-        [1.183, -1.115, -0.801],
-        [1.181, -0.931, 0.968],
-        [2.080, 0.213, -0.047],
-        [-0.046, 1.068, -0.993],
-        [-0.028, 1.243, 0.762],
-        [-1.240, -0.883, -0.662],
-    ]
-)
 
 PairEnergy = Callable[[Tensor], Tensor]
 
@@ -60,11 +45,11 @@ def pair_forces(pair_energy: PairEnergy) -> Callable[[Batch], tuple[Tensor, Tens
 
 
 def spring_forces(batch: Batch) -> tuple[Tensor, Tensor]:
-    """Harmonic springs between all atoms of an ethanol, at rest at `ETHANOL_POSITIONS`."""
+    """Harmonic springs between all atoms of an ethanol, at rest at `ETHANOL`."""
     with torch.enable_grad():
         positions = batch.positions.detach().requires_grad_()
         first, second = np.triu_indices(len(ETHANOL_NUMBERS), k=1)
-        at_rest = np.linalg.norm(ETHANOL_POSITIONS[first] - ETHANOL_POSITIONS[second], axis=1)
+        at_rest = np.linalg.norm(ETHANOL[first] - ETHANOL[second], axis=1)
         at_rest = torch.as_tensor(at_rest, dtype=positions.dtype)
         stretched = (positions[:, first] - positions[:, second]).norm(dim=-1) - at_rest
         stiffness = torch.where(at_rest < 1.6, 30.0, torch.where(at_rest < 2.6, 5.0, 0.3)).to(positions.dtype)
@@ -91,4 +76,4 @@ def argon_batch(positions: list[np.ndarray], dtype: torch.dtype = torch.float64,
 
 
 def rattled_ethanol(seed: int, scale: float = 0.1) -> np.ndarray:
-    return ETHANOL_POSITIONS + np.random.default_rng(seed).normal(scale=scale, size=ETHANOL_POSITIONS.shape)
+    return ETHANOL + np.random.default_rng(seed).normal(scale=scale, size=ETHANOL.shape)

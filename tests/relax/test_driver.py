@@ -12,9 +12,6 @@ from physcon_ase.errors import PhysConError
 from physcon_ase.relax.driver import EXPLODED_DISTANCE, RelaxProgress, RelaxStatus, relax
 from physcon_ase.relax.state import ENERGY_NOISE
 from tests.relax.potentials import (
-    ETHANOL_BONDS,
-    ETHANOL_NUMBERS,
-    ETHANOL_POSITIONS,
     METHODS,
     SIGMA,
     argon_batch,
@@ -26,6 +23,7 @@ from tests.relax.potentials import (
     simplex,
     spring_forces,
 )
+from tests.tiny import ETHANOL, ETHANOL_BONDS, ETHANOL_NUMBERS
 
 ENERGY_TOLERANCE = 1e-6
 """[eV]; the error of the energy at a residual force of 1e-4 eV/Å and a curvature of about 1 eV/Å² is 1e-8."""
@@ -104,7 +102,7 @@ def test_springs_come_to_rest(method: str) -> None:
     assert result.energies.item() == pytest.approx(0, abs=ENERGY_TOLERANCE)
     first, second = np.triu_indices(9, k=1)
     lengths = (result.positions[0, first] - result.positions[0, second]).norm(dim=1).numpy()
-    at_rest = np.linalg.norm(ETHANOL_POSITIONS[first] - ETHANOL_POSITIONS[second], axis=1)
+    at_rest = np.linalg.norm(ETHANOL[first] - ETHANOL[second], axis=1)
     np.testing.assert_allclose(lengths, at_rest, atol=2e-3)  # the softest combination of springs has .1 eV/Å²
 
 

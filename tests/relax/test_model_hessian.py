@@ -8,7 +8,8 @@ from physcon_ase.batch import make_batch
 from physcon_ase.relax.internals import bend_vectors, make_internals, stretch_vectors, torsion_vectors
 from physcon_ase.relax.model_hessian import UNIT_TERM, model_hessian, model_hessians
 from physcon_ase.units import ANGSTROM_PER_BOHR, EV_PER_HARTREE
-from tests.relax.potentials import ETHANOL_BONDS, ETHANOL_NUMBERS, ETHANOL_POSITIONS, rattled_ethanol
+from tests.relax.potentials import rattled_ethanol
+from tests.tiny import ETHANOL, ETHANOL_BONDS, ETHANOL_NUMBERS
 
 ROUNDING = 1e-9
 """[eV/Å²]; entries are up to 100 eV/Å² in float64."""
@@ -45,22 +46,22 @@ def test_derivatives_are_those_of_automatic_differentiation(kind: str) -> None:
 
 
 def test_ethanol_has_its_bonds_angles_and_torsions() -> None:
-    batch = make_batch([ETHANOL_NUMBERS], [ETHANOL_POSITIONS])
+    batch = make_batch([ETHANOL_NUMBERS], [ETHANOL])
     internals = make_internals(batch, [ETHANOL_BONDS])
     # two sp3 carbons with 6 angles each, one oxygen with 1; 3 * 3 torsions around C-C, 3 * 1 around C-O
     assert [len(kind[0]) for kind in (internals.stretches, internals.bends, internals.torsions)] == [8, 13, 12]
 
 
 def test_hessian_is_symmetric_and_positive_definite() -> None:
-    hessian = model_hessian(ETHANOL_NUMBERS, ETHANOL_POSITIONS, ETHANOL_BONDS)
+    hessian = model_hessian(ETHANOL_NUMBERS, ETHANOL, ETHANOL_BONDS)
     np.testing.assert_allclose(hessian, hessian.T, atol=ROUNDING)
     assert np.linalg.eigvalsh(hessian).min() >= UNIT_TERM - ROUNDING
 
 
 def test_rigid_motions_feel_the_unit_term_only() -> None:
-    hessian = model_hessian(ETHANOL_NUMBERS, ETHANOL_POSITIONS, ETHANOL_BONDS)
+    hessian = model_hessian(ETHANOL_NUMBERS, ETHANOL, ETHANOL_BONDS)
     for axis in np.eye(3):
-        shift, turn = np.tile(axis, (9, 1)).ravel(), np.cross(axis, ETHANOL_POSITIONS).ravel()
+        shift, turn = np.tile(axis, (9, 1)).ravel(), np.cross(axis, ETHANOL).ravel()
         np.testing.assert_allclose(hessian @ shift, UNIT_TERM * shift, atol=ROUNDING)
         np.testing.assert_allclose(hessian @ turn, UNIT_TERM * turn, atol=ROUNDING)
     assert (np.linalg.eigvalsh(hessian) < 1.01 * UNIT_TERM).sum() == 6  # and nothing else is that soft
@@ -68,9 +69,9 @@ def test_rigid_motions_feel_the_unit_term_only() -> None:
 
 def test_hessian_turns_with_the_molecule() -> None:
     rotation = Rotation.random(random_state=0).as_matrix()
-    turned = model_hessian(ETHANOL_NUMBERS, ETHANOL_POSITIONS @ rotation.T + 1000, ETHANOL_BONDS)
+    turned = model_hessian(ETHANOL_NUMBERS, ETHANOL @ rotation.T + 1000, ETHANOL_BONDS)
     blocks = np.kron(np.eye(9), rotation)
-    expected = blocks @ model_hessian(ETHANOL_NUMBERS, ETHANOL_POSITIONS, ETHANOL_BONDS) @ blocks.T
+    expected = blocks @ model_hessian(ETHANOL_NUMBERS, ETHANOL, ETHANOL_BONDS) @ blocks.T
     np.testing.assert_allclose(turned, expected, atol=1e-8)  # positions of 1000 Å lose three digits
 
 
@@ -96,13 +97,13 @@ def test_linear_molecule_is_stiff_across_both_directions() -> None:
 
 
 def test_bonds_from_radii_give_the_hessian_of_the_graph() -> None:
-    guessed = model_hessian(ETHANOL_NUMBERS, ETHANOL_POSITIONS)
-    np.testing.assert_array_equal(guessed, model_hessian(ETHANOL_NUMBERS, ETHANOL_POSITIONS, ETHANOL_BONDS))
+    guessed = model_hessian(ETHANOL_NUMBERS, ETHANOL)
+    np.testing.assert_array_equal(guessed, model_hessian(ETHANOL_NUMBERS, ETHANOL, ETHANOL_BONDS))
 
 
 def test_molecules_with_and_without_given_bonds_share_a_batch() -> None:
     hydrogen = np.array([[0, 0, 0], [0, 0, 0.74]])
-    batch = make_batch([np.array([1, 1]), ETHANOL_NUMBERS, ETHANOL_NUMBERS], [hydrogen, *[ETHANOL_POSITIONS] * 2])
+    batch = make_batch([np.array([1, 1]), ETHANOL_NUMBERS, ETHANOL_NUMBERS], [hydrogen, *[ETHANOL] * 2])
     stretches = make_internals(batch, [None, ETHANOL_BONDS, ETHANOL_BONDS[:2]]).stretches
     expected = [[[0, 1]], sorted(ETHANOL_BONDS.tolist()), ETHANOL_BONDS[:2].tolist()]
     assert [row[row[:, 0] >= 0].tolist() for row in stretches] == expected
@@ -110,16 +111,16 @@ def test_molecules_with_and_without_given_bonds_share_a_batch() -> None:
 
 def test_padding_adds_the_unit_term_only() -> None:
     hydrogen = np.array([[0, 0, 0], [0, 0, 0.74]])
-    numbers, positions = [np.array([1, 1]), ETHANOL_NUMBERS], [hydrogen, ETHANOL_POSITIONS]
+    numbers, positions = [np.array([1, 1]), ETHANOL_NUMBERS], [hydrogen, ETHANOL]
     batch = make_batch(numbers, positions, dtype=torch.float64)
     padded = model_hessians(batch, batch.positions, make_internals(batch)).numpy()
     np.testing.assert_allclose(padded[0, :6, :6], model_hessian(np.array([1, 1]), hydrogen))
     np.testing.assert_array_equal(padded[0, 6:, 6:], UNIT_TERM * np.eye(21))
     assert not padded[0, :6, 6:].any()
-    np.testing.assert_allclose(padded[1], model_hessian(ETHANOL_NUMBERS, ETHANOL_POSITIONS), atol=ROUNDING)
+    np.testing.assert_allclose(padded[1], model_hessian(ETHANOL_NUMBERS, ETHANOL), atol=ROUNDING)
 
 
 def test_atoms_on_top_of_each_other_give_numbers() -> None:
-    positions = ETHANOL_POSITIONS.copy()
+    positions = ETHANOL.copy()
     positions[3] = positions[0]
     assert np.isfinite(model_hessian(ETHANOL_NUMBERS, positions, ETHANOL_BONDS)).all()
