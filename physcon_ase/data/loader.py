@@ -44,6 +44,9 @@ class DataSource:
     """Whether zero is a force label at a minimum of a level that has no force label there."""
     structure: bool = True
     """Whether the minima of `levels` are targets of the structure task."""
+    targets_of: str = ""
+    """Method whose minima are targets of the structure task instead of those of `levels`; it needs no energies, and
+    its minima then are items of the first of `levels`."""
     borrow_forces_from: str = ""
     """Level whose forces stand in for those of `levels`, which then must have none of their own here. With a small
     `weight` this keeps the curvature of a level that otherwise knows nothing but its minima near that of another."""
@@ -334,6 +337,9 @@ def _select_items(store: Store, source: DataSource, source_index: int, levels: S
             has_forces = np.isfinite(labels.forces[first_atoms, 0])
         is_zero_force = at_minimum & ~has_forces & source.zero_force
         is_target = at_minimum & source.structure
+        if source.targets_of:
+            of_other = store.geometries.minimum_of == source.targets_of
+            is_target = of_other & source.structure & (level == source.levels[0])
         chosen = np.flatnonzero(usable & (has_energy | has_forces | is_zero_force | is_target))
         parts.append((chosen, np.full(len(chosen), levels.index(level)), is_target[chosen], is_zero_force[chosen]))
     columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
@@ -353,6 +359,11 @@ def _check_levels(store: Store, source: DataSource, levels: Sequence[str]) -> No
                 f"{source.path} has nothing at level {level!r}; "
                 f"choose from its labels and minima: {', '.join(available)}"
             )
+    if source.targets_of and source.targets_of not in available:
+        raise LabelError(
+            f"{source.path} has no minima of {source.targets_of!r} to be targets; "
+            f"choose from its labels and minima: {', '.join(available)}"
+        )
     if not source.levels:
         raise LabelError(f"{source.path}: no level of theory is used; choose from {', '.join(available)}")
 

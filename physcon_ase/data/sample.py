@@ -23,7 +23,7 @@ class LabelledBatch:
     forces: Float[Tensor, "molecules slots 3"]
     """Forces [eV/Å]; NaN on the atoms if absent, 0 in empty slots."""
     is_minimum: Bool[Tensor, " molecules"]
-    """Whether the geometry is a minimum of `level` that the structure task learns."""
+    """Whether the geometry is a minimum that the structure task learns, of `level` or of another method."""
     weight: Float[Tensor, " molecules"]
     """Weight of the data set that the geometry comes from."""
 

@@ -8,8 +8,6 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from physcon_ase.model.config import StructureConfig
-
 
 def centred(
     positions: Float[Tensor, "molecules slots 3"], mask: Bool[Tensor, "molecules slots"]
@@ -28,12 +26,12 @@ def gaussian_noise(
     return centred(noise, mask)
 
 
-def random_sigma(
-    n_molecules: int, config: StructureConfig, *, generator: torch.Generator, device: torch.device | str = "cpu"
+def log_uniform(
+    lowest: float, highest: float, n_molecules: int, *, generator: torch.Generator, like: Tensor
 ) -> Float[Tensor, " molecules"]:
-    """Noise levels [Å], uniform in log σ over the range of the head."""
-    uniform = torch.rand(n_molecules, generator=generator, device=device)
-    return config.sigma_min * (config.sigma_max / config.sigma_min) ** uniform
+    """Noise levels [Å], uniform in log σ, on the device and in the number format of a tensor."""
+    uniform = torch.rand(n_molecules, generator=generator, device=like.device)
+    return (lowest * (highest / lowest) ** uniform).to(like.dtype)
 
 
 def sigma_schedule(first: float, last: float, n_steps: int) -> list[float]:

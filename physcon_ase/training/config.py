@@ -42,6 +42,8 @@ class DataRecipe:
     """Whether minima of a level without force labels count as zero force."""
     structure: bool = True
     """Whether minima are targets of the structure task."""
+    targets_of: str = ""
+    """Method whose minima are targets of the structure task instead of those of `levels`, such as "mmff94"."""
     borrow_forces_from: str = ""
     """Level whose forces stand in for those of `levels`; see `data.loader.DataSource`."""
     max_molecules: int = 0
@@ -56,10 +58,64 @@ class LossRecipe:
     """Of the energy error [1/eV]."""
     forces: float = 1.0
     """Of the force error [Å/eV]."""
+    displacement: float = 0.0
+    """Of the error of the forces as a Newton step [1/Å], see `losses.displacement`."""
     direct_forces: float = 0.0
     """Of the error of the direct-force heads [Å/eV]."""
     structure: float = 0.0
     """Of the denoising error [1/Å²]."""
+    optimality: float = 0.0
+    """Of optimality consistency, see `losses.consistency` [1/eV; 1/Å² for variant "newton"]."""
+    score: float = 0.0
+    """Of score consistency, see `losses.consistency` [1/Å²]."""
+
+    @property
+    def trains_structures(self) -> bool:
+        """Whether any term trains the structure head."""
+        return self.structure > 0 or self.optimality > 0 or self.score > 0
+
+
+@dataclass(frozen=True)
+class OptimalityRecipe:
+    """Optimality consistency: predicted structures are minima of an energy."""
+
+    level: str
+    """Level of theory of the teacher."""
+    variant: str = "hinge"
+    """One of `OPTIMALITY_VARIANTS`."""
+    sigma_min: float = 0.3
+    """Smallest noise τ [Å] that the structures are predicted from."""
+    sigma_max: float = 3.0
+    """Largest noise τ [Å]."""
+    width: float = 0.05
+    """Standard deviation [Å] of the displacements η of "hinge"."""
+    max_force: float = 5.0
+    """Force [eV/Å] on an atom that the gradient of "hinge" is cut to."""
+
+
+@dataclass(frozen=True)
+class ScoreRecipe:
+    """Score consistency: what pulls a noisy structure back is the derivative of an energy."""
+
+    level: str
+    """Level of theory of the teacher."""
+    variant: str = "noisy"
+    """One of `SCORE_VARIANTS`."""
+    sigma_min: float = 0.01
+    """Smallest noise τ [Å]."""
+    sigma_max: float = 0.1
+    """Largest noise τ [Å]."""
+    kt: float = 0.1
+    """k_B T [eV] of the thermal distribution."""
+    stiffness: float = 0.0
+    """k_B T is raised to this [eV/Å²] times τ² where that is more: the law holds for softer springs only."""
+
+
+OPTIMALITY_VARIANTS = ("hinge", "newton")
+"""Forms of optimality consistency."""
+
+SCORE_VARIANTS = ("noisy", "clean", "newton")
+"""Forms of score consistency."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +160,10 @@ class Recipe:
     """Sizes of the structure head, if there is to be one."""
     loss: LossRecipe = field(default_factory=LossRecipe)
     """Weights of the loss terms."""
+    optimality: OptimalityRecipe | None = None
+    """Settings of optimality consistency, if it has a weight."""
+    score: ScoreRecipe | None = None
+    """Settings of score consistency, if it has a weight."""
     seed: int = 0
     """Of the weights, the order of the data and the noise."""
     start_from: tuple[str, ...] = ()
@@ -156,6 +216,7 @@ def check_recipe(recipe: Recipe, origin: str = "recipe") -> None:
     _require(any(asdict(recipe.loss).values()), origin, "has only loss weights of 0; give at least one term a weight")
     if recipe.loss.structure > 0:
         _require(recipe.structure is not None, origin, "trains structures without a [structure] section; add one")
+    _check_consistency(recipe, origin)
     if recipe.loss.direct_forces > 0:
         _require(
             recipe.encoder.output_vectors > 0, origin, "trains direct forces with encoder.output_vectors = 0; give some"
@@ -164,6 +225,50 @@ def check_recipe(recipe: Recipe, origin: str = "recipe") -> None:
     _require(optim.steps > 0, origin, f"optim.steps is {optim.steps}; give the number of optimiser steps")
     _require(optim.lr > 0, origin, f"optim.lr is {optim.lr}; give a positive learning rate")
     _require(0 <= optim.decay <= 1, origin, f"optim.decay is {optim.decay}; give the part of the steps in [0, 1]")
+
+
+def _check_consistency(recipe: Recipe, origin: str) -> None:
+    sections = {"optimality": (recipe.optimality, OPTIMALITY_VARIANTS), "score": (recipe.score, SCORE_VARIANTS)}
+    for name, (section, variants) in sections.items():
+        if getattr(recipe.loss, name) == 0:
+            continue
+        _require(section is not None, origin, f"weights loss.{name} without a [{name}] section; add one")
+        _require(
+            recipe.structure is not None, origin, f"weights loss.{name} without a [structure] head to train; add one"
+        )
+        assert section is not None
+        assert recipe.structure is not None
+        names = [level.name for level in recipe.levels]
+        _require(
+            section.level in names,
+            origin,
+            f"takes level {section.level!r} as teacher in [{name}], which has no energy head; [[levels]] has {names}",
+        )
+        _require(
+            section.variant in variants,
+            origin,
+            f"has {name}.variant {section.variant!r}; choose one of {', '.join(variants)}",
+        )
+        low, high = recipe.structure.sigma_min, recipe.structure.sigma_max
+        _require(
+            low <= section.sigma_min <= section.sigma_max <= high,
+            origin,
+            f"has {name} noise from {section.sigma_min} to {section.sigma_max} Å, outside the noise schedule of "
+            f"[structure]: {low} to {high} Å",
+        )
+    if recipe.optimality is not None:
+        _require(
+            recipe.optimality.width > 0 and recipe.optimality.max_force > 0,
+            origin,
+            "has an optimality.width or max_force that is not positive; give lengths and forces above 0",
+        )
+    if recipe.score is not None:
+        _require(
+            recipe.score.kt > 0 and recipe.score.stiffness >= 0,
+            origin,
+            f"has score.kt {recipe.score.kt} and stiffness {recipe.score.stiffness}; kt must be above 0, stiffness 0 "
+            "or more",
+        )
 
 
 def with_steps(recipe: Recipe, steps: int) -> Recipe:

@@ -22,6 +22,8 @@ from physcon_ase.model.config import LevelConfig, ModelConfig, config_from_dict,
 from physcon_ase.model.physcon import PhysCon
 from physcon_ase.training.config import DataRecipe, LevelRecipe, Recipe, format_recipe, parse_recipe
 from physcon_ase.training.evaluate import evaluate_denoising, evaluate_energies
+from physcon_ase.training.losses.consistency import optimality_loss, score_loss
+from physcon_ase.training.losses.displacement import displacement_loss
 from physcon_ase.training.losses.multitask import energy_loss, force_loss, predict
 from physcon_ase.training.losses.structure import denoising_loss
 from physcon_ase.training.optim import WeightAverage, learning_rate, make_optimizer, set_learning_rate
@@ -87,6 +89,7 @@ class _Training:
         if rank == 0:
             tqdm.write(format_label_report(rows))
         check_labels(recipe, self.items)
+        check_teachers(recipe, self.items)
         self.model = make_model(recipe, self.items)
         self.average = WeightAverage(self.model, recipe.optim.ema)
         self.optimizer = make_optimizer(self.model, recipe.optim)
@@ -166,10 +169,10 @@ class _Training:
         if self.rank > 0:
             return
         model, weights = self._averaged_model(), self.recipe.loss
-        if weights.energy > 0 or weights.forces > 0:
+        if weights.energy > 0 or weights.forces > 0 or weights.displacement > 0:
             for row in evaluate_energies(model, self.validation):
                 self._report(bar, {"validation": row.level, "energy_mae": row.energy_mae, "force_mae": row.force_mae})
-        if weights.structure > 0:
+        if weights.trains_structures:
             for sigma, rmsd in evaluate_denoising(model, self.validation).items():
                 self._report(bar, {"validation": "structure", "sigma": sigma, "rmsd": rmsd})
 
@@ -213,13 +216,14 @@ def load_training_items(recipe: Recipe, store_root: Path, split: str) -> Items:
             kinds=data.kinds or None,
             zero_force=data.zero_force,
             structure=data.structure,
+            targets_of=data.targets_of,
             borrow_forces_from=data.borrow_forces_from,
             max_molecules=data.max_molecules or None,
         )
         for data in recipe.data
     ]
     return load_items(
-        sources, tuple(level.name for level in recipe.levels), split, with_graph=recipe.loss.structure > 0
+        sources, tuple(level.name for level in recipe.levels), split, with_graph=recipe.loss.trains_structures
     )
 
 
@@ -245,7 +249,8 @@ def check_labels(recipe: Recipe, items: Items) -> None:
         "forces": any(bucket.forces[:, 0].isfinite().all(dim=1).any() for bucket in items.buckets),
         "structure": any(bucket.is_minimum.any() for bucket in items.buckets),
     }
-    found["direct_forces"] = found["forces"]
+    found["direct_forces"] = found["displacement"] = found["forces"]
+    found["optimality"] = found["score"] = found["structure"]
     for term, present in found.items():
         weight = getattr(recipe.loss, term)
         if weight > 0 and not present:
@@ -253,6 +258,28 @@ def check_labels(recipe: Recipe, items: Items) -> None:
                 f"recipe {recipe.name}: loss.{term} = {weight}, but the data have no {term} label; "
                 "add such data or set it to 0"
             )
+
+
+def check_teachers(recipe: Recipe, items: Items) -> None:
+    """Refuses consistency with an energy that nothing has taught its derivative.
+
+    Raises:
+        LabelError: names the term and the level.
+    """
+    trained = {level for name in recipe.start_from for level in _level_names(name)}
+    if recipe.loss.forces > 0 or recipe.loss.displacement > 0:
+        with_forces = [bucket.level[bucket.forces[:, 0].isfinite().all(dim=1)] for bucket in items.buckets]
+        trained |= {items.levels[index] for index in torch.cat(with_forces).unique().tolist()}
+    for term, section in (("optimality", recipe.optimality), ("score", recipe.score)):
+        if section is not None and getattr(recipe.loss, term) > 0 and section.level not in trained:
+            raise LabelError(
+                f"recipe {recipe.name}: level {section.level!r} is to teach loss.{term}, but no force trains it here "
+                "and no checkpoint of start_from has it; add force labels and loss.forces, or a trained checkpoint"
+            )
+
+
+def _level_names(checkpoint: str) -> list[str]:
+    return [level.name for level in config_from_dict(read_checkpoint(checkpoint).config).levels]
 
 
 def make_model(recipe: Recipe, items: Items) -> PhysCon:
@@ -278,12 +305,14 @@ def compute_losses(
 ) -> dict[str, Tensor]:
     """Weighted loss terms of a batch, those of weight 0 left out; `generator` draws the noise."""
     weights, terms = recipe.loss, {}
-    if weights.energy > 0 or weights.forces > 0:
+    if weights.energy > 0 or weights.forces > 0 or weights.displacement > 0:
         prediction = predict(model, labelled, create_graph=True)
         if weights.energy > 0:
             terms["energy"] = weights.energy * energy_loss(prediction, labelled)
         if weights.forces > 0:
             terms["forces"] = weights.forces * force_loss(prediction.forces, labelled)
+        if weights.displacement > 0:
+            terms["displacement"] = weights.displacement * displacement_loss(prediction.forces, labelled)
     if weights.direct_forces > 0:
         direct = model.direct_forces_at(labelled.batch, labelled.level)
         terms["direct_forces"] = weights.direct_forces * force_loss(direct, labelled)
@@ -292,6 +321,20 @@ def compute_losses(
         assert recipe.structure is not None
         terms["structure"] = weights.structure * denoising_loss(
             model.structure, labelled, recipe.structure, generator=generator
+        )
+    if weights.optimality > 0:
+        assert model.structure is not None
+        assert recipe.optimality is not None
+        teacher = model.energy_fn(recipe.optimality.level)
+        terms["optimality"] = weights.optimality * optimality_loss(
+            model.structure, teacher, labelled, recipe.optimality, generator=generator
+        )
+    if weights.score > 0:
+        assert model.structure is not None
+        assert recipe.score is not None
+        teacher = model.energy_fn(recipe.score.level)
+        terms["score"] = weights.score * score_loss(
+            model.structure, teacher, labelled, recipe.score, generator=generator
         )
     return terms
 

@@ -215,6 +215,19 @@ def test_borrowed_forces_never_hide_labels(saved: Callable[..., Path]):
         load(path, levels=("cheap",), borrow_forces_from="dft")
 
 
+def test_minima_of_another_method_can_be_the_targets(make_store: Callable[..., Store], tmp_path: Path):
+    store = make_store()
+    cheap_minima = replace(store.geometries, minimum_of=np.where(store.geometries.minimum_of == "dft", "mmff94", ""))
+    write_store(tmp_path / "small.h5", replace(store, geometries=cheap_minima))
+    items = load(tmp_path / "small.h5", levels=("cheap", "dft"), targets_of="mmff94")
+    targets = [part for part in everything(items) if part.is_minimum.any()]
+    assert sum(int(part.is_minimum.sum()) for part in targets) == 6
+    for part in targets:
+        assert (part.level[part.is_minimum] == LEVELS.index("cheap")).all()
+    with pytest.raises(LabelError, match=r"has no minima of 'uff' to be targets; choose from .*mmff94"):
+        load(tmp_path / "small.h5", levels=("cheap",), targets_of="uff")
+
+
 def test_weights_and_sources_are_those_of_the_data_set(saved: Callable[..., Path]):
     sources = [
         DataSource(saved("a"), ("cheap",), weight=0.5, assign_to="train"),

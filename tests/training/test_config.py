@@ -55,6 +55,55 @@ def test_direct_forces_need_vector_features(recipe: Recipe):
         check_recipe(replace(recipe, loss=replace(recipe.loss, direct_forces=1.0)))
 
 
+CONSISTENT = """
+[optimality]
+level = "dft"
+variant = "newton"
+
+[score]
+level = "dft"
+"""
+
+
+@pytest.fixture
+def consistent_text(recipe_text: str) -> str:
+    return recipe_text.replace("structure = 0.1", "structure = 0.1\noptimality = 0.5\nscore = 0.5") + CONSISTENT
+
+
+def test_consistent_recipe_survives_being_written_and_read(consistent_text: str):
+    recipe = parse_recipe(consistent_text)
+    assert recipe.optimality is not None
+    assert recipe.optimality.variant == "newton"
+    assert parse_recipe(format_recipe(recipe)) == recipe
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('level = "dft"\nvariant', 'level = "ccsd"\nvariant', r"level 'ccsd' as teacher in \[optimality\]"),
+        ('variant = "newton"', 'variant = "bfgs"', "optimality.variant 'bfgs'; choose one of hinge, newton"),
+        ('variant = "newton"', "sigma_max = 9.0", r"noise from 0\.3 to 9\.0 Å, outside the noise schedule"),
+        ('variant = "newton"', "sigma_min = 4.0", r"noise from 4\.0 to 3\.0 Å, outside the noise schedule"),
+        ('variant = "newton"', "width = 0.0", r"optimality\.width or max_force that is not positive"),
+        ("[score]", "[score]\nkt = 0.0", r"score\.kt 0\.0"),
+        ("[score]", "[score]\nsigma_min = 0.001", r"score noise from 0\.001 to 0\.1 Å, outside"),
+        ("[score]\nlevel", "[score]\nname", "unknown key 'name'"),
+        ('[score]\nlevel = "dft"', "", r"weights loss\.score without a \[score\] section"),
+        ("optimality = 0.5", "optimality = -0.5", "loss weight optimality is -0.5"),
+    ],
+)
+def test_wrong_consistency_is_one_clear_error(consistent_text: str, old: str, new: str, message: str):
+    assert old in consistent_text
+    with pytest.raises(RecipeError, match=message):
+        parse_recipe(consistent_text.replace(old, new, 1))
+
+
+def test_consistency_needs_a_structure_head(consistent_text: str):
+    recipe = parse_recipe(consistent_text)
+    with pytest.raises(RecipeError, match=r"without a \[structure\]"):
+        check_recipe(replace(recipe, structure=None))
+
+
 def test_recipe_that_trains_nothing_is_refused(recipe: Recipe):
     idle = replace(recipe.loss, energy=0.0, forces=0.0, structure=0.0)
     with pytest.raises(RecipeError, match="only loss weights of 0"):

@@ -19,7 +19,7 @@ from physcon_ase.errors import LabelError, RecipeError, UnsupportedChargeError
 from physcon_ase.model.checkpoint import read_checkpoint, save_checkpoint
 from physcon_ase.model.physcon import load_model
 from physcon_ase.training import trainer
-from physcon_ase.training.config import Recipe, parse_recipe, with_steps
+from physcon_ase.training.config import OptimalityRecipe, Recipe, ScoreRecipe, parse_recipe, with_steps
 from physcon_ase.training.state import STATE_FILE
 from physcon_ase.training.trainer import LOG_FILE, RunOptions, check_labels, load_training_items, train
 
@@ -169,6 +169,40 @@ def test_weighted_loss_without_any_label_is_refused(recipe: Recipe, make_store: 
     )  # fmt: skip
     with pytest.raises(LabelError, match=r"loss\.forces = 1\.0, but the data have no forces label"):
         train(bare, tmp_path / "run", store_root=tmp_path, options=QUIET)
+
+
+def consistent(recipe: Recipe) -> Recipe:
+    return replace(
+        recipe,
+        loss=replace(recipe.loss, optimality=0.5, score=0.5, displacement=0.5),
+        optimality=OptimalityRecipe(level="dft", variant="newton"),
+        score=ScoreRecipe(level="dft"),
+    )
+
+
+def test_consistency_trains_the_structure_head_and_nothing_else(recipe: Recipe, stores: Path, tmp_path: Path):
+    first = train(with_steps(recipe, 3), tmp_path / "first", store_root=stores, options=QUIET)
+    second = consistent(with_steps(replace(recipe, start_from=(str(first),)), 3))
+    second = replace(second, loss=replace(second.loss, energy=0.0, forces=0.0, displacement=0.0, structure=0.0))
+    folder = train(second, tmp_path / "second", store_root=stores, options=QUIET)
+    before, after = read_checkpoint(first).tensors, read_checkpoint(folder).tensors
+    teacher = [name for name in before if not name.startswith("structure")]
+    assert same({name: before[name] for name in teacher}, {name: after[name] for name in teacher})
+    assert not torch.equal(before["structure.readout.weight"], after["structure.readout.weight"])
+
+
+def test_a_teacher_that_no_force_has_taught_is_refused(recipe: Recipe, stores: Path, tmp_path: Path):
+    untaught = consistent(recipe)
+    untaught = replace(untaught, loss=replace(untaught.loss, forces=0.0, displacement=0.0))
+    with pytest.raises(LabelError, match=r"level 'dft' is to teach loss\.optimality, but no force trains it"):
+        train(untaught, tmp_path / "run", store_root=stores, options=QUIET)
+
+
+def test_consistency_without_minima_is_refused(recipe: Recipe, stores: Path, tmp_path: Path):
+    hot = replace(consistent(recipe), data=(replace(recipe.data[0], kinds=("thermal",)),))
+    hot = replace(hot, loss=replace(hot.loss, structure=0.0))
+    with pytest.raises(LabelError, match=r"loss\.optimality = 0\.5, but the data have no optimality label"):
+        train(hot, tmp_path / "run", store_root=stores, options=QUIET)
 
 
 def test_frozen_parts_keep_their_weights_and_start_from_takes_references(recipe: Recipe, stores: Path, tmp_path: Path):

@@ -1,0 +1,180 @@
+"""Physical consistency: the structure head learns to obey the energy head.
+
+Ren, Bai, Zhang, He, Xiao and Liu, NeurIPS 2024, doi 10.48550/arXiv.2410.10118. Structures come from a cheap method,
+energies from a better one; an equilibrium structure is a minimum of the energy (optimality consistency), and what
+pulls a noisy structure back is the derivative of the energy (score consistency). Both laws move predicted structures
+from the minima of the cheap method towards those of the better one. The energy is a frozen teacher: its weights get no
+gradient from here.
+
+Each law has its published form and one that does not need what goes wrong with it:
+
+    optimality  hinge    max(0, E(D) - E(D + η)): zero in a minimum, but stochastic, and insensitive to soft modes
+                newton   |H⁻¹ F(D)|²: the distance to the minimum that a valence force field sees in the force
+    score       noisy    (D - R)/τ² = -∇E(R)/kT at the noisy structure: exact for τ² k << kT only
+                clean    the same with the derivative at the clean structure R_0
+                newton   D = R_0 + H⁻¹ F(R_0): the cheap minimum, moved to where the teacher has its own
+"""
+
+from collections.abc import Callable
+from typing import Final, TypeAlias
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from physcon_ase.batch import Batch, EnergyFn, with_positions
+from physcon_ase.data.sample import LabelledBatch, select
+from physcon_ase.model.forces import energies_and_forces
+from physcon_ase.model.noise import align, centred, gaussian_noise, log_uniform
+from physcon_ase.model.structure import Denoiser
+from physcon_ase.training.config import OptimalityRecipe, ScoreRecipe
+from physcon_ase.training.losses.displacement import newton_steps
+from physcon_ase.training.losses.structure import weighted_errors
+
+MAX_STEP: Final = 0.2
+"""Longest Newton step [Å] of an atom that is believed: beyond, the model Hessian knows nothing."""
+
+
+def optimality_loss(
+    denoiser: Denoiser,
+    energy_fn: EnergyFn,
+    labelled: LabelledBatch,
+    recipe: OptimalityRecipe,
+    *,
+    generator: torch.Generator,
+) -> Float[Tensor, ""]:
+    """How far the structures D(R_0 + τ ε, τ) are from minima of the energy; 0 without minima in the batch.
+
+    Args:
+        denoiser: the structure head, which alone is trained.
+        energy_fn: the teacher.
+        labelled: a batch; its minima are made noisy.
+        recipe: variant, noise and settings.
+        generator: draws noise and displacements.
+
+    Returns:
+        Mean of the hinge [eV per molecule] or of the squared Newton steps, weighted as in `structure.weighted_errors`.
+    """
+    batch, sigma, predicted = _denoised(denoiser, labelled, recipe.sigma_min, recipe.sigma_max, generator)
+    if len(batch) == 0:
+        return predicted.sum()
+    if recipe.variant == "hinge":
+        eta = recipe.width * gaussian_noise(batch.atom_mask, generator=generator, dtype=predicted.dtype)
+        here = linearised_energies(energy_fn, batch, predicted, recipe.max_force)
+        there = linearised_energies(energy_fn, batch, predicted + eta, recipe.max_force)
+        return (here - there).clamp(min=0).mean().to(predicted.dtype)
+    step = teacher_steps(energy_fn, with_positions(batch, predicted.detach()))
+    return weighted_errors(predicted, predicted.detach() + step, sigma, batch.atom_mask)
+
+
+def score_loss(
+    denoiser: Denoiser,
+    energy_fn: EnergyFn,
+    labelled: LabelledBatch,
+    recipe: ScoreRecipe,
+    *,
+    generator: torch.Generator,
+) -> Float[Tensor, ""]:
+    """How far D(R, τ) is from where the energy pulls R = R_0 + τ ε; 0 without minima in the batch.
+
+    Args:
+        denoiser: the structure head, which alone is trained.
+        energy_fn: the teacher.
+        labelled: a batch; its minima are the R_0.
+        recipe: variant, noise and settings.
+        generator: draws the noise.
+
+    Returns:
+        Mean over atoms of |D - D*|², weighted as in `structure.weighted_errors`, with D* the structure that the law
+        asks for. For the published form this is τ⁴/(τ² + s²) |(D - R)/τ² + ∇E(R)/kT|².
+    """
+    labelled = select(labelled, labelled.is_minimum)
+    batch, mask = labelled.batch, labelled.batch.atom_mask
+    if len(batch) == 0:
+        return batch.positions.new_zeros(())
+    clean = centred(batch.positions, mask)
+    sigma = log_uniform(recipe.sigma_min, recipe.sigma_max, len(batch), generator=generator, like=clean)
+    noisy = clean + sigma[:, None, None] * gaussian_noise(mask, generator=generator, dtype=clean.dtype)
+    predicted = denoiser(with_positions(batch, noisy), sigma)
+    with torch.no_grad():
+        target = _SCORE_TARGETS[recipe.variant](energy_fn, batch, clean, noisy, sigma, recipe)
+    return weighted_errors(predicted, target, sigma, mask)
+
+
+def linearised_energies(
+    energy_fn: EnergyFn, batch: Batch, positions: Float[Tensor, "molecules slots 3"], max_force: float = float("inf")
+) -> Float[Tensor, " molecules"]:
+    """Energies [eV] at positions, whose derivative reaches the positions (once) but no weight behind `energy_fn`.
+
+    Args:
+        energy_fn: the teacher.
+        batch: the molecules.
+        positions: where they are [Å].
+        max_force: forces on an atom beyond this [eV/Å] are cut to it: atoms that clash outweigh all others.
+    """
+    energies, forces = energies_and_forces(energy_fn, with_positions(batch, positions.detach()))
+    lengths = forces.norm(dim=2, keepdim=True)
+    forces = forces * (max_force / lengths.clamp(min=max_force)) if max_force < float("inf") else forces
+    return energies.detach() - (forces.detach() * (positions - positions.detach())).sum(dim=(1, 2))
+
+
+def teacher_steps(energy_fn: EnergyFn, batch: Batch) -> Float[Tensor, "molecules slots 3"]:
+    """Newton steps H⁻¹ F [Å] of the teacher with the Hessian of `displacement.spring_hessian`, none of an atom longer
+    than `MAX_STEP`; the molecule neither moves nor, to first order, turns.
+    """
+    _, forces = energies_and_forces(energy_fn, batch)
+    steps = newton_steps(forces.detach().to(batch.positions.dtype), batch) * batch.atom_mask[..., None]
+    longest = steps.norm(dim=2).amax(dim=1)[:, None, None]
+    return steps * (MAX_STEP / longest.clamp(min=MAX_STEP))
+
+
+def _denoised(
+    denoiser: Denoiser, labelled: LabelledBatch, sigma_min: float, sigma_max: float, generator: torch.Generator
+) -> tuple[Batch, Tensor, Tensor]:
+    labelled = select(labelled, labelled.is_minimum)
+    batch, mask = labelled.batch, labelled.batch.atom_mask
+    sigma = log_uniform(sigma_min, sigma_max, len(batch), generator=generator, like=batch.positions)
+    if len(batch) == 0:
+        return batch, sigma, batch.positions
+    noise = gaussian_noise(mask, generator=generator, dtype=batch.positions.dtype)
+    noisy = centred(batch.positions, mask) + sigma[:, None, None] * noise
+    return batch, sigma, denoiser(with_positions(batch, noisy), sigma)
+
+
+ScoreTarget: TypeAlias = Callable[[EnergyFn, Batch, Tensor, Tensor, Tensor, ScoreRecipe], Tensor]
+"""(teacher, batch, R_0, R, τ, recipe) -> the structure that D(R, τ) should be."""
+
+
+def _noisy_target(
+    energy_fn: EnergyFn, batch: Batch, clean: Tensor, noisy: Tensor, sigma: Tensor, recipe: ScoreRecipe
+) -> Tensor:
+    _, forces = energies_and_forces(energy_fn, with_positions(batch, noisy))
+    return noisy + _mobility(sigma, recipe) * forces.to(noisy.dtype)
+
+
+def _clean_target(
+    energy_fn: EnergyFn, batch: Batch, clean: Tensor, noisy: Tensor, sigma: Tensor, recipe: ScoreRecipe
+) -> Tensor:
+    """E[∇ log p(R_0) | R] is the score at R: De Bortoli et al. 2024, doi 10.48550/arXiv.2402.08667."""
+    _, forces = energies_and_forces(energy_fn, with_positions(batch, clean))
+    return noisy + _mobility(sigma, recipe) * forces.to(noisy.dtype)
+
+
+def _newton_target(
+    energy_fn: EnergyFn, batch: Batch, clean: Tensor, noisy: Tensor, sigma: Tensor, recipe: ScoreRecipe
+) -> Tensor:
+    steps = teacher_steps(energy_fn, with_positions(batch, clean))
+    return align(clean + steps, noisy, batch.atom_mask)
+
+
+def _mobility(sigma: Tensor, recipe: ScoreRecipe) -> Tensor:
+    """τ²/kT [Å²/eV], where kT grows with τ² so that springs up to `stiffness` keep τ² k < kT."""
+    temperature = (recipe.stiffness * sigma.square()).clamp(min=recipe.kt)
+    return (sigma.square() / temperature)[:, None, None]
+
+
+_SCORE_TARGETS: Final[dict[str, ScoreTarget]] = {
+    "noisy": _noisy_target,
+    "clean": _clean_target,
+    "newton": _newton_target,
+}
