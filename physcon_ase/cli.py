@@ -187,6 +187,21 @@ def _train(options: argparse.Namespace) -> int:
     return 0
 
 
+def _reproduce(options: argparse.Namespace) -> int:
+    from physcon_ase.studies.consistency import SCALES, STUDIES, format_tables, run_study
+
+    known = list(STUDIES[options.data]().rows)
+    unknown = sorted(set(options.rows) - set(known))
+    if unknown:
+        raise PhysConError(f"unknown rows {unknown}; the study has {known}")
+    scale = SCALES[options.scale]
+    records = run_study(
+        options.data, options.folder, scale, stores=options.stores, seeds=options.seeds, rows=options.rows
+    )
+    print(format_tables(records))
+    return 0
+
+
 def _evaluate(options: argparse.Namespace) -> int:
     from physcon_ase.model.physcon import load_model
 
@@ -335,6 +350,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_predict(commands)
     _add_energy(commands)
     _add_train(commands)
+    _add_reproduce(commands)
     _add_evaluate(commands)
     _add_data(commands)
     _add_models(commands)
@@ -389,6 +405,25 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
     command.add_argument("--steps", type=int, help="number of steps, instead of that of the recipe")
     command.add_argument("--save-minutes", type=float, default=3.0, help="minutes between saved states (default: 3)")
     command.add_argument("--quiet", action="store_true", help="no progress bar")
+
+
+def _add_reproduce(commands: argparse._SubParsersAction) -> None:
+    text = "make the data of a study, train all of its rows and print its tables; goes on where it was interrupted"
+    command = _command(commands, "reproduce", _reproduce, text)
+    command.add_argument("study", choices=("consistency",), help="what energies teach predicted structures")
+    command.add_argument("--folder", type=Path, required=True, help="where checkpoints and results go")
+    command.add_argument(
+        "--data", choices=("selfmade", "qm9"), default="selfmade", help="molecules and levels (default: selfmade)"
+    )
+    command.add_argument("--stores", type=Path, help="folder of the stores that --data qm9 needs (default: here)")
+    command.add_argument(
+        "--scale",
+        choices=("tiny", "small", "full"),
+        default="small",
+        help="minutes, hours, or a night (default: small)",
+    )
+    command.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="default: 0 1 2")
+    command.add_argument("--rows", nargs="+", default=[], metavar="ROW", help="rows of the study, instead of all")
 
 
 def _add_evaluate(commands: argparse._SubParsersAction) -> None:

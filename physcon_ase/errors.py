@@ -102,3 +102,7 @@ class LabelError(PhysConError):
 
 class StoreError(PhysConError):
     """A data file that cannot be read, or that lacks what is asked of it."""
+
+
+class EngineError(PhysConError):
+    """A labelling program that is missing, or that found no label for a geometry."""

@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "physcon_ase"
 
 LAYERS = (
     "units errors < chem < batch < model relax data < labelling training hub < "
-    "generator calculator files < results < optimization < cli"
+    "generator calculator files < results < optimization < studies < cli"
 )
 RANK = {part: rank for rank, layer in enumerate(LAYERS.split(" < ")) for part in layer.split()}
 """A part may import itself and parts of lower rank."""

@@ -41,7 +41,18 @@ def test_help_loads_nothing_heavy() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["optimize", "predict", "energy", "train", "evaluate", "data import", "data describe", "models download"]
+    "command",
+    [
+        "optimize",
+        "predict",
+        "energy",
+        "train",
+        "reproduce",
+        "evaluate",
+        "data import",
+        "data describe",
+        "models download",
+    ],
 )
 def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture) -> None:
     with pytest.raises(SystemExit) as stop:
@@ -126,6 +137,10 @@ def test_energy_of_a_smiles_is_that_of_the_relaxed_molecule(capsys: pytest.Captu
         ("predict none.xyz -o out.xyz", "there is no file none.xyz"),
         ("energy list.smi", "list.smi is a list of SMILES"),
         ("train none.toml --folder run", "no recipe at none.toml"),
+        (
+            "reproduce consistency --folder run --rows nonsense",
+            "unknown rows ['nonsense']; the study has ['multi-task'",
+        ),
         ("evaluate physcon-1 none.h5", "there is no store none.h5"),
         ("data import none.xyz -o stores", "there is no file none.xyz"),
         ("data import two.xyz -o stores", "does not say its level"),

@@ -44,6 +44,8 @@ class DataSource:
     """Whether zero is a force label at a minimum of a level that has no force label there."""
     structure: bool = True
     """Whether the minima of `levels` are targets of the structure task."""
+    only_targets: bool = False
+    """Whether geometries that are no target of the structure task are left out, labels or not."""
     targets_of: str = ""
     """Method whose minima are targets of the structure task instead of those of `levels`; it needs no energies, and
     its minima then are items of the first of `levels`."""
@@ -227,11 +229,21 @@ def epoch_batches(
         for bucket, size in zip(items.buckets, sizes, strict=True)
     ]
     places = np.array([(b, k) for b, order in enumerate(orders) for k in range(len(order))]).reshape(-1, 2)
-    places = generator.permutation(places)
-    count = n_batches(items, atoms_per_batch=atoms_per_batch, world_size=world_size)
-    for step in range(start, count):
-        bucket, k = places[(step * world_size + rank) % len(places)]
+    rounds = _rounds(generator.permutation(places), world_size, generator)
+    for step in range(start, len(rounds)):
+        bucket, k = rounds[step, rank]
         yield take(items.buckets[bucket], orders[bucket][k])
+
+
+def _rounds(
+    places: Int[np.ndarray, "batches 2"], world_size: int, generator: np.random.Generator
+) -> Int[np.ndarray, "steps ranks 2"]:
+    """Batches (bucket, number) for each step and rank, those of a step of similar size: ranks wait for each other."""
+    if world_size == 1:
+        return places[:, None]
+    places = np.concatenate([places, places[: -len(places) % world_size]])
+    by_bucket = places[np.argsort(places[:, 0], kind="stable")]
+    return generator.permutation(by_bucket.reshape(-1, world_size, 2))
 
 
 def evaluation_batches(items: Items, *, atoms_per_batch: int) -> Iterator[LabelledBatch]:
@@ -340,7 +352,8 @@ def _select_items(store: Store, source: DataSource, source_index: int, levels: S
         if source.targets_of:
             of_other = store.geometries.minimum_of == source.targets_of
             is_target = of_other & source.structure & (level == source.levels[0])
-        chosen = np.flatnonzero(usable & (has_energy | has_forces | is_zero_force | is_target))
+        wanted = is_target if source.only_targets else has_energy | has_forces | is_zero_force | is_target
+        chosen = np.flatnonzero(usable & wanted)
         parts.append((chosen, np.full(len(chosen), levels.index(level)), is_target[chosen], is_zero_force[chosen]))
     columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
     return _Selection(store, source, source_index, tuple(levels), *columns)

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from physcon_ase.batch import Batch
 from physcon_ase.model.config import EncoderConfig
-from physcon_ase.model.layers import Interaction, Pairs, bessel, monomials
+from physcon_ase.model.layers import Interaction, Pairs, bessel, monomials, pair_products
 
 MAX_ATOMIC_NUMBER = 94
 """Size of the element embedding; which elements a level covers is stated in its `LevelConfig`."""
@@ -45,16 +45,16 @@ class Encoder(nn.Module):
             pairs: their pairs of atoms.
             visibility: factor of each pair in the density; None for 1.
         """
-        basis = self.pair_basis(pairs, visibility)
+        basis = pair_products(*self.pair_functions(pairs, visibility))
         scalars, vectors = self.embedding(batch.atomic_numbers), None
         for interaction in self.interactions:
             scalars, vectors = interaction(basis, scalars, vectors, pairs.neighbours)
         return scalars, vectors
 
-    def pair_basis(
+    def pair_functions(
         self, pairs: Pairs, visibility: Float[Tensor, "molecules slots neighbours"] | None = None
-    ) -> Float[Tensor, "molecules slots basis neighbours"]:
-        """Radial functions times monomials of each pair, 0 for padding and beyond the cutoff."""
+    ) -> tuple[Float[Tensor, "molecules slots radial neighbours"], Float[Tensor, "molecules slots 9 neighbours"]]:
+        """Radial functions of each pair, 0 for padding and beyond the cutoff, and the monomials of its direction."""
         weights = pairs.mask if visibility is None else pairs.mask * visibility
         radial = bessel(pairs.distances, self.config.cutoff, self.config.n_radial) * weights[:, :, None]
-        return (monomials(pairs.unit_vectors)[:, :, :, None] * radial[:, :, None]).flatten(2, 3)
+        return radial, monomials(pairs.unit_vectors)

@@ -35,7 +35,23 @@ class EnergyHead(nn.Module):
 
     def forward(self, scalars: Float[Tensor, "molecules slots channels"]) -> Float[Tensor, "molecules slots"]:
         """Energy of each atom [eV] from its invariant features."""
-        return self.network(scalars).squeeze(-1)
+        energies, _ = self.traced(scalars)
+        return energies
+
+    def traced(self, scalars: Float[Tensor, "molecules slots channels"]) -> tuple[Tensor, Tensor]:
+        """`forward`, and the hidden layer that `pull_back` needs."""
+        first, activation, last = self.network
+        hidden = first(scalars)
+        return last(activation(hidden)).squeeze(-1), hidden
+
+    def pull_back(
+        self, hidden: Tensor, grad: Float[Tensor, "molecules slots"]
+    ) -> Float[Tensor, "molecules slots channels"]:
+        """Derivative with respect to the features from that with respect to the energies; weights get none."""
+        first, _, last = self.network
+        assert isinstance(first, nn.Linear)
+        assert isinstance(last, nn.Linear)
+        return torch.ops.aten.silu_backward(grad[..., None] * last.weight, hidden) @ first.weight
 
 
 class DirectForceHead(nn.Module):

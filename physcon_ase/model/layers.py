@@ -4,9 +4,9 @@ The layer is an atomic cluster expansion without a single generic tensor product
 
     A[i, p, k, s] = Σ_j φ_k(r_ij) P_p(u_ij) S_s[j]
 
-with φ_k radial functions, P_p the ten monomials of degree ≤ 2 in the unit vector u_ij, and S_s the few features that
+with φ_k radial functions, P_p nine polynomials of degree ≤ 2 in the unit vector u_ij, and S_s the few features that
 atom j sends. The factor φ_k P_p is built once for all layers; the sum over j is one batched matrix product. Everything
-else, that is the change from monomials to spherical harmonics, the Clebsch-Gordan coupling with vector sources, the
+else, that is the change from polynomials to spherical harmonics, the Clebsch-Gordan coupling with vector sources, the
 mixing of radial functions with sources, and the products that raise the body order, happens per atom, so that no
 intermediate grows as pairs x channels.
 """
@@ -21,8 +21,8 @@ from torch import Tensor, nn
 
 from physcon_ase.batch import Batch
 
-N_MONOMIALS: Final = 10
-"""1, x, y, z, xx, yy, zz, xy, yz, zx."""
+N_MONOMIALS: Final = 9
+"""1, x, y, z, xx - zz, yy - zz, xy, yz, zx: without xx + yy + zz, which is 1 and part of no harmonic."""
 
 DENSE_SLOTS: Final = 40
 """Batches up to this size use all pairs; larger ones look for neighbours within the cutoff first."""
@@ -76,24 +76,26 @@ def _neighbours_within(positions: Tensor, mask: Tensor, cutoff: float) -> tuple[
     return order, near.gather(2, order)
 
 
-def monomials(unit_vectors: Float[Tensor, "... 3 neighbours"]) -> Float[Tensor, "... 10 neighbours"]:
-    """The `N_MONOMIALS` monomials of degree ≤ 2 in the components of each vector."""
+def monomials(unit_vectors: Float[Tensor, "... 3 neighbours"]) -> Float[Tensor, "... 9 neighbours"]:
+    """The `N_MONOMIALS` monomials, and differences of them, in the components of each vector."""
     u = unit_vectors
-    return torch.cat([torch.ones_like(u[..., :1, :]), u, u * u, u * u.roll(-1, dims=-2)], dim=-2)
+    squares = u * u
+    differences = squares[..., :2, :] - squares[..., 2:, :]
+    return torch.cat([torch.ones_like(u[..., :1, :]), u, differences, u * u.roll(-1, dims=-2)], dim=-2)
 
 
-def harmonics_from_monomials() -> Float[Tensor, "5 6"]:
-    """Matrix that turns the monomials xx, yy, zz, xy, yz, zx into the real spherical harmonics of l = 2.
+def harmonics_from_monomials() -> Float[Tensor, "5 5"]:
+    """Matrix that turns xx - zz, yy - zz, xy, yz, zx into the real spherical harmonics of l = 2.
 
     Order, signs and normalisation ("norm") are those of e3nn; written out so that nothing but the tests imports e3nn.
     """
     root = math.sqrt(3)
     rows = [
-        [0, 0, 0, 0, 0, root],
-        [0, 0, 0, root, 0, 0],
-        [-0.5, 1, -0.5, 0, 0, 0],
-        [0, 0, 0, 0, root, 0],
-        [-root / 2, 0, root / 2, 0, 0, 0],
+        [0, 0, 0, 0, root],
+        [0, 0, root, 0, 0],
+        [-0.5, 1, 0, 0, 0],
+        [0, 0, 0, root, 0],
+        [-root / 2, 0, 0, 0, 0],
     ]
     return torch.tensor(rows, dtype=torch.float64)
 
@@ -113,6 +115,31 @@ def envelope(x: Tensor) -> Tensor:
     x = x.clamp(max=1.0)
     x3 = x * x * x
     return 1 + x3 * x3 * (x * (48 - 21 * x) - 28)
+
+
+def bessel_and_slope(distances: Tensor, cutoff: float, n_radial: int) -> tuple[Tensor, Tensor]:
+    """`bessel` and its derivative with respect to the distance."""
+    r = distances[..., None, :]
+    x = (r / cutoff).clamp(max=1.0)
+    frequencies = math.pi / cutoff * torch.arange(1, n_radial + 1, dtype=r.dtype, device=r.device)[:, None]
+    phases, norm = frequencies * r, math.sqrt(2 / cutoff) / r
+    sines, size = torch.sin(phases), norm * envelope(x)
+    slope_of_size = norm * envelope_slope(x) / cutoff - size / r
+    return sines * size, torch.addcmul(sines * slope_of_size, torch.cos(phases), frequencies * size)
+
+
+def envelope_slope(x: Tensor) -> Tensor:
+    """Derivative -168 x⁵ (1 - x)² of `envelope` for x ≤ 1."""
+    falling = x * (1 - x)
+    return -168 * (falling * falling) * (x * x * x)
+
+
+def pair_products(
+    radial: Float[Tensor, "molecules slots radial neighbours"],
+    angular: Float[Tensor, "molecules slots 9 neighbours"],
+) -> Float[Tensor, "molecules slots basis neighbours"]:
+    """φ_k P_p of each pair, flattened with the monomial p first."""
+    return (angular[:, :, :, None] * radial[:, :, None]).flatten(2, 3)
 
 
 class Interaction(nn.Module):
@@ -184,55 +211,188 @@ class Interaction(nn.Module):
             vectors: vector features that each atom sends; None in a layer that receives none.
             neighbours: as in `Pairs`.
         """
-        density = self._density(basis, self.source(scalars), neighbours).flatten(3)  # (molecules, slots, 10, K S)
+        scalars, vectors, _ = self.traced(basis, scalars, vectors, neighbours)
+        return scalars, vectors
+
+    def traced(
+        self, basis: Tensor, scalars: Tensor, vectors: Tensor | None, neighbours: Tensor | None
+    ) -> tuple[Tensor, Tensor | None, "Trace"]:
+        """`forward`, and what `pull_back` needs to know of it."""
+        source = self.source(scalars)
+        if vectors is not None:  # one sum over neighbours for all that they send
+            source = torch.cat([source, vectors.flatten(2)], dim=2)
+        source = source * self.neighbour_scale
+        density = self._mixed_density(collect(basis, source, neighbours), vectors)
+        updated, sent, update = self._update(scalars.flatten(0, 1), *density)
+        if sent is not None:
+            sent = sent.transpose(0, 1).unflatten(0, scalars.shape[:2])
+        return updated.view_as(scalars), sent, Trace(basis, source, neighbours, update)
+
+    def _mixed_density(
+        self, density: Float[Tensor, "molecules slots basis features"], vectors: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The density in channels, one tensor [2 l + 1, atoms, channels] per l (l = 2: 9, of a symmetric matrix).
+
+        From here on components come first: slices of them are contiguous, and sums over them are fast.
+        """
+        density = density.flatten(0, 1).unflatten(1, (N_MONOMIALS, -1)).transpose(0, 1)  # (9, atoms, K, S + 3 V)
+        received = None
+        if vectors is not None:
+            density, received = density.split([self.source.out_features, 3 * self.received_vectors], dim=3)
         # split, not indexing: the derivative of a slice fills a whole tensor with zeros first.
-        zeroth, first, second = density.split([1, 3, 6], dim=2)
-        f0, f1, f2 = mix(zeroth, self.mix[0]), mix(first, self.mix[1]), mix(second, self.mix[2])
-        if self.received_vectors:
-            assert vectors is not None
-            g0, g1, g2 = self._couple_vectors(self._density(basis, vectors.flatten(2), neighbours))
-            f0, f1, f2 = f0 + g0, f1 + g1 + mix(vectors, self.mix_own), f2 + g2
-        f0 = f0.squeeze(2)  # (molecules, slots, C)
-        f2 = self.quadratic_forms @ f2  # (molecules, slots, 9, C), symmetric traceless matrices
+        parts = density.flatten(2).split((1, 3, 5))
+        f0, f1, f2 = (mix(part, weight) for part, weight in zip(parts, self.mix.parameters(), strict=True))
+        if vectors is not None and received is not None:
+            received = received.unflatten(3, (3, -1)).permute(0, 3, 1, 2, 4)
+            coupled = self.vector_coupling @ received.reshape(3 * N_MONOMIALS, -1)
+            dot, straight, quadrupole, turned = coupled.view(len(coupled), f0.shape[1], -1).split(COUPLED)
+            of_dot, of_straight, of_turned, of_quadrupole = self.mix_vectors.parameters()
+            f0 = mix(dot, of_dot, f0)
+            f1 = mix(vectors.flatten(0, 1).transpose(0, 1), self.mix_own, f1)
+            f1 = mix(turned, of_turned, mix(straight, of_straight, f1))
+            f2 = mix(quadrupole, of_quadrupole, f2)
+        return f0.squeeze(0), f1, (self.quadratic_forms @ f2.flatten(1)).view(9, *f1.shape[1:])
+
+    def _update(
+        self, scalars: Tensor, f0: Tensor, f1: Tensor, f2: Tensor
+    ) -> tuple[Tensor, Tensor | None, "UpdateTrace"]:
+        """New scalars [atoms, channels] and vectors to send [3, atoms, sent_vectors]."""
         if self.normalised:
-            size = (f0.square() + f1.square().sum(dim=2) + f2.square().sum(dim=2)).mean(dim=-1, keepdim=True)
+            size = (f0.square() + f1.square().sum(dim=0) + f2.square().sum(dim=0)).mean(dim=-1, keepdim=True)
             shrink = (1 + size).rsqrt()
-            f0, f1, f2 = f0 * shrink, f1 * shrink[:, :, None], f2 * shrink[:, :, None]
-        return self._update(scalars, f0, f1, f2)
-
-    def _density(self, basis: Tensor, source: Tensor, neighbours: Tensor | None) -> Tensor:
-        return collect(basis, source * self.neighbour_scale, neighbours).unflatten(2, (N_MONOMIALS, -1))
-
-    def _couple_vectors(self, density: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Clebsch-Gordan products of the vectors received with the harmonics of the directions they come from."""
-        molecules, slots, n_monomials, n_radial, _ = density.shape
-        density = density.view(molecules, slots, n_monomials, n_radial, 3, self.received_vectors)
-        density = density.transpose(3, 4).reshape(molecules, slots, n_monomials * 3, n_radial * self.received_vectors)
-        coupled = self.vector_coupling @ density  # (molecules, slots, 1 + 3 + 6 + 3, K V)
-        dot, straight, quadrupole, turned = coupled.split([1, 3, 6, 3], dim=2)
-        g1 = mix(straight, self.mix_vectors[1]) + mix(turned, self.mix_vectors[2])
-        return mix(dot, self.mix_vectors[0]), g1, mix(quadrupole, self.mix_vectors[3])
-
-    def _update(self, scalars: Tensor, f0: Tensor, f1: Tensor, f2: Tensor) -> tuple[Tensor, Tensor | None]:
-        matrix_f1 = (f2.unflatten(2, (3, 3)) * f1[:, :, None]).sum(dim=3)  # (molecules, slots, 3, C)
+            f0, f1, f2 = f0 * shrink, f1 * shrink, f2 * shrink
+        matrix_f1 = (f2.unflatten(0, (3, 3)) * f1).sum(dim=1)  # (3, atoms, C)
         invariants = [
             scalars,
             f0,
-            f1.square().sum(dim=2),
-            f2.square().sum(dim=2),
-            (f1 * matrix_f1).sum(dim=2),
-            matrix_f1.square().sum(dim=2),
+            f1.square().sum(dim=0),
+            f2.square().sum(dim=0),
+            (f1 * matrix_f1).sum(dim=0),
+            matrix_f1.square().sum(dim=0),
         ]
-        scalars = scalars + self.update(torch.cat(invariants, dim=-1))
+        hidden = self.update[0](torch.cat(invariants, dim=-1))
+        scalars = scalars + self.update[2](nn.functional.silu(hidden))
         if self.send_vectors is None or self.gate is None:
-            return scalars, None
-        vectors = self.send_vectors(torch.cat([f1, matrix_f1], dim=-1)) * self.gate(scalars)[:, :, None]
-        return scalars, vectors
+            return scalars, None, UpdateTrace(f1, f2, matrix_f1, hidden, None, None)
+        sent, gate = self.send_vectors(torch.cat([f1, matrix_f1], dim=-1)), self.gate(scalars)
+        return scalars, sent * gate, UpdateTrace(f1, f2, matrix_f1, hidden, sent, gate)
+
+    def pull_back(
+        self, trace: "Trace", grad_scalars: Tensor, grad_vectors: Tensor | None, *, to_features: bool
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Derivatives with respect to `basis`, `scalars` and `vectors` of `forward` from those with respect to its
+        results; without `to_features` the first only, as the first layer wants it.
+
+        Weights get no derivative. Not for normalised layers.
+        """
+        assert not self.normalised
+        shape, n_sent = grad_scalars.shape, self.source.out_features
+        grad_scalars = grad_scalars.flatten(0, 1)
+        if grad_vectors is not None:
+            grad_vectors = grad_vectors.flatten(0, 1).transpose(0, 1)
+        grad_scalars, *grads = self._pull_back_update(trace.update, grad_scalars, grad_vectors)
+        grad_density = self._pull_back_density(*grads).unflatten(0, shape[:2])
+        grad_basis = collect_back_to_basis(grad_density, trace)
+        if not to_features:
+            return grad_basis, None, None
+        grad_source = collect_back_to_source(grad_density, trace) * self.neighbour_scale
+        grad_received = None
+        if self.received_vectors:
+            grad_received = mix(grads[1], self.mix_own.T).transpose(0, 1).unflatten(0, shape[:2])
+            grad_received = grad_received + grad_source[..., n_sent:].unflatten(2, (3, -1))
+        return grad_basis, grad_scalars.view(shape) + grad_source[..., :n_sent] @ self.source.weight, grad_received
+
+    def _pull_back_update(
+        self, trace: "UpdateTrace", grad_scalars: Tensor, grad_vectors: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Derivatives with respect to the arguments of `_update`."""
+        first, _, last = self.update
+        assert isinstance(first, nn.Linear)
+        assert isinstance(last, nn.Linear)
+        f1, f2, matrix_f1 = trace.f1, trace.f2.unflatten(0, (3, 3)), trace.matrix_f1
+        if grad_vectors is not None:
+            assert self.gate is not None
+            assert trace.sent is not None
+            grad_scalars = torch.addmm(grad_scalars, (grad_vectors * trace.sent).sum(dim=0), self.gate.weight)
+        grad_hidden = torch.ops.aten.silu_backward(grad_scalars @ last.weight, trace.hidden)
+        widths = [grad_scalars.shape[-1], *5 * [f1.shape[-1]]]
+        own, grad_f0, d1, d2, d11, d22 = (grad_hidden @ first.weight).split(widths, dim=-1)
+        grad_f1 = torch.addcmul(matrix_f1 * d11, f1, d1, value=2)
+        grad_matrix_f1 = torch.addcmul(f1 * d11, matrix_f1, d22, value=2)
+        if grad_vectors is not None:
+            assert self.send_vectors is not None
+            assert trace.gate is not None
+            of_f1, of_matrix_f1 = ((grad_vectors * trace.gate) @ self.send_vectors.weight).chunk(2, dim=-1)
+            grad_f1 += of_f1
+            grad_matrix_f1 += of_matrix_f1
+        grad_f1 += (f2 * grad_matrix_f1[:, None]).sum(dim=0)
+        grad_f2 = torch.addcmul(grad_matrix_f1[:, None] * f1, f2, d2, value=2)
+        return grad_scalars + own, grad_f0, grad_f1, grad_f2.flatten(0, 1)
+
+    def _pull_back_density(
+        self, grad_f0: Tensor, grad_f1: Tensor, grad_f2: Tensor
+    ) -> Float[Tensor, "atoms basis features"]:
+        """Derivative with respect to the density from those with respect to the results of `_mixed_density`."""
+        atoms, n_sent = len(grad_f0), self.source.out_features
+        grad_f0, grad_f2 = grad_f0[None], (self.quadratic_forms.T @ grad_f2.flatten(1)).view(5, atoms, -1)
+        pairs = zip((grad_f0, grad_f1, grad_f2), self.mix.parameters(), strict=True)
+        grad = torch.cat([mix(grad, weight.T) for grad, weight in pairs])
+        grad = grad.unflatten(2, (-1, n_sent)).transpose(0, 1)  # (atoms, 9, K, S)
+        if not self.received_vectors:
+            return grad.reshape(atoms, -1, n_sent)
+        of_dot, of_straight, of_turned, of_quadrupole = self.mix_vectors.parameters()
+        pairs = (grad_f0, of_dot), (grad_f1, of_straight), (grad_f2, of_quadrupole), (grad_f1, of_turned)
+        coupled = [mix(grad, weight.T) for grad, weight in pairs]
+        received = self.vector_coupling.T @ torch.cat(coupled).flatten(1)
+        received = received.view(N_MONOMIALS, 3, atoms, -1, self.received_vectors).permute(2, 0, 3, 1, 4)
+        return torch.cat([grad, received.reshape(*grad.shape[:3], -1)], dim=3).flatten(1, 2)
 
 
-def mix(components: Tensor, weight: Float[Tensor, "features channels"]) -> Tensor:
-    """Components @ weight as one matrix product; left to itself torch makes many small ones of a split tensor."""
-    return (components.reshape(-1, weight.shape[0]) @ weight).view(*components.shape[:-1], weight.shape[1])
+COUPLED: Final = (1, 3, 5, 3)
+"""Components of the four couplings of `vector_coupling`."""
+
+
+@dataclass(frozen=True)
+class UpdateTrace:
+    """Intermediate values of `Interaction.forward`, after the sum over neighbours."""
+
+    f1: Float[Tensor, "3 atoms channels"]
+    """Density, l = 1."""
+    f2: Float[Tensor, "9 atoms channels"]
+    """Density, l = 2, as matrices."""
+    matrix_f1: Float[Tensor, "3 atoms channels"]
+    """Matrix times vector of the two."""
+    hidden: Float[Tensor, "atoms hidden"]
+    """Hidden layer of the update, before its activation."""
+    sent: Float[Tensor, "3 atoms sent_vectors"] | None
+    """Vectors sent, before they are gated."""
+    gate: Float[Tensor, "atoms sent_vectors"] | None
+    """Their gate."""
+
+
+@dataclass(frozen=True)
+class Trace:
+    """Intermediate values of `Interaction.forward`."""
+
+    basis: Float[Tensor, "molecules slots basis neighbours"]
+    """As given."""
+    source: Float[Tensor, "molecules slots features"]
+    """What each atom sent, scaled."""
+    neighbours: Int[Tensor, "molecules slots neighbours"] | None
+    """As given."""
+    update: UpdateTrace
+    """What came of the density."""
+
+
+def mix(
+    components: Float[Tensor, "components atoms features"],
+    weight: Float[Tensor, "features channels"],
+    onto: Float[Tensor, "components atoms channels"] | None = None,
+) -> Float[Tensor, "components atoms channels"]:
+    """Components @ weight, added to `onto`, as one matrix product; left to itself torch makes many small ones."""
+    rows = components.flatten(0, 1)
+    mixed = rows @ weight if onto is None else torch.addmm(onto.flatten(0, 1), rows, weight)
+    return mixed.view(*components.shape[:2], -1)
 
 
 def collect(
@@ -245,31 +405,48 @@ def collect(
     return basis @ gather_neighbours(source, neighbours)
 
 
+def collect_back_to_basis(
+    grad: Float[Tensor, "molecules slots basis features"], trace: Trace
+) -> Float[Tensor, "molecules slots basis neighbours"]:
+    """Derivative with respect to the basis of `collect` from that with respect to its result."""
+    if trace.neighbours is None:
+        return torch.bmm(grad.flatten(1, 2), trace.source.transpose(1, 2)).view_as(trace.basis)
+    return grad @ gather_neighbours(trace.source, trace.neighbours).transpose(2, 3)
+
+
+def collect_back_to_source(
+    grad: Float[Tensor, "molecules slots basis features"], trace: Trace
+) -> Float[Tensor, "molecules slots features"]:
+    """Derivative with respect to the source of `collect` from that with respect to its result."""
+    if trace.neighbours is None:
+        return torch.bmm(trace.basis.flatten(1, 2).transpose(1, 2), grad.flatten(1, 2))
+    index = trace.neighbours.flatten(1)[..., None].expand(-1, -1, grad.shape[-1])
+    received = (trace.basis.transpose(2, 3) @ grad).flatten(1, 2)
+    return torch.zeros_like(trace.source).scatter_add(1, index, received)
+
+
 def symmetric_matrices() -> Float[Tensor, "9 5"]:
     """Matrix that turns the five l = 2 components into the nine elements of a symmetric traceless 3x3 matrix.
 
     Column m is the quadratic form of harmonic m with unit Frobenius norm: sqrt(5) times the Wigner 3j symbol (1 1 2).
     """
-    xx, yy, zz, xy, yz, zx = harmonics_from_monomials().T
-    elements = [xx, xy / 2, zx / 2, xy / 2, yy, yz / 2, zx / 2, yz / 2, zz]
+    xx, yy, xy, yz, zx = harmonics_from_monomials().T
+    elements = [xx, xy / 2, zx / 2, xy / 2, yy, yz / 2, zx / 2, yz / 2, -xx - yy]
     return torch.stack(elements) / math.sqrt(1.5)
 
 
-def vector_coupling() -> Float[Tensor, "13 30"]:
-    """Rows: couplings of (monomials ⊗ vector) to 1⊗1→0 (1), 0⊗1→1 (3), 1⊗1→2 (6), 2⊗1→1 (3).
+def vector_coupling() -> Float[Tensor, "12 27"]:
+    """Rows: couplings of (monomials ⊗ vector) to 1⊗1→0 (1), 0⊗1→1 (3), 1⊗1→2 (5), 2⊗1→1 (3).
 
     Only natural parity: a cross product would make a pseudovector. l = 2 comes as coefficients of the monomials of
-    degree 2, so that it adds to them. The rows in spherical components have unit norm.
+    degree 2, so that it adds to them. The rows in spherical components have unit norm, if those of 2⊗1→1 are written
+    in xx, yy, zz, xy, yz, zx.
     """
     unit = torch.eye(3, dtype=torch.float64)
     forms, harmonics = symmetric_matrices().T.reshape(5, 3, 3), harmonics_from_monomials()
-    dot, straight, turned = (torch.zeros(n, N_MONOMIALS, 3, dtype=torch.float64) for n in (1, 3, 3))
-    quadrupole = torch.zeros(5, N_MONOMIALS, 3, dtype=torch.float64)
-    dot[0, 1:4] = unit
+    dot, straight, quadrupole, turned = (torch.zeros(n, N_MONOMIALS, 3, dtype=torch.float64) for n in COUPLED)
+    dot[0, 1:4] = unit / math.sqrt(3)
     straight[:, 0] = unit
-    quadrupole[:, 1:4] = forms
-    turned[:, 4:] = torch.einsum("moi,mp->opi", forms, harmonics)
-    dot, straight, quadrupole, turned = (
-        rows.flatten(1) / rows.flatten(1).norm(dim=1, keepdim=True) for rows in (dot, straight, quadrupole, turned)
-    )
-    return torch.cat([dot, straight, torch.linalg.pinv(harmonics) @ quadrupole, turned])
+    quadrupole[:, 1:4] = torch.einsum("pm,moi->poi", torch.linalg.inv(harmonics), forms)
+    turned[:, 4:] = torch.einsum("moi,mp->opi", forms, harmonics) / 2
+    return torch.cat([dot, straight, quadrupole, turned]).flatten(1)

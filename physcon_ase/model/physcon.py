@@ -4,7 +4,7 @@ import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -15,8 +15,9 @@ from physcon_ase.errors import MissingHeadError, PhysConError, UnknownLevelError
 from physcon_ase.model.checkpoint import load_into, read_checkpoint
 from physcon_ase.model.config import LevelConfig, ModelConfig, config_from_dict
 from physcon_ase.model.encoder import Encoder
+from physcon_ase.model.gradient import energies_of_atoms
 from physcon_ase.model.heads import CoreRepulsion, DirectForceHead, EnergyHead, References, fade_in
-from physcon_ase.model.layers import make_pairs
+from physcon_ase.model.layers import Pairs, make_pairs
 from physcon_ase.model.structure import StructureHead
 
 DEFAULT_CHECKPOINT = "physcon-1"
@@ -89,6 +90,8 @@ class PhysCon(nn.Module):
         self.structure = None if config.structure is None else StructureHead(config.structure)
         self.references = nn.ModuleDict({level.name: References(level) for level in config.levels})
         self.to(dtype)
+        # Asked at each evaluation whether they require a gradient: walking through the modules would take too long.
+        self._weights = (*self.encoder.parameters(), *self.heads.parameters())
 
     @property
     def level_names(self) -> tuple[str, ...]:
@@ -108,8 +111,8 @@ class PhysCon(nn.Module):
 
     def atomic_energies(self, batch: Batch, level: str) -> Float[Tensor, "molecules slots"]:
         """Energy [eV, float64] of each atom, references included; 0 in empty slots."""
-        interaction = self.interaction_energies(batch, [level])[..., 0]
-        return interaction.to(torch.float64) + self.references[level](batch)
+        (interaction,) = self._interaction_energies(batch, [level])
+        return interaction + self.references[level](batch)
 
     def energies(self, batch: Batch, level: str) -> Float[Tensor, " molecules"]:
         """Total energy [eV, float64] of each molecule."""
@@ -122,14 +125,32 @@ class PhysCon(nn.Module):
 
     def interaction_energies(self, batch: Batch, levels: Sequence[str]) -> Float[Tensor, "molecules slots levels"]:
         """Energy [eV] of each atom at each level without the references, in the number format of the model."""
+        return torch.stack(self._interaction_energies(batch, levels), dim=-1)
+
+    def _interaction_energies(self, batch: Batch, levels: Sequence[str]) -> list[Float[Tensor, "molecules slots"]]:
+        names = self._with_bases(levels)
+        of_heads, pairs, overlap = self._energies_of_heads(batch, names)
+        own = dict(zip(names, of_heads, strict=True))
+        energies = [self._with_base(own, name) for name in levels]
+        if overlap is not None:
+            repulsion = self.core(batch, pairs, overlap)
+            energies = [energy + repulsion for energy in energies]
+        atom_mask = batch.atom_mask
+        return [energy * atom_mask for energy in energies]
+
+    def _energies_of_heads(self, batch: Batch, names: Sequence[str]) -> tuple[Sequence[Tensor], Pairs, Tensor | None]:
+        """What the heads say, the pairs of atoms, and the overlap of their cores if there is any."""
+        heads = [cast(EnergyHead, self.heads[name]) for name in names]
+        if batch.positions.requires_grad and not any(weight.requires_grad for weight in self._weights):
+            with torch.no_grad():
+                pairs = make_pairs(batch, self.config.encoder.cutoff)
+                overlap = self.core.overlap(batch, pairs)
+            if overlap is None:
+                return energies_of_atoms(self.encoder, heads, batch, pairs), pairs, None
         pairs = make_pairs(batch, self.config.encoder.cutoff)
         overlap = self.core.overlap(batch, pairs)
         scalars, _ = self.encoder(batch, pairs, None if overlap is None else fade_in(overlap))
-        own = {name: self.heads[name](scalars) for name in self._with_bases(levels)}
-        energies = torch.stack([self._with_base(own, name) for name in levels], dim=-1)
-        if overlap is not None:
-            energies = energies + self.core(batch, pairs, overlap)[..., None]
-        return energies * batch.atom_mask[..., None]
+        return [head(scalars) for head in heads], pairs, overlap
 
     def energies_at(self, batch: Batch, level_index: Int[Tensor, " molecules"]) -> Float[Tensor, " molecules"]:
         """Total energy [eV, float64] of each molecule, each at a level of its own (an index into `level_names`)."""

@@ -12,7 +12,7 @@ from physcon_ase.batch import Batch, with_positions
 from physcon_ase.chem.graph import N_PAIR_TYPES
 from physcon_ase.model.config import StructureConfig
 from physcon_ase.model.encoder import MAX_ATOMIC_NUMBER
-from physcon_ase.model.layers import N_MONOMIALS, Interaction, Pairs, make_pairs, monomials
+from physcon_ase.model.layers import Interaction, Pairs, make_pairs, monomials, pair_products
 from physcon_ase.model.noise import centred, gaussian_noise, sigma_schedule
 
 DATA_SCALE: Final = 1.5
@@ -103,10 +103,7 @@ class StructureHead(nn.Module):
         hidden = self.pair_distance(torch.cat([bumps, relative], dim=-1)) + self.pair_type(batch.pair_types)
         hidden = nn.functional.silu(hidden + self.pair_noise(noise_features)[:, None, None])
         functions = self.pair_functions(hidden) * pairs.mask[..., None]  # (molecules, slots, slots, radial)
-        functions = functions.transpose(2, 3)
-        molecules, slots = functions.shape[:2]
-        basis = monomials(pairs.unit_vectors)[:, :, :, None] * functions[:, :, None]
-        return basis.reshape(molecules, slots, N_MONOMIALS * self.config.n_radial, slots)
+        return pair_products(functions.transpose(2, 3), monomials(pairs.unit_vectors))
 
 
 def chirality_features(

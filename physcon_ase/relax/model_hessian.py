@@ -10,7 +10,7 @@ from typing import Final
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Integer
 from torch import Tensor
 
 from physcon_ase.batch import Batch, make_batch
@@ -44,7 +44,7 @@ _LENGTHS: Final = ((1.35, 2.10, 2.53), (2.10, 2.87, 3.40), (2.53, 3.40, 3.40))
 
 
 def model_hessian(
-    atomic_numbers: Int[np.ndarray, " atoms"],
+    atomic_numbers: Integer[np.ndarray, " atoms"],
     positions: Float[np.ndarray, "atoms 3"],
     bonds: Int[np.ndarray, "bonds 2"] | None = None,
 ) -> Float[np.ndarray, "coordinates coordinates"]:

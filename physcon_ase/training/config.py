@@ -42,6 +42,8 @@ class DataRecipe:
     """Whether minima of a level without force labels count as zero force."""
     structure: bool = True
     """Whether minima are targets of the structure task."""
+    only_targets: bool = False
+    """Whether geometries that are no target of the structure task are left out, labels or not."""
     targets_of: str = ""
     """Method whose minima are targets of the structure task instead of those of `levels`, such as "mmff94"."""
     borrow_forces_from: str = ""

@@ -216,6 +216,7 @@ def load_training_items(recipe: Recipe, store_root: Path, split: str) -> Items:
             kinds=data.kinds or None,
             zero_force=data.zero_force,
             structure=data.structure,
+            only_targets=data.only_targets,
             targets_of=data.targets_of,
             borrow_forces_from=data.borrow_forces_from,
             max_molecules=data.max_molecules or None,

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from physcon_ase.model.layers import make_pairs
+from physcon_ase.model.layers import make_pairs, pair_products
 from tests.tiny import ETHANOL, ETHANOL_NUMBERS, pack, tiny_model
 
 ROUNDING = 1e-12
@@ -12,7 +12,7 @@ ROUNDING = 1e-12
 def test_the_pair_basis_is_zero_for_padding_and_beyond_the_cutoff() -> None:
     model = tiny_model()
     batch = pack(model, [(np.array([6, 6, 6]), np.array([[0.0, 0, 0], [1.5, 0, 0], [5.5, 0, 0]]))], n_slots=4)
-    basis = model.encoder.pair_basis(make_pairs(batch, None))
+    basis = pair_products(*model.encoder.pair_functions(make_pairs(batch, None)))
     reached = (basis[0] != 0).any(dim=1)
     expected = torch.zeros(4, 4, dtype=torch.bool)
     expected[0, 1] = expected[1, 0] = expected[1, 2] = expected[2, 1] = True
@@ -21,7 +21,8 @@ def test_the_pair_basis_is_zero_for_padding_and_beyond_the_cutoff() -> None:
 
 def test_the_pair_basis_is_monomials_times_radial_functions() -> None:
     model = tiny_model()
-    basis = model.encoder.pair_basis(make_pairs(pack(model, [(ETHANOL_NUMBERS, ETHANOL)]), None))[0]
+    pairs = make_pairs(pack(model, [(ETHANOL_NUMBERS, ETHANOL)]), None)
+    basis = pair_products(*model.encoder.pair_functions(pairs))[0]
     n_radial = model.config.encoder.n_radial
     unit = (ETHANOL[3] - ETHANOL[0]) / np.linalg.norm(ETHANOL[3] - ETHANOL[0])
     radial, along_x = basis[0, :n_radial, 3], basis[0, n_radial : 2 * n_radial, 3]

@@ -1,0 +1,412 @@
+"""What physical consistency does to predicted structures: studies of one form.
+
+A structure head is shown the minima of a cheap method; the truth are the minima of an accurate level, for molecules
+never seen. Stage one trains it on cheap structures alone. Stage two goes on for the same number of steps in every row,
+with or without consistency with the energy of the accurate level (the teacher).
+
+    selfmade   MMFF94 minima and GFN2-xTB, made on the spot (`selfmade`); anyone can run it again
+    qm9        GFN2-xTB minima and B3LYP, with the data sets of the shipped checkpoint
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from scipy.stats import wilcoxon
+from tqdm import tqdm
+
+from physcon_ase.batch import make_batch, unpad
+from physcon_ase.data.split import split_mask
+from physcon_ase.data.store import Store, geometry_offsets, molecule_graph, open_store, write_store
+from physcon_ase.labelling.engines import Engine, tblite_engine
+from physcon_ase.model.config import StructureConfig
+from physcon_ase.model.physcon import DEFAULT_CHECKPOINT, PhysCon, load_model
+from physcon_ase.studies.selfmade import make_store, split_smiles, study_smiles
+from physcon_ase.studies.structures import MODES, Truth, sample_structures, structure_quality
+from physcon_ase.training.config import (
+    DataRecipe,
+    LevelRecipe,
+    LossRecipe,
+    OptimalityRecipe,
+    OptimRecipe,
+    Recipe,
+    ScoreRecipe,
+)
+from physcon_ase.training.losses.consistency import teacher_steps
+from physcon_ase.training.trainer import RunOptions, train
+
+RESULTS: Final = "results.json"
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much is spent."""
+
+    n_train: int
+    """Training molecules."""
+    n_test: int
+    """Test molecules."""
+    teacher_steps: int
+    """Steps of a teacher."""
+    first_steps: int
+    """Steps of the structure head on cheap structures."""
+    second_steps: int
+    """Steps of each row of the study."""
+    n_samples: int
+    """Samples of each molecule in the modes that start from noise."""
+
+
+SCALES: Final = {
+    "tiny": Scale(60, 8, 150, 150, 60, 2),
+    "small": Scale(800, 60, 2500, 3000, 1500, 5),
+    "full": Scale(3000, 180, 8000, 8000, 4000, 10),
+}
+"""Minutes, an hour, and a night on two cores."""
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """An energy to learn from: a trained checkpoint, or what to train."""
+
+    checkpoint: str = ""
+    """Name or folder of a checkpoint that is there already."""
+    data: tuple[DataRecipe, ...] = ()
+    loss: LossRecipe = field(default_factory=LossRecipe)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a study."""
+
+    teacher: str
+    """Key of `Study.teachers`."""
+    optimality: OptimalityRecipe | None = None
+    score: ScoreRecipe | None = None
+    shown_truth: bool = False
+    """Whether the structure head is shown accurate minima instead of cheap ones."""
+    newton_step: bool = False
+    """Whether predictions are moved by one Newton step of the teacher afterwards."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """Which data, teachers and rows."""
+
+    levels: tuple[LevelRecipe, ...]
+    """Levels of the teachers."""
+    accurate: str
+    """Level of the truth, which the teachers teach."""
+    cheap_structures: DataRecipe
+    """What the structure head is shown."""
+    true_structures: DataRecipe
+    """The same molecules' accurate minima, for the upper bound; test molecules come from its store."""
+    teachers: dict[str, Teacher]
+    rows: dict[str, Row]
+    """The first is what the others are compared with."""
+
+
+def selfmade_study() -> Study:
+    """MMFF94 minima as cheap structures, GFN2-xTB as the accurate level."""
+    store, level = "selfmade.h5", "gfn2"
+    with_forces = LossRecipe(energy=0.5, forces=1.0, displacement=1.0)
+
+    def seen(*kinds: str) -> tuple[DataRecipe, ...]:
+        return (DataRecipe(store, (level,), kinds=kinds, structure=False),)
+
+    rows = _rows("off equilibrium", level)
+    for name in ("forces at cheap minima", "energies alone"):
+        rows[f"+ both, teacher: {name}"] = replace(rows["+ both"], teacher=name)
+    return Study(
+        levels=(LevelRecipe(level, "GFN2-xTB"),),
+        accurate=level,
+        cheap_structures=DataRecipe(store, (level,), kinds=("start",), targets_of="mmff94"),
+        true_structures=DataRecipe(store, (level,), kinds=("minimum",)),
+        teachers={
+            "energies alone": Teacher(data=seen("start"), loss=LossRecipe(energy=1.0, forces=0.0)),
+            "forces at cheap minima": Teacher(data=seen("start"), loss=with_forces),
+            "off equilibrium": Teacher(data=seen("start", "thermal"), loss=with_forces),
+        },
+        rows=rows,
+    )
+
+
+def qm9_study() -> Study:
+    """GFN2-xTB minima as cheap structures; the structure head never sees a B3LYP minimum as a target."""
+    levels = (LevelRecipe("gfn2", "GFN2-xTB"), LevelRecipe("b3lyp", "B3LYP/6-31G(2df,p)", base="gfn2"))
+    energies = DataRecipe("qm9_b3lyp.h5", ("b3lyp",), zero_force=False, structure=False)
+    rows = _rows("zero force at minima", "b3lyp")
+    rows["+ both, teacher: energies alone"] = replace(rows["+ both"], teacher="energies alone")
+    return Study(
+        levels=levels,
+        accurate="b3lyp",
+        cheap_structures=DataRecipe("gfn2_qm9.h5", ("gfn2",), targets_of="gfn2", only_targets=True),
+        true_structures=DataRecipe("qm9_b3lyp.h5", ("b3lyp",), targets_of="b3lyp", only_targets=True),
+        teachers={
+            "energies alone": Teacher(data=(energies,), loss=LossRecipe(energy=1.0, forces=0.0)),
+            "zero force at minima": Teacher(checkpoint=DEFAULT_CHECKPOINT),
+        },
+        rows=rows,
+    )
+
+
+def _rows(teacher: str, level: str) -> dict[str, Row]:
+    hinge = OptimalityRecipe(level, "hinge", sigma_min=0.3, sigma_max=3.0)
+    noisy = ScoreRecipe(level, "noisy", sigma_min=0.01, sigma_max=0.1)
+    optimality = OptimalityRecipe(level, "newton", sigma_min=0.05, sigma_max=3.0)
+    score = ScoreRecipe(level, "newton", sigma_min=0.01, sigma_max=0.3)
+    return {
+        "multi-task": Row(teacher),
+        "+ optimality, published": Row(teacher, hinge),
+        "+ score, published": Row(teacher, None, noisy),
+        "+ both, published": Row(teacher, hinge, noisy),
+        "+ optimality": Row(teacher, optimality),
+        "+ score": Row(teacher, None, score),
+        "+ both": Row(teacher, optimality, score),
+        "multi-task, then one Newton step": Row(teacher, newton_step=True),
+        "shown the truth (upper bound)": Row(teacher, shown_truth=True),
+    }
+
+
+STUDIES: Final = {"selfmade": selfmade_study, "qm9": qm9_study}
+"""What `run_study` knows by name."""
+
+
+def run_study(
+    name: str,
+    folder: Path,
+    scale: Scale,
+    *,
+    stores: Path | None = None,
+    seeds: Sequence[int] = (0, 1, 2),
+    rows: Sequence[str] = (),
+) -> list[dict]:
+    """Trains every row with every seed and evaluates it; goes on where an earlier run was interrupted.
+
+    Args:
+        name: key of `STUDIES`.
+        folder: where checkpoints and results go.
+        scale: how much is spent.
+        stores: folder of the stores; the self-made study makes its own in `folder`.
+        seeds: of weights, order of the data and noise.
+        rows: rows of the study; all if empty.
+
+    Returns:
+        One record per row, seed and mode, also written to `RESULTS`.
+
+    Raises:
+        EngineError: the self-made study without tblite.
+        StoreError: no such store.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    study = STUDIES[name]()
+    engine: Engine | None = None
+    if name == "selfmade":
+        engine, stores = tblite_engine(study.accurate), folder
+        _make_data(folder / study.true_structures.store, scale, engine)
+    stores = Path() if stores is None else stores
+    molecules = truths(open_store(stores / study.true_structures.store), study.accurate, scale.n_test)
+    runner = _Runner(study, folder, stores, scale, molecules, engine)
+    records = [record for seed in seeds for row in rows or study.rows for record in runner.row(row, seed)]
+    (folder / RESULTS).write_text(json.dumps(records, indent=1))
+    return records
+
+
+def truths(store: Store, level: str, n_molecules: int) -> list[Truth]:
+    """Minima of a level of test molecules."""
+    offsets, is_test = geometry_offsets(store), split_mask(store, "test")
+    geometries = np.flatnonzero((store.geometries.minimum_of == level) & is_test[store.geometries.molecule])
+    chosen = np.random.default_rng(0).permutation(geometries)[:n_molecules]
+    energies = store.labels[level].energy if level in store.labels else np.full(len(store.geometries), np.nan)
+    return [
+        Truth(
+            graph=molecule_graph(store, int(store.geometries.molecule[index])),
+            positions=store.geometries.positions[offsets[index] : offsets[index + 1]].astype(np.float64),
+            energy=float(energies[index]),
+        )
+        for index in chosen.tolist()
+    ]
+
+
+def _make_data(path: Path, scale: Scale, engine: Engine) -> None:
+    if path.exists():
+        return
+    store, failed = make_store(split_smiles(study_smiles(), scale.n_train, scale.n_test), engine)
+    write_store(path, store)
+    path.with_suffix(".failed.json").write_text(json.dumps(failed, indent=1))
+    tqdm.write(f"{len(store.molecules)} molecules made, {len(failed)} failed ({path.stem}.failed.json)")
+
+
+# ---- recipes
+
+
+def teacher_recipe(study: Study, name: str, scale: Scale, seed: int) -> Recipe:
+    """The recipe of a teacher that is to be trained."""
+    teacher = study.teachers[name]
+    used = {level for data in teacher.data for level in data.levels}
+    levels = tuple(replace(level, base="") for level in study.levels if level.name in used)
+    return Recipe(
+        name=f"teacher-{list(study.teachers).index(name)}-{seed}",
+        levels=levels,
+        data=tuple(replace(data, max_molecules=scale.n_train) for data in teacher.data),
+        optim=OptimRecipe(steps=scale.teacher_steps, atoms_per_batch=256),
+        loss=teacher.loss,
+        seed=seed,
+    )
+
+
+def first_recipe(study: Study, row: Row, scale: Scale, seed: int) -> Recipe:
+    """The structure head on structures alone, at a constant learning rate."""
+    shown = study.true_structures if row.shown_truth else study.cheap_structures
+    return Recipe(
+        name=f"first-{'true' if row.shown_truth else 'cheap'}-{seed}",
+        levels=tuple(replace(level, base="") for level in study.levels if level.name in shown.levels),
+        data=(replace(shown, max_molecules=scale.n_train),),
+        optim=OptimRecipe(steps=scale.first_steps, decay=0.0),
+        structure=StructureConfig(),
+        loss=LossRecipe(energy=0.0, forces=0.0, structure=1.0),
+        seed=seed,
+    )
+
+
+def row_recipe(study: Study, row: Row, scale: Scale, seed: int, first: Path, teacher: Path | str, name: str) -> Recipe:
+    """The second stage of a row."""
+    begin = first_recipe(study, row, scale, seed)
+    levels, encoder = begin.levels, begin.encoder
+    if row.optimality is not None or row.score is not None or row.newton_step:
+        config = load_model(teacher).model.config
+        encoder = config.encoder
+        known = {level.name: level for level in study.levels}
+        levels = tuple(replace(known[level.name], base=level.base) for level in config.levels if level.name in known)
+    return replace(
+        begin,
+        name=name,
+        levels=levels,
+        encoder=encoder,
+        optim=replace(begin.optim, steps=scale.second_steps, decay=1.0),
+        loss=replace(begin.loss, optimality=float(row.optimality is not None), score=float(row.score is not None)),
+        optimality=row.optimality,
+        score=row.score,
+        seed=seed + 1000,
+        start_from=(str(first), str(teacher)),
+    )
+
+
+# ---- running
+
+
+@dataclass(frozen=True)
+class _Runner:
+    study: Study
+    folder: Path
+    stores: Path
+    scale: Scale
+    molecules: list[Truth]
+    engine: Engine | None
+
+    def row(self, name: str, seed: int) -> list[dict]:
+        """The records of a row, one per mode."""
+        row = self.study.rows[name]
+        done = self.folder / f"{self._slug(name, seed)}.json"
+        if done.exists():
+            return json.loads(done.read_text())
+        tqdm.write(f"seed {seed}: {name}")
+        teacher = self._teacher(row.teacher, seed)
+        first = self._trained(first_recipe(self.study, row, self.scale, seed))
+        # the Newton step only changes what is done with the predictions of the baseline
+        weights = replace(row, newton_step=False)
+        slug = self._slug(next(other for other, r in self.study.rows.items() if r == weights), seed)
+        recipe = row_recipe(self.study, weights, self.scale, seed, first, teacher, slug)
+        model = load_model(self._trained(recipe)).model
+        records = []
+        for mode in MODES:
+            samples = self._samples(model, mode)
+            if row.newton_step:
+                samples = self._moved(samples, load_model(teacher).model)
+            quality = asdict(structure_quality(samples, self.molecules, self.engine))
+            values = {column: array.tolist() for column, array in quality.items()}
+            records.append({"row": name, "seed": seed, "mode": mode, **values})
+        done.write_text(json.dumps(records))
+        return records
+
+    def _slug(self, name: str, seed: int) -> str:
+        return f"row{list(self.study.rows).index(name)}-{seed}"
+
+    def _teacher(self, name: str, seed: int) -> Path | str:
+        teacher = self.study.teachers[name]
+        return teacher.checkpoint or self._trained(teacher_recipe(self.study, name, self.scale, seed))
+
+    def _trained(self, recipe: Recipe) -> Path:
+        target = self.folder / recipe.name / recipe.name
+        if not target.exists():
+            options = RunOptions(validate_steps=recipe.optim.steps, validation_molecules=50)
+            train(recipe, self.folder / recipe.name, store_root=self.stores, options=options)
+        return target
+
+    def _samples(self, model: PhysCon, mode: str) -> list[np.ndarray]:
+        assert model.structure is not None
+        count = 1 if mode == "matched" else self.scale.n_samples
+        return sample_structures(model.structure, model.structure.config, self.molecules, mode, count, seed=0)
+
+    def _moved(self, samples: Sequence[np.ndarray], teacher: PhysCon) -> list[np.ndarray]:
+        """Every sample moved by one Newton step of the teacher."""
+        energy_fn, moved = teacher.energy_fn(self.study.accurate), []
+        for molecule, drawn in zip(self.molecules, samples, strict=True):
+            batch = make_batch([molecule.graph.atomic_numbers] * len(drawn), list(drawn))
+            moved.append(np.stack(unpad(batch, batch.positions + teacher_steps(energy_fn, batch))))
+        return moved
+
+
+# ---- tables
+
+_COLUMNS: Final = {
+    "mean_rmsd": "RMSD, mean [Å]",
+    "min_rmsd": "RMSD, min [Å]",
+    "heavy_rmsd": "heavy RMSD [Å]",
+    "distance_mae": "D-MAE [Å]",
+    "energy_above": "above the minimum, median [eV]",
+}
+
+
+def format_tables(records: Sequence[dict]) -> str:
+    """One table per mode: means over molecules (energies: medians), averaged over seeds, with the change against the
+    first row and the largest p among the seeds of a paired Wilcoxon test over molecules.
+    """
+    return "\n\n".join(_table(mode, [r for r in records if r["mode"] == mode]) for mode in MODES)
+
+
+def _table(mode: str, records: Sequence[dict]) -> str:
+    columns = {c: title for c, title in _COLUMNS.items() if np.isfinite(records[0][c]).any()}
+    names = list(dict.fromkeys(record["row"] for record in records))
+    by_row = {name: {r["seed"]: r for r in records if r["row"] == name} for name in names}
+    base = by_row[names[0]]
+    lines = [
+        f"**{mode}**, {len(records[0]['mean_rmsd'])} molecules, seeds {', '.join(map(str, base))}",
+        "",
+        "| row | " + " | ".join(columns.values()) + " | p (RMSD) |",
+        "| --- |" + " ---: |" * (len(columns) + 1),
+    ]
+    for name, own in by_row.items():
+        p = "-" if own is base else f"{max(_p(own[seed], base[seed]) for seed in own):.1g}"
+        lines.append(f"| {name} | " + " | ".join([*(_cell(column, own, base) for column in columns), p]) + " |")
+    return "\n".join(lines)
+
+
+def _cell(column: str, own: dict[int, dict], base: dict[int, dict]) -> str:
+    value, reference = (_average(column, rows) for rows in (own, base))
+    return f"{value:.3f}" if own is base else f"{value:.3f} ({100 * (value / reference - 1):+.0f} %)"
+
+
+def _average(column: str, rows: dict[int, dict]) -> float:
+    average = np.nanmedian if column == "energy_above" else np.mean
+    return float(np.mean([average(record[column]) for record in rows.values()]))
+
+
+def _p(own: dict, base: dict) -> float:
+    a, b = np.array(own["mean_rmsd"]), np.array(base["mean_rmsd"])
+    if (a == b).all():
+        return 1.0
+    test: Any = wilcoxon(a, b)
+    return float(test.pvalue)
