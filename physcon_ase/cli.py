@@ -188,7 +188,8 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _reproduce(options: argparse.Namespace) -> int:
-    from physcon_ase.studies.consistency import SCALES, STUDIES, format_tables, run_study
+    from physcon_ase.studies.consistency import SCALES, STUDIES, run_study
+    from physcon_ase.studies.tables import format_tables, plot_gain
 
     known = list(STUDIES[options.data]().rows)
     unknown = sorted(set(options.rows) - set(known))
@@ -198,7 +199,11 @@ def _reproduce(options: argparse.Namespace) -> int:
     records = run_study(
         options.data, options.folder, scale, stores=options.stores, seeds=options.seeds, rows=options.rows
     )
-    print(format_tables(records))
+    tables = format_tables(records)
+    (options.folder / "tables.md").write_text(tables + "\n")
+    print(tables)
+    if options.plot is not None:
+        plot_gain(records, "+ both", options.plot)
     return 0
 
 
@@ -424,6 +429,7 @@ def _add_reproduce(commands: argparse._SubParsersAction) -> None:
     )
     command.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="default: 0 1 2")
     command.add_argument("--rows", nargs="+", default=[], metavar="ROW", help="rows of the study, instead of all")
+    command.add_argument("--plot", type=Path, metavar="PNG", help="draw the gain against the quality of the teacher")
 
 
 def _add_evaluate(commands: argparse._SubParsersAction) -> None:

@@ -12,13 +12,13 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
-from scipy.stats import wilcoxon
 from tqdm import tqdm
 
 from physcon_ase.batch import make_batch, unpad
+from physcon_ase.data.loader import DataSource, load_items
 from physcon_ase.data.split import split_mask
 from physcon_ase.data.store import Store, geometry_offsets, molecule_graph, open_store, write_store
 from physcon_ase.labelling.engines import Engine, tblite_engine
@@ -35,6 +35,7 @@ from physcon_ase.training.config import (
     Recipe,
     ScoreRecipe,
 )
+from physcon_ase.training.evaluate import evaluate_energies
 from physcon_ase.training.losses.consistency import teacher_steps
 from physcon_ase.training.trainer import RunOptions, train
 
@@ -74,7 +75,11 @@ class Teacher:
     checkpoint: str = ""
     """Name or folder of a checkpoint that is there already."""
     data: tuple[DataRecipe, ...] = ()
+    """What it is trained on otherwise."""
     loss: LossRecipe = field(default_factory=LossRecipe)
+    """And how."""
+    share: float = 1.0
+    """Part of the molecules that it sees."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +122,7 @@ def selfmade_study() -> Study:
         return (DataRecipe(store, (level,), kinds=kinds, structure=False),)
 
     rows = _rows("off equilibrium", level)
-    for name in ("forces at cheap minima", "energies alone"):
+    for name in ("off equilibrium, an eighth of the molecules", "forces at cheap minima", "energies alone"):
         rows[f"+ both, teacher: {name}"] = replace(rows["+ both"], teacher=name)
     return Study(
         levels=(LevelRecipe(level, "GFN2-xTB"),),
@@ -127,6 +132,9 @@ def selfmade_study() -> Study:
         teachers={
             "energies alone": Teacher(data=seen("start"), loss=LossRecipe(energy=1.0, forces=0.0)),
             "forces at cheap minima": Teacher(data=seen("start"), loss=with_forces),
+            "off equilibrium, an eighth of the molecules": Teacher(
+                data=seen("start", "thermal"), loss=with_forces, share=0.125
+            ),
             "off equilibrium": Teacher(data=seen("start", "thermal"), loss=with_forces),
         },
         rows=rows,
@@ -194,7 +202,7 @@ def run_study(
         rows: rows of the study; all if empty.
 
     Returns:
-        One record per row, seed and mode, also written to `RESULTS`.
+        One record per row, seed and mode, also written to `RESULTS`; `tables` shows them.
 
     Raises:
         EngineError: the self-made study without tblite.
@@ -250,7 +258,7 @@ def teacher_recipe(study: Study, name: str, scale: Scale, seed: int) -> Recipe:
     return Recipe(
         name=f"teacher-{list(study.teachers).index(name)}-{seed}",
         levels=levels,
-        data=tuple(replace(data, max_molecules=scale.n_train) for data in teacher.data),
+        data=tuple(replace(data, max_molecules=int(scale.n_train * teacher.share)) for data in teacher.data),
         optim=OptimRecipe(steps=scale.teacher_steps, atoms_per_batch=256),
         loss=teacher.loss,
         seed=seed,
@@ -320,14 +328,15 @@ class _Runner:
         slug = self._slug(next(other for other, r in self.study.rows.items() if r == weights), seed)
         recipe = row_recipe(self.study, weights, self.scale, seed, first, teacher, slug)
         model = load_model(self._trained(recipe)).model
+        taught = load_model(teacher).model
+        origin = {"row": name, "seed": seed, "teacher": row.teacher, "teacher_force_mae": self._force_error(taught)}
         records = []
         for mode in MODES:
             samples = self._samples(model, mode)
             if row.newton_step:
-                samples = self._moved(samples, load_model(teacher).model)
+                samples = self._moved(samples, taught)
             quality = asdict(structure_quality(samples, self.molecules, self.engine))
-            values = {column: array.tolist() for column, array in quality.items()}
-            records.append({"row": name, "seed": seed, "mode": mode, **values})
+            records.append({**origin, "mode": mode, **{column: array.tolist() for column, array in quality.items()}})
         done.write_text(json.dumps(records))
         return records
 
@@ -350,6 +359,13 @@ class _Runner:
         count = 1 if mode == "matched" else self.scale.n_samples
         return sample_structures(model.structure, model.structure.config, self.molecules, mode, count, seed=0)
 
+    def _force_error(self, teacher: PhysCon) -> float:
+        """Mean absolute error of the teacher's force components [eV/Å] on the test molecules."""
+        shown = self.study.true_structures
+        source = DataSource(self.stores / shown.store, (self.study.accurate,), structure=False, max_molecules=500)
+        (errors,) = evaluate_energies(teacher, load_items([source], teacher.level_names, "test"))
+        return errors.force_mae
+
     def _moved(self, samples: Sequence[np.ndarray], teacher: PhysCon) -> list[np.ndarray]:
         """Every sample moved by one Newton step of the teacher."""
         energy_fn, moved = teacher.energy_fn(self.study.accurate), []
@@ -357,56 +373,3 @@ class _Runner:
             batch = make_batch([molecule.graph.atomic_numbers] * len(drawn), list(drawn))
             moved.append(np.stack(unpad(batch, batch.positions + teacher_steps(energy_fn, batch))))
         return moved
-
-
-# ---- tables
-
-_COLUMNS: Final = {
-    "mean_rmsd": "RMSD, mean [Å]",
-    "min_rmsd": "RMSD, min [Å]",
-    "heavy_rmsd": "heavy RMSD [Å]",
-    "distance_mae": "D-MAE [Å]",
-    "energy_above": "above the minimum, median [eV]",
-}
-
-
-def format_tables(records: Sequence[dict]) -> str:
-    """One table per mode: means over molecules (energies: medians), averaged over seeds, with the change against the
-    first row and the largest p among the seeds of a paired Wilcoxon test over molecules.
-    """
-    return "\n\n".join(_table(mode, [r for r in records if r["mode"] == mode]) for mode in MODES)
-
-
-def _table(mode: str, records: Sequence[dict]) -> str:
-    columns = {c: title for c, title in _COLUMNS.items() if np.isfinite(records[0][c]).any()}
-    names = list(dict.fromkeys(record["row"] for record in records))
-    by_row = {name: {r["seed"]: r for r in records if r["row"] == name} for name in names}
-    base = by_row[names[0]]
-    lines = [
-        f"**{mode}**, {len(records[0]['mean_rmsd'])} molecules, seeds {', '.join(map(str, base))}",
-        "",
-        "| row | " + " | ".join(columns.values()) + " | p (RMSD) |",
-        "| --- |" + " ---: |" * (len(columns) + 1),
-    ]
-    for name, own in by_row.items():
-        p = "-" if own is base else f"{max(_p(own[seed], base[seed]) for seed in own):.1g}"
-        lines.append(f"| {name} | " + " | ".join([*(_cell(column, own, base) for column in columns), p]) + " |")
-    return "\n".join(lines)
-
-
-def _cell(column: str, own: dict[int, dict], base: dict[int, dict]) -> str:
-    value, reference = (_average(column, rows) for rows in (own, base))
-    return f"{value:.3f}" if own is base else f"{value:.3f} ({100 * (value / reference - 1):+.0f} %)"
-
-
-def _average(column: str, rows: dict[int, dict]) -> float:
-    average = np.nanmedian if column == "energy_above" else np.mean
-    return float(np.mean([average(record[column]) for record in rows.values()]))
-
-
-def _p(own: dict, base: dict) -> float:
-    a, b = np.array(own["mean_rmsd"]), np.array(base["mean_rmsd"])
-    if (a == b).all():
-        return 1.0
-    test: Any = wilcoxon(a, b)
-    return float(test.pvalue)

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 from physcon_ase.model.physcon import load_model
-from physcon_ase.studies.consistency import SCALES, STUDIES, format_tables, row_recipe, run_study
+from physcon_ase.studies.consistency import SCALES, STUDIES, row_recipe, run_study
 from physcon_ase.studies.structures import MODES
+from physcon_ase.studies.tables import format_tables, plot_gain
 from physcon_ase.training.config import check_recipe, format_recipe, parse_recipe
 
 BETTER = 0.98
@@ -16,7 +17,8 @@ BETTER = 0.98
 def record(row: str, seed: int, mode: str, rmsd: float) -> dict:
     values = (rmsd + 0.01 * np.arange(20)).tolist()
     names = ("mean_rmsd", "min_rmsd", "heavy_rmsd", "distance_mae", "energy_above")
-    return {"row": row, "seed": seed, "mode": mode, **dict.fromkeys(names, values)}
+    origin = {"row": row, "seed": seed, "mode": mode, "teacher": "good", "teacher_force_mae": 0.05}
+    return {**origin, **dict.fromkeys(names, values)}
 
 
 def test_the_table_compares_with_the_baseline_molecule_by_molecule() -> None:
@@ -28,6 +30,12 @@ def test_the_table_compares_with_the_baseline_molecule_by_molecule() -> None:
     assert "| + both | 0.595 (-46 %)" in text
     p = float(text.split("| + both |")[1].split("|")[5])
     assert p < 1e-3
+
+
+def test_the_picture_is_a_png(tmp_path: Path) -> None:
+    records = [record(row, 0, mode, 1.0) for row in ("multi-task", "+ both") for mode in MODES]
+    plot_gain(records, "+ both", tmp_path / "gain.png")
+    assert (tmp_path / "gain.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize("name", STUDIES)

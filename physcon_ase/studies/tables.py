@@ -1,0 +1,91 @@
+"""The records of a study as tables and as a picture."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from scipy.stats import wilcoxon
+
+from physcon_ase.errors import PhysConError
+from physcon_ase.studies.structures import MODES
+
+_COLUMNS: Final = {
+    "mean_rmsd": "RMSD, mean [Å]",
+    "min_rmsd": "RMSD, min [Å]",
+    "heavy_rmsd": "heavy RMSD [Å]",
+    "distance_mae": "D-MAE [Å]",
+    "energy_above": "above the minimum, median [eV]",
+}
+
+
+def format_tables(records: Sequence[dict]) -> str:
+    """One table per mode: means over molecules (energies: medians), averaged over seeds, with the change against the
+    first row and the largest p among the seeds of a paired Wilcoxon test over molecules.
+    """
+    return "\n\n".join(_table(mode, [r for r in records if r["mode"] == mode]) for mode in MODES)
+
+
+def plot_gain(records: Sequence[dict], row: str, path: Path) -> None:
+    """Draws the RMSD in mode "matched" against the force error of the teacher, for all rows whose names begin with
+    `row`, beside the first row, as a PNG file.
+
+    Raises:
+        PhysConError: matplotlib is not installed.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise PhysConError("a plot needs matplotlib; install it with pip install 'physcon-ase[plot]'") from error
+    matched = [r for r in records if r["mode"] == "matched"]
+    taught = [r for r in matched if r["row"] == row or r["row"].startswith(f"{row}, teacher")]
+    reference = float(np.mean([np.mean(r["mean_rmsd"]) for r in matched if r["row"] == matched[0]["row"]]))
+    figure = Figure(figsize=(5, 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    axes.axhline(reference, color="0.5", linestyle="--", label=matched[0]["row"])
+    for teacher in dict.fromkeys(r["teacher"] for r in taught):
+        own = [r for r in taught if r["teacher"] == teacher]
+        errors = [1000 * r["teacher_force_mae"] for r in own]
+        axes.plot(errors, [np.mean(r["mean_rmsd"]) for r in own], "o", label=f"{row}, {teacher}")
+    axes.set_xscale("log")
+    axes.set_xlabel("force error of the teacher, test molecules [meV/Å]")
+    axes.set_ylabel("RMSD to the true minimum, basin given [Å]")
+    axes.legend(fontsize=7)
+    figure.savefig(path, dpi=150)
+
+
+def _table(mode: str, records: Sequence[dict]) -> str:
+    columns = {c: title for c, title in _COLUMNS.items() if np.isfinite(records[0][c]).any()}
+    names = list(dict.fromkeys(record["row"] for record in records))
+    by_row = {name: {r["seed"]: r for r in records if r["row"] == name} for name in names}
+    base = by_row[names[0]]
+    lines = [
+        f"**{mode}**, {len(records[0]['mean_rmsd'])} molecules, seeds {', '.join(map(str, base))}",
+        "",
+        "| row | " + " | ".join(columns.values()) + " | p (RMSD) |",
+        "| --- |" + " ---: |" * (len(columns) + 1),
+    ]
+    for name, own in by_row.items():
+        p = "-" if own is base else f"{max(_p(own[seed], base[seed]) for seed in own):.1g}"
+        lines.append(f"| {name} | " + " | ".join([*(_cell(column, own, base) for column in columns), p]) + " |")
+    return "\n".join(lines)
+
+
+def _cell(column: str, own: dict[int, dict], base: dict[int, dict]) -> str:
+    value, reference = (_average(column, rows) for rows in (own, base))
+    return f"{value:.3f}" if own is base else f"{value:.3f} ({100 * (value / reference - 1):+.0f} %)"
+
+
+def _average(column: str, rows: dict[int, dict]) -> float:
+    average = np.nanmedian if column == "energy_above" else np.mean
+    return float(np.mean([average(record[column]) for record in rows.values()]))
+
+
+def _p(own: dict, base: dict) -> float:
+    a, b = np.array(own["mean_rmsd"]), np.array(base["mean_rmsd"])
+    if (a == b).all():
+        return 1.0
+    test: Any = wilcoxon(a, b)
+    return float(test.pvalue)
