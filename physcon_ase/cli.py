@@ -187,6 +187,21 @@ def _train(options: argparse.Namespace) -> int:
     return 0
 
 
+def _check(options: argparse.Namespace) -> int:
+    from physcon_ase.checks import check_model, format_checks
+    from physcon_ase.model.physcon import load_model
+
+    loaded = load_model(options.checkpoint, dtype="float64")
+    levels = loaded.model.level_names if options.level is None else (options.level,)
+    passed = True
+    for level in levels:
+        checks = check_model(loaded, level, seed=options.seed)
+        print(f"{loaded.name} (revision {loaded.revision[:12]}), level {level}, float64, seed {options.seed}")
+        print(format_checks(checks))
+        passed = passed and all(check.passed for check in checks)
+    return 0 if passed else SOME_FAILED
+
+
 def _reproduce(options: argparse.Namespace) -> int:
     from physcon_ase.studies.consistency import SCALES, STUDIES, run_study
     from physcon_ase.studies.tables import format_tables, plot_gain
@@ -356,6 +371,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_energy(commands)
     _add_train(commands)
     _add_reproduce(commands)
+    _add_check(commands)
     _add_evaluate(commands)
     _add_data(commands)
     _add_models(commands)
@@ -430,6 +446,16 @@ def _add_reproduce(commands: argparse._SubParsersAction) -> None:
     command.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="default: 0 1 2")
     command.add_argument("--rows", nargs="+", default=[], metavar="ROW", help="rows of the study, instead of all")
     command.add_argument("--plot", type=Path, metavar="PNG", help="draw the gain against the quality of the teacher")
+
+
+def _add_check(commands: argparse._SubParsersAction) -> None:
+    text = "does a checkpoint obey physics: one table of worst values and tolerances; exit code 1 if any is exceeded"
+    command = _command(commands, "check", _check, text)
+    command.add_argument(
+        "checkpoint", nargs="?", default=DEFAULT_CHECKPOINT, metavar="CHECKPOINT", help="a shipped name or a folder"
+    )
+    command.add_argument("--level", help="level of theory (default: all)")
+    command.add_argument("--seed", type=int, default=0, help="of geometries, rotations and velocities (default: 0)")
 
 
 def _add_evaluate(commands: argparse._SubParsersAction) -> None:

@@ -1,0 +1,329 @@
+"""Does a checkpoint obey physics? One table of what every potential must get right, with tolerances.
+
+Force fields that are no gradients of an energy pass many benchmarks and then heat up, drift, or never converge: Bigi,
+Langer and Ceriotti, ICML 2025, doi 10.48550/arXiv.2412.11569.
+"""
+
+import functools
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Final, TypeAlias
+
+import numpy as np
+import torch
+from ase.data import atomic_masses
+from ase.units import fs
+from jaxtyping import Float
+from torch import Tensor
+
+from physcon_ase.batch import Batch, EnergyFn, make_batch, with_positions
+from physcon_ase.chem.conformers import embed
+from physcon_ase.chem.graph import MolGraph
+from physcon_ase.chem.smiles import graph_from_smiles
+from physcon_ase.model.forces import energies_and_forces
+from physcon_ase.model.physcon import LoadedModel, PhysCon
+from physcon_ase.relax.driver import RelaxStatus, relax
+from physcon_ase.relax.state import ForceFn
+from physcon_ase.units import CHEMICAL_SYMBOLS, COVALENT_RADII, EV_PER_KELVIN
+
+SMILES: Final = ("O", "CCO", "CC(=O)NC", "c1ccccc1O", "CC(C)C[C@H](N)C(=O)O")
+"""Molecules that are checked, as far as a level covers their elements."""
+
+_SCORE_SIGMA: Final = 0.1
+"""Noise [Å] at which the denoiser is taken for a score."""
+
+Field: TypeAlias = Callable[[Tensor], Tensor]
+"""Positions [atoms, 3] -> vectors [atoms, 3], differentiable."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of the table."""
+
+    name: str
+    """What was asked."""
+    value: float
+    """The worst that was found."""
+    tolerance: float | None
+    """Largest value that passes; None where a number is told but not judged."""
+    unit: str
+    detail: str = ""
+    """Where the worst was found."""
+
+    @property
+    def passed(self) -> bool:
+        """Whether the value is within the tolerance; NaN is not."""
+        return self.tolerance is None or self.value <= self.tolerance
+
+
+def check_model(
+    loaded: LoadedModel, level: str, *, smiles: Sequence[str] = SMILES, md_steps: int = 1000, seed: int = 0
+) -> list[Check]:
+    """All checks of a level; the model should be in float64, whose rounding the tolerances assume.
+
+    Args:
+        loaded: the checkpoint.
+        level: level of theory.
+        smiles: the molecules; those with elements that the level does not cover are left out.
+        md_steps: steps of molecular dynamics for the drift.
+        seed: of start geometries, displacements, rotations and velocities.
+
+    Raises:
+        UnknownLevelError: there is no such level.
+    """
+    model, covered = loaded.model, set(loaded.model.level(level).elements)
+    graphs = [graph_from_smiles(text) for text in smiles]
+    graphs = [graph for graph in graphs if set(graph.atomic_numbers.tolist()) <= covered]
+    generator = np.random.default_rng(seed)
+    molecules = []
+    for graph in graphs:
+        place = embed(graph, seed=seed)[0]
+        molecules.append(_batch(model, graph, place + 0.02 * generator.normal(size=place.shape)))
+    energy_fn = model.energy_fn(level)
+    conservative = functools.partial(energies_and_forces, energy_fn)
+
+    def worst(name: str, tolerance: float | None, unit: str, measure: Callable[[Batch], float]) -> Check:
+        return _worst(name, tolerance, unit, molecules, measure)
+
+    def forces(batch: Batch) -> Field:
+        return forces_of(energy_fn, batch)
+
+    checks = [
+        worst("force = -dE/dx", 1e-6, "eV/Å", lambda b: gradient_error(energy_fn, b)),
+        worst("rotation", 1e-8, "eV/Å", lambda b: rotation_error(energy_fn, b, generator)),
+        worst("translation by 1000 Å", 1e-6, "eV", lambda b: translation_error(energy_fn, b)),
+        worst("permutation", 1e-8, "eV", lambda b: permutation_error(energy_fn, b, generator)),
+        worst("size consistency, 50 Å apart", 1e-8, "eV", lambda b: extensivity_error(energy_fn, b)),
+        cutoff_check(model, level),
+        short_range_check(model, level),
+        worst("asymmetry λ of the force Jacobian", 1e-8, "", lambda b: asymmetry(forces(b), b)),
+        worst("work round a closed loop", 1e-6, "eV", lambda b: loop_work(forces(b), b, seed)),
+        worst("NVE drift at 300 K", 1.0, "meV/atom", lambda b: drift(conservative, b, generator, md_steps)),
+        optimiser_check(conservative, molecules, graphs),
+    ]
+    if len(model.direct_heads):
+        index = torch.tensor([model.level_names.index(level)])
+
+        def direct(batch: Batch) -> Field:
+            return lambda x: model.direct_forces_at(with_positions(batch, x[None]), index)[0]
+
+        def direct_step(batch: Batch) -> tuple[Tensor, Tensor]:
+            with torch.no_grad():
+                return energy_fn(batch), model.direct_forces_at(batch, index)
+
+        checks += [
+            worst("direct forces: asymmetry λ", None, "", lambda b: asymmetry(direct(b), b)),
+            worst("direct forces: work round a loop", None, "eV", lambda b: loop_work(direct(b), b, seed)),
+            worst("direct forces: NVE drift", None, "meV/atom", lambda b: drift(direct_step, b, generator, md_steps)),
+            replace(optimiser_check(direct_step, molecules, graphs), name="direct forces: relaxations", tolerance=None),
+        ]
+    if model.structure is not None:
+        head, sigma = model.structure, torch.tensor([_SCORE_SIGMA], dtype=torch.float64)
+
+        def score(batch: Batch) -> Field:
+            return lambda x: (head(with_positions(batch, x[None]), sigma)[0] - x) / sigma**2
+
+        checks.append(worst(f"denoiser at {_SCORE_SIGMA} Å: asymmetry λ", None, "", lambda b: asymmetry(score(b), b)))
+    return checks
+
+
+def format_checks(checks: Sequence[Check]) -> str:
+    """The table for a terminal."""
+    lines = [f"{'check':38s} {'worst':>10s} {'tolerance':>10s}  {'unit':9s} result"]
+    for check in checks:
+        tolerance = "-" if check.tolerance is None else f"{check.tolerance:.1e}"
+        result = "told" if check.tolerance is None else "pass" if check.passed else "FAIL"
+        lines.append(
+            f"{check.name:38s} {check.value:10.1e} {tolerance:>10s}  {check.unit:9s} {result}  {check.detail}".rstrip()
+        )
+    return "\n".join(lines)
+
+
+# ---- one number each
+
+
+def gradient_error(energy_fn: EnergyFn, batch: Batch, *, step: float = 1e-3) -> float:
+    """Largest difference [eV/Å] of a force component from a five-point difference quotient of the energy."""
+    _, forces = energies_and_forces(energy_fn, batch)
+    n_atoms = batch.positions.shape[1]
+    units = torch.eye(3 * n_atoms, dtype=torch.float64).view(-1, n_atoms, 3)
+
+    def energies(displacement: float) -> Tensor:
+        moved = batch.positions + displacement * units
+        with torch.no_grad():
+            return energy_fn(_repeated(batch, moved))
+
+    slope = (8 * (energies(step) - energies(-step)) - (energies(2 * step) - energies(-2 * step))) / (12 * step)
+    return (forces.flatten() + slope).abs().max().item()
+
+
+def rotation_error(energy_fn: EnergyFn, batch: Batch, generator: np.random.Generator) -> float:
+    """Largest difference [eV, eV/Å] of energy and forces of the turned molecule from the turned ones."""
+    turn, _ = np.linalg.qr(generator.normal(size=(3, 3)))
+    matrix = torch.as_tensor(turn * np.sign(np.linalg.det(turn)))
+    energies, forces = energies_and_forces(energy_fn, batch)
+    turned, turned_forces = energies_and_forces(energy_fn, with_positions(batch, batch.positions @ matrix))
+    return max((turned - energies).abs().max().item(), (turned_forces - forces @ matrix).abs().max().item())
+
+
+def translation_error(energy_fn: EnergyFn, batch: Batch) -> float:
+    """Difference [eV] of the energy 1000 Å away."""
+    with torch.no_grad():
+        return (energy_fn(with_positions(batch, batch.positions + 1000.0)) - energy_fn(batch)).abs().max().item()
+
+
+def permutation_error(energy_fn: EnergyFn, batch: Batch, generator: np.random.Generator) -> float:
+    """Difference [eV] of the energy with the atoms in another order."""
+    order = torch.as_tensor(generator.permutation(batch.positions.shape[1]))
+    other = make_batch(
+        [batch.atomic_numbers[0, order].numpy()], [batch.positions[0, order].numpy()], dtype=torch.float64
+    )
+    with torch.no_grad():
+        return (energy_fn(other) - energy_fn(batch)).abs().item()
+
+
+def extensivity_error(energy_fn: EnergyFn, batch: Batch) -> float:
+    """Difference [eV] of two copies 50 Å apart from twice the molecule."""
+    numbers, positions = batch.atomic_numbers[0].numpy(), batch.positions[0].numpy()
+    pair = make_batch([np.tile(numbers, 2)], [np.concatenate([positions, positions + 50.0])], dtype=torch.float64)
+    with torch.no_grad():
+        return (energy_fn(pair) - 2 * energy_fn(batch)).abs().item()
+
+
+def cutoff_check(model: PhysCon, level: str, *, width: float = 1e-3) -> Check:
+    """Change of the force [eV/Å] between two atoms on either side of the cutoff."""
+    cutoff, worst, detail = model.config.encoder.cutoff, 0.0, ""
+    for first, second in _pairs(model, level):
+        forces = [_pair(model, level, first, second, cutoff + side * width)[1] for side in (-1, 1)]
+        jump = abs(forces[1] - forces[0])
+        if jump >= worst:
+            worst, detail = jump, f"{CHEMICAL_SYMBOLS[first]}-{CHEMICAL_SYMBOLS[second]}"
+    return Check("force jump at the cutoff", worst, 1e-5, "eV/Å", detail)
+
+
+def short_range_check(model: PhysCon, level: str) -> Check:
+    """Number of pairs of elements that attract each other anywhere below .7 of the sum of their covalent radii."""
+    holes = []
+    for first, second in _pairs(model, level):
+        reach = 0.7 * (COVALENT_RADII.get(first, 1.2) + COVALENT_RADII.get(second, 1.2))
+        energies = [_pair(model, level, first, second, r)[0] for r in np.linspace(0.25, reach, 12)]
+        if (np.diff(energies) > 0).any():
+            holes.append(f"{CHEMICAL_SYMBOLS[first]}-{CHEMICAL_SYMBOLS[second]}")
+    return Check("holes at short range", float(len(holes)), 0.0, "pairs", " ".join(holes))
+
+
+def asymmetry(field: Field, batch: Batch) -> float:
+    """λ = ||J - Jᵀ|| / (2 ||J||) of the Jacobian of a field: 0 for the gradient of an energy."""
+    positions = batch.positions[0]
+    jacobian: Tensor = torch.autograd.functional.jacobian(field, positions)  # pyright: ignore[reportAssignmentType]
+    jacobian = jacobian.reshape(positions.numel(), -1)
+    return ((jacobian - jacobian.T).norm() / (2 * jacobian.norm())).item()
+
+
+def estimated_asymmetry(field: Field, batch: Batch, *, n_probes: int = 64, seed: int = 0) -> float:
+    """`asymmetry` without the Jacobian, for large molecules: E|uᵀJv - vᵀJu|² / (2 E|uᵀJv|²) = 2 λ², u and v normal."""
+    generator = torch.Generator().manual_seed(seed)
+    positions, differences, sizes = batch.positions[0], 0.0, 0.0
+    for _ in range(n_probes):
+        u, v = torch.randn(2, *positions.shape, generator=generator, dtype=positions.dtype)
+        uv, vu = (_along(field, positions, a, b) for a, b in ((u, v), (v, u)))
+        differences, sizes = differences + (uv - vu).square().item(), sizes + uv.square().item() + vu.square().item()
+    return (differences / (2 * sizes)) ** 0.5
+
+
+def _along(field: Field, positions: Tensor, u: Tensor, v: Tensor) -> Tensor:
+    """uᵀJv"""
+    places = positions.clone().requires_grad_()
+    (pulled,) = torch.autograd.grad(field(places), places, u)
+    return (pulled * v).sum()
+
+
+def loop_work(field: Field, batch: Batch, seed: int, *, radius: float = 0.05, n_points: int = 64) -> float:
+    """|∮ F·dx| [eV] round a circle of this radius [Å per coordinate] in a random plane.
+
+    Exact to rounding for a smooth field, as the trapezoidal rule is on a circle.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    positions = batch.positions[0]
+    u, v = radius * torch.randn(2, *positions.shape, generator=generator, dtype=positions.dtype)
+    angles = torch.arange(n_points, dtype=positions.dtype) * (2 * torch.pi / n_points)
+    work = 0.0
+    for angle in angles:
+        place = positions + angle.cos() * u + angle.sin() * v
+        work += (field(place) * (angle.cos() * v - angle.sin() * u)).sum().item() * (2 * torch.pi / n_points)
+    return abs(work)
+
+
+def drift(force_fn: ForceFn, batch: Batch, generator: np.random.Generator, n_steps: int) -> float:
+    """|ΔE| per atom [meV] of velocity Verlet with steps of .5 fs from 300 K: last fifth against first, means."""
+    masses = torch.as_tensor(atomic_masses[batch.atomic_numbers[0].numpy()])[:, None]
+    velocities = torch.as_tensor(generator.normal(size=(len(masses), 3))) * (300 * EV_PER_KELVIN / masses).sqrt()
+    velocities = velocities - (masses * velocities).sum(dim=0) / masses.sum()
+    step, place, totals = 0.5 * fs, batch.positions, []
+    _, forces = force_fn(batch)
+    for _ in range(n_steps):
+        velocities = velocities + 0.5 * step * forces[0] / masses
+        place = place + step * velocities
+        energies, forces = force_fn(with_positions(batch, place))
+        velocities = velocities + 0.5 * step * forces[0] / masses
+        totals.append(energies.item() + 0.5 * (masses * velocities.square()).sum().item())
+    fifth = n_steps // 5
+    return 1000 * float(abs(np.mean(totals[-fifth:]) - np.mean(totals[:fifth]))) / len(masses)
+
+
+def optimiser_check(force_fn: ForceFn, molecules: Sequence[Batch], graphs: Sequence[MolGraph]) -> Check:
+    """Number of molecules whose relaxation does not converge."""
+    failed = []
+    for batch, graph in zip(molecules, graphs, strict=True):
+        ended = relax(force_fn, batch, fmax=0.01, bonds=[graph.bonds])
+        if ended.statuses[0] is not RelaxStatus.CONVERGED:
+            failed.append(str(ended.statuses[0]))
+    return Check("relaxations that fail", float(len(failed)), 0.0, "molecules", "; ".join(failed))
+
+
+def forces_of(energy_fn: EnergyFn, batch: Batch) -> Field:
+    """The forces on the one molecule of a batch as a differentiable field."""
+
+    def field(positions: Tensor) -> Tensor:
+        moved = positions if positions.requires_grad else positions.clone().requires_grad_()
+        return energies_and_forces(energy_fn, with_positions(batch, moved[None]), create_graph=True)[1][0]
+
+    return field
+
+
+def _worst(
+    name: str, tolerance: float | None, unit: str, molecules: Sequence[Batch], measure: Callable[[Batch], float]
+) -> Check:
+    values = [measure(batch) for batch in molecules]
+    worst = int(np.nanargmax([np.inf if np.isnan(value) else value for value in values]))
+    return Check(name, values[worst], tolerance, unit, _formula(molecules[worst]))
+
+
+def _formula(batch: Batch) -> str:
+    numbers = batch.atomic_numbers[0].tolist()
+    symbols = sorted({CHEMICAL_SYMBOLS[number] for number in numbers})
+    count = {symbol: sum(CHEMICAL_SYMBOLS[number] == symbol for number in numbers) for symbol in symbols}
+    return "".join(symbol + (str(n) if n > 1 else "") for symbol, n in count.items())
+
+
+def _batch(model: PhysCon, graph: MolGraph, positions: Float[np.ndarray, "atoms 3"]) -> Batch:
+    dtype = next(model.parameters()).dtype
+    return make_batch([graph.atomic_numbers], [positions - positions.mean(axis=0)], graphs=[graph], dtype=dtype)
+
+
+def _repeated(batch: Batch, positions: Tensor) -> Batch:
+    numbers = batch.atomic_numbers[0].numpy()
+    return make_batch([numbers] * len(positions), list(positions.numpy()), dtype=positions.dtype)
+
+
+def _pairs(model: PhysCon, level: str) -> list[tuple[int, int]]:
+    return list(itertools.combinations_with_replacement(model.level(level).elements, 2))
+
+
+def _pair(model: PhysCon, level: str, first: int, second: int, distance: float) -> tuple[float, float]:
+    """Energy [eV] of two atoms, and the force [eV/Å] on the second along the bond."""
+    dtype = next(model.parameters()).dtype
+    batch = make_batch([np.array([first, second])], [np.array([[0.0, 0, 0], [0, 0, distance]])], dtype=dtype)
+    energies, forces = energies_and_forces(model.energy_fn(level), batch)
+    return energies.item(), forces[0, 1, 2].item()
