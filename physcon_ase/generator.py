@@ -2,7 +2,8 @@
 
 All three modes are the same deterministic reverse process (`model.structure.ddim`), from another start:
 
-    refine    from an ETKDG geometry, taken as the right structure with noise of width `start_sigma`
+    refine    from the lowest MMFF94 minimum of a few ETKDG geometries, taken as the right structure with noise of width
+              `start_sigma`
     ddim      from pure noise
     denoise   from noise, in one step
 """
@@ -22,7 +23,7 @@ from torch import Tensor
 
 from physcon_ase.batch import Batch, in_chunks, make_batch, threads_for, unpad
 from physcon_ase.chem.compare import bonds_intact, stereo_intact
-from physcon_ase.chem.conformers import embed
+from physcon_ase.chem.conformers import embed, lowest_conformer
 from physcon_ase.chem.graph import MolGraph
 from physcon_ase.chem.smiles import canonical_smiles, graph_from_smiles
 from physcon_ase.errors import MissingHeadError, PhysConError, UnsupportedChargeError, UnsupportedElementError
@@ -33,17 +34,20 @@ from physcon_ase.model.physcon import DEFAULT_CHECKPOINT, LoadedModel, PhysCon, 
 from physcon_ase.model.structure import StructureHead, ddim
 from physcon_ase.units import CHEMICAL_SYMBOLS
 
-N_STEPS: Final[dict[str, int]] = {"refine": 10, "ddim": 30, "denoise": 1}
+N_STEPS: Final[dict[str, int]] = {"refine": 5, "ddim": 30, "denoise": 1}
 """Evaluations of the structure head for one guess, by mode."""
 
-REFINE_SIGMA: Final = 0.3
-"""Width [Å per coordinate] of the error of an ETKDG geometry, about: .43 Å heavy-atom RMSD over three coordinates."""
+REFINE_SIGMA: Final = 0.2
+"""Width [Å per coordinate] that "refine" starts with; from .1 to 1 Å it hardly matters."""
+
+N_CONFORMERS: Final = 4
+"""ETKDG geometries of which "refine" takes the lowest: most of the error of a guess is a wrong conformer."""
 
 N_ATTEMPTS: Final = 4
-"""Guesses with other noise before a molecule gets its ETKDG geometry instead."""
+"""Guesses with other noise before a molecule gets the geometry that they started from instead."""
 
 MAX_SECONDS: Final = 30.0
-"""Cap on the time that the ETKDG geometry of one molecule may take."""
+"""Cap on the time that the start geometry of one molecule may take."""
 
 ATOMS_PER_BATCH: Final = 1024
 """Slots of a batch, about what keeps one core busy; a GPU wants more."""
@@ -73,7 +77,7 @@ class Guess:
     stereo_intact: bool
     """Whether the geometry has the configuration of the graph."""
     fallback: str
-    """Why the positions are the ETKDG geometry and no guess of the model; empty if they are one."""
+    """Why the positions are the start geometry and no guess of the model; empty if they are one."""
 
 
 class StructureGenerator:
@@ -86,6 +90,7 @@ class StructureGenerator:
         mode: str = "refine",
         n_steps: int | None = None,
         start_sigma: float | None = None,
+        n_conformers: int = N_CONFORMERS,
         n_attempts: int = N_ATTEMPTS,
         max_seconds: float = MAX_SECONDS,
         device: torch.device | str = "cpu",
@@ -117,6 +122,7 @@ class StructureGenerator:
         self.head: StructureHead = head
         self.mode = mode
         self.sigmas = _sigmas(mode, n_steps, start_sigma, config)
+        self.n_conformers = _at_least_one("n_conformers", n_conformers)
         self.n_attempts = _at_least_one("n_attempts", n_attempts)
         self.max_seconds = max_seconds
 
@@ -124,7 +130,7 @@ class StructureGenerator:
         """Guesses of one molecule; a list of them if `n_samples` is larger than 1.
 
         Atoms are in the order of the graph. `Atoms.info` says smiles, model, revision, mode, seed, bonds_intact,
-        stereo_intact, and under "fallback" why the geometry is ETKDG's, if it is.
+        stereo_intact, and under "fallback" why the geometry is not the model's, if it is not.
 
         Args:
             molecule: SMILES or graph.
@@ -158,7 +164,7 @@ class StructureGenerator:
             molecules: SMILES or graphs.
             seed: of every molecule.
             seeds: one for each molecule, instead.
-            n_processes: processes that look for ETKDG geometries; with more than one, a script needs
+            n_processes: processes that look for start geometries; with more than one, a script needs
                 ``if __name__ == "__main__":``.
             atoms_per_batch: slots of a batch; halved when memory runs out.
 
@@ -172,7 +178,8 @@ class StructureGenerator:
         graphs = [or_error(self._checked_graph, molecule) for molecule in molecules]
         starts: list[np.ndarray | PhysConError | None] = [None] * len(graphs)
         if self.mode == "refine":
-            starts = list(embed_many(graphs, seeds, max_seconds=self.max_seconds, n_processes=n_processes))
+            settings = {"n_conformers": self.n_conformers, "max_seconds": self.max_seconds}
+            starts = list(embed_many(graphs, seeds, n_processes=n_processes, **settings))
         results: list[Guess | PhysConError | None] = [
             next((error for error in pair if isinstance(error, PhysConError)), None)
             for pair in zip(graphs, starts, strict=True)
@@ -227,7 +234,7 @@ class StructureGenerator:
         weight = next(self.model.parameters())
         noise = [_noise(graph.n_atoms, seed, attempt) for graph, seed in zip(graphs, seeds, strict=True)]
         if self.mode == "refine":
-            # The ETKDG geometry brings an error of about this width by itself; only other attempts add noise to it.
+            # The start brings an error of about this width by itself; only other attempts add noise to it.
             width = 0.0 if attempt == 0 else self.sigmas[0]
             pairs = zip(starts, noise, strict=True)
             places = [start + width * displacement for start, displacement in pairs if start is not None]
@@ -240,7 +247,8 @@ class StructureGenerator:
 
     def _fall_back(self, graph: MolGraph, start: np.ndarray | None, seed: int) -> Guess:
         positions = embed(graph, seed=seed, max_seconds=self.max_seconds)[0] if start is None else start
-        why = f"ETKDG geometry: {self.n_attempts} guesses had wrong bonds or stereo"
+        origin = "ETKDG geometry" if start is None else "MMFF94 minimum"
+        why = f"{origin}: {self.n_attempts} guesses had wrong bonds or stereo"
         return self._guess(graph, positions, seed, self.n_attempts, fallback=why)
 
     def _guess(self, graph: MolGraph, positions: np.ndarray, seed: int, attempts: int, *, fallback: str = "") -> Guess:
@@ -286,29 +294,40 @@ def embed_many(
     graphs: Sequence[MolGraph | PhysConError],
     seeds: Sequence[int],
     *,
+    n_conformers: int = 0,
     max_seconds: float = MAX_SECONDS,
     n_processes: int = 1,
 ) -> list[Float[np.ndarray, "atoms 3"] | PhysConError]:
-    """One ETKDG geometry [Å] for each graph, or the error that kept it from being found; errors stay where they are."""
-    tasks = [(graph, seed, max_seconds) for graph, seed in zip(graphs, seeds, strict=True)]
+    """One geometry [Å] for each graph, or the error that kept it from being found; errors stay where they are.
+
+    Args:
+        graphs: the molecules.
+        seeds: one for each.
+        n_conformers: the lowest MMFF94 minimum of so many ETKDG geometries; 0 for one ETKDG geometry as it is.
+        max_seconds: cap on the time for one molecule.
+        n_processes: processes that share the molecules.
+    """
+    tasks = [(graph, seed, n_conformers, max_seconds) for graph, seed in zip(graphs, seeds, strict=True)]
     if n_processes <= 1:
-        return [_embed_or_error(*task) for task in tasks]
+        return [_start_or_error(*task) for task in tasks]
     # "spawn": a forked child could inherit a lock that a thread of PyTorch holds.
     with ProcessPoolExecutor(n_processes, mp_context=get_context("spawn")) as pool:
-        futures = [pool.submit(_embed_or_error, *task) for task in tasks]
+        futures = [pool.submit(_start_or_error, *task) for task in tasks]
         return [future.result() for future in futures]
 
 
-def _embed_or_error(
-    graph: MolGraph | PhysConError, seed: int, max_seconds: float
+def _start_or_error(
+    graph: MolGraph | PhysConError, seed: int, n_conformers: int, max_seconds: float
 ) -> Float[np.ndarray, "atoms 3"] | PhysConError:
     if isinstance(graph, PhysConError):
         return graph
-    return or_error(_embed_first, graph, seed, max_seconds)
+    return or_error(_start, graph, seed, n_conformers, max_seconds)
 
 
-def _embed_first(graph: MolGraph, seed: int, max_seconds: float) -> np.ndarray:
-    return embed(graph, seed=seed, max_seconds=max_seconds)[0]
+def _start(graph: MolGraph, seed: int, n_conformers: int, max_seconds: float) -> np.ndarray:
+    if n_conformers == 0:
+        return embed(graph, seed=seed, max_seconds=max_seconds)[0]
+    return lowest_conformer(graph, n=n_conformers, seed=seed, max_seconds=max_seconds)
 
 
 def or_error(function: Callable[..., _Value], *arguments: Any) -> _Value | PhysConError:

@@ -126,7 +126,7 @@ def optimize(
         seed: of the start geometry.
         trajectory: file that ASE's trajectory goes to.
         logfile: file that ASE's log goes to, "-" for the screen.
-        max_seconds: cap on the time for the ETKDG geometry.
+        max_seconds: cap on the time for start geometries.
         device: where the model computes; ignored with a loaded model.
         dtype: its number format; ignored with a loaded model.
 
@@ -190,10 +190,10 @@ def optimize_many(
         start: see `optimize`.
         seed: of every start geometry; the attempts after the first count up.
         n_attempts: start geometries that a molecule gets.
-        n_processes: processes that look for ETKDG geometries; with more than one, a script needs
+        n_processes: processes that look for start geometries; with more than one, a script needs
             ``if __name__ == "__main__":``.
         atoms_per_batch: slots of a batch; halved when memory runs out.
-        max_seconds: cap on the time for one ETKDG geometry.
+        max_seconds: cap on the time for the start geometry of a molecule.
         on_progress: called with the number of finished molecules and of all.
         progress_bar: whether to draw one, if the output is a terminal.
         device: where the model computes; ignored with a loaded model.

@@ -30,7 +30,7 @@ GOAL = "minimum of b3lyp"
 MODES: dict[str, str] = {
     "denoise": "guess, one-step denoising",
     "ddim": "guess, DDIM from noise",
-    "refine": "guess, DDIM from ETKDG (default)",
+    "refine": "guess, DDIM from MMFF94 (default)",
 }
 MAX_STEPS = 500
 
@@ -46,7 +46,7 @@ class Guesses:
     seconds: float
     """Processor time [s] of one guess of one molecule."""
     n_fallbacks: int = 0
-    """Guesses replaced by their ETKDG geometry."""
+    """Guesses replaced by their start geometry."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -77,14 +77,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     if loaded.model.structure is not None:
         guesses = {mode: _generated(loaded, mode, graphs, seeds) for mode in MODES}
         relaxed = _relaxed(
-            f"DDIM from ETKDG, relaxed at level {LEVEL}", force_fn, graphs, guesses["refine"], arguments.fmax
+            f"default guess, relaxed at level {LEVEL}", force_fn, graphs, guesses["refine"], arguments.fmax
         )
         methods += [*guesses.values(), relaxed, _lowest_of(relaxed, force_fn, graphs)]
     note = (
         "First guess of each molecule: heavy RMSD (heavy atoms, symmetry-aware), D-MAE (mean absolute error of all "
         f"interatomic distances), intact bonds and stereo. All {arguments.samples} samples: RMSD of all atoms with "
         "identity map, mean and smallest of each molecule, averaged over molecules. Failed: no geometry. Fallback: "
-        "ETKDG geometries that stand in for guesses with wrong bonds or stereo, of the "
+        "start geometries that stand in for guesses with wrong bonds or stereo, of the "
         f"{arguments.samples * len(graphs)} samples. Processor time of all stages of one guess, batched."
     )
     steps = [etkdg, mmff94, *guesses.values()]

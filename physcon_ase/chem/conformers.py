@@ -124,6 +124,36 @@ def mmff94_minimize(graph: MolGraph, positions: Float[np.ndarray, "atoms 3"], *,
     return Minimized(mol.GetConformer().GetPositions(), energy, converged)
 
 
+def lowest_conformer(
+    graph: MolGraph, *, n: int, seed: int = 0, max_seconds: float = 30.0
+) -> Float[np.ndarray, "atoms 3"]:
+    """The MMFF94 minimum of lowest energy [positions in Å] among those reached from `n` geometries of `embed`.
+
+    Geometries that cannot be found in time, or whose minimum has other bonds or another configuration than the graph,
+    are left out; if nothing else is left, and where MMFF94 has no parameters, this is the first geometry of `embed`.
+
+    Raises:
+        EmbeddingError, EmptyStructureError, FragmentsError, BondPerceptionError: see `embed`.
+    """
+    mol = to_rdkit(graph)
+    _check_connected(mol)
+    deadline, starts = monotonic() + max_seconds, []
+    for index in range(n):
+        what = f"{index + 1} of {n}"
+        try:
+            starts.append(_embed_one(graph, mol, seed * _SEED_STRIDE + index, what, max_seconds, deadline))
+        except EmbeddingError:
+            if index == 0:
+                raise
+            break
+    try:
+        minima = [mmff94_minimize(graph, start) for start in starts]
+    except MissingParametersError:
+        return starts[0]
+    intact = [minimum for minimum in minima if not _defect(graph, minimum.positions)]
+    return min(intact, key=lambda minimum: minimum.energy).positions if intact else starts[0]
+
+
 def _embed_one(
     graph: MolGraph, mol: Chem.Mol, seed: int, place: str, max_seconds: float, deadline: float
 ) -> Float[np.ndarray, "atoms 3"]:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from physcon_ase.chem.compare import bonds_intact, rmsd, stereo_intact
-from physcon_ase.chem.conformers import embed, mmff94_minimize
+from physcon_ase.chem.conformers import embed, lowest_conformer, mmff94_minimize
 from physcon_ase.chem.graph import make_graph
 from physcon_ase.chem.smiles import graph_from_smiles
 from physcon_ase.errors import EmbeddingError, EmptyStructureError, MissingParametersError, PhysConError
@@ -109,6 +109,19 @@ def fate(smiles: str, max_seconds: float) -> str:
 
 def test_fifteen_hard_smiles_neither_hang_nor_raise_anything_but_our_errors() -> None:
     assert [fate(smiles, 2.0) for smiles in FEW_HARD_SMILES].count("found") >= 14
+
+
+def test_the_lowest_conformer_is_the_lowest_of_the_minima() -> None:
+    graph = graph_from_smiles("OCCCN")
+    minima = [mmff94_minimize(graph, start) for start in embed(graph, n=4, seed=3)]
+    lowest = lowest_conformer(graph, n=4, seed=3)
+    np.testing.assert_allclose(lowest, min(minima, key=lambda m: m.energy).positions, atol=1e-9)
+    assert max(m.energy for m in minima) - min(m.energy for m in minima) > 1e-3
+
+
+def test_without_parameters_the_lowest_conformer_is_the_embedded_geometry() -> None:
+    graph = graph_from_smiles("[H][H]")
+    assert np.array_equal(lowest_conformer(graph, n=3), embed(graph)[0])
 
 
 @pytest.mark.slow
