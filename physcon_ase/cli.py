@@ -16,6 +16,7 @@ from physcon_ase.errors import PhysConError, StoreError
 
 if TYPE_CHECKING:
     from physcon_ase.model.physcon import PhysCon
+    from physcon_ase.training.config import Recipe
     from physcon_ase.training.evaluate import LevelErrors
 
 DEFAULT_CHECKPOINT: Final = "physcon-1"
@@ -175,10 +176,10 @@ def _is_file(path: Path) -> bool:
 
 
 def _train(options: argparse.Namespace) -> int:
-    from physcon_ase.training.config import read_recipe, with_steps
+    from physcon_ase.training.config import with_steps
     from physcon_ase.training.trainer import RunOptions, train
 
-    recipe = read_recipe(options.recipe)
+    recipe = _recipe(options)
     if options.steps is not None:
         recipe = with_steps(recipe, options.steps)
     run_options = RunOptions(save_minutes=options.save_minutes, progress_bar=not options.quiet)
@@ -200,6 +201,22 @@ def _check(options: argparse.Namespace) -> int:
         print(format_checks(checks))
         passed = passed and all(check.passed for check in checks)
     return 0 if passed else SOME_FAILED
+
+
+def _recipe(options: argparse.Namespace) -> "Recipe":
+    from physcon_ase.model.checkpoint import read_checkpoint
+    from physcon_ase.model.config import config_from_dict
+    from physcon_ase.training.config import added_to, read_recipe
+
+    if options.add_level is None:
+        if options.unfreeze:
+            raise PhysConError(
+                "--unfreeze says how to add a level; give the checkpoint with --add-level, or leave it out"
+            )
+        return read_recipe(options.recipe)
+    config = config_from_dict(read_checkpoint(options.add_level).config)
+    recipe = read_recipe(options.recipe, known_levels=[level.name for level in config.levels])
+    return added_to(recipe, options.add_level, config, frozen=not options.unfreeze)
 
 
 def _reproduce(options: argparse.Namespace) -> int:
@@ -424,6 +441,12 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
         "--stores", type=Path, default=Path(), help="folder of the stores that the recipe names (default: here)"
     )
     command.add_argument("--steps", type=int, help="number of steps, instead of that of the recipe")
+    command.add_argument(
+        "--add-level", metavar="CHECKPOINT", help="add the levels of the recipe to this checkpoint, whose weights stay"
+    )
+    command.add_argument(
+        "--unfreeze", action="store_true", help="with --add-level: train its weights too; keep old levels in the data"
+    )
     command.add_argument("--save-minutes", type=float, default=3.0, help="minutes between saved states (default: 3)")
     command.add_argument("--quiet", action="store_true", help="no progress bar")
 

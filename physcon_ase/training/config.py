@@ -4,12 +4,13 @@ import difflib
 import tomllib
 import types
 import typing
+from collections.abc import Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from physcon_ase.errors import RecipeError
-from physcon_ase.model.config import EncoderConfig, StructureConfig
+from physcon_ase.model.config import EncoderConfig, ModelConfig, StructureConfig
 
 
 @dataclass(frozen=True)
@@ -173,8 +174,12 @@ class Recipe:
     Paths are relative to the working directory."""
 
 
-def read_recipe(path: str | Path) -> Recipe:
+def read_recipe(path: str | Path, *, known_levels: Sequence[str] = ()) -> Recipe:
     """Reads and checks a recipe.
+
+    Args:
+        path: the file.
+        known_levels: levels that the recipe may build on without naming them, see `added_to`.
 
     Raises:
         RecipeError: the file is missing, no TOML, has unknown or missing keys, or values of the wrong type.
@@ -182,28 +187,28 @@ def read_recipe(path: str | Path) -> Recipe:
     path = Path(path)
     if not path.is_file():
         raise RecipeError(f"no recipe at {path}; give the path of a TOML file such as those in recipes/")
-    return parse_recipe(path.read_text(), str(path))
+    return parse_recipe(path.read_text(), str(path), known_levels=known_levels)
 
 
-def parse_recipe(text: str, origin: str = "recipe") -> Recipe:
+def parse_recipe(text: str, origin: str = "recipe", *, known_levels: Sequence[str] = ()) -> Recipe:
     """A recipe from its TOML text; `origin` names it in errors."""
     try:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise RecipeError(f"{origin} is not valid TOML: {error}") from error
     recipe = _record(Recipe, table, origin)
-    check_recipe(recipe, origin)
+    check_recipe(recipe, origin, known_levels=known_levels)
     return recipe
 
 
-def check_recipe(recipe: Recipe, origin: str = "recipe") -> None:
+def check_recipe(recipe: Recipe, origin: str = "recipe", *, known_levels: Sequence[str] = ()) -> None:
     """Refuses a recipe that contradicts itself, before any data is read."""
     names = [level.name for level in recipe.levels]
     _require(len(names) > 0, origin, "has no [[levels]]; name at least one level of theory")
     _require(len(set(names)) == len(names), origin, f"names a level twice: {', '.join(names)}")
     for level in recipe.levels:
         _require(
-            level.base in ("", *names),
+            level.base in ("", *names, *known_levels),
             origin,
             f"level {level.name!r} builds on {level.base!r}, which is none of {names}",
         )
@@ -276,6 +281,34 @@ def _check_consistency(recipe: Recipe, origin: str) -> None:
 def with_steps(recipe: Recipe, steps: int) -> Recipe:
     """The same recipe for another number of steps."""
     return replace(recipe, optim=replace(recipe.optim, steps=steps))
+
+
+def added_to(recipe: Recipe, checkpoint: str, config: ModelConfig, *, frozen: bool = True) -> Recipe:
+    """The recipe that adds the levels of `recipe` to a checkpoint.
+
+    Args:
+        recipe: its levels are new; its data, losses and schedule are used, its encoder and structure head are not.
+        checkpoint: name or folder of the checkpoint.
+        config: that of the checkpoint.
+        frozen: whether encoder, old heads and structure head keep their weights, so that nothing else changes.
+
+    Raises:
+        RecipeError: the checkpoint has one of the levels already, or a level builds on one that nobody has.
+    """
+    old = tuple(LevelRecipe(level.name, level.description, level.base) for level in config.levels)
+    known = sorted({level.name for level in old} & {level.name for level in recipe.levels})
+    _require(not known, checkpoint, f"has level {', '.join(known)} already; a level to be added needs another name")
+    freeze = ("encoder", "structure", *(f"heads.{level.name}." for level in old)) if frozen else ()
+    added = replace(
+        recipe,
+        levels=(*old, *recipe.levels),
+        encoder=config.encoder,
+        structure=config.structure,
+        start_from=(checkpoint,),
+        optim=replace(recipe.optim, freeze=(*recipe.optim.freeze, *freeze)),
+    )
+    check_recipe(added, recipe.name)
+    return added
 
 
 def format_recipe(recipe: Recipe) -> str:

@@ -3,7 +3,8 @@ from dataclasses import replace
 import pytest
 
 from physcon_ase.errors import RecipeError
-from physcon_ase.training.config import Recipe, check_recipe, format_recipe, parse_recipe, read_recipe
+from physcon_ase.training.config import Recipe, added_to, check_recipe, format_recipe, parse_recipe, read_recipe
+from tests.tiny import tiny_model
 
 
 @pytest.fixture
@@ -108,6 +109,36 @@ def test_recipe_that_trains_nothing_is_refused(recipe: Recipe):
     idle = replace(recipe.loss, energy=0.0, forces=0.0, structure=0.0)
     with pytest.raises(RecipeError, match="only loss weights of 0"):
         check_recipe(replace(recipe, loss=idle))
+
+
+NEW_LEVEL = """
+[[levels]]
+name = "better"
+description = "a correction of a level of the checkpoint"
+base = "cheap"
+
+[[data]]
+store = "small.h5"
+levels = ["better"]
+"""
+
+
+def test_a_level_is_added_to_a_checkpoint_of_which_nothing_else_is_trained(recipe_text: str):
+    text = 'name = "more"\n' + NEW_LEVEL + "[optim]" + recipe_text.split("[optim]")[1]
+    with pytest.raises(RecipeError, match="builds on 'cheap'"):
+        parse_recipe(text)
+    config = tiny_model(structure=True).config
+    added = added_to(parse_recipe(text, known_levels=["cheap"]), "tiny", config)
+    assert [level.name for level in added.levels] == ["cheap", "dft", "better"]
+    assert added.start_from == ("tiny",)
+    assert (added.encoder, added.structure) == (config.encoder, config.structure)
+    assert added.optim.freeze == ("encoder", "structure", "heads.cheap.", "heads.dft.")
+    assert added_to(parse_recipe(text, known_levels=["cheap"]), "tiny", config, frozen=False).optim.freeze == ()
+
+
+def test_a_level_that_is_there_already_is_not_added(recipe: Recipe):
+    with pytest.raises(RecipeError, match="tiny has level cheap, dft already"):
+        added_to(recipe, "tiny", tiny_model().config)
 
 
 def test_missing_file_is_named():

@@ -17,9 +17,10 @@ import torch
 from physcon_ase.data.store import LevelLabels, Store, geometry_offsets, write_store
 from physcon_ase.errors import LabelError, RecipeError, UnsupportedChargeError
 from physcon_ase.model.checkpoint import read_checkpoint, save_checkpoint
+from physcon_ase.model.config import config_from_dict
 from physcon_ase.model.physcon import load_model
 from physcon_ase.training import trainer
-from physcon_ase.training.config import OptimalityRecipe, Recipe, ScoreRecipe, parse_recipe, with_steps
+from physcon_ase.training.config import OptimalityRecipe, Recipe, ScoreRecipe, added_to, parse_recipe, with_steps
 from physcon_ase.training.state import STATE_FILE
 from physcon_ase.training.trainer import LOG_FILE, RunOptions, check_labels, load_training_items, train
 
@@ -219,6 +220,22 @@ def test_frozen_parts_keep_their_weights_and_start_from_takes_references(recipe:
     moved = [name for name in before.tensors if name.startswith("structure") and "readout" in name]
     assert not same({name: before.tensors[name] for name in moved}, {name: after.tensors[name] for name in moved})
     assert before.config["levels"] == after.config["levels"]
+
+
+def test_an_added_level_leaves_the_other_levels_bit_for_bit(recipe: Recipe, stores: Path, tmp_path: Path):
+    cheap = replace(recipe, levels=recipe.levels[:1], data=(replace(recipe.data[0], levels=("cheap",)),))
+    cheap = replace(cheap, loss=replace(cheap.loss, structure=0.0))
+    first = train(with_steps(cheap, 3), tmp_path / "first", store_root=stores, options=QUIET)
+    dft = replace(
+        recipe, levels=recipe.levels[1:], data=(replace(recipe.data[0], levels=("dft",)),),
+        loss=replace(recipe.loss, structure=0.0),
+    )  # fmt: skip
+    config = config_from_dict(read_checkpoint(first).config)
+    both = train(with_steps(added_to(dft, str(first), config), 20), tmp_path / "both", store_root=stores, options=QUIET)
+    before, after = read_checkpoint(first), read_checkpoint(both)
+    assert same(before.tensors, {name: after.tensors[name] for name in before.tensors})
+    assert after.config["levels"][0] == before.config["levels"][0]
+    assert after.tensors["heads.dft.network.2.weight"].abs().max() > 0  # it starts at zero
 
 
 def test_charged_molecules_are_refused(recipe: Recipe, make_store: Callable[..., Store], tmp_path: Path):
