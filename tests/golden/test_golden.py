@@ -13,6 +13,9 @@ from tests.golden.renew import evaluate, golden_file
 TOLERANCE = {torch.float64: 1e-7, torch.float32: 2e-3}
 """Energies [eV], forces [eV/Å] and structures [Å]: another processor sums in another order, nothing more."""
 
+RELATIVE = {torch.float64: 1e-9, torch.float32: 3e-5}
+"""Of the forces between squeezed atoms, which are hundreds of eV/Å."""
+
 
 @pytest.mark.parametrize("name", shipped_names())
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
@@ -27,7 +30,7 @@ def test_a_shipped_model_gives_its_golden_numbers(name: str, dtype: torch.dtype)
             for kind, value in expected.items():
                 ours = found["energies"][level][molecule][kind]
                 np.testing.assert_allclose(
-                    ours, value, rtol=0, atol=TOLERANCE[dtype], err_msg=f"{kind} of {molecule} at {level}"
+                    ours, value, rtol=RELATIVE[dtype], atol=TOLERANCE[dtype], err_msg=f"{kind} of {molecule} at {level}"
                 )
     assert found["structures"].keys() == golden["structures"].keys()
     for sigma, expected in golden["structures"].items():
