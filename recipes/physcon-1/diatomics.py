@@ -2,9 +2,9 @@
 
     python recipes/physcon-1/diatomics.py stores/diatomics.h5
 
-Without them a network knows nothing of H2 or N2 and makes holes where cores begin to overlap. Pairs with an odd number of
-electrons (radicals) are left out, and so are geometries without a converged field and those more than 10 eV above the lowest energy of the pair. All
-belong to the training split.
+Without them a network knows nothing of H2 or N2 and makes holes where cores begin to overlap. Left out are pairs with an
+odd number of electrons (radicals), geometries without a converged field, and those more than 10 eV above the lowest of
+their pair. All belong to the training split.
 """
 
 import sys
@@ -35,6 +35,7 @@ def label_of(engine: Engine, numbers: np.ndarray, positions: np.ndarray) -> Engi
 
 
 def main(path: str) -> None:
+    """Computes the labels and writes the store."""
     engine, graphs, names, hashes, geometries, labels = tblite_engine("gfn2"), [], [], [], [], []
     for first, second in combinations_with_replacement(ELEMENTS, 2):
         if (first + second) % 2:
