@@ -320,6 +320,36 @@ def _data_describe(options: argparse.Namespace) -> int:
     return 0
 
 
+def _label(options: argparse.Namespace) -> int:
+    from physcon_ase.files import check_output, read_molecules
+    from physcon_ase.labelling.engines import engine_by_name
+    from physcon_ase.labelling.geometries import parse_samplings
+    from physcon_ase.labelling.pipeline import format_label_report, label
+
+    files = [path for molecule in options.molecules for path in _inputs(molecule)]
+    check_output(options.output, files, kinds=(".h5",))
+    engine = engine_by_name(options.engine, level=options.level)
+    driver = engine if options.sampling_engine is None else engine_by_name(options.sampling_engine)
+    samplings = parse_samplings(options.geometries, engine=driver, max_kelvin=options.max_kelvin)
+    molecules = []
+    for molecule in options.molecules:
+        molecules += read_molecules(molecule) if _inputs(molecule) else [molecule]
+    report = label(
+        molecules,
+        engine,
+        samplings,
+        options.output,
+        seed=options.seed,
+        processes=options.processes,
+        scheduler=options.scheduler,
+        source=options.source,
+        licence=options.licence,
+        progress_bar=not options.quiet,
+    )
+    print(format_label_report(report, engine))
+    return SOME_FAILED if report.failures else 0
+
+
 # ---- models
 
 
@@ -391,6 +421,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_check(commands)
     _add_evaluate(commands)
     _add_data(commands)
+    _add_label(commands)
     _add_models(commands)
     return parser
 
@@ -502,6 +533,39 @@ def _add_data(commands: argparse._SubParsersAction) -> None:
     command.add_argument("--forces-key", help="name of the forces in such files, if not that of ASE's calculators")
     command = _command(data, "describe", _data_describe, "what a store holds")
     command.add_argument("store", type=Path, metavar="STORE")
+
+
+def _add_label(commands: argparse._SubParsersAction) -> None:
+    text = "sample geometries of molecules and label them: a store; goes on where an interrupted run stopped"
+    command = _command(commands, "label", _label, text)
+    command.add_argument(
+        "molecules", nargs="+", metavar="SMILES|FILE", help="SMILES, lists of them (.smi) or geometries (.xyz)"
+    )
+    command.add_argument("-o", "--output", type=Path, required=True, help="the store: .h5")
+    command.add_argument(
+        "--engine",
+        default="gfn2",
+        metavar="ENGINE",
+        help="gfn2, gfn1 (tblite), pm6, pm7 (MOPAC), b3lyp, wb97x-d3bj, r2scan, m062x (PySCF), or a checkpoint, "
+        "by name or folder (default: gfn2)",
+    )
+    command.add_argument("--level", help="level of theory of a checkpoint (default: its first)")
+    command.add_argument(
+        "--geometries",
+        default="conformer:1,thermal:2",
+        metavar="KIND:N,...",
+        help="start (as given, or MMFF94 minimum), conformer, thermal, torsion, path, md (default: %(default)s)",
+    )
+    command.add_argument("--max-kelvin", type=float, default=700.0, help="of thermal geometries (default: 700)")
+    command.add_argument(
+        "--sampling-engine", metavar="ENGINE", help="what drives path and md (default: the engine that labels)"
+    )
+    command.add_argument("--processes", type=int, metavar="N", help="worker processes (default: one per core)")
+    command.add_argument("--scheduler", metavar="ADDRESS", help="Dask scheduler whose workers are used instead")
+    command.add_argument("--seed", type=int, default=0, help="of all geometries (default: 0)")
+    command.add_argument("--source", default="", help="name of the data set (default: that of the store)")
+    command.add_argument("--licence", default="", help="licence of the data")
+    command.add_argument("--quiet", action="store_true", help="no progress bar")
 
 
 def _add_models(commands: argparse._SubParsersAction) -> None:

@@ -29,16 +29,12 @@ from physcon_ase.chem.smiles import canonical_key, canonical_smiles, graph_from_
 from physcon_ase.data.split import key_hash
 from physcon_ase.data.store import Geometries, LevelLabels, Store, pack_molecules
 from physcon_ase.errors import PhysConError
-from physcon_ase.labelling.engines import Engine, engine_forces
+from physcon_ase.labelling.engines import EngineFunction, engine_forces
+from physcon_ase.labelling.geometries import thermal_displacement
 from physcon_ase.relax.driver import RelaxStatus, relax
-from physcon_ase.relax.model_hessian import model_hessian
-from physcon_ase.units import EV_PER_KELVIN
 
 CHEAP: Final = "mmff94"
 ACCURATE: Final = "gfn2"
-MAX_KELVIN: Final = 700.0
-"""Highest temperature of the displaced geometries."""
-
 N_THERMAL: Final = 2
 """Displaced geometries of a molecule."""
 
@@ -67,7 +63,9 @@ def study_smiles() -> list[str]:
     return text.split()
 
 
-def make_store(smiles: Sequence[str], engine: Engine, *, seed: int = 0, progress: bool = True) -> tuple[Store, dict]:
+def make_store(
+    smiles: Sequence[str], engine: EngineFunction, *, seed: int = 0, progress: bool = True
+) -> tuple[Store, dict]:
     """The store of these molecules, and by SMILES why others have none.
 
     Args:
@@ -89,12 +87,13 @@ def make_store(smiles: Sequence[str], engine: Engine, *, seed: int = 0, progress
     return _pack(found, seed), failed
 
 
-def _make(smiles: str, engine: Engine, seed: int) -> _Molecule:
+def _make(smiles: str, engine: EngineFunction, seed: int) -> _Molecule:
     graph = graph_from_smiles(smiles, allow_charged=False)
     start = mmff94_minimize(graph, embed(graph, seed=seed)[0]).positions
     generator = np.random.default_rng(seed)
     numbers = graph.atomic_numbers
-    places = [start, *(_displaced(graph, start, generator) for _ in range(N_THERMAL))]
+    # keep_rigid: the published tables were made so
+    places = [start, *(thermal_displacement(graph, start, generator, keep_rigid=True) for _ in range(N_THERMAL))]
     batch = make_batch([numbers], [start], dtype=torch.float64)
     ended = relax(engine_forces(engine), batch, fmax=_FMAX, max_steps=_MAX_STEPS, bonds=[graph.bonds])
     if ended.statuses[0] is not RelaxStatus.CONVERGED:
@@ -106,15 +105,6 @@ def _make(smiles: str, engine: Engine, seed: int) -> _Molecule:
     labels = [engine(numbers, place, graph.charge, graph.multiplicity) for place in places]
     energies, forces = [label.energy for label in labels], [label.forces for label in labels]
     return _Molecule(graph, canonical_smiles(graph), places, energies, forces)
-
-
-def _displaced(graph: MolGraph, positions: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """Drawn from exp(-xᵀHx / 2kT) with the model Hessian H and a random temperature T."""
-    kt = EV_PER_KELVIN * generator.uniform(0, MAX_KELVIN)
-    values, vectors = np.linalg.eigh(model_hessian(graph.atomic_numbers, positions, graph.bonds))
-    # the unit term of the model Hessian keeps rigid motions and free torsions finite
-    normal = generator.normal(size=len(values)) * np.sqrt(kt / values)
-    return positions + (vectors @ normal).reshape(-1, 3)
 
 
 def _pack(molecules: Sequence[_Molecule], seed: int) -> Store:
