@@ -290,7 +290,12 @@ def _mopac_label(
     atoms.set_initial_magnetic_moments([multiplicity - 1.0] + [0.0] * (len(atoms) - 1))
     with tempfile.TemporaryDirectory(prefix="physcon-mopac-") as folder:
         atoms.calc = MOPAC(
-            label=str(Path(folder) / "job"), method=method, charge=charge, task="1SCF GRADIENTS", relscf=0.0001
+            label=str(Path(folder) / "job"),
+            command="mopac PREFIX.mop > /dev/null 2>&1",  # it tells the terminal how each job ended
+            method=method,
+            charge=charge,
+            task="1SCF GRADIENTS",
+            relscf=0.0001,
         )
         label = _ase_label(atoms, "MOPAC")
     if not np.asarray(label.forces).shape == positions.shape:
@@ -342,7 +347,7 @@ def _ase_label(atoms: Atoms, program: str) -> EngineLabel:
         return EngineLabel(float(atoms.get_potential_energy()), np.array(atoms.get_forces(), dtype=float))
     # Readers of output files end in any of these when a program has stopped half-way.
     except (CalculatorError, RuntimeError, ValueError, KeyError, IndexError, AssertionError, OSError) as error:
-        raise EngineError(f"{program} failed: {_one_line(error)}") from error
+        raise EngineError(f"{program} failed: {type(error).__name__}: {_one_line(error)}") from error
 
 
 # ---- checkpoints of this package

@@ -3,8 +3,8 @@
     python recipes/physcon-1/diatomics.py stores/diatomics.h5
 
 Without them a network knows nothing of H2 or N2 and makes holes where cores begin to overlap. Left out are pairs with
-an odd number of electrons (radicals), geometries without a converged field, and those more than 10 eV above the lowest of
-their pair. All belong to the training split.
+an odd number of electrons (radicals), geometries without a converged field, and those more than 10 eV above the lowest
+of their pair. All belong to the training split.
 """
 
 import sys

@@ -1,30 +1,163 @@
+import pickle
+import shutil
+from importlib.util import find_spec
+
 import numpy as np
 import pytest
 import torch
 from ase import Atoms
+from ase.calculators.calculator import Calculator, CalculationFailed, all_changes
+from ase.calculators.lj import LennardJones
 from tblite.ase import TBLite
 
 from physcon_ase.batch import make_batch
-from physcon_ase.errors import EngineError
-from physcon_ase.labelling.engines import EngineLabel, engine_forces, tblite_engine
+from physcon_ase.errors import CheckpointNotFoundError, EngineError, UnknownLevelError
+from physcon_ase.labelling.engines import (
+    Engine,
+    EngineCalculator,
+    EngineLabel,
+    EngineRecord,
+    ase_engine,
+    checkpoint_engine,
+    engine_by_name,
+    engine_forces,
+    mopac_engine,
+    pyscf_engine,
+    tblite_engine,
+)
+from physcon_ase.model.physcon import load_model
 from tests.tiny import ETHANOL, ETHANOL_NUMBERS, WATER, WATER_NUMBERS
 
-SAME_PROGRAM = 1e-7
-"""Two ways to call the same program: its convergence [eV, eV/Å]."""
+SAME_PROGRAM = 1e-5
+"""Two ways to call the same program: its convergence, and constants of an older CODATA in its calculator [eV, eV/Å]."""
+
+GRID = 3e-3
+"""What the gradient of a density functional leaves out: the motion of the integration grid [eV/Å]."""
+
+PRINTED = 1e-3
+"""Digits in MOPAC's output, and its loose convergence [eV/Å]."""
+
+needs_pyscf = pytest.mark.skipif(find_spec("pyscf") is None, reason="PySCF is not installed")
+needs_mopac = pytest.mark.skipif(shutil.which("mopac") is None, reason="MOPAC is not installed")
+
+
+def assert_forces_are_slopes(engine: Engine, tolerance: float) -> None:
+    """Of the energy of water, along the coordinate of the oxygen on its axis."""
+    step = np.zeros_like(WATER)
+    step[0, 2] = 1e-3
+    up, down = (engine(WATER_NUMBERS, WATER + sign * step, 0, 1).energy for sign in (1, -1))
+    force = engine(WATER_NUMBERS, WATER, 0, 1).forces[0, 2]
+    assert abs(force) > 100 * tolerance
+    assert force == pytest.approx((down - up) / 2e-3, abs=tolerance)
+
+
+def assert_cation_costs_the_ionisation_energy(engine: Engine) -> None:
+    neutral, cation = (engine(WATER_NUMBERS, WATER, charge, spin).energy for charge, spin in ((0, 1), (1, 2)))
+    assert 8 < cation - neutral < 20  # the ionisation energy of water is 12.6 eV
 
 
 @pytest.mark.parametrize(("level", "method"), [("gfn2", "GFN2-xTB"), ("gfn1", "GFN1-xTB")])
 def test_labels_are_those_of_tblites_own_calculator_in_ev_and_angstrom(level: str, method: str) -> None:
     atoms = Atoms(ETHANOL_NUMBERS, ETHANOL, calculator=TBLite(method=method, verbosity=0))
     label = tblite_engine(level)(ETHANOL_NUMBERS, ETHANOL, 0, 1)
-    assert label.energy == pytest.approx(atoms.get_potential_energy(), abs=1e-5)
-    np.testing.assert_allclose(label.forces, atoms.get_forces(), atol=1e-5)
+    assert label.energy == pytest.approx(atoms.get_potential_energy(), abs=SAME_PROGRAM)
+    np.testing.assert_allclose(label.forces, atoms.get_forces(), atol=SAME_PROGRAM)
 
 
-def test_charge_and_spin_reach_the_program() -> None:
-    engine = tblite_engine()
-    neutral, cation = (engine(WATER_NUMBERS, WATER, charge, spin).energy for charge, spin in ((0, 1), (1, 2)))
-    assert 8 < cation - neutral < 20  # the ionisation energy of water is 12.6 eV
+def test_charge_and_spin_reach_tblite() -> None:
+    assert_cation_costs_the_ionisation_energy(tblite_engine())
+
+
+@needs_pyscf
+def test_pyscf_has_charge_spin_and_forces_and_the_b3lyp_of_gaussian() -> None:
+    small = pyscf_engine("small", functional="b3lypg", basis="sto-3g", grid_level=2)
+    assert_forces_are_slopes(small, GRID)
+    assert_cation_costs_the_ionisation_energy(small)
+    assert engine_by_name("b3lyp").record.settings["functional"] == "b3lypg"
+    from pyscf.dft.libxc import parse_xc
+
+    hybrid_b3lyp_vwn3 = 402  # XC_HYB_GGA_XC_B3LYP of libxc; the one with VWN5 is 475
+    assert parse_xc("b3lypg")[1][0][0] == hybrid_b3lyp_vwn3
+
+
+@needs_pyscf
+def test_an_scf_that_does_not_converge_is_an_error() -> None:
+    with pytest.raises(EngineError, match="SCF not converged within 100 cycles"):
+        pyscf_engine("tight", functional="lda", basis="sto-3g", grid_level=0, convergence=1e-300)(
+            WATER_NUMBERS, WATER, 0, 1
+        )
+    with pytest.raises(EngineError, match="PySCF failed"):  # ten electrons are no doublet
+        pyscf_engine("small", functional="lda", basis="sto-3g")(WATER_NUMBERS, WATER, 0, 2)
+
+
+@needs_mopac
+def test_mopac_has_charge_spin_and_forces(capfd: pytest.CaptureFixture) -> None:
+    pm6 = mopac_engine("pm6")
+    assert_forces_are_slopes(pm6, PRINTED)
+    assert_cation_costs_the_ionisation_energy(pm6)
+    assert pm6.record.version[0].isdigit()
+    with pytest.raises(EngineError, match="MOPAC failed"):
+        pm6(np.array([92, 1]), WATER[:2], 0, 1)
+    assert capfd.readouterr().out == ""
+
+
+def test_a_missing_program_is_an_error_that_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(EngineError, match="apt install mopac"):
+        engine_by_name("pm7")
+    if find_spec("pyscf") is None:
+        with pytest.raises(EngineError, match="pyscf is not installed: pip install"):
+            engine_by_name("b3lyp")
+    elif find_spec("pyscf.dispersion") is None:
+        with pytest.raises(EngineError, match="pip install pyscf-dispersion"):
+            engine_by_name("wb97x-d3bj")
+
+
+def lennard_jones(charge: int, multiplicity: int) -> Calculator:
+    return LennardJones(epsilon=0.01, sigma=1.0)
+
+
+class Broken(Calculator):
+    implemented_properties = ["energy", "forces"]  # noqa: RUF012
+
+    def calculate(self, atoms=None, properties=("energy",), system_changes=tuple(all_changes)) -> None:
+        raise CalculationFailed("no licence today")
+
+
+def test_any_ase_calculator_is_an_engine_and_its_failure_an_error() -> None:
+    engine = pickle.loads(pickle.dumps(ase_engine(lennard_jones, level="lj", program="ASE")))
+    atoms = Atoms(WATER_NUMBERS, WATER, calculator=lennard_jones(0, 1))
+    label = engine(WATER_NUMBERS, WATER, 0, 1)
+    assert label.energy == atoms.get_potential_energy()
+    np.testing.assert_array_equal(label.forces, atoms.get_forces())
+    with pytest.raises(EngineError, match="ASE failed: CalculationFailed: no licence today"):
+        ase_engine(lambda *_: Broken(), level="none")(WATER_NUMBERS, WATER, 0, 1)
+
+
+def test_a_checkpoint_is_an_engine_with_its_own_level_name() -> None:
+    engine = pickle.loads(pickle.dumps(checkpoint_engine("physcon-1")))
+    loaded = load_model("physcon-1")
+    assert engine.record == EngineRecord(
+        "physcon-1.gfn2", "physcon_ase", loaded.revision, {"level": "gfn2", "dtype": "float64"}
+    )
+    assert_forces_are_slopes(engine, 1e-4)
+    with pytest.raises(EngineError, match="does not cover U; use another engine"):
+        engine(np.array([92, 1]), WATER[:2], 0, 1)
+    with pytest.raises(EngineError, match="knows neutral closed shells only, received charge \\+1"):
+        engine(WATER_NUMBERS, WATER, 1, 2)
+    with pytest.raises(UnknownLevelError):
+        checkpoint_engine("physcon-1", level="magic")
+    with pytest.raises(CheckpointNotFoundError):
+        engine_by_name("magic")
+    with pytest.raises(EngineError, match="is a level itself"):
+        engine_by_name("gfn2", level="gfn1")
+
+
+def test_every_engine_says_where_its_labels_come_from() -> None:
+    record = tblite_engine("gfn1", accuracy=0.1).record
+    assert (record.level, record.program) == ("gfn1", "tblite")
+    assert record.version[0].isdigit()
+    assert record.settings == {"method": "GFN1-xTB", "accuracy": 0.1}
 
 
 def test_what_the_program_refuses_is_one_error() -> None:
@@ -32,6 +165,14 @@ def test_what_the_program_refuses_is_one_error() -> None:
         tblite_engine()(np.array([0, 1]), np.zeros((2, 3)), 0, 1)
     with pytest.raises(EngineError, match="has no level 'pm7'; choose one of gfn2, gfn1"):
         tblite_engine("pm7")
+
+
+def test_labels_that_are_not_finite_are_errors() -> None:
+    def infinite(numbers: np.ndarray, positions: np.ndarray, charge: int, multiplicity: int) -> EngineLabel:
+        return EngineLabel(1.0, np.full_like(positions, np.nan))
+
+    with pytest.raises(EngineError, match="Nonsense found an energy or forces that are not finite"):
+        Engine(EngineRecord("none", "Nonsense", "0"), infinite)(WATER_NUMBERS, WATER, 0, 1)
 
 
 def test_a_geometry_without_label_is_nan_among_the_others() -> None:
@@ -45,3 +186,9 @@ def test_a_geometry_without_label_is_nan_among_the_others() -> None:
     assert energies.isnan().tolist() == [True, False]
     assert energies[1] == 1.5
     torch.testing.assert_close(forces[1], torch.ones(9, 3))
+
+
+def test_an_engine_works_as_an_ase_calculator() -> None:
+    engine = tblite_engine()
+    atoms = Atoms(WATER_NUMBERS, WATER, calculator=EngineCalculator(engine, charge=1, multiplicity=2))
+    assert atoms.get_potential_energy() == engine(WATER_NUMBERS, WATER, 1, 2).energy
