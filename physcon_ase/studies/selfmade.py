@@ -30,7 +30,7 @@ from physcon_ase.data.split import key_hash
 from physcon_ase.data.store import Geometries, LevelLabels, Store, pack_molecules
 from physcon_ase.errors import PhysConError
 from physcon_ase.labelling.engines import EngineFunction, engine_forces
-from physcon_ase.labelling.geometries import thermal_displacement
+from physcon_ase.labelling.geometries import thermal_displacements
 from physcon_ase.relax.driver import RelaxStatus, relax
 
 CHEAP: Final = "mmff94"
@@ -93,7 +93,7 @@ def _make(smiles: str, engine: EngineFunction, seed: int) -> _Molecule:
     generator = np.random.default_rng(seed)
     numbers = graph.atomic_numbers
     # keep_rigid: the published tables were made so
-    places = [start, *(thermal_displacement(graph, start, generator, keep_rigid=True) for _ in range(N_THERMAL))]
+    places = [start, *thermal_displacements(graph, start, generator, N_THERMAL, keep_rigid=True)]
     batch = make_batch([numbers], [start], dtype=torch.float64)
     ended = relax(engine_forces(engine), batch, fmax=_FMAX, max_steps=_MAX_STEPS, bonds=[graph.bonds])
     if ended.statuses[0] is not RelaxStatus.CONVERGED:

@@ -1,0 +1,351 @@
+"""Geometries worth a label: conformers, thermal displacements, ways to a minimum, turned torsions, short dynamics.
+
+A sampler is a function (graph, seed, n, start) -> geometries of one kind. It begins at `start`, or, where there is
+none, at the MMFF94 minimum of an ETKDG conformer. The same arguments give the same geometries.
+"""
+
+import functools
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
+
+import numpy as np
+import torch
+from ase import Atoms
+from ase import units as ase_units
+from ase.md.langevin import Langevin
+from jaxtyping import Float
+
+from physcon_ase.batch import make_batch
+from physcon_ase.chem.compare import BondCheck, bonds_intact
+from physcon_ase.chem.conformers import embed, mmff94_minimize
+from physcon_ase.chem.graph import MolGraph
+from physcon_ase.chem.torsions import rotatable_bonds, turned
+from physcon_ase.errors import MissingParametersError, PhysConError
+from physcon_ase.labelling.engines import Engine, EngineCalculator, EngineFunction, engine_forces, record_as_dict
+from physcon_ase.relax.driver import RelaxStatus, relax
+from physcon_ase.relax.model_hessian import model_hessian
+from physcon_ase.units import CHEMICAL_SYMBOLS, EV_PER_KELVIN
+
+Geometry: TypeAlias = tuple[str, np.ndarray]
+"""Kind, and positions [Å]."""
+
+Sampler: TypeAlias = Callable[[MolGraph, int, int, np.ndarray | None], list[Geometry]]
+"""(graph, seed, n, start [Å] or None) -> geometries; raises PhysConError."""
+
+MAX_KELVIN: Final = 700.0
+"""Highest temperature of thermal displacements unless another is asked for."""
+
+_TURNS_TRIED: Final = 20
+_SMALLEST_TURN: Final = np.radians(30)
+_PATH_FMAX: Final = 0.05
+_PATH_STEPS: Final = 100
+_TIME_STEP_FS: Final = 0.5
+_FRICTION_PER_FS: Final = 0.02
+_RIGID_STIFFNESS: Final = 1e4
+"""Force constant [eV/Å²] that stops rigid motions: of .003 Å at 700 K."""
+
+_LINEAR: Final = 1e-6
+"""Relative size of a rotation that moves no atom: that of a linear molecule about its axis."""
+
+_PROPAGATED: Final = ("path", "md")
+"""Kinds that an engine drives."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """So many geometries of one sampler."""
+
+    kind: str
+    """Name of the kind, for messages."""
+    n: int
+    """Number of geometries."""
+    sampler: Sampler
+    """The function; to label in several processes it has to be picklable."""
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A geometry that was asked for and is not there."""
+
+    kind: str
+    """What was asked for."""
+    error: str
+    """Name of the error class."""
+    reason: str
+    """What happened."""
+
+
+# ---- samplers
+
+
+def start_geometry(graph: MolGraph, seed: int, n: int, start: np.ndarray | None = None) -> list[Geometry]:
+    """The start itself (kind "start"); there is only one, whatever `n`."""
+    return [("start", _start(graph, seed, start))] if n > 0 else []
+
+
+def conformers(graph: MolGraph, seed: int, n: int, start: np.ndarray | None = None) -> list[Geometry]:
+    """ETKDG conformers (kind "conformer"); the start is not used.
+
+    Raises:
+        EmbeddingError, FragmentsError, BondPerceptionError: see `chem.conformers.embed`.
+    """
+    return [("conformer", positions) for positions in embed(graph, n=n, seed=seed)] if n > 0 else []
+
+
+def thermal(
+    graph: MolGraph, seed: int, n: int, start: np.ndarray | None = None, *, max_kelvin: float = MAX_KELVIN
+) -> list[Geometry]:
+    """Displacements of the start as at random temperatures up to `max_kelvin` [K] (kind "thermal")."""
+    place, generator = _start(graph, seed, start), np.random.default_rng(seed)
+    return [("thermal", hot) for hot in thermal_displacements(graph, place, generator, n, max_kelvin=max_kelvin)]
+
+
+def path(
+    graph: MolGraph, seed: int, n: int, start: np.ndarray | None = None, *, engine: EngineFunction
+) -> list[Geometry]:
+    """Frames on the way from the start, or else a raw ETKDG conformer, to the engine's minimum (kind "path").
+
+    The frames are spread evenly over the steps, first and last included; a way of fewer steps gives fewer frames.
+
+    Raises:
+        PhysConError: the engine refuses a geometry on the way, or an atom leaves.
+    """
+    place = embed(graph, seed=seed)[0] if start is None else start
+    batch = make_batch(
+        [graph.atomic_numbers],
+        [place],
+        charges=[graph.charge],
+        multiplicities=[graph.multiplicity],
+        dtype=torch.float64,
+    )
+    ended = relax(
+        engine_forces(engine), batch, fmax=_PATH_FMAX, max_steps=_PATH_STEPS, bonds=[_bonds(graph)], history=True
+    )
+    if ended.statuses[0] in (RelaxStatus.NOT_FINITE, RelaxStatus.EXPLODED):
+        raise PhysConError(f"the way to the minimum was lost: {ended.statuses[0]}")
+    assert ended.trajectories is not None
+    frames = ended.trajectories[0].positions
+    chosen = np.unique(np.linspace(0, len(frames) - 1, n).round().astype(int))
+    return [("path", frames[index]) for index in chosen]
+
+
+def torsion(graph: MolGraph, seed: int, n: int, start: np.ndarray | None = None) -> list[Geometry]:
+    """The start, each time turned about one bond by a random angle that keeps atoms apart (kind "torsion").
+
+    Raises:
+        PhysConError: there is no bond to turn about, or atoms come too close whatever the angle.
+    """
+    place, rotors = _start(graph, seed, start), rotatable_bonds(graph)
+    if not rotors:
+        raise PhysConError("no bond to turn about; leave the kind torsion out for this molecule")
+    generator = np.random.default_rng(seed)
+    return [("torsion", _turned_once(graph, place, rotors, generator)) for _ in range(n)]
+
+
+def md(
+    graph: MolGraph,
+    seed: int,
+    n: int,
+    start: np.ndarray | None = None,
+    *,
+    engine: EngineFunction,
+    kelvin: float = 500.0,
+    steps: int = 100,
+) -> list[Geometry]:
+    """Frames of Langevin dynamics from the start, in steps of half a femtosecond (kind "md").
+
+    Args:
+        graph: the molecule.
+        seed: of start, velocities and noise.
+        n: number of frames.
+        start: [Å].
+        engine: whose forces drive the atoms.
+        kelvin: temperature [K].
+        steps: between two frames, and before the first.
+
+    Raises:
+        EngineError: the engine refuses a geometry on the way.
+    """
+    generator = np.random.default_rng(seed)
+    symbols = [CHEMICAL_SYMBOLS[number] for number in graph.atomic_numbers.tolist()]
+    atoms = Atoms(symbols, _start(graph, seed, start))
+    atoms.calc = EngineCalculator(engine, charge=graph.charge, multiplicity=graph.multiplicity)
+    spread = np.sqrt(EV_PER_KELVIN * kelvin * atoms.get_masses())[:, None]  # of Maxwell and Boltzmann
+    atoms.set_momenta(spread * generator.normal(size=atoms.positions.shape))
+    friction = _FRICTION_PER_FS / ase_units.fs
+    run = Langevin(
+        atoms, _TIME_STEP_FS * ase_units.fs, temperature_K=kelvin, friction=friction, rng=generator, fixcm=False
+    )
+    frames = []
+    for _ in range(n):
+        run.run(steps)
+        frames.append(("md", atoms.positions.copy()))
+    return frames
+
+
+def thermal_displacements(
+    graph: MolGraph,
+    positions: Float[np.ndarray, "atoms 3"],
+    generator: np.random.Generator,
+    n: int,
+    *,
+    max_kelvin: float = MAX_KELVIN,
+    keep_rigid: bool = False,
+) -> list[Float[np.ndarray, "atoms 3"]]:
+    """Drawn from exp(-xᵀHx / 2kT) with the model Hessian H and a random temperature T up to `max_kelvin` [K].
+
+    Args:
+        graph: the molecule.
+        positions: [Å].
+        generator: what is drawn from.
+        n: number of geometries.
+        max_kelvin: highest temperature [K].
+        keep_rigid: whether rigid motions are displacements like others. Rotations then are steps along a straight line
+            that stretch the bonds: 1.24 Å for O-H in water at 700 K.
+    """
+    hessian = model_hessian(graph.atomic_numbers, positions, _bonds(graph))
+    if not keep_rigid:
+        hessian = hessian + _RIGID_STIFFNESS * _rigid_projector(positions)
+    # the unit term of the model Hessian keeps rigid motions and free torsions finite
+    values, vectors = np.linalg.eigh(hessian)
+    places = []
+    for _ in range(n):
+        kt = EV_PER_KELVIN * generator.uniform(0, max_kelvin)
+        normal = generator.normal(size=len(values)) * np.sqrt(kt / values)
+        places.append(positions + (vectors @ normal).reshape(-1, 3))
+    return places
+
+
+# ---- several samplers
+
+
+def parse_samplings(text: str, *, engine: Engine | None = None, max_kelvin: float = MAX_KELVIN) -> list[Sampling]:
+    """What a text such as "thermal:2,conformer:1" asks for.
+
+    Args:
+        text: kinds with their numbers: start, conformer, thermal, torsion, path or md.
+        engine: what drives path and md.
+        max_kelvin: highest temperature [K] of thermal displacements.
+
+    Raises:
+        PhysConError: an unknown kind, a number that is none, or path and md without an engine.
+    """
+    samplers: dict[str, Sampler] = {
+        "start": start_geometry,
+        "conformer": conformers,
+        "thermal": functools.partial(thermal, max_kelvin=max_kelvin),
+        "torsion": torsion,
+    }
+    if engine is not None:
+        samplers |= {"path": functools.partial(path, engine=engine), "md": functools.partial(md, engine=engine)}
+    samplings = []
+    for part in text.split(","):
+        matched = re.fullmatch(r"\s*([a-z]+)(?::(\d+))?\s*", part)
+        kind, n = (matched[1], int(matched[2] or 1)) if matched else ("", 0)
+        if n < 1 or kind not in (*samplers, *_PROPAGATED):
+            allowed = ", ".join(dict.fromkeys((*samplers, *_PROPAGATED)))
+            raise PhysConError(f"geometries {part.strip()!r}: write KIND:NUMBER with a kind of {allowed}")
+        if kind not in samplers:
+            raise PhysConError(f"geometries of kind {kind!r} are driven by an engine: give one")
+        samplings.append(Sampling(kind, n, samplers[kind]))
+    return samplings
+
+
+def sample(
+    graph: MolGraph, samplings: Sequence[Sampling], seed: int, start: np.ndarray | None = None
+) -> list[Geometry | Rejected]:
+    """Geometries of all samplers, in their order, centred and rounded to float32, as a store keeps them.
+
+    A sampler that fails, and a geometry that lost a bond or formed one, is a `Rejected` in its place. A `start` given
+    by the caller is taken as it is.
+    """
+    seeds = np.random.SeedSequence(seed).generate_state(len(samplings))
+    found: list[Geometry | Rejected] = []
+    for sampling, own_seed in zip(samplings, seeds.tolist(), strict=True):
+        try:
+            geometries = sampling.sampler(graph, own_seed, sampling.n, start)
+        except PhysConError as error:
+            found.append(Rejected(sampling.kind, type(error).__name__, str(error)))
+            continue
+        found += [
+            _checked(graph, kind, positions, kind == "start" and start is not None) for kind, positions in geometries
+        ]
+    return found
+
+
+def describe_samplings(samplings: Sequence[Sampling]) -> list[dict[str, Any]]:
+    """What the samplings are, for a file."""
+    return [
+        {"kind": sampling.kind, "n": sampling.n, "sampler": sampling_name, **settings}
+        for sampling in samplings
+        for sampling_name, settings in [_name_and_settings(sampling.sampler)]
+    ]
+
+
+def _name_and_settings(sampler: Sampler) -> tuple[str, dict[str, Any]]:
+    if not isinstance(sampler, functools.partial):
+        return getattr(sampler, "__name__", repr(sampler)), {}
+    settings = {
+        name: record_as_dict(value.record) if isinstance(value, Engine) else value
+        for name, value in sampler.keywords.items()
+    }
+    return getattr(sampler.func, "__name__", repr(sampler.func)), settings
+
+
+def _checked(graph: MolGraph, kind: str, positions: np.ndarray, is_given: bool) -> Geometry | Rejected:
+    centred = (positions - positions.mean(axis=0)).astype(np.float32).astype(np.float64)
+    has_no_bonds = len(graph.bonds) == 0 and graph.n_atoms > 1  # they are not known
+    if not (is_given or has_no_bonds):
+        check = bonds_intact(graph, centred)
+        if not check.intact:
+            return Rejected(kind, "BondsChanged", _bond_changes(graph, check))
+    return kind, centred
+
+
+def _bond_changes(graph: MolGraph, check: BondCheck) -> str:
+    def names(pairs: list[tuple[int, int]]) -> str:
+        return ", ".join(
+            "-".join(f"{CHEMICAL_SYMBOLS[int(graph.atomic_numbers[i])]}{i}" for i in pair) for pair in pairs
+        )
+
+    told = (("bonds broken", check.broken), ("bonds formed", check.formed))
+    return "; ".join(f"{what}: {names(pairs)}" for what, pairs in told if pairs)
+
+
+def _turned_once(
+    graph: MolGraph, positions: np.ndarray, rotors: Sequence[Any], generator: np.random.Generator
+) -> np.ndarray:
+    for _ in range(_TURNS_TRIED):
+        rotor = rotors[int(generator.integers(len(rotors)))]
+        place = turned(positions, rotor, generator.uniform(_SMALLEST_TURN, 2 * np.pi - _SMALLEST_TURN))
+        if bonds_intact(graph, place).intact:
+            return place
+    raise PhysConError(f"atoms came too close in all of {_TURNS_TRIED} turns; leave the kind torsion out")
+
+
+def _start(graph: MolGraph, seed: int, start: np.ndarray | None) -> np.ndarray:
+    if start is not None:
+        return start
+    conformer = embed(graph, seed=seed)[0]
+    try:
+        minimum = mmff94_minimize(graph, conformer).positions
+    except MissingParametersError:
+        return conformer
+    return minimum if bonds_intact(graph, minimum).intact else conformer
+
+
+def _rigid_projector(positions: np.ndarray) -> np.ndarray:
+    """Projector [coordinates, coordinates] onto translations and infinitesimal rotations."""
+    arms = positions - positions.mean(axis=0)
+    axes = np.eye(3)
+    motions = [np.tile(axis, (len(arms), 1)) for axis in axes] + [np.cross(axis, arms) for axis in axes]
+    left, sizes, _ = np.linalg.svd(np.stack(motions).reshape(6, -1).T, full_matrices=False)
+    rigid = left[:, sizes > _LINEAR * sizes.max()]
+    return rigid @ rigid.T
+
+
+def _bonds(graph: MolGraph) -> np.ndarray | None:
+    """None where they are not known: they are guessed from the distances then."""
+    return graph.bonds if len(graph.bonds) or graph.n_atoms == 1 else None

@@ -1,0 +1,165 @@
+"""What is finished, one line of JSON each, appended as it comes; a store is written from it at the end.
+
+The first line names the job by its fingerprint, so that nothing is mixed. A line that a crash cut short is cut off.
+Arrays are base64 of little-endian float32.
+"""
+
+import base64
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import monotonic
+from types import TracebackType
+from typing import Any, Final
+
+import numpy as np
+
+from physcon_ase.errors import StoreError
+from physcon_ase.labelling.engines import EngineLabel
+from physcon_ase.labelling.geometries import Geometry, Rejected
+
+_SYNC_SECONDS: Final = 1.0
+"""A process that is killed loses no line, since the operating system has it; a power cut costs this time."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One geometry: labelled, or not with the reason."""
+
+    molecule: int
+    """Row of the molecule in the input."""
+    geometry: int
+    """Number of the geometry within the molecule."""
+    kind: str
+    """`Geometries.kind`; empty if the molecule itself failed."""
+    positions: np.ndarray | None = None
+    """Positions [Å], float32 [atoms, 3]; None without a label."""
+    energy: float = float("nan")
+    """Total energy [eV]."""
+    forces: np.ndarray | None = None
+    """Forces [eV/Å], float32 [atoms, 3]; None without a label."""
+    error: str = ""
+    """Name of the error class; empty with a label."""
+    reason: str = ""
+    """What happened; empty with a label."""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a journal holds."""
+
+    entries: dict[tuple[int, int], Entry] = field(default_factory=dict)
+    """By molecule and geometry."""
+    complete: dict[int, int] = field(default_factory=dict)
+    """Number of geometries of each molecule that is done."""
+
+
+def labelled_line(molecule: int, number: int, geometry: Geometry, label: EngineLabel) -> str:
+    """The line of a label."""
+    kind, positions = geometry
+    return _line(
+        m=molecule, g=number, kind=kind, positions=_packed(positions), energy=label.energy, forces=_packed(label.forces)
+    )
+
+
+def failed_line(molecule: int, number: int, rejected: Rejected) -> str:
+    """The line of a geometry without a label."""
+    return _line(m=molecule, g=number, kind=rejected.kind, error=rejected.error, reason=rejected.reason)
+
+
+def complete_line(molecule: int, n_geometries: int) -> str:
+    """The line that says that nothing of a molecule is left to do."""
+    return _line(m=molecule, n=n_geometries)
+
+
+class Journal:
+    """An open journal file; the one thing here that changes."""
+
+    def __init__(self, path: Path, fingerprint: str):
+        """Opens a journal, a new one or that of an interrupted run.
+
+        Raises:
+            StoreError: the journal is that of another job, or no journal.
+        """
+        self.path, self.finished = path, Finished()
+        n_bytes = self._read(fingerprint) if path.exists() else 0
+        self._file = path.open("ab")
+        self._file.truncate(n_bytes)
+        self._synced = monotonic()
+        if n_bytes == 0:
+            self._append([_line(journal="physcon label", fingerprint=fingerprint)])
+
+    def __enter__(self) -> "Journal":
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        os.fsync(self._file.fileno())
+        self._file.close()
+
+    def note(self, lines: Iterable[str]) -> list[int]:
+        """Appends lines, and returns the molecules that are done with them."""
+        lines = list(lines)
+        self._append(lines)
+        done = []
+        for line in lines:
+            done += _take(json.loads(line), self.finished)
+        return done
+
+    def _append(self, lines: list[str]) -> None:
+        self._file.write("".join(lines).encode())
+        self._file.flush()
+        if monotonic() - self._synced > _SYNC_SECONDS:
+            os.fsync(self._file.fileno())
+            self._synced = monotonic()
+
+    def _read(self, fingerprint: str) -> int:
+        """Takes over what is there, and returns the length of it in bytes."""
+        content = self.path.read_bytes()
+        n_bytes = content.rfind(b"\n") + 1
+        lines = content[:n_bytes].splitlines()
+        try:
+            records = [json.loads(line) for line in lines]
+        except ValueError as error:
+            raise StoreError(f"{self.path} is no journal of labels ({error}); delete it to begin anew") from error
+        if records and records[0].get("fingerprint") != fingerprint:
+            raise StoreError(
+                f"{self.path} belongs to a run with other molecules, engine, geometries or seed; "
+                "choose another output, or delete it to begin anew"
+            )
+        for record in records[1:]:
+            _take(record, self.finished)
+        return n_bytes
+
+
+def _take(record: dict[str, Any], finished: Finished) -> list[int]:
+    """Adds a record; the molecule, if it is done now."""
+    molecule = record["m"]
+    if "n" in record:
+        finished.complete[molecule] = record["n"]
+        return [molecule]
+    entry = Entry(
+        molecule,
+        record["g"],
+        record["kind"],
+        _unpacked(record.get("positions")),
+        record.get("energy", float("nan")),
+        _unpacked(record.get("forces")),
+        record.get("error", ""),
+        record.get("reason", ""),
+    )
+    finished.entries.setdefault((molecule, entry.geometry), entry)
+    return []
+
+
+def _line(**values: Any) -> str:
+    return json.dumps(values, ensure_ascii=False) + "\n"
+
+
+def _packed(array: np.ndarray) -> str:
+    return base64.b64encode(np.ascontiguousarray(array, dtype="<f4").tobytes()).decode()
+
+
+def _unpacked(text: str | None) -> np.ndarray | None:
+    return None if text is None else np.frombuffer(base64.b64decode(text), dtype="<f4").reshape(-1, 3)

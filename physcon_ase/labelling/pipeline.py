@@ -1,0 +1,489 @@
+"""Molecules in, a labelled store out: sampled and labelled in worker processes, resumable at any moment.
+
+Workers return finished geometries at least once a second (or after each one that takes longer), and the parent appends
+them to the journal beside the store (`journal`). What a geometry and its label are depends on the molecule, its row and
+the seed, never on the number of workers or on interruptions.
+"""
+
+import hashlib
+import json
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
+from multiprocessing import get_context
+from pathlib import Path
+from time import monotonic, perf_counter
+from typing import Any, Final, TypeAlias
+
+import numpy as np
+from ase import Atoms
+from tqdm import tqdm
+
+from physcon_ase.chem.graph import MolGraph, make_graph
+from physcon_ase.chem.perceive import graph_from_geometry
+from physcon_ase.chem.smiles import canonical_key, canonical_smiles, graph_from_smiles
+from physcon_ase.data.sources.ase_files import structure_from_atoms
+from physcon_ase.data.split import key_hash
+from physcon_ase.data.store import Geometries, LevelLabels, Store, pack_molecules, write_store
+from physcon_ase.errors import BondPerceptionError, EngineError, PhysConError, StoreError
+from physcon_ase.labelling.engines import Engine, record_as_dict
+from physcon_ase.labelling.geometries import Geometry, Rejected, Sampling, describe_samplings, sample
+from physcon_ase.labelling.journal import Entry, Journal, complete_line, failed_line, labelled_line
+from physcon_ase.labelling.worker import prepare_worker
+
+_TASK_SECONDS: Final = 1.0
+"""A worker returns what it has after this time: no more than that, or one geometry, is lost when it is killed."""
+
+_LARGEST_TASK: Final = 16
+"""Molecules that a worker gets at a time."""
+
+_DEATHS: Final = 3
+"""Workers that die one after the other, without a result between them, before the run is given up."""
+
+_ALL_DIE: Final = (
+    "worker processes die one after the other; finished labels are kept. In a script call label() under "
+    "`if __name__ == '__main__'`, and look at memory and at the program with processes=0"
+)
+
+_DASK_SECONDS: Final = 30
+"""How long a scheduler may take to answer."""
+
+Molecule: TypeAlias = str | Atoms
+"""A SMILES, or a geometry; its charge and multiplicity are `info["charge"]` and `info["spin"]`, or else 0 and 1."""
+
+
+@dataclass(frozen=True)
+class LabelReport:
+    """What came of a run."""
+
+    output: Path
+    """The store."""
+    n_molecules: int
+    """Molecules asked for."""
+    n_labelled: int
+    """Geometries with a label."""
+    n_resumed: int
+    """Those of them, and of the failures, that an earlier run had finished."""
+    failures: tuple[dict[str, Any], ...]
+    """One record for each geometry (or molecule) without a label: molecule, name, kind, error, reason."""
+    failures_path: Path | None
+    """Where they are written; None without any."""
+    seconds: float
+    """Duration."""
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What workers do with every molecule."""
+
+    engine: Engine
+    samplings: tuple[Sampling, ...]
+    seed: int
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One molecule, or what is left to do of it."""
+
+    row: int
+    molecule: Molecule
+    done: frozenset[int] = frozenset()
+    geometries: tuple[Geometry | Rejected, ...] | None = None
+    """None before they were sampled."""
+
+
+@dataclass(frozen=True)
+class _Identity:
+    """A molecule as the store knows it."""
+
+    graph: MolGraph
+    start: np.ndarray | None
+    smiles: str
+    key: str
+    name: str
+
+
+def label(
+    molecules: Sequence[Molecule],
+    engine: Engine,
+    samplings: Sequence[Sampling],
+    output: str | Path,
+    *,
+    seed: int = 0,
+    processes: int | None = None,
+    scheduler: str | None = None,
+    source: str = "",
+    licence: str = "",
+    progress_bar: bool = True,
+) -> LabelReport:
+    """Samples geometries of molecules, labels them and writes a store; goes on where a run was interrupted.
+
+    Beside the store stand the journal ("<output>.journal", while unfinished) and the records of what has no label
+    ("<stem>.failed.jsonl").
+
+    Args:
+        molecules: SMILES or geometries.
+        engine: what labels.
+        samplings: how many geometries of which kind.
+        output: the store, a new file.
+        seed: of all geometries; each molecule draws from it by its row.
+        processes: worker processes with one thread each; one per core unless given, and 0 for none (in this process).
+        scheduler: address of a Dask scheduler, whose workers are used instead.
+        source: `Store.source`, the stem of the output unless given.
+        licence: `Store.licence`.
+        progress_bar: whether to draw a bar, on a terminal.
+
+    Raises:
+        StoreError: the output exists, cannot be written, or its journal is that of another run.
+        PhysConError: nothing was asked for, or no geometry got a label.
+        EngineError: worker processes die one after the other, or Dask is not installed or does not answer.
+    """
+    began, output = perf_counter(), Path(output)
+    plan = _Plan(engine, tuple(samplings), seed)
+    _check(molecules, plan, output, processes)
+    journal_path = output.with_name(output.name + ".journal")
+    if output.exists() and not journal_path.exists():
+        raise StoreError(f"{output} exists already; choose another output, or delete it to label anew")
+    with Journal(journal_path, _fingerprint(molecules, plan)) as journal:
+        n_resumed = len(journal.finished.entries)
+        jobs = _open_jobs(molecules, journal)
+        bar = tqdm(total=len(molecules), initial=len(molecules) - len(jobs), unit="molecule",
+                   disable=None if progress_bar else True)  # fmt: skip
+        # None: no bar where the output is no terminal
+        with bar, _employed(processes, scheduler) as workers:
+            for lines in _finished_lines(workers, plan, jobs):
+                bar.update(len(journal.note(lines)))
+        entries = [journal.finished.entries[key] for key in sorted(journal.finished.entries)]
+    failures_path = _write_failures(output, failures := _failures(molecules, entries))
+    if all(entry.error for entry in entries):
+        journal_path.unlink()
+        raise PhysConError(f"none of {len(molecules)} molecules got a label; the first: {failures[0]['reason']}")
+    write_store(output, _pack(molecules, entries, plan, source or output.stem, licence))
+    journal_path.unlink()  # last of all: killed before it, the next run writes the same store again
+    n_labelled = len(entries) - len(failures)
+    seconds = perf_counter() - began
+    return LabelReport(output, len(molecules), n_labelled, n_resumed, tuple(failures), failures_path, seconds)
+
+
+def format_label_report(report: LabelReport, engine: Engine, *, n_shown: int = 10) -> str:
+    """The report as lines for a terminal; of the failures the first ones."""
+    record = engine.record
+    where = f"{record.level} of {record.program} {record.version}".strip()
+    lines = [f"{report.n_molecules} molecules, {report.n_labelled} geometries labelled at {where}"]
+    if report.n_resumed:
+        lines.append(f"  resumed    {report.n_resumed} geometries of an earlier run taken over")
+    for failure in report.failures[:n_shown]:
+        kind = failure["kind"] or "molecule"
+        lines.append(f"  failed     {failure['molecule']} {failure['name']} ({kind}): {failure['reason']}")
+    if report.failures:
+        lines.append(f"  failures   {len(report.failures)}, all in {report.failures_path}")
+    return "\n".join([*lines, f"  written to {report.output} in {report.seconds:.1f} s"])
+
+
+# ---- in the workers
+
+
+def _work(plan: _Plan, jobs: Sequence[_Job]) -> tuple[list[str], list[_Job]]:
+    """Journal lines of what is finished, and the jobs that are not."""
+    deadline, lines = monotonic() + _TASK_SECONDS, []
+    for position, job in enumerate(jobs):
+        if lines and monotonic() > deadline:
+            return lines, list(jobs[position:])
+        finished, rest = _label_molecule(plan, job, deadline)
+        lines += finished
+        if rest is not None:
+            return lines, [rest, *jobs[position + 1 :]]
+    return lines, []
+
+
+def _label_molecule(plan: _Plan, job: _Job, deadline: float) -> tuple[list[str], _Job | None]:
+    try:
+        identity = _identify(job.molecule)
+    except PhysConError as error:
+        return [
+            failed_line(job.row, 0, Rejected("", type(error).__name__, str(error))),
+            complete_line(job.row, 1),
+        ], None
+    geometries = job.geometries
+    if geometries is None:
+        own_seed = int(np.random.SeedSequence([plan.seed, job.row]).generate_state(1)[0])
+        geometries = tuple(sample(identity.graph, plan.samplings, own_seed, identity.start))
+    lines: list[str] = []
+    done = set(job.done)
+    for number in [number for number in range(len(geometries)) if number not in job.done]:
+        if lines and monotonic() > deadline:
+            return lines, replace(job, geometries=geometries, done=frozenset(done))
+        lines.append(_label_geometry(plan.engine, identity.graph, job.row, number, geometries[number]))
+        done.add(number)
+    return [*lines, complete_line(job.row, len(geometries))], None
+
+
+def _label_geometry(engine: Engine, graph: MolGraph, row: int, number: int, geometry: Geometry | Rejected) -> str:
+    if isinstance(geometry, Rejected):
+        return failed_line(row, number, geometry)
+    try:
+        found = engine(graph.atomic_numbers, geometry[1], graph.charge, graph.multiplicity)
+    except EngineError as error:
+        return failed_line(row, number, Rejected(geometry[0], type(error).__name__, str(error)))
+    return labelled_line(row, number, geometry, found)
+
+
+def _identify(molecule: Molecule) -> _Identity:
+    if isinstance(molecule, str):
+        graph = graph_from_smiles(molecule)
+        return _Identity(graph, None, canonical_smiles(graph), canonical_key(graph), molecule)
+    structure = structure_from_atoms(molecule)
+    numbers, charge, multiplicity = structure.atomic_numbers, structure.charge, structure.multiplicity
+    formula = molecule.get_chemical_formula()
+    name = structure.name or structure.smiles or formula
+    try:
+        graph = replace(graph_from_geometry(numbers, structure.positions, charge), multiplicity=multiplicity)
+    except BondPerceptionError:  # bonds are optional: a label does not need them
+        # the charge stands on the first atom: without bonds nobody knows where it is
+        charges = [charge, *[0] * (len(numbers) - 1)]
+        graph = make_graph(numbers, np.zeros((0, 2)), np.zeros(0), charges, multiplicity=multiplicity)
+        key = canonical_key(structure.smiles) if structure.smiles else f"{formula} {structure.name}".strip()
+        return _Identity(graph, structure.positions, structure.smiles, key, name)
+    smiles = structure.smiles or canonical_smiles(graph)
+    return _Identity(graph, structure.positions, smiles, canonical_key(smiles), name)
+
+
+# ---- in the parent
+
+
+def _open_jobs(molecules: Sequence[Molecule], journal: Journal) -> list[_Job]:
+    done: dict[int, set[int]] = {}
+    for row, number in journal.finished.entries:
+        done.setdefault(row, set()).add(number)
+    return [
+        _Job(row, molecule, frozenset(done.get(row, ())))
+        for row, molecule in enumerate(molecules)
+        if row not in journal.finished.complete
+    ]
+
+
+@dataclass(frozen=True)
+class _Workers:
+    """Who does the work."""
+
+    executor: Executor
+    n: int
+    died: tuple[type[BaseException], ...]
+    """What the result of a task is when its worker died."""
+
+
+def _finished_lines(workers: _Workers, plan: _Plan, jobs: Sequence[_Job]) -> Iterator[list[str]]:
+    """Journal lines as the workers finish them; each worker always finds a second task waiting.
+
+    When a worker dies, nobody knows whose fault it was: the molecules under way are tried again, one at a time, and
+    the one during which a worker dies again gets the record of it.
+    """
+    queue, suspects, n_deaths = deque(jobs), deque[_Job](), 0
+    running: dict[Future, list[_Job]] = {}
+    while queue or suspects or running:
+        is_alone = bool(suspects) and not running
+        if is_alone:
+            task = [suspects.popleft()]
+            running[workers.executor.submit(_work, plan, task)] = task
+        while queue and not suspects and not is_alone and len(running) < 2 * workers.n:
+            size = max(1, min(_LARGEST_TASK, len(queue) // (4 * workers.n)))
+            task = [queue.popleft() for _ in range(min(size, len(queue)))]
+            running[workers.executor.submit(_work, plan, task)] = task
+        for future in wait(running, return_when=FIRST_COMPLETED).done:
+            task = running.pop(future)
+            try:
+                lines, rest = future.result()
+            except workers.died:
+                if not is_alone:
+                    suspects.extend(task)
+                    continue
+                lines, rest, n_deaths = _died(task[0]), [], n_deaths + 1
+                if n_deaths == _DEATHS:
+                    raise EngineError(_ALL_DIE) from None
+            else:
+                n_deaths = 0
+            (suspects if is_alone else queue).extendleft(reversed(rest))
+            yield lines
+
+
+def _died(job: _Job) -> list[str]:
+    number = max(job.done, default=-1) + 1
+    reason = "the worker process died, of lack of memory or a fault of the program; label it with fewer processes"
+    return [failed_line(job.row, number, Rejected("", "WorkerDied", reason)), complete_line(job.row, number + 1)]
+
+
+class _InThisProcess(Executor):
+    """Does the work at once."""
+
+    def submit(self, fn: Callable, /, *args: Any, **kwargs: Any) -> Future:
+        future: Future = Future()
+        future.set_result(fn(*args, **kwargs))
+        return future
+
+
+class _ProcessPool(Executor):
+    """A pool of processes that begins anew when one of them has died."""
+
+    def __init__(self, n_workers: int):
+        self.n_workers, self.pool = n_workers, self._new(n_workers)
+
+    @staticmethod
+    def _new(n_workers: int) -> ProcessPoolExecutor:
+        return ProcessPoolExecutor(n_workers, mp_context=get_context("spawn"), initializer=prepare_worker)
+
+    def submit(self, fn: Callable, /, *args: Any, **kwargs: Any) -> Future:
+        try:
+            return self.pool.submit(fn, *args, **kwargs)
+        except BrokenProcessPool:
+            self.pool = self._new(self.n_workers)
+            return self.pool.submit(fn, *args, **kwargs)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        self.pool.shutdown(wait=wait, cancel_futures=cancel_futures)
+
+
+@contextmanager
+def _employed(processes: int | None, scheduler: str | None) -> Iterator[_Workers]:
+    if scheduler is not None:
+        with _dask_workers(scheduler) as workers:
+            yield workers
+        return
+    n_workers = _n_cores() if processes is None else processes
+    if n_workers == 0:
+        yield _Workers(_InThisProcess(), 1, ())
+        return
+    executor = _ProcessPool(n_workers)
+    try:
+        yield _Workers(executor, n_workers, (BrokenProcessPool,))
+    finally:
+        executor.shutdown(wait=True, cancel_futures=True)
+
+
+@contextmanager
+def _dask_workers(scheduler: str) -> Iterator[_Workers]:
+    try:
+        from distributed import Client, KilledWorker
+    except ImportError as error:
+        raise EngineError("Dask is not installed: pip install 'physcon-ase[dask]'") from error
+    try:
+        client: Any = Client(scheduler, timeout=_DASK_SECONDS)
+    except (OSError, TimeoutError, ValueError) as error:
+        raise EngineError(f"no Dask scheduler answers at {scheduler}: {error}; check the address") from error
+    with client:
+        n_workers = sum(client.nthreads().values())
+        if n_workers == 0:
+            raise EngineError(f"the Dask scheduler at {scheduler} has no workers; start some, with one thread each")
+        yield _Workers(client.get_executor(), n_workers, (KilledWorker,))
+
+
+def _n_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _check(molecules: Sequence[Molecule], plan: _Plan, output: Path, processes: int | None) -> None:
+    if not molecules:
+        raise PhysConError("no molecules to label; give at least one")
+    if not plan.samplings:
+        raise PhysConError("no geometries asked for; give at least one sampling")
+    if plan.seed < 0:
+        raise PhysConError(f"the seed is {plan.seed}; allowed are 0 and larger")
+    if processes is not None and processes < 0:
+        raise PhysConError(f"processes is {processes}; allowed are 1 and larger, and 0 for none besides this one")
+    if not output.parent.is_dir():
+        raise StoreError(f"there is no folder {output.parent} to write {output.name} to; make it first")
+
+
+def _fingerprint(molecules: Sequence[Molecule], plan: _Plan) -> str:
+    digest = hashlib.sha256(json.dumps(_plan_as_dict(plan), sort_keys=True, default=_name_of).encode())
+    for molecule in molecules:
+        digest.update(b"\n")
+        if isinstance(molecule, str):
+            digest.update(molecule.encode())
+        else:
+            digest.update(np.ascontiguousarray(molecule.numbers).tobytes() + molecule.positions.tobytes())
+            digest.update(repr([molecule.info.get(key) for key in ("charge", "spin", "smiles", "name")]).encode())
+    return digest.hexdigest()
+
+
+def _plan_as_dict(plan: _Plan) -> dict[str, Any]:
+    return {
+        "engine": record_as_dict(plan.engine.record),
+        "geometries": describe_samplings(plan.samplings),
+        "seed": plan.seed,
+    }
+
+
+def _name_of(value: object) -> str:
+    """A setting that is no JSON, such as a function: without its address, which differs in each process."""
+    return getattr(value, "__qualname__", type(value).__name__)
+
+
+def _failures(molecules: Sequence[Molecule], entries: Sequence[Entry]) -> list[dict[str, Any]]:
+    def name(molecule: Molecule) -> str:
+        return molecule if isinstance(molecule, str) else molecule.get_chemical_formula()
+
+    return [
+        {
+            "molecule": entry.molecule,
+            "name": name(molecules[entry.molecule]),
+            "kind": entry.kind,
+            "error": entry.error,
+            "reason": entry.reason,
+        }
+        for entry in entries
+        if entry.error
+    ]
+
+
+def _write_failures(output: Path, failures: Sequence[dict[str, Any]]) -> Path | None:
+    path = output.with_name(f"{output.stem}.failed.jsonl")
+    if not failures:
+        path.unlink(missing_ok=True)  # that of a run whose store was deleted
+        return None
+    path.write_text("".join(json.dumps(failure, ensure_ascii=False) + "\n" for failure in failures), encoding="utf-8")
+    return path
+
+
+def _pack(molecules: Sequence[Molecule], entries: Sequence[Entry], plan: _Plan, source: str, licence: str) -> Store:
+    labelled = [entry for entry in entries if not entry.error]
+    rows = sorted({entry.molecule for entry in labelled})
+    identities = [_identify(molecules[row]) for row in rows]
+    place = {row: number for number, row in enumerate(rows)}
+    return Store(
+        molecules=pack_molecules(
+            [identity.graph for identity in identities],
+            smiles=[identity.smiles for identity in identities],
+            names=[identity.name for identity in identities],
+            key_hashes=[key_hash(identity.key) for identity in identities],
+        ),
+        geometries=Geometries(
+            molecule=np.array([place[entry.molecule] for entry in labelled], dtype=np.int32),
+            kind=np.array([entry.kind for entry in labelled], dtype=str),
+            minimum_of=np.array([""] * len(labelled), dtype=str),
+            positions=_joined([entry.positions for entry in labelled]),
+        ),
+        labels={
+            plan.engine.record.level: LevelLabels(
+                np.array([entry.energy for entry in labelled]), _joined([entry.forces for entry in labelled])
+            )
+        },
+        source=source,
+        licence=licence,
+        provenance=json.dumps({"made by": f"physcon label {_own_version()}", **_plan_as_dict(plan)}, default=_name_of),
+    )
+
+
+def _joined(arrays: Sequence[np.ndarray | None]) -> np.ndarray:
+    return np.concatenate([array for array in arrays if array is not None]).astype(np.float32)
+
+
+def _own_version() -> str:
+    try:
+        return version("physcon-ase")
+    except PackageNotFoundError:  # a source checkout
+        return "(not installed)"

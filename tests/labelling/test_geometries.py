@@ -1,0 +1,194 @@
+import pickle
+
+import numpy as np
+import pytest
+
+from physcon_ase.chem.compare import bonds_intact, rmsd
+from physcon_ase.chem.conformers import embed
+from physcon_ase.chem.graph import MolGraph
+from physcon_ase.chem.smiles import graph_from_smiles
+from physcon_ase.chem.torsions import rotatable_bonds, turned
+from physcon_ase.errors import EngineError, PhysConError
+from physcon_ase.labelling.engines import EngineLabel, tblite_engine
+from physcon_ase.labelling.geometries import (
+    Rejected,
+    Sampling,
+    describe_samplings,
+    md,
+    parse_samplings,
+    path,
+    sample,
+    thermal_displacements,
+)
+from physcon_ase.labelling.selection import force_disagreement, select_disputed
+from tests.tiny import ETHANOL, ETHANOL_NUMBERS, WATER, WATER_NUMBERS
+
+ROUNDING = 1e-12
+"""Of rotations in float64 [Å]."""
+
+EVERYTHING = "start,conformer:2,thermal:2,torsion:2,path:3,md:2"
+
+
+def distances(positions: np.ndarray) -> np.ndarray:
+    return np.linalg.norm(positions[:, None] - positions, axis=-1)
+
+
+def test_every_sampler_keeps_the_bonds_or_says_so_and_the_seed_decides() -> None:
+    graph, samplings = graph_from_smiles("C[C@H](O)C=O"), parse_samplings(EVERYTHING, engine=tblite_engine())
+    found, again = (sample(graph, pickle.loads(pickle.dumps(samplings)), 4) for _ in range(2))
+    kinds = [item.kind if isinstance(item, Rejected) else item[0] for item in found]
+    expected = {"start": 1, "conformer": 2, "thermal": 2, "torsion": 2, "path": 3, "md": 2}
+    assert {kind: kinds.count(kind) for kind in kinds} == expected
+    geometries = [item for item in found if not isinstance(item, Rejected)]
+    assert len(geometries) >= len(found) - 2
+    for kind, positions in geometries:
+        assert bonds_intact(graph, positions).intact, kind
+        assert np.abs(positions.mean(axis=0)).max() < 1e-6
+        np.testing.assert_array_equal(positions, positions.astype(np.float32))
+    for item, twin in zip(found, again, strict=True):
+        assert isinstance(item, Rejected) or np.array_equal(item[1], twin[1])
+    for first, (_, one) in enumerate(geometries):
+        assert all(rmsd(one, other) > 1e-3 for _, other in geometries[:first])
+    other = sample(graph, samplings[:2], 5)
+    assert not np.array_equal(other[1][1], found[1][1])
+
+
+def test_a_lost_bond_is_a_record_that_names_the_atoms() -> None:
+    def apart(graph: MolGraph, seed: int, n: int, start: np.ndarray | None) -> list:
+        return [("mine", WATER * [1, 1, 3]), ("mine", WATER)]
+
+    water = graph_from_smiles("O")
+    broken, intact = sample(water, [Sampling("mine", 2, apart)], 0)
+    assert broken == Rejected("mine", "BondsChanged", "bonds broken: O0-H1, O0-H2")
+    assert intact[0] == "mine"
+    assert sample(water, parse_samplings("start"), 0, WATER * 3)[0][0] == "start"  # a geometry that is given is kept
+
+
+def test_a_sampler_that_fails_stops_no_other() -> None:
+    nothing, water = sample(graph_from_smiles("O"), parse_samplings("torsion:2,thermal:1"), 0)
+    assert isinstance(nothing, Rejected)
+    assert (nothing.kind, nothing.error) == ("torsion", "PhysConError")
+    assert "no bond to turn about" in nothing.reason
+    assert water[0] == "thermal"
+
+
+def test_thermal_displacements_grow_with_temperature_and_do_not_turn_the_molecule() -> None:
+    graph, generator = graph_from_smiles("O"), np.random.default_rng(0)
+    start = embed(graph)[0]
+    stretched = []
+    for kelvin in (30.0, 700.0):
+        places = thermal_displacements(graph, start, generator, 40, max_kelvin=kelvin)
+        stretched.append(
+            np.mean([np.abs(distances(place)[0, 1:] - distances(start)[0, 1:]).mean() for place in places])
+        )
+        assert max(rmsd(place, start) for place in places) > 0.9 * max(
+            np.sqrt(((place - start) ** 2).sum(axis=1).mean()) for place in places
+        )  # nothing is gained by turning them back
+    assert 2 < stretched[1] / stretched[0] < 10  # the root of 700 / 30 is 4.8
+    assert stretched[1] < 0.05  # kT / k of an O-H bond: .037 Å at 700 K
+
+
+def test_a_turn_moves_one_side_about_one_bond_and_nothing_else() -> None:
+    graph = graph_from_smiles("CCO")
+    rotors = rotatable_bonds(graph)
+    assert sorted(tuple(sorted(rotor.bond)) for rotor in rotors) == [(0, 1), (1, 2)]
+    start = embed(graph)[0]
+    for rotor in rotors:
+        first, second = rotor.bond
+        place = turned(start, rotor, np.pi / 2)
+        is_moving = np.isin(np.arange(graph.n_atoms), rotor.moving)
+        np.testing.assert_array_equal(place[~is_moving], start[~is_moving])
+        assert (np.abs(place[is_moving] - start[is_moving]).max(axis=1) > 0.1).all()
+        rigid = np.isin(np.arange(graph.n_atoms), [first, second])
+        for side in (is_moving | rigid, ~is_moving | rigid):
+            np.testing.assert_allclose(distances(place[side]), distances(start[side]), atol=ROUNDING)
+        np.testing.assert_allclose(turned(place, rotor, -np.pi / 2), start, atol=ROUNDING)
+
+
+@pytest.mark.parametrize(
+    ("smiles", "n_rotors"),
+    [
+        ("C", 0),  # nothing beyond the bond
+        ("C1CCCCC1", 0),  # a ring
+        ("CC#N", 0),  # four atoms in one line
+        ("C=C", 0),
+        ("CC=C=C", 1),  # the methyl group; cumulated bonds do not turn
+        ("c1ccccc1C", 1),
+        ("C[N+](=O)[O-]", 1),
+        ("CS(C)(=O)=O", 2),
+        ("CCCC", 3),
+    ],
+)
+def test_rotatable_bonds_are_single_outside_of_rings_and_lines(smiles: str, n_rotors: int) -> None:
+    assert len(rotatable_bonds(graph_from_smiles(smiles))) == n_rotors
+
+
+def test_a_path_goes_downhill_and_dynamics_keep_their_distance_from_the_start() -> None:
+    graph, engine = graph_from_smiles("O"), tblite_engine()
+    start = embed(graph)[0] * 1.1
+    frames = path(graph, 0, 4, start, engine=engine)
+    energies = [engine(graph.atomic_numbers, place, 0, 1).energy for _, place in frames]
+    np.testing.assert_array_equal(frames[0][1], start)
+    assert energies == sorted(energies, reverse=True)
+    assert len(path(graph, 0, 1000, start, engine=engine)) < 30  # no frame twice
+    hot = md(graph, 0, 2, start, engine=engine, kelvin=300.0, steps=20)
+    assert [kind for kind, _ in hot] == ["md", "md"]
+    assert 0.01 < rmsd(hot[0][1], hot[1][1]) < 0.5
+
+
+def test_an_engine_that_fails_on_the_way_is_an_error() -> None:
+    def failing(*_: object) -> EngineLabel:
+        raise EngineError("no licence today")
+
+    graph = graph_from_smiles("O")
+    with pytest.raises(EngineError, match="no licence today"):
+        md(graph, 0, 1, WATER, engine=failing)
+    with pytest.raises(PhysConError, match="the way to the minimum was lost"):
+        path(graph, 0, 1, WATER, engine=failing)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("magic:1", "'magic:1': write KIND:NUMBER with a kind of start, conformer, thermal, torsion, path, md"),
+        ("thermal:0", "'thermal:0': write KIND:NUMBER"),
+        ("thermal:-1", "'thermal:-1': write"),
+        ("", "'': write"),
+        ("md:1", "of kind 'md' are driven by an engine: give one"),
+    ],
+)
+def test_texts_that_ask_for_nothing_known_are_refused(text: str, message: str) -> None:
+    with pytest.raises(PhysConError, match=message):
+        parse_samplings(text)
+
+
+def test_samplings_describe_themselves() -> None:
+    hot, dynamics = describe_samplings(parse_samplings("thermal:3,md", engine=tblite_engine(), max_kelvin=300.0))
+    assert hot == {"kind": "thermal", "n": 3, "sampler": "thermal", "max_kelvin": 300.0}
+    assert dynamics["engine"]["level"] == "gfn2"
+
+
+def constant(force: float):
+    def label(numbers: np.ndarray, positions: np.ndarray, charge: int, multiplicity: int) -> EngineLabel:
+        if len(numbers) == 1:
+            raise EngineError("no atoms")
+        forces = np.zeros(positions.shape)
+        forces[0, 0] = force * len(numbers)  # larger molecules are disputed more
+        return EngineLabel(0.0, forces)
+
+    return label
+
+
+def test_disagreement_is_the_largest_spread_of_forces_and_ranks_candidates() -> None:
+    models = [constant(1.0), constant(3.0)]
+    assert force_disagreement(models, WATER_NUMBERS, WATER) == 3.0  # 3 and 9 eV/Å: 3 from their mean
+    water, ethanol = (WATER_NUMBERS, WATER), (ETHANOL_NUMBERS, ETHANOL)
+    refused = (np.array([1]), np.zeros((1, 3)))
+    candidates = [water, refused, ethanol, ethanol]
+    assert select_disputed(models, candidates, 9).tolist() == [2, 3, 0]
+    assert select_disputed(models, candidates, 1).tolist() == [2]
+    assert select_disputed(models, candidates, 9, per_group=1, groups=[0, 1, 2, 2]).tolist() == [2, 0]
+    with pytest.raises(PhysConError, match="1 models cannot disagree"):
+        select_disputed(models[:1], candidates, 1)
+    with pytest.raises(PhysConError, match="per_group needs groups"):
+        select_disputed(models, candidates, 1, per_group=1)
