@@ -35,6 +35,10 @@ JITTER = 0.02
 """Displacement [Å per coordinate] between two calls, so that no calculator can return what it remembers."""
 
 
+_CALLS_PER_TURN = 5
+"""Calls in a row that are timed."""
+
+
 def geometry(smiles: str) -> tuple[MolGraph, np.ndarray]:
     """A molecule and an ETKDG geometry [Å] of it."""
     graph = graph_from_smiles(smiles)
@@ -49,17 +53,23 @@ def jittered(positions: np.ndarray, generator: np.random.Generator) -> np.ndarra
 def interleaved(
     calls: Mapping[str, Callable[[], object]], n_calls: int, *, warm_up: int = 3
 ) -> dict[str, tuple[float, float]]:
-    """Median wall and processor time [s] of each call; the calls take turns, so that all meet the same machine."""
+    """Median wall and processor time [s] of each call.
+
+    The calls take turns, so that all meet the same machine; a turn is a few calls in a row, as in a relaxation, and the
+    first of them, which finds the caches full of what the others left, is not counted.
+    """
     wall: dict[str, list[float]] = {name: [] for name in calls}
     processor: dict[str, list[float]] = {name: [] for name in calls}
-    for turn in range(n_calls + warm_up):
+    for turn in range(-(-n_calls // _CALLS_PER_TURN) + warm_up):
         for name, call in calls.items():
-            before = time.perf_counter(), time.process_time()
             call()
-            after = time.perf_counter(), time.process_time()
-            if turn >= warm_up:
-                wall[name].append(after[0] - before[0])
-                processor[name].append(after[1] - before[1])
+            for _ in range(_CALLS_PER_TURN):
+                before = time.perf_counter(), time.process_time()
+                call()
+                after = time.perf_counter(), time.process_time()
+                if turn >= warm_up:
+                    wall[name].append(after[0] - before[0])
+                    processor[name].append(after[1] - before[1])
     return {name: (float(np.median(wall[name])), float(np.median(processor[name]))) for name in calls}
 
 
