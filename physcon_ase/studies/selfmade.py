@@ -14,7 +14,6 @@ The molecules are 6,000 of QM9 (Ramakrishnan et al. 2014, doi 10.1038/sdata.2014
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
-from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -26,7 +25,7 @@ from physcon_ase.chem.compare import bonds_intact, stereo_intact
 from physcon_ase.chem.conformers import embed, mmff94_minimize
 from physcon_ase.chem.graph import MolGraph
 from physcon_ase.chem.smiles import canonical_key, canonical_smiles, graph_from_smiles
-from physcon_ase.data.split import key_hash
+from physcon_ase.data.split import key_hash, split_of
 from physcon_ase.data.store import Geometries, LevelLabels, Store, pack_molecules
 from physcon_ase.errors import PhysConError
 from physcon_ase.labelling.engines import EngineFunction, engine_forces
@@ -140,8 +139,6 @@ def _pack(molecules: Sequence[_Molecule], seed: int) -> Store:
 
 def split_smiles(smiles: Sequence[str], n_train: int, n_test: int) -> list[str]:
     """So many molecules of the training and of the test split, and a tenth of the test split for validation."""
-    from physcon_ase.data.split import split_of
-
     wanted = {"train": n_train, "test": n_test, "validation": max(n_test // 10, 1)}
     chosen: dict[str, list[str]] = {split: [] for split in wanted}
     for text in smiles:
@@ -152,8 +149,3 @@ def split_smiles(smiles: Sequence[str], n_train: int, n_test: int) -> list[str]:
     if short:
         raise PhysConError(f"{len(smiles)} molecules give only {short} of {wanted}; ask for fewer")
     return [text for rows in chosen.values() for text in rows]
-
-
-def store_path(folder: Path) -> Path:
-    """Where the store of a study lies."""
-    return folder / "study.h5"

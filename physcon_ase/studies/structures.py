@@ -104,10 +104,8 @@ def structure_quality(
         molecules: the same molecules.
         engine: of the accurate level, for energies; none are computed without.
     """
-    all_atoms = [
-        np.array([rmsd(place, m.positions) for place in drawn]) for drawn, m in zip(samples, molecules, strict=True)
-    ]
     pairs = list(zip(samples, molecules, strict=True))
+    all_atoms = [np.array([rmsd(place, m.positions) for place in drawn]) for drawn, m in pairs]
     return Quality(
         mean_rmsd=np.array([values.mean() for values in all_atoms]),
         min_rmsd=np.array([values.min() for values in all_atoms]),

@@ -55,9 +55,10 @@ def optimality_loss(
     Returns:
         Mean of the hinge [eV per molecule] or of the squared Newton steps, weighted as in `structure.weighted_errors`.
     """
-    batch, sigma, predicted = _denoised(denoiser, labelled, recipe.sigma_min, recipe.sigma_max, generator)
+    batch, _, noisy, sigma = _noisy_minima(labelled, recipe, generator)
     if len(batch) == 0:
-        return predicted.sum()
+        return noisy.new_zeros(())
+    predicted = denoiser(with_positions(batch, noisy), sigma)
     if recipe.variant == "hinge":
         eta = recipe.width * gaussian_noise(batch.atom_mask, generator=generator, dtype=predicted.dtype)
         here = linearised_energies(energy_fn, batch, predicted, recipe.max_force)
@@ -88,17 +89,13 @@ def score_loss(
         Mean over atoms of |D - D*|², weighted as in `structure.weighted_errors`, with D* the structure that the law
         asks for. For the published form this is τ⁴/(τ² + s²) |(D - R)/τ² + ∇E(R)/kT|².
     """
-    labelled = select(labelled, labelled.is_minimum)
-    batch, mask = labelled.batch, labelled.batch.atom_mask
+    batch, clean, noisy, sigma = _noisy_minima(labelled, recipe, generator)
     if len(batch) == 0:
-        return batch.positions.new_zeros(())
-    clean = centred(batch.positions, mask)
-    sigma = log_uniform(recipe.sigma_min, recipe.sigma_max, len(batch), generator=generator, like=clean)
-    noisy = clean + sigma[:, None, None] * gaussian_noise(mask, generator=generator, dtype=clean.dtype)
+        return noisy.new_zeros(())
     predicted = denoiser(with_positions(batch, noisy), sigma)
     with torch.no_grad():
         target = _SCORE_TARGETS[recipe.variant](energy_fn, batch, clean, noisy, sigma, recipe)
-    return weighted_errors(predicted, target, sigma, mask)
+    return weighted_errors(predicted, target, sigma, batch.atom_mask)
 
 
 def linearised_energies(
@@ -128,17 +125,15 @@ def teacher_steps(energy_fn: EnergyFn, batch: Batch) -> Float[Tensor, "molecules
     return steps * (MAX_STEP / longest.clamp(min=MAX_STEP))
 
 
-def _denoised(
-    denoiser: Denoiser, labelled: LabelledBatch, sigma_min: float, sigma_max: float, generator: torch.Generator
-) -> tuple[Batch, Tensor, Tensor]:
-    labelled = select(labelled, labelled.is_minimum)
-    batch, mask = labelled.batch, labelled.batch.atom_mask
-    sigma = log_uniform(sigma_min, sigma_max, len(batch), generator=generator, like=batch.positions)
-    if len(batch) == 0:
-        return batch, sigma, batch.positions
-    noise = gaussian_noise(mask, generator=generator, dtype=batch.positions.dtype)
-    noisy = centred(batch.positions, mask) + sigma[:, None, None] * noise
-    return batch, sigma, denoiser(with_positions(batch, noisy), sigma)
+def _noisy_minima(
+    labelled: LabelledBatch, recipe: OptimalityRecipe | ScoreRecipe, generator: torch.Generator
+) -> tuple[Batch, Tensor, Tensor, Tensor]:
+    """The minima of a batch, their centred positions R_0, R_0 + τ ε, and τ."""
+    batch = select(labelled, labelled.is_minimum).batch
+    clean = centred(batch.positions, batch.atom_mask)
+    sigma = log_uniform(recipe.sigma_min, recipe.sigma_max, len(batch), generator=generator, like=clean)
+    noise = gaussian_noise(batch.atom_mask, generator=generator, dtype=clean.dtype)
+    return batch, clean, clean + sigma[:, None, None] * noise, sigma
 
 
 ScoreTarget: TypeAlias = Callable[[EnergyFn, Batch, Tensor, Tensor, Tensor, ScoreRecipe], Tensor]

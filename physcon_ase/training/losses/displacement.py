@@ -8,6 +8,7 @@ from torch import Tensor
 
 from physcon_ase.batch import Batch
 from physcon_ase.data.sample import LabelledBatch
+from physcon_ase.training.losses.multitask import force_errors, mean_length
 from physcon_ase.units import COVALENT_RADII
 
 _BOND_STIFFNESS: Final = 32.0
@@ -32,12 +33,7 @@ def displacement_loss(forces: Float[Tensor, "molecules slots 3"], labelled: Labe
     The error of a force says little about the error of a minimum: the same 10 meV/Å moves a bond by .3 mÅ and a
     torsion by .1 Å. A loss of forces alone is spent on what is stiff.
     """
-    known = labelled.has_forces
-    target = torch.where(known[:, None, None], labelled.forces, forces.detach())
-    steps = newton_steps(forces - target, labelled.batch)
-    lengths = (steps.square().sum(dim=2) + _HUBER_WIDTH**2).sqrt() - _HUBER_WIDTH
-    weights = (labelled.weight * known)[:, None] * labelled.batch.atom_mask
-    return (lengths * weights).sum() / weights.sum().clamp(min=1e-12)
+    return mean_length(newton_steps(force_errors(forces, labelled), labelled.batch), labelled, _HUBER_WIDTH)
 
 
 def newton_steps(forces: Float[Tensor, "molecules slots 3"], batch: Batch) -> Float[Tensor, "molecules slots 3"]:

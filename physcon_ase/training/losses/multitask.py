@@ -45,11 +45,20 @@ def energy_loss(prediction: Prediction, labelled: LabelledBatch) -> Float[Tensor
 
 def force_loss(forces: Float[Tensor, "molecules slots 3"], labelled: LabelledBatch) -> Float[Tensor, ""]:
     """Mean length of the force errors [eV/Å], smoothed at zero; 0 if no molecule has a label."""
-    known = labelled.has_forces
-    target = torch.where(known[:, None, None], labelled.forces, forces.detach())
-    # the root of 0 has no derivative
-    lengths = ((forces - target).square().sum(dim=2) + _HUBER_WIDTH**2).sqrt() - _HUBER_WIDTH
-    return _weighted_mean(lengths, (labelled.weight * known)[:, None] * labelled.batch.atom_mask)
+    return mean_length(force_errors(forces, labelled), labelled, _HUBER_WIDTH)
+
+
+def force_errors(
+    forces: Float[Tensor, "molecules slots 3"], labelled: LabelledBatch
+) -> Float[Tensor, "molecules slots 3"]:
+    """Errors of the forces [eV/Å]; 0 where there is no label."""
+    return forces - torch.where(labelled.has_forces[:, None, None], labelled.forces, forces.detach())
+
+
+def mean_length(errors: Float[Tensor, "molecules slots 3"], labelled: LabelledBatch, width: float) -> Float[Tensor, ""]:
+    """Weighted mean length over atoms with force labels, quadratic below `width`; 0 without any."""
+    lengths = (errors.square().sum(dim=2) + width**2).sqrt() - width  # the root of 0 has no derivative
+    return _weighted_mean(lengths, (labelled.weight * labelled.has_forces)[:, None] * labelled.batch.atom_mask)
 
 
 def _smooth(errors: Tensor) -> Tensor:
