@@ -119,10 +119,10 @@ def check_model(
             replace(optimiser_check(direct_step, molecules, graphs), name="direct forces: relaxations", tolerance=None),
         ]
     if model.structure is not None:
-        head, sigma = model.structure, torch.tensor([_SCORE_SIGMA], dtype=torch.float64)
+        denoiser, sigma = model.denoiser(level), torch.tensor([_SCORE_SIGMA], dtype=torch.float64)
 
         def score(batch: Batch) -> Field:
-            return lambda x: (head(with_positions(batch, x[None]), sigma)[0] - x) / sigma**2
+            return lambda x: (denoiser(with_positions(batch, x[None]), sigma)[0] - x) / sigma**2
 
         checks.append(worst(f"denoiser at {_SCORE_SIGMA} Å: asymmetry λ", None, "", lambda b: asymmetry(score(b), b)))
     return checks

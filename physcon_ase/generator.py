@@ -1,11 +1,9 @@
 """Equilibrium guesses from the structure head: molecular graph in, start geometry out.
 
-All three modes are the same deterministic reverse process (`model.structure.ddim`), from another start:
-
-    refine    from the lowest MMFF94 minimum of a few ETKDG geometries, taken as the right structure with noise of width
-              `start_sigma`
-    ddim      from pure noise
-    denoise   from noise, in one step
+refine    the lowest MMFF94 minimum of a few ETKDG geometries, predicted from itself a few times
+          (`model.structure.refined`)
+ddim      from pure noise, by the deterministic reverse process (`model.structure.ddim`)
+denoise   the same in one step
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -21,7 +19,7 @@ from ase import Atoms
 from jaxtyping import Float
 from torch import Tensor
 
-from physcon_ase.batch import Batch, in_chunks, make_batch, threads_for, unpad
+from physcon_ase.batch import Batch, in_chunks, make_batch, threads_for, unpad, with_positions
 from physcon_ase.chem.compare import bonds_intact, stereo_intact
 from physcon_ase.chem.conformers import embed, lowest_conformer
 from physcon_ase.chem.graph import MolGraph
@@ -31,14 +29,19 @@ from physcon_ase.model.checkpoint import read_checkpoint, shipped_names
 from physcon_ase.model.config import StructureConfig
 from physcon_ase.model.noise import gaussian_noise, sigma_schedule
 from physcon_ase.model.physcon import DEFAULT_CHECKPOINT, LoadedModel, PhysCon, load_model
-from physcon_ase.model.structure import StructureHead, ddim
+from physcon_ase.model.structure import ddim, refined
 from physcon_ase.units import CHEMICAL_SYMBOLS
 
-N_STEPS: Final[dict[str, int]] = {"refine": 5, "ddim": 30, "denoise": 1}
+N_STEPS: Final[dict[str, int]] = {"refine": 8, "ddim": 30, "denoise": 1}
 """Evaluations of the structure head for one guess, by mode."""
 
-REFINE_SIGMA: Final = 0.2
-"""Width [Å per coordinate] that "refine" starts with; from .1 to 1 Å it hardly matters."""
+REFINE_SIGMA: Final = 0.03
+"""Noise level [Å per coordinate] at which "refine" works."""
+
+_RETRY_SIGMA: Final = 0.2
+"""Noise [Å per coordinate] on the start of further attempts of "refine"."""
+_RETRY_STEPS: Final = 3
+"""Evaluations in which it falls to `REFINE_SIGMA`."""
 
 N_CONFORMERS: Final = 4
 """ETKDG geometries of which "refine" takes the lowest: most of the error of a guess is a wrong conformer."""
@@ -88,6 +91,7 @@ class StructureGenerator:
         checkpoint: str | Path | LoadedModel = DEFAULT_CHECKPOINT,
         *,
         mode: str = "refine",
+        level: str | None = None,
         n_steps: int | None = None,
         start_sigma: float | None = None,
         n_conformers: int = N_CONFORMERS,
@@ -101,8 +105,11 @@ class StructureGenerator:
         Args:
             checkpoint: shipped name, folder, or a loaded model, which then decides device and dtype.
             mode: "refine", "ddim" or "denoise".
+            level: level of theory whose forces guide, if the structure head takes guidance; the model's first unless
+                given.
             n_steps: evaluations of the structure head, `N_STEPS` unless given; "denoise" has one.
-            start_sigma: noise width [Å] at the start; `REFINE_SIGMA` for "refine", the largest of the model otherwise.
+            start_sigma: noise width [Å] at the start, the largest of the model unless given; for "refine" the constant
+                noise level, `REFINE_SIGMA` unless given.
             n_attempts: guesses per molecule before the ETKDG geometry is taken.
             max_seconds: cap on the time for the ETKDG geometry of a molecule.
             device: where the model computes.
@@ -110,6 +117,7 @@ class StructureGenerator:
 
         Raises:
             MissingHeadError: the checkpoint has no structure head.
+            UnknownLevelError: the checkpoint has no such level.
             PhysConError: settings that make no sense.
             CheckpointNotFoundError, CorruptCheckpointError, CheckpointVersionError: see `model.physcon.load_model`.
         """
@@ -118,8 +126,9 @@ class StructureGenerator:
             loaded = load_model(loaded, device=device, dtype=dtype)
         self.model_name, self.revision = loaded.name, loaded.revision
         self.model = loaded.model
-        head, config = _structure_head(loaded)
-        self.head: StructureHead = head
+        config = _structure_config(loaded)
+        self.level = self.model.level(level or self.model.level_names[0]).name
+        self.denoiser = self.model.denoiser(self.level)
         self.mode = mode
         self.sigmas = _sigmas(mode, n_steps, start_sigma, config)
         self.n_conformers = _at_least_one("n_conformers", n_conformers)
@@ -233,17 +242,22 @@ class StructureGenerator:
         """Positions [Å] of one guess for each molecule; whose company it keeps does not matter to a molecule."""
         weight = next(self.model.parameters())
         noise = [_noise(graph.n_atoms, seed, attempt) for graph, seed in zip(graphs, seeds, strict=True)]
+        sigmas, n_refined = self.sigmas, 0
         if self.mode == "refine":
-            # The start brings an error of about this width by itself; only other attempts add noise to it.
-            width = 0.0 if attempt == 0 else self.sigmas[0]
+            # The start has errors by itself; only other attempts add noise to it.
+            width = 0.0 if attempt == 0 else _RETRY_SIGMA
+            sigmas = [] if attempt == 0 else sigma_schedule(_RETRY_SIGMA, self.sigmas[0], _RETRY_STEPS)
+            n_refined = len(self.sigmas)
             pairs = zip(starts, noise, strict=True)
             places = [start + width * displacement for start, displacement in pairs if start is not None]
         else:
-            places = [self.sigmas[0] * displacement for displacement in noise]
+            places = [sigmas[0] * displacement for displacement in noise]
         numbers = [graph.atomic_numbers for graph in graphs]
         batch: Batch = make_batch(numbers, places, graphs=graphs, dtype=weight.dtype, device=weight.device)
         with torch.no_grad(), threads_for(batch):
-            return [place.astype(np.float64) for place in unpad(batch, ddim(self.head, batch, self.sigmas))]
+            drawn = with_positions(batch, ddim(self.denoiser, batch, sigmas))
+            drawn = refined(self.denoiser, drawn, self.sigmas[0], n_refined)
+            return [place.astype(np.float64) for place in unpad(batch, drawn)]
 
     def _fall_back(self, graph: MolGraph, start: np.ndarray | None, seed: int) -> Guess:
         positions = embed(graph, seed=seed, max_seconds=self.max_seconds)[0] if start is None else start
@@ -345,15 +359,15 @@ def unless_error(outcome: _Value | PhysConError) -> _Value:
     return outcome
 
 
-def _structure_head(loaded: LoadedModel) -> tuple[StructureHead, StructureConfig]:
-    head, config = loaded.model.structure, loaded.model.config.structure
-    if head is None or config is None:
+def _structure_config(loaded: LoadedModel) -> StructureConfig:
+    config = loaded.model.config.structure
+    if config is None:
         able = [name for name in shipped_names() if read_checkpoint(name).config.get("structure") is not None]
         raise MissingHeadError(
             f"checkpoint {loaded.name!r} has no structure head and cannot guess structures; shipped checkpoints with "
             f"one: {', '.join(able) or 'none'}. Take one of these, or start from start='etkdg' or 'mmff94'"
         )
-    return head, config
+    return config
 
 
 def _sigmas(mode: str, n_steps: int | None, start_sigma: float | None, config: StructureConfig) -> list[float]:
@@ -369,6 +383,8 @@ def _sigmas(mode: str, n_steps: int | None, start_sigma: float | None, config: S
             f"start_sigma is {start_sigma} Å; this model was trained from {config.sigma_min} to {config.sigma_max} Å: "
             "choose a width in between"
         )
+    if mode == "refine":
+        return [start_sigma] * n_steps
     return sigma_schedule(start_sigma, config.sigma_min, n_steps)
 
 

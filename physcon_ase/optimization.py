@@ -276,7 +276,7 @@ def _jobs_of_graphs(
     if start not in STARTS:
         raise PhysConError(f"unknown start {start!r}; choose one of {', '.join(STARTS)}, or pass ase.Atoms")
     if start == "guess":
-        generator = StructureGenerator(settings.loaded, max_seconds=settings.max_seconds)
+        generator = StructureGenerator(settings.loaded, level=settings.level, max_seconds=settings.max_seconds)
         guesses = generator.generate_many(
             graphs, seed=seed, n_processes=settings.n_processes, atoms_per_batch=settings.atoms_per_batch
         )

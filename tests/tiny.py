@@ -39,14 +39,16 @@ WATER_NUMBERS = np.array([8, 1, 1])
 WATER = np.array([[0.0, 0.0, 0.119], [0.0, 0.763, -0.477], [0.0, -0.763, -0.477]])
 
 
-def tiny_model(source_vectors: int = 0, dtype: torch.dtype = torch.float64, *, structure: bool = False) -> PhysCon:
+def tiny_model(
+    source_vectors: int = 0, dtype: torch.dtype = torch.float64, *, structure: StructureConfig | None = None
+) -> PhysCon:
     """Random weights, the same at each call, with forces of about 1 eV/Å: noise of rounding must not hide in them."""
     encoder = EncoderConfig(
         n_radial=5, channels=12, mixed_channels=10, source_scalars=4, source_vectors=source_vectors, hidden=12
     )
     state = torch.random.get_rng_state()
     torch.manual_seed(7)
-    model = PhysCon(ModelConfig(LEVELS, encoder, STRUCTURE if structure else None), dtype=torch.float64)
+    model = PhysCon(ModelConfig(LEVELS, encoder, structure), dtype=torch.float64)
     for head in model.heads.values():
         nn.init.normal_(head.network[2].weight, std=40.0)
     torch.random.set_rng_state(state)

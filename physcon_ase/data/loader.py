@@ -386,12 +386,19 @@ def _chosen_molecules(store: Store, source: DataSource, split: str) -> np.ndarra
         chosen = split_mask(store, split)
     else:
         chosen = np.full(len(store.molecules), source.assign_to == split)
-    if source.max_molecules is None:
+    return subset_mask(store, chosen, source.max_molecules, source.subset_seed)
+
+
+def subset_mask(
+    store: Store, chosen: Bool[np.ndarray, " molecules"], max_molecules: int | None, seed: int = 0
+) -> Bool[np.ndarray, " molecules"]:
+    """At most so many of the chosen molecules, always the same ones."""
+    if max_molecules is None:
         return chosen
     # sorted by a hash of hash and seed: stores agree on the molecules, and a smaller subset is part of a larger one
-    rank = _mix(store.molecules.key_hash, source.subset_seed)
+    rank = _mix(store.molecules.key_hash, seed)
     rows = np.flatnonzero(chosen)
-    rows = rows[np.argsort(rank[rows], kind="stable")][: source.max_molecules]
+    rows = rows[np.argsort(rank[rows], kind="stable")][:max_molecules]
     subset = np.zeros_like(chosen)
     subset[rows] = True
     return subset

@@ -48,6 +48,8 @@ class StructureConfig:
     """Vector features that an atom sends to the others."""
     hidden: int = 128
     """Width of the hidden layer of the update networks."""
+    guided: bool = False
+    """Whether the head sees the forces of an energy head at the noisy structure."""
     sigma_min: float = 0.01
     """Smallest noise standard deviation [Å per coordinate] that the head was trained for."""
     sigma_max: float = 5.0

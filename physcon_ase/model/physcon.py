@@ -15,10 +15,11 @@ from physcon_ase.errors import MissingHeadError, PhysConError, UnknownLevelError
 from physcon_ase.model.checkpoint import load_into, read_checkpoint
 from physcon_ase.model.config import LevelConfig, ModelConfig, config_from_dict
 from physcon_ase.model.encoder import Encoder
+from physcon_ase.model.forces import energies_and_forces
 from physcon_ase.model.gradient import energies_of_atoms
 from physcon_ase.model.heads import CoreRepulsion, DirectForceHead, EnergyHead, References, fade_in
 from physcon_ase.model.layers import Pairs, make_pairs
-from physcon_ase.model.structure import StructureHead
+from physcon_ase.model.structure import Denoiser, StructureHead
 
 DEFAULT_CHECKPOINT = "physcon-1"
 """The checkpoint that ships with the package."""
@@ -157,6 +158,36 @@ class PhysCon(nn.Module):
         interaction = self.interaction_energies(batch, self.level_names).to(torch.float64).sum(dim=1)
         references = torch.stack([self.references[name](batch).sum(dim=1) for name in self.level_names], dim=1)
         return (interaction + references).gather(1, level_index[:, None]).squeeze(1)
+
+    def denoiser(self, level: str) -> Denoiser:
+        """The structure head; if it is guided, by the forces of this level.
+
+        Raises:
+            UnknownLevelError: there is no such level.
+            MissingHeadError: the model has no structure head.
+        """
+        return self._denoiser(self.energy_fn(level))
+
+    def denoiser_at(self, level_index: Int[Tensor, " molecules"]) -> Denoiser:
+        """The same with a level of its own for each molecule (an index into `level_names`).
+
+        Raises:
+            MissingHeadError: the model has no structure head.
+        """
+        return self._denoiser(functools.partial(self.energies_at, level_index=level_index))
+
+    def _denoiser(self, energy_fn: EnergyFn) -> Denoiser:
+        head = self.structure
+        if head is None:
+            raise MissingHeadError("this model has no structure head; train one with a [structure] section")
+        if not head.config.guided:
+            return head
+
+        def guided(batch: Batch, sigma: Tensor) -> Tensor:
+            _, forces = energies_and_forces(energy_fn, batch, create_graph=batch.positions.requires_grad)
+            return head(batch, sigma, forces)
+
+        return guided
 
     def direct_forces_at(
         self, batch: Batch, level_index: Int[Tensor, " molecules"]

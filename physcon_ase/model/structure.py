@@ -13,7 +13,8 @@ from physcon_ase.chem.graph import N_PAIR_TYPES
 from physcon_ase.model.config import StructureConfig
 from physcon_ase.model.encoder import MAX_ATOMIC_NUMBER
 from physcon_ase.model.layers import Interaction, Pairs, make_pairs, monomials, pair_products
-from physcon_ase.model.noise import centred, gaussian_noise, sigma_schedule
+from physcon_ase.model.noise import centred
+from physcon_ase.model.springs import newton_steps
 
 DATA_SCALE: Final = 1.5
 """Standard deviation [Å] per coordinate of the atoms of a small molecule about its centre."""
@@ -25,8 +26,14 @@ _N_PHASES: Final = 8
 _VOLUME_SCALE: Final = 3.0
 """Signed volume [Å³] of a relaxed stereocentre, about."""
 
+_FORCE_SCALES: Final = (0.1, 1.0, 10.0)
+"""Forces [eV/Å] beyond which guides saturate: soft torsions, bonds, and atoms that clash."""
+_STEP_SCALE: Final = 3.0
+"""The same for Newton steps, in units of σ."""
+_N_GUIDES: Final = len(_FORCE_SCALES) + 1
+
 Denoiser: TypeAlias = Callable[[Batch, Tensor], Tensor]
-"""(noisy batch, σ [molecules]) -> clean positions; `StructureHead` is one."""
+"""(noisy batch, σ [molecules]) -> clean positions; `PhysCon.denoiser` makes one."""
 
 
 class StructureHead(nn.Module):
@@ -37,6 +44,9 @@ class StructureHead(nn.Module):
 
     A network that is equivariant under reflection cannot tell enantiomers apart. Here the graph breaks the symmetry:
     each stereocentre pushes its neighbours along the derivative of their signed volume, whose order the graph knows.
+
+    A guided head is told where an energy pulls the noisy structure. Whose minimum it finds then depends on whose forces
+    it is given, and soft torsions, which no graph determines, are found by following them.
     """
 
     def __init__(self, config: StructureConfig):
@@ -67,13 +77,23 @@ class StructureHead(nn.Module):
             for _ in range(config.n_layers)
         )
         self.readout = nn.Linear(n_vectors * config.n_layers, 1, bias=False)
+        if config.guided:
+            self.of_guides = nn.Linear(_N_GUIDES, channels)
+            self.guide_gate = nn.Linear(channels, _N_GUIDES * n_vectors)
+            self.guide_readout = nn.Linear(channels, _N_GUIDES)
 
-    def forward(self, batch: Batch, sigma: Float[Tensor, " molecules"]) -> Float[Tensor, "molecules slots 3"]:
+    def forward(
+        self,
+        batch: Batch,
+        sigma: Float[Tensor, " molecules"],
+        forces: Float[Tensor, "molecules slots 3"] | None = None,
+    ) -> Float[Tensor, "molecules slots 3"]:
         """Clean positions [Å] with zero mean.
 
         Args:
             batch: molecules with graphs (`pair_types`, `tetrahedra`) at noisy positions.
             sigma: noise standard deviation [Å] of each molecule.
+            forces: what guides a guided head [eV/Å], at the noisy positions.
         """
         mask = batch.atom_mask
         noisy = centred(batch.positions, mask)
@@ -84,11 +104,19 @@ class StructureHead(nn.Module):
         scalars = self.embedding(batch.atomic_numbers) + self.of_noise(noise_features)[:, None]
         scalars = scalars + self.of_chirality(orientation)
         vectors = push[..., None] * self.chiral_gate(scalars)[:, :, None]  # (molecules, slots, 3, vectors)
+        guides = None
+        if self.config.guided:
+            assert forces is not None
+            guides = _guides(batch, forces, sigma)  # (molecules, slots, 3, guides)
+            scalars = scalars + self.of_guides(guides.norm(dim=2))
+            vectors = vectors + guides @ self.guide_gate(scalars).unflatten(2, (_N_GUIDES, -1))
         collected = []
         for interaction in self.interactions:
             scalars, vectors = interaction(basis, scalars, vectors, None)
             collected.append(vectors)
         moved = self.readout(torch.cat(collected, dim=-1)).squeeze(-1)
+        if guides is not None:
+            moved = moved + (guides * self.guide_readout(scalars)[:, :, None]).sum(dim=3)
         variance = sigma.square() + DATA_SCALE**2
         keep = (DATA_SCALE**2 / variance)[:, None, None]
         scale = (sigma * DATA_SCALE / variance.sqrt())[:, None, None]
@@ -141,12 +169,16 @@ def chirality_features(
     return push, orientation
 
 
-def denoise_once(
-    denoiser: Denoiser, batch: Batch, sigma: float, *, generator: torch.Generator
-) -> Float[Tensor, "molecules slots 3"]:
-    """One evaluation from noise of width `sigma` [Å] about the centre: the published one-step "denoising" mode."""
-    noise = sigma * gaussian_noise(batch.atom_mask, generator=generator, dtype=batch.positions.dtype)
-    return denoiser(with_positions(batch, noise), _all(batch, sigma))
+def _guides(
+    batch: Batch, forces: Float[Tensor, "molecules slots 3"], sigma: Float[Tensor, " molecules"]
+) -> Float[Tensor, "molecules slots 3 guides"]:
+    """Forces, and the Newton steps of a crude Hessian in units of σ, each of a length below one."""
+    forces = forces.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0) * batch.atom_mask[..., None]
+    sizes = forces.norm(dim=2, keepdim=True)
+    guides = [forces / (scale + sizes) for scale in _FORCE_SCALES]
+    steps = newton_steps(_FORCE_SCALES[-1] * guides[-1], batch) / sigma[:, None, None]
+    steps = steps / (_STEP_SCALE + steps.norm(dim=2, keepdim=True))
+    return torch.stack([*guides, steps], dim=3)
 
 
 def ddim(denoiser: Denoiser, batch: Batch, sigmas: list[float]) -> Float[Tensor, "molecules slots 3"]:
@@ -167,13 +199,15 @@ def ddim(denoiser: Denoiser, batch: Batch, sigmas: list[float]) -> Float[Tensor,
     return positions
 
 
-def sample_from_noise(
-    denoiser: Denoiser, batch: Batch, config: StructureConfig, n_steps: int, *, generator: torch.Generator
-) -> Float[Tensor, "molecules slots 3"]:
-    """Structures drawn by `ddim` from pure noise; the positions of the batch are ignored."""
-    noise = config.sigma_max * gaussian_noise(batch.atom_mask, generator=generator, dtype=batch.positions.dtype)
-    sigmas = sigma_schedule(config.sigma_max, config.sigma_min, n_steps)
-    return ddim(denoiser, with_positions(batch, noise), sigmas)
+def refined(denoiser: Denoiser, batch: Batch, sigma: float, n_steps: int) -> Float[Tensor, "molecules slots 3"]:
+    """`batch.positions`, free of noise and nearly right, after R ← D(R, σ) so many times.
+
+    For a head trained on its own predictions (`losses.structure.refinement_loss`); σ [Å] tells it how far it may go.
+    """
+    positions = batch.positions
+    for _ in range(n_steps):
+        positions = denoiser(with_positions(batch, positions), _all(batch, sigma))
+    return positions
 
 
 def _all(batch: Batch, sigma: float) -> Float[Tensor, " molecules"]:

@@ -2,7 +2,8 @@
 
 A structure head is shown the minima of a cheap method; the truth are the minima of an accurate level, for molecules
 never seen. Stage one trains it on cheap structures alone. Stage two goes on for the same number of steps in every row,
-with or without consistency with the energy of the accurate level (the teacher).
+with or without consistency with the energy of the accurate level (the teacher): by the published losses, by their
+variants with Newton steps, or all the way: what is shown are then minima of the teacher, reached from the cheap ones.
 
     selfmade   MMFF94 minima and GFN2-xTB, made on the spot (`selfmade`); anyone can run it again
     qm9        GFN2-xTB minima and B3LYP, with the data sets of the shipped checkpoint
@@ -18,14 +19,15 @@ import numpy as np
 from tqdm import tqdm
 
 from physcon_ase.batch import make_batch, unpad
-from physcon_ase.data.loader import DataSource, load_items
+from physcon_ase.data.loader import DataSource, load_items, subset_mask
 from physcon_ase.data.split import split_mask
 from physcon_ase.data.store import Store, geometry_offsets, molecule_graph, open_store, write_store
 from physcon_ase.labelling.engines import Engine, tblite_engine
 from physcon_ase.model.config import StructureConfig
-from physcon_ase.model.physcon import DEFAULT_CHECKPOINT, PhysCon, load_model
+from physcon_ase.model.physcon import DEFAULT_CHECKPOINT, LoadedModel, PhysCon, load_model
 from physcon_ase.studies.selfmade import make_store, split_smiles, study_smiles
 from physcon_ase.studies.structures import MODES, Truth, sample_structures, structure_quality
+from physcon_ase.studies.taught import taught_minima
 from physcon_ase.training.config import (
     DataRecipe,
     LevelRecipe,
@@ -40,6 +42,9 @@ from physcon_ase.training.losses.consistency import teacher_steps
 from physcon_ase.training.trainer import RunOptions, train
 
 RESULTS: Final = "results.json"
+
+ALL: Final = "+ minima of the teacher, refinement, guided"
+"""The row that has everything."""
 
 
 @dataclass(frozen=True)
@@ -90,8 +95,12 @@ class Row:
     """Key of `Study.teachers`."""
     optimality: OptimalityRecipe | None = None
     score: ScoreRecipe | None = None
-    shown_truth: bool = False
-    """Whether the structure head is shown accurate minima instead of cheap ones."""
+    shown: str = "cheap"
+    """Which minima the structure head is shown: the "cheap" ones, those of the teacher ("taught"), or the "true"."""
+    refined: bool = False
+    """Whether it also learns to mend its own predictions."""
+    guided: bool = False
+    """Whether it sees the forces of the teacher."""
     newton_step: bool = False
     """Whether predictions are moved by one Newton step of the teacher afterwards."""
 
@@ -121,9 +130,15 @@ def selfmade_study() -> Study:
     def seen(*kinds: str) -> tuple[DataRecipe, ...]:
         return (DataRecipe(store, (level,), kinds=kinds, structure=False),)
 
-    rows = _rows("off equilibrium", level)
-    for name in ("off equilibrium, an eighth of the molecules", "forces at cheap minima", "energies alone"):
-        rows[f"+ both, teacher: {name}"] = replace(rows["+ both"], teacher=name)
+    rows = _rows("shipped", level)
+    weaker = (
+        "off equilibrium",
+        "off equilibrium, an eighth of the molecules",
+        "forces at cheap minima",
+        "energies alone",
+    )
+    for name in weaker:
+        rows[f"{ALL}, teacher: {name}"] = replace(rows[ALL], teacher=name)
     return Study(
         levels=(LevelRecipe(level, "GFN2-xTB"),),
         accurate=level,
@@ -136,6 +151,7 @@ def selfmade_study() -> Study:
                 data=seen("start", "thermal"), loss=with_forces, share=0.125
             ),
             "off equilibrium": Teacher(data=seen("start", "thermal"), loss=with_forces),
+            "shipped": Teacher(checkpoint=DEFAULT_CHECKPOINT),
         },
         rows=rows,
     )
@@ -145,8 +161,8 @@ def qm9_study() -> Study:
     """GFN2-xTB minima as cheap structures; the structure head never sees a B3LYP minimum as a target."""
     levels = (LevelRecipe("gfn2", "GFN2-xTB"), LevelRecipe("b3lyp", "B3LYP/6-31G(2df,p)", base="gfn2"))
     energies = DataRecipe("qm9_b3lyp.h5", ("b3lyp",), zero_force=False, structure=False)
-    rows = _rows("zero force at minima", "b3lyp")
-    rows["+ both, teacher: energies alone"] = replace(rows["+ both"], teacher="energies alone")
+    rows = _rows("shipped", "b3lyp")
+    rows[f"{ALL}, teacher: energies alone"] = replace(rows[ALL], teacher="energies alone")
     return Study(
         levels=levels,
         accurate="b3lyp",
@@ -154,7 +170,7 @@ def qm9_study() -> Study:
         true_structures=DataRecipe("qm9_b3lyp.h5", ("b3lyp",), targets_of="b3lyp", only_targets=True),
         teachers={
             "energies alone": Teacher(data=(energies,), loss=LossRecipe(energy=1.0, forces=0.0)),
-            "zero force at minima": Teacher(checkpoint=DEFAULT_CHECKPOINT),
+            "shipped": Teacher(checkpoint=DEFAULT_CHECKPOINT),
         },
         rows=rows,
     )
@@ -174,7 +190,13 @@ def _rows(teacher: str, level: str) -> dict[str, Row]:
         "+ score": Row(teacher, None, score),
         "+ both": Row(teacher, optimality, score),
         "multi-task, then one Newton step": Row(teacher, newton_step=True),
-        "shown the truth (upper bound)": Row(teacher, shown_truth=True),
+        "+ refinement": Row(teacher, refined=True),
+        "+ refinement, guided": Row(teacher, refined=True, guided=True),
+        "+ minima of the teacher": Row(teacher, shown="taught"),
+        "+ minima of the teacher, refinement": Row(teacher, shown="taught", refined=True),
+        ALL: Row(teacher, shown="taught", refined=True, guided=True),
+        "shown the truth (upper bound)": Row(teacher, shown="true"),
+        "shown the truth, refinement, guided (upper bound)": Row(teacher, shown="true", refined=True, guided=True),
     }
 
 
@@ -265,13 +287,13 @@ def teacher_recipe(study: Study, name: str, scale: Scale, seed: int) -> Recipe:
     )
 
 
-def first_recipe(study: Study, row: Row, scale: Scale, seed: int) -> Recipe:
-    """The structure head on structures alone, at a constant learning rate."""
-    shown = study.true_structures if row.shown_truth else study.cheap_structures
+def first_recipe(study: Study, scale: Scale, seed: int) -> Recipe:
+    """The structure head on cheap structures alone, at a constant learning rate."""
+    cheap = study.cheap_structures
     return Recipe(
-        name=f"first-{'true' if row.shown_truth else 'cheap'}-{seed}",
-        levels=tuple(replace(level, base="") for level in study.levels if level.name in shown.levels),
-        data=(replace(shown, max_molecules=scale.n_train),),
+        name=f"first-{seed}",
+        levels=tuple(replace(level, base="") for level in study.levels if level.name in cheap.levels),
+        data=(replace(cheap, max_molecules=scale.n_train),),
         optim=OptimRecipe(steps=scale.first_steps, decay=0.0),
         structure=StructureConfig(),
         loss=LossRecipe(energy=0.0, forces=0.0, structure=1.0),
@@ -279,26 +301,45 @@ def first_recipe(study: Study, row: Row, scale: Scale, seed: int) -> Recipe:
     )
 
 
-def row_recipe(study: Study, row: Row, scale: Scale, seed: int, first: Path, teacher: Path | str, name: str) -> Recipe:
-    """The second stage of a row."""
-    begin = first_recipe(study, row, scale, seed)
-    levels, encoder = begin.levels, begin.encoder
-    if row.optimality is not None or row.score is not None or row.newton_step:
-        config = load_model(teacher).model.config
-        encoder = config.encoder
-        known = {level.name: level for level in study.levels}
-        levels = tuple(replace(known[level.name], base=level.base) for level in config.levels if level.name in known)
+def row_recipe(
+    study: Study, row: Row, scale: Scale, seed: int, *, first: Path, teacher: Path | str, taught: Path, name: str
+) -> Recipe:
+    """The second stage of a row.
+
+    Args:
+        study, row, scale, seed: what it is of.
+        first: checkpoint of the first stage.
+        teacher: that of the energy, which is frozen.
+        taught: store of the teacher's minima.
+        name: of the checkpoint.
+    """
+    begin, config = first_recipe(study, scale, seed), load_model(teacher).model.config
+    known = {level.name: level for level in study.levels}
+    loss = replace(
+        begin.loss,
+        structure=0.5 if row.refined else 1.0,
+        refinement=float(row.refined),
+        optimality=float(row.optimality is not None),
+        score=float(row.score is not None),
+    )
+    shown = {
+        "cheap": begin.data[0],
+        "taught": DataRecipe(str(taught), (study.accurate,)),
+        "true": replace(study.true_structures, max_molecules=scale.n_train),
+    }
     return replace(
         begin,
         name=name,
-        levels=levels,
-        encoder=encoder,
-        optim=replace(begin.optim, steps=scale.second_steps, decay=1.0),
-        loss=replace(begin.loss, optimality=float(row.optimality is not None), score=float(row.score is not None)),
+        levels=tuple(replace(known[level.name], base=level.base) for level in config.levels if level.name in known),
+        data=(shown[row.shown],),
+        encoder=config.encoder,
+        structure=StructureConfig(guided=row.guided),
+        optim=OptimRecipe(steps=scale.second_steps, decay=1.0, atoms_per_batch=256, freeze=("encoder", "heads")),
+        loss=loss,
         optimality=row.optimality,
         score=row.score,
         seed=seed + 1000,
-        start_from=(str(first), str(teacher)),
+        start_from=(str(teacher), f"{first}#structure"),
     )
 
 
@@ -322,11 +363,16 @@ class _Runner:
             return json.loads(done.read_text())
         tqdm.write(f"seed {seed}: {name}")
         teacher = self._teacher(row.teacher, seed)
-        first = self._trained(first_recipe(self.study, row, self.scale, seed))
+        first = self._trained(first_recipe(self.study, self.scale, seed))
         # the Newton step only changes what is done with the predictions of the baseline
         weights = replace(row, newton_step=False)
         slug = self._slug(next(other for other, r in self.study.rows.items() if r == weights), seed)
-        recipe = row_recipe(self.study, weights, self.scale, seed, first, teacher, slug)
+        minima = self.folder / f"taught-{list(self.study.teachers).index(row.teacher)}-{seed}.h5"
+        if row.shown == "taught" and not minima.exists():
+            write_store(minima, self._taught(load_model(teacher)))
+        recipe = row_recipe(
+            self.study, weights, self.scale, seed, first=first, teacher=teacher, taught=minima.absolute(), name=slug
+        )
         model = load_model(self._trained(recipe)).model
         taught = load_model(teacher).model
         origin = {"row": name, "seed": seed, "teacher": row.teacher, "teacher_force_mae": self._force_error(taught)}
@@ -347,6 +393,14 @@ class _Runner:
         teacher = self.study.teachers[name]
         return teacher.checkpoint or self._trained(teacher_recipe(self.study, name, self.scale, seed))
 
+    def _taught(self, teacher: LoadedModel) -> Store:
+        """The teacher's minima of the molecules that the structure head is shown."""
+        cheap = self.study.cheap_structures
+        store = open_store(self.stores / cheap.store)
+        chosen = subset_mask(store, split_mask(store, "train"), self.scale.n_train)
+        rows = np.flatnonzero((store.geometries.minimum_of == cheap.targets_of) & chosen[store.geometries.molecule])
+        return taught_minima(store, rows.tolist(), teacher, self.study.accurate)
+
     def _trained(self, recipe: Recipe) -> Path:
         target = self.folder / recipe.name / recipe.name
         if not target.exists():
@@ -356,8 +410,9 @@ class _Runner:
 
     def _samples(self, model: PhysCon, mode: str) -> list[np.ndarray]:
         assert model.structure is not None
-        count = 1 if mode == "matched" else self.scale.n_samples
-        return sample_structures(model.structure, model.structure.config, self.molecules, mode, count, seed=0)
+        count = 1 if MODES[mode].from_truth else self.scale.n_samples
+        denoiser = model.denoiser(self.study.accurate)
+        return sample_structures(denoiser, model.structure.config, self.molecules, mode, count, seed=0)
 
     def _force_error(self, teacher: PhysCon) -> float:
         """Mean absolute error of the teacher's force components [eV/Å] on the test molecules."""

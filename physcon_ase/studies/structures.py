@@ -1,8 +1,9 @@
 """How good predicted structures are: the numbers of the paper, and those that see local physics.
 
-The mean RMSD of free samples is mostly a lottery of conformers, which no local law can change. Hence three ways to ask:
-one-step denoising and DDIM from noise, K samples each, as published; and "matched", DDIM from the truth plus a little
-noise, where the basin is given and only the local geometry is asked for.
+The mean RMSD of free samples is mostly a lottery of conformers, which no local law can change. Hence several ways to
+ask: one-step denoising and DDIM from noise, K samples each, as published; and "matched", DDIM from the truth plus a
+little noise, where the basin is given and only the local geometry is asked for. DDIM ends at the smallest noise, or,
+"refined", earlier, and the structure is then predicted from itself a few times.
 """
 
 from collections.abc import Sequence
@@ -20,18 +21,36 @@ from physcon_ase.errors import EngineError
 from physcon_ase.labelling.engines import Engine
 from physcon_ase.model.config import StructureConfig
 from physcon_ase.model.noise import gaussian_noise, sigma_schedule
-from physcon_ase.model.structure import Denoiser, ddim, denoise_once, sample_from_noise
+from physcon_ase.model.structure import Denoiser, ddim, refined
 
-MODES: Final = ("denoise", "ddim", "matched")
-"""Ways to predict a structure; see above."""
 
-MATCHED_SIGMA: Final = 0.3
-"""Noise [Å] on the truth in mode "matched"."""
+@dataclass(frozen=True)
+class Mode:
+    """A way to predict a structure; see above."""
 
-DDIM_STEPS: Final = 20
-MATCHED_STEPS: Final = 10
-DENOISE_SIGMA: Final = 2.0
-"""Noise [Å] that the one-step prediction starts from: near-pure, but below the shrinkage at the largest."""
+    from_truth: bool
+    """Whether the noise is on the truth, or there is nothing but noise."""
+    sigma: float
+    """Noise [Å] at the start."""
+    n_steps: int
+    """Evaluations while the noise falls; one alone is one-step denoising."""
+    n_refined: int = 0
+    """Evaluations after that."""
+
+
+MODES: Final = {
+    "denoise": Mode(False, 2.0, 1),
+    "ddim": Mode(False, 5.0, 20),
+    "ddim, refined": Mode(False, 5.0, 16, 6),
+    "matched": Mode(True, 0.3, 10),
+    "matched, refined": Mode(True, 0.3, 4, 6),
+}
+"""Ways to predict a structure. One-step denoising begins below the largest noise, where predictions shrink."""
+
+REFINE_SIGMA: Final = 0.03
+"""Noise level [Å] at which structures are refined."""
+_REFINE_BELOW: Final = 0.1
+"""Noise level [Å] at which DDIM ends if it is to be refined."""
 
 _SLOTS: Final = 2048
 
@@ -67,6 +86,8 @@ def sample_structures(
     denoiser: Denoiser, config: StructureConfig, molecules: Sequence[Truth], mode: str, n_samples: int, *, seed: int
 ) -> list[Float[np.ndarray, "samples atoms 3"]]:
     """Samples of every molecule; their noise depends on nothing but the seed and the place in the sequence."""
+    how = MODES[mode]
+    sigmas = sigma_schedule(how.sigma, _REFINE_BELOW if how.n_refined else config.sigma_min, how.n_steps)
     jobs = [(row, sample) for row in range(len(molecules)) for sample in range(n_samples)]
     found: dict[tuple[int, int], np.ndarray] = {}
 
@@ -77,14 +98,9 @@ def sample_structures(
                            graphs=[t.graph for t in truths])  # fmt: skip
         generator = torch.Generator().manual_seed(seed * 1_000_003 + rows[0])
         with torch.no_grad():
-            if mode == "denoise":
-                drawn = denoise_once(denoiser, batch, DENOISE_SIGMA, generator=generator)
-            elif mode == "ddim":
-                drawn = sample_from_noise(denoiser, batch, config, DDIM_STEPS, generator=generator)
-            else:
-                noise = MATCHED_SIGMA * gaussian_noise(batch.atom_mask, generator=generator)
-                sigmas = sigma_schedule(MATCHED_SIGMA, config.sigma_min, MATCHED_STEPS)
-                drawn = ddim(denoiser, with_positions(batch, batch.positions + noise), sigmas)
+            noise = how.sigma * gaussian_noise(batch.atom_mask, generator=generator)
+            drawn = ddim(denoiser, with_positions(batch, batch.positions + noise if how.from_truth else noise), sigmas)
+            drawn = refined(denoiser, with_positions(batch, drawn), REFINE_SIGMA, how.n_refined)
         found.update(zip(chosen, unpad(batch, drawn), strict=True))
 
     in_chunks([molecules[row].graph.n_atoms for row, _ in jobs], _SLOTS, work)

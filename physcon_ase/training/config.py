@@ -67,6 +67,8 @@ class LossRecipe:
     """Of the error of the direct-force heads [Å/eV]."""
     structure: float = 0.0
     """Of the denoising error [1/Å²]."""
+    refinement: float = 0.0
+    """Of the error that is left when predicted structures are predicted again, see `losses.structure`."""
     optimality: float = 0.0
     """Of optimality consistency, see `losses.consistency` [1/eV; 1/Å² for variant "newton"]."""
     score: float = 0.0
@@ -75,7 +77,7 @@ class LossRecipe:
     @property
     def trains_structures(self) -> bool:
         """Whether any term trains the structure head."""
-        return self.structure > 0 or self.optimality > 0 or self.score > 0
+        return max(self.structure, self.refinement, self.optimality, self.score) > 0
 
 
 @dataclass(frozen=True)
@@ -170,8 +172,8 @@ class Recipe:
     seed: int = 0
     """Of the weights, the order of the data and the noise."""
     start_from: tuple[str, ...] = ()
-    """Checkpoints (names or folders) whose weights are taken over wherever names and shapes agree, in this order.
-    Paths are relative to the working directory."""
+    """Checkpoints (names or folders) whose weights are taken over wherever names and shapes agree, in this order; of
+    "checkpoint#structure" only the parameters whose names begin so. Paths are relative to the working directory."""
 
 
 def read_recipe(path: str | Path, *, known_levels: Sequence[str] = ()) -> Recipe:

@@ -54,7 +54,6 @@ def evaluate_denoising(
     model: PhysCon, items: Items, *, sigmas: tuple[float, ...] = (0.05, 0.3, 1.0, 5.0)
 ) -> dict[float, float]:
     """Mean RMSD [Å], after alignment, of minima denoised in one step from noise of each width σ [Å]."""
-    assert model.structure is not None
     generator = torch.Generator().manual_seed(0)
     totals = dict.fromkeys(sigmas, 0.0)
     count = 0
@@ -64,10 +63,11 @@ def evaluate_denoising(
             continue
         count += len(labelled)
         mask, clean = labelled.batch.atom_mask, centred(labelled.batch.positions, labelled.batch.atom_mask)
+        denoiser = model.denoiser_at(labelled.level)
         for sigma in sigmas:
             noisy = clean + sigma * gaussian_noise(mask, generator=generator)
             with torch.no_grad():
-                predicted = model.structure(with_positions(labelled.batch, noisy), torch.full((len(labelled),), sigma))
+                predicted = denoiser(with_positions(labelled.batch, noisy), torch.full((len(labelled),), sigma))
             errors = (align(clean, predicted, mask) - predicted).square().sum(dim=(1, 2)) / mask.sum(dim=1)
             totals[sigma] += errors.sqrt().sum().item()
     return {sigma: total / max(count, 1) for sigma, total in totals.items()}

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from physcon_ase.data.labels import elements_with_energy, fit_references, format_label_report, label_report
 from physcon_ase.data.loader import DataSource, Items, epoch_batches, load_items, n_batches
-from physcon_ase.data.sample import LabelledBatch
+from physcon_ase.data.sample import LabelledBatch, select
 from physcon_ase.errors import LabelError, RecipeError, UnsupportedChargeError
 from physcon_ase.model.checkpoint import Checkpoint, load_into, read_checkpoint, save_checkpoint
 from physcon_ase.model.config import LevelConfig, ModelConfig, config_from_dict, config_to_dict
@@ -25,7 +25,7 @@ from physcon_ase.training.evaluate import evaluate_denoising, evaluate_energies
 from physcon_ase.training.losses.consistency import optimality_loss, score_loss
 from physcon_ase.training.losses.displacement import displacement_loss
 from physcon_ase.training.losses.multitask import energy_loss, force_loss, predict
-from physcon_ase.training.losses.structure import denoising_loss
+from physcon_ase.training.losses.structure import denoising_loss, refinement_loss
 from physcon_ase.training.optim import WeightAverage, learning_rate, make_optimizer, set_learning_rate
 from physcon_ase.training.state import STATE_FILE, Progress, load_state, save_state
 from physcon_ase.units import CHEMICAL_SYMBOLS
@@ -251,7 +251,7 @@ def check_labels(recipe: Recipe, items: Items) -> None:
         "structure": any(bucket.is_minimum.any() for bucket in items.buckets),
     }
     found["direct_forces"] = found["displacement"] = found["forces"]
-    found["optimality"] = found["score"] = found["structure"]
+    found["refinement"] = found["optimality"] = found["score"] = found["structure"]
     for term, present in found.items():
         weight = getattr(recipe.loss, term)
         if weight > 0 and not present:
@@ -267,7 +267,7 @@ def check_teachers(recipe: Recipe, items: Items) -> None:
     Raises:
         LabelError: names the term and the level.
     """
-    trained = {level for name in recipe.start_from for level in _level_names(name)}
+    trained = {level for source, part in _sources(recipe) if not part for level in _level_names(source)}
     if recipe.loss.forces > 0 or recipe.loss.displacement > 0:
         with_forces = [bucket.level[bucket.forces[:, 0].isfinite().all(dim=1)] for bucket in items.buckets]
         trained |= {items.levels[index] for index in torch.cat(with_forces).unique().tolist()}
@@ -279,22 +279,30 @@ def check_teachers(recipe: Recipe, items: Items) -> None:
             )
 
 
-def _level_names(checkpoint: str) -> list[str]:
-    return [level.name for level in config_from_dict(read_checkpoint(checkpoint).config).levels]
+def _sources(recipe: Recipe) -> list[tuple[Checkpoint, str]]:
+    """The checkpoints to start from, and what the names of the parameters that are taken begin with."""
+    entries = [entry.partition("#") for entry in recipe.start_from]
+    return [(read_checkpoint(name), part) for name, _, part in entries]
+
+
+def _level_names(source: Checkpoint) -> list[str]:
+    return [level.name for level in config_from_dict(source.config).levels]
 
 
 def make_model(recipe: Recipe, items: Items) -> PhysCon:
     """A model with seeded weights and fitted references, or those of `recipe.start_from` where it has them."""
-    sources = [read_checkpoint(name) for name in recipe.start_from]
+    sources = _sources(recipe)
     # Weights only fit the references that they were trained with.
-    known = {level.name: level for source in sources for level in config_from_dict(source.config).levels}
+    known = {
+        level.name: level for source, part in sources if not part for level in config_from_dict(source.config).levels
+    }
     levels = tuple(_level_config(entry, known, items) for entry in recipe.levels)
     config = ModelConfig(levels=levels, encoder=recipe.encoder, structure=recipe.structure)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         model = PhysCon(config)
-    for source in sources:
-        _take_over(model, source)
+    for source, part in sources:
+        _take_over(model, source, part)
     for name, parameter in model.named_parameters():
         if name.startswith(recipe.optim.freeze):
             parameter.requires_grad_(False)
@@ -317,26 +325,38 @@ def compute_losses(
     if weights.direct_forces > 0:
         direct = model.direct_forces_at(labelled.batch, labelled.level)
         terms["direct_forces"] = weights.direct_forces * force_loss(direct, labelled)
+    if weights.trains_structures:
+        terms |= _structure_losses(model, labelled, recipe, generator)
+    return terms
+
+
+def _structure_losses(
+    model: PhysCon, labelled: LabelledBatch, recipe: Recipe, generator: torch.Generator
+) -> dict[str, Tensor]:
+    weights, terms = recipe.loss, {}
+    minima = select(labelled, labelled.is_minimum)
+    if len(minima) == 0:
+        nothing = labelled.batch.positions.new_zeros(())
+        return {
+            name: nothing for name in ("structure", "refinement", "optimality", "score") if getattr(weights, name) > 0
+        }
+    denoiser = model.denoiser_at(minima.level)
     if weights.structure > 0:
-        assert model.structure is not None
         assert recipe.structure is not None
-        terms["structure"] = weights.structure * denoising_loss(
-            model.structure, labelled, recipe.structure, generator=generator
-        )
+        loss = denoising_loss(denoiser, minima, recipe.structure, generator=generator)
+        terms["structure"] = weights.structure * loss
+    if weights.refinement > 0:
+        terms["refinement"] = weights.refinement * refinement_loss(denoiser, minima, generator=generator)
     if weights.optimality > 0:
-        assert model.structure is not None
         assert recipe.optimality is not None
         teacher = model.energy_fn(recipe.optimality.level)
-        terms["optimality"] = weights.optimality * optimality_loss(
-            model.structure, teacher, labelled, recipe.optimality, generator=generator
-        )
+        loss = optimality_loss(denoiser, teacher, minima, recipe.optimality, generator=generator)
+        terms["optimality"] = weights.optimality * loss
     if weights.score > 0:
-        assert model.structure is not None
         assert recipe.score is not None
         teacher = model.energy_fn(recipe.score.level)
-        terms["score"] = weights.score * score_loss(
-            model.structure, teacher, labelled, recipe.score, generator=generator
-        )
+        loss = score_loss(denoiser, teacher, minima, recipe.score, generator=generator)
+        terms["score"] = weights.score * loss
     return terms
 
 
@@ -361,8 +381,8 @@ def _level_config(entry: LevelRecipe, known: dict[str, LevelConfig], items: Item
     return LevelConfig(entry.name, entry.description, elements, energies, entry.base)
 
 
-def _take_over(model: PhysCon, source: Checkpoint) -> None:
-    own = dict(model.named_parameters())
+def _take_over(model: PhysCon, source: Checkpoint, part: str) -> None:
+    own = {name: value for name, value in model.named_parameters() if name.startswith(part)}
     shared = [name for name, value in source.tensors.items() if name in own and own[name].shape == value.shape]
     if not shared:
         raise RecipeError(f"start_from: checkpoint {source.name} shares no parameter with the model of this recipe")

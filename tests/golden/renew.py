@@ -61,7 +61,8 @@ def _structures(model: PhysCon) -> dict[str, Any]:
     dtype = model.encoder.embedding.weight.dtype
     batch = make_batch([ETHANOL_NUMBERS], [ETHANOL], graphs=[graph], dtype=dtype)
     return {
-        str(sigma): model.structure(batch, torch.tensor([sigma], dtype=dtype))[0].tolist() for sigma in NOISE_LEVELS
+        str(sigma): model.denoiser(model.level_names[0])(batch, torch.tensor([sigma], dtype=dtype))[0].tolist()
+        for sigma in NOISE_LEVELS
     }
 
 

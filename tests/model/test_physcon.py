@@ -8,9 +8,9 @@ from scipy.spatial.transform import Rotation
 
 from physcon_ase.errors import CorruptCheckpointError, MissingHeadError, PhysConError, UnknownLevelError
 from physcon_ase.model.checkpoint import save_checkpoint
-from physcon_ase.model.config import config_from_dict, config_to_dict
+from physcon_ase.model.config import StructureConfig, config_from_dict, config_to_dict
 from physcon_ase.model.physcon import PhysCon, load_model
-from tests.tiny import ETHANOL, ETHANOL_NUMBERS, WATER, WATER_NUMBERS, pack, tiny_model
+from tests.tiny import ETHANOL, ETHANOL_NUMBERS, STRUCTURE, WATER, WATER_NUMBERS, pack, tiny_model
 
 EQUIVARIANCE = 1e-8
 """Rounding of float64 forces [eV/Å]."""
@@ -21,14 +21,14 @@ def save(model: PhysCon, folder: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("structure", [False, True])
-def test_a_saved_model_comes_back_with_the_same_energies(tmp_path: Path, structure: bool) -> None:
+@pytest.mark.parametrize("structure", [None, STRUCTURE, replace(STRUCTURE, guided=True)])
+def test_a_saved_model_comes_back_with_the_same_energies(tmp_path: Path, structure: StructureConfig | None) -> None:
     model = tiny_model(4, torch.float32, structure=structure)
     loaded = load_model(save(model, tmp_path / "small"))
     assert loaded.name == "small"
     assert len(loaded.revision) == 64
     assert loaded.model.config == model.config
-    assert (loaded.model.structure is not None) == structure
+    assert (loaded.model.structure is not None) == (structure is not None)
     batch = pack(model, [(ETHANOL_NUMBERS, ETHANOL)])
     assert torch.equal(loaded.model.energies(batch, "dft"), model.energies(batch, "dft"))
 
@@ -83,7 +83,7 @@ def test_atomic_energies_add_up_to_the_total() -> None:
 
 
 def test_the_configuration_survives_json_data() -> None:
-    config = tiny_model(structure=True).config
+    config = tiny_model(structure=STRUCTURE).config
     assert config_from_dict(config_to_dict(config)) == config
     with pytest.raises(CorruptCheckpointError, match="cannot be read"):
         config_from_dict({"levels": [], "encoder": {"colour": 1}, "structure": None})

@@ -1,5 +1,6 @@
 import functools
-import inspect
+import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,13 +10,13 @@ from torch import Tensor
 
 from physcon_ase.batch import Batch, make_batch, with_positions
 from physcon_ase.chem.graph import MolGraph, make_graph
-from physcon_ase.model.noise import centred, gaussian_noise
+from physcon_ase.errors import MissingHeadError, UnknownLevelError
+from physcon_ase.model.noise import centred, gaussian_noise, sigma_schedule
 from physcon_ase.model.structure import (
-    StructureHead,
+    Denoiser,
     chirality_features,
     ddim,
-    denoise_once,
-    sample_from_noise,
+    refined,
 )
 from tests.tiny import ETHANOL, ETHANOL_BONDS, ETHANOL_NUMBERS, STRUCTURE, tiny_model
 
@@ -47,14 +48,12 @@ def batch_of(*molecules: tuple[MolGraph, np.ndarray], n_slots: int | None = None
     return make_batch(numbers, positions, graphs=graphs, n_slots=n_slots, dtype=torch.float64)
 
 
-@pytest.fixture
-def head() -> StructureHead:
-    model = tiny_model(structure=True)
-    assert model.structure is not None
-    return model.structure
+@pytest.fixture(params=["blind", "guided"])
+def head(request: pytest.FixtureRequest) -> Denoiser:
+    return tiny_model(structure=replace(STRUCTURE, guided=request.param == "guided")).denoiser("cheap")
 
 
-def denoise(head: StructureHead, *molecules: tuple[MolGraph, np.ndarray], sigma: float = 0.7) -> list[np.ndarray]:
+def denoise(head: Denoiser, *molecules: tuple[MolGraph, np.ndarray], sigma: float = 0.7) -> list[np.ndarray]:
     batch = batch_of(*molecules)
     found = head(batch, torch.full((len(molecules),), sigma, dtype=torch.float64))
     return [row[: graph.n_atoms].numpy() for row, (graph, _) in zip(found, molecules, strict=True)]
@@ -67,27 +66,27 @@ def assert_same(found: np.ndarray, expected: np.ndarray) -> None:
 # ---- symmetry
 
 
-def test_the_tiny_head_moves_atoms(head: StructureHead) -> None:
+def test_the_tiny_head_moves_atoms(head: Denoiser) -> None:
     (found,) = denoise(head, (ethanol_graph(), ETHANOL), sigma=0.7)
     kept = 1.5**2 / (1.5**2 + 0.7**2) * (ETHANOL - ETHANOL.mean(axis=0))
     assert np.abs(found - kept).max() > 0.01
 
 
-def test_structures_turn_with_their_input(head: StructureHead) -> None:
+def test_structures_turn_with_their_input(head: Denoiser) -> None:
     turn = Rotation.from_euler("xyz", [0.4, 1.1, -2.0]).as_matrix()
     (plain,) = denoise(head, (chiral_graph(), CHFCLO))
     (turned,) = denoise(head, (chiral_graph(), CHFCLO @ turn.T))
     assert_same(turned, plain @ turn.T)
 
 
-def test_structures_are_centred_wherever_the_input_is(head: StructureHead) -> None:
+def test_structures_are_centred_wherever_the_input_is(head: Denoiser) -> None:
     (plain,) = denoise(head, (chiral_graph(), CHFCLO))
     (moved,) = denoise(head, (chiral_graph(), CHFCLO + 50.0))
     assert_same(moved, plain)
     assert_same(plain.mean(axis=0), np.zeros(3))
 
 
-def test_the_order_of_the_atoms_does_not_matter(head: StructureHead) -> None:
+def test_the_order_of_the_atoms_does_not_matter(head: Denoiser) -> None:
     order = np.array([3, 0, 5, 1, 4, 2])
     place = np.argsort(order)
     graph = chiral_graph()
@@ -99,28 +98,28 @@ def test_the_order_of_the_atoms_does_not_matter(head: StructureHead) -> None:
     assert_same(found, plain[order])
 
 
-def test_the_mirror_image_of_graph_and_input_is_the_mirror_image(head: StructureHead) -> None:
+def test_the_mirror_image_of_graph_and_input_is_the_mirror_image(head: Denoiser) -> None:
     mirror = np.array([-1.0, 1, 1])
     (plain,) = denoise(head, (chiral_graph(), CHFCLO))
     (mirrored,) = denoise(head, (chiral_graph((2, 1, 3, 4)), CHFCLO * mirror))
     assert_same(mirrored, plain * mirror)
 
 
-def test_the_hand_of_a_stereocentre_is_known(head: StructureHead) -> None:
+def test_the_hand_of_a_stereocentre_is_known(head: Denoiser) -> None:
     mirror = np.array([-1.0, 1, 1])
     (plain,) = denoise(head, (chiral_graph(), CHFCLO))
     (wrong_hand,) = denoise(head, (chiral_graph(), CHFCLO * mirror))
     assert np.abs(wrong_hand - plain * mirror).max() > 1e-3
 
 
-def test_without_a_stereocentre_mirror_images_are_alike(head: StructureHead) -> None:
+def test_without_a_stereocentre_mirror_images_are_alike(head: Denoiser) -> None:
     mirror = np.array([-1.0, 1, 1])
     (plain,) = denoise(head, (ethanol_graph(), ETHANOL))
     (mirrored,) = denoise(head, (ethanol_graph(), ETHANOL * mirror))
     assert_same(mirrored, plain * mirror)
 
 
-def test_even_permutations_of_a_tetrahedron_are_the_same_stereocentre(head: StructureHead) -> None:
+def test_even_permutations_of_a_tetrahedron_are_the_same_stereocentre(head: Denoiser) -> None:
     (plain,) = denoise(head, (chiral_graph(), CHFCLO))
     (same,) = denoise(head, (chiral_graph((2, 3, 1, 4)), CHFCLO))
     (even,) = denoise(head, (chiral_graph((2, 1, 4, 3)), CHFCLO))
@@ -132,27 +131,27 @@ def test_even_permutations_of_a_tetrahedron_are_the_same_stereocentre(head: Stru
 # ---- batches
 
 
-def test_a_batch_gives_what_its_molecules_give_alone(head: StructureHead) -> None:
+def test_a_batch_gives_what_its_molecules_give_alone(head: Denoiser) -> None:
     molecules = (chiral_graph(), CHFCLO), (ethanol_graph(), ETHANOL)
     together = denoise(head, *molecules)
     for molecule, found in zip(molecules, together, strict=True):
         assert_same(found, denoise(head, molecule)[0])
 
 
-def test_empty_slots_stay_empty(head: StructureHead) -> None:
+def test_empty_slots_stay_empty(head: Denoiser) -> None:
     found = head(batch_of((ethanol_graph(), ETHANOL), n_slots=12), torch.tensor([0.5], dtype=torch.float64))
     assert (found[0, 9:] == 0).all()
 
 
-def test_the_bonds_and_the_noise_level_matter(head: StructureHead) -> None:
+def test_the_bonds_and_the_noise_level_matter(head: Denoiser) -> None:
     other = make_graph(ETHANOL_NUMBERS, ETHANOL_BONDS, np.array([2, 1, 1, 1, 1, 1, 1, 1]))
     (plain,) = denoise(head, (ethanol_graph(), ETHANOL))
     assert np.abs(denoise(head, (other, ETHANOL))[0] - plain).max() > 1e-4
-    noisy = head.config.sigma_max
+    noisy = STRUCTURE.sigma_max
     assert np.abs(denoise(head, (ethanol_graph(), ETHANOL), sigma=noisy)[0] - plain).max() > 0.1
 
 
-def test_with_next_to_no_noise_the_input_is_the_answer(head: StructureHead) -> None:
+def test_with_next_to_no_noise_the_input_is_the_answer(head: Denoiser) -> None:
     (found,) = denoise(head, (ethanol_graph(), ETHANOL), sigma=1e-6)
     np.testing.assert_allclose(found, ETHANOL - ETHANOL.mean(axis=0), atol=1e-4)
 
@@ -194,10 +193,9 @@ def test_a_perfect_denoiser_leads_to_the_true_structure(n_steps: int) -> None:
     batch = batch_of((ethanol_graph(), ETHANOL))
     truth = centred(batch.positions, batch.atom_mask)
     denoiser = functools.partial(perfect, truth=truth)
-    generator = torch.Generator().manual_seed(0)
-    found = sample_from_noise(denoiser, batch, STRUCTURE, n_steps, generator=generator)
+    noise = 5.0 * gaussian_noise(batch.atom_mask, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    found = ddim(denoiser, with_positions(batch, noise), sigma_schedule(5.0, 0.01, n_steps))
     torch.testing.assert_close(found, truth, rtol=0, atol=POSITION_TOLERANCE)
-    torch.testing.assert_close(denoise_once(denoiser, batch, 5.0, generator=generator), truth)
 
 
 def test_ddim_keeps_the_share_of_noise_that_the_next_level_has() -> None:
@@ -216,10 +214,35 @@ def test_ddim_keeps_the_share_of_noise_that_the_next_level_has() -> None:
         torch.testing.assert_close(remaining, noise, rtol=0, atol=POSITION_TOLERANCE)
 
 
-def test_samples_follow_the_seed(head: StructureHead) -> None:
+def test_refined_structures_are_predicted_from_themselves() -> None:
     batch = batch_of((ethanol_graph(), ETHANOL))
-    draw = functools.partial(sample_from_noise, head, batch, STRUCTURE, 3)
-    first, again, other = (draw(generator=torch.Generator().manual_seed(seed)) for seed in (0, 0, 1))
-    assert torch.equal(first, again)
-    assert (first - other).abs().max() > 1e-3
-    assert inspect.signature(sample_from_noise).parameters["generator"].kind is inspect.Parameter.KEYWORD_ONLY
+    shrunk = refined(lambda noisy, sigma: (1 - sigma) * noisy.positions, batch, 0.5, 3)
+    torch.testing.assert_close(shrunk, batch.positions / 8, rtol=0, atol=POSITION_TOLERANCE)
+    assert torch.equal(refined(lambda noisy, sigma: noisy.positions * 0, batch, 0.5, 0), batch.positions)
+
+
+# ---- guidance
+
+
+def test_a_guided_head_follows_the_forces_of_the_level_that_is_asked_for() -> None:
+    model = tiny_model(structure=replace(STRUCTURE, guided=True))
+    batch, sigma = batch_of((ethanol_graph(), ETHANOL), (chiral_graph(), CHFCLO)), torch.full((2,), 0.1).double()
+    cheap, dft = (model.denoiser(level)(batch, sigma) for level in ("cheap", "dft"))
+    assert (cheap - dft).abs().max() > 1e-3
+    mixed = model.denoiser_at(torch.tensor([0, 1]))(batch, sigma)
+    torch.testing.assert_close(mixed, torch.stack([cheap[0], dft[1]]), rtol=0, atol=POSITION_TOLERANCE)
+
+
+def test_forces_of_any_size_guide_without_harm() -> None:
+    model = tiny_model(structure=replace(STRUCTURE, guided=True))
+    assert model.structure is not None
+    batch, sigma = batch_of((ethanol_graph(), ETHANOL)), torch.tensor([0.1]).double()
+    for size in (0.0, 1e12, math.inf, math.nan):
+        assert model.structure(batch, sigma, torch.full_like(batch.positions, size)).isfinite().all()
+
+
+def test_a_model_without_a_structure_head_says_so() -> None:
+    with pytest.raises(MissingHeadError, match="no structure head"):
+        tiny_model().denoiser("cheap")
+    with pytest.raises(UnknownLevelError, match="pm6"):
+        tiny_model(structure=STRUCTURE).denoiser("pm6")

@@ -4,7 +4,7 @@ import pytest
 
 from physcon_ase.errors import RecipeError
 from physcon_ase.training.config import Recipe, added_to, check_recipe, format_recipe, parse_recipe, read_recipe
-from tests.tiny import tiny_model
+from tests.tiny import STRUCTURE, tiny_model
 
 
 @pytest.fixture
@@ -127,7 +127,7 @@ def test_a_level_is_added_to_a_checkpoint_of_which_nothing_else_is_trained(recip
     text = 'name = "more"\n' + NEW_LEVEL + "[optim]" + recipe_text.split("[optim]")[1]
     with pytest.raises(RecipeError, match="builds on 'cheap'"):
         parse_recipe(text)
-    config = tiny_model(structure=True).config
+    config = tiny_model(structure=STRUCTURE).config
     added = added_to(parse_recipe(text, known_levels=["cheap"]), "tiny", config)
     assert [level.name for level in added.levels] == ["cheap", "dft", "better"]
     assert added.start_from == ("tiny",)

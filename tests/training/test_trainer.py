@@ -14,15 +14,33 @@ import pytest
 import safetensors.torch
 import torch
 
+from physcon_ase.data.loader import epoch_batches
+from physcon_ase.data.sample import select
 from physcon_ase.data.store import LevelLabels, Store, geometry_offsets, write_store
 from physcon_ase.errors import LabelError, RecipeError, UnsupportedChargeError
 from physcon_ase.model.checkpoint import read_checkpoint, save_checkpoint
 from physcon_ase.model.config import config_from_dict
 from physcon_ase.model.physcon import load_model
 from physcon_ase.training import trainer
-from physcon_ase.training.config import OptimalityRecipe, Recipe, ScoreRecipe, added_to, parse_recipe, with_steps
+from physcon_ase.training.config import (
+    LossRecipe,
+    OptimalityRecipe,
+    Recipe,
+    ScoreRecipe,
+    added_to,
+    parse_recipe,
+    with_steps,
+)
 from physcon_ase.training.state import STATE_FILE
-from physcon_ase.training.trainer import LOG_FILE, RunOptions, check_labels, load_training_items, train
+from physcon_ase.training.trainer import (
+    LOG_FILE,
+    RunOptions,
+    check_labels,
+    compute_losses,
+    load_training_items,
+    make_model,
+    train,
+)
 
 QUIET = RunOptions(log_steps=5, progress_bar=False)
 
@@ -190,6 +208,31 @@ def test_consistency_trains_the_structure_head_and_nothing_else(recipe: Recipe, 
     teacher = [name for name in before if not name.startswith("structure")]
     assert same({name: before[name] for name in teacher}, {name: after[name] for name in teacher})
     assert not torch.equal(before["structure.readout.weight"], after["structure.readout.weight"])
+
+
+def test_geometries_that_are_no_minima_do_not_reach_the_structure_head(recipe: Recipe, stores: Path):
+    recipe = replace(recipe, loss=LossRecipe(energy=0.0, forces=0.0, structure=1.0, refinement=1.0))
+    items = load_training_items(recipe, stores, "train")
+    model = make_model(recipe, items)
+    labelled = next(iter(epoch_batches(items, seed=0, epoch=0, atoms_per_batch=40)))
+    minima = select(labelled, labelled.is_minimum)
+    assert 0 < len(minima) < len(labelled)
+    generators = [torch.Generator().manual_seed(0) for _ in range(2)]
+    both = [compute_losses(model, b, recipe, generator=g) for b, g in zip((labelled, minima), generators, strict=True)]
+    assert both[0] == both[1]
+    none = compute_losses(model, select(labelled, ~labelled.is_minimum), recipe, generator=generators[0])
+    assert {name: value.item() for name, value in none.items()} == {"structure": 0, "refinement": 0}
+
+
+def test_a_part_of_a_checkpoint_is_taken_alone(recipe: Recipe, stores: Path, tmp_path: Path):
+    first = train(with_steps(recipe, 3), tmp_path / "first", store_root=stores, options=QUIET)
+    items = load_training_items(recipe, stores, "train")
+    model = make_model(replace(recipe, seed=9, start_from=(f"{first}#structure",)), items)
+    fresh = make_model(replace(recipe, seed=9), items)
+    kept = read_checkpoint(first).tensors
+    for name, value in model.named_parameters():
+        expected = kept[name] if name.startswith("structure") else fresh.get_parameter(name)
+        assert torch.equal(value, expected), name
 
 
 def test_a_teacher_that_no_force_has_taught_is_refused(recipe: Recipe, stores: Path, tmp_path: Path):

@@ -23,12 +23,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from physcon_ase.batch import Batch, EnergyFn, with_positions
-from physcon_ase.data.sample import LabelledBatch, select
+from physcon_ase.data.sample import LabelledBatch
 from physcon_ase.model.forces import energies_and_forces
 from physcon_ase.model.noise import align, centred, gaussian_noise, log_uniform
+from physcon_ase.model.springs import newton_steps
 from physcon_ase.model.structure import Denoiser
 from physcon_ase.training.config import OptimalityRecipe, ScoreRecipe
-from physcon_ase.training.losses.displacement import newton_steps
 from physcon_ase.training.losses.structure import weighted_errors
 
 MAX_STEP: Final = 0.2
@@ -38,26 +38,24 @@ MAX_STEP: Final = 0.2
 def optimality_loss(
     denoiser: Denoiser,
     energy_fn: EnergyFn,
-    labelled: LabelledBatch,
+    minima: LabelledBatch,
     recipe: OptimalityRecipe,
     *,
     generator: torch.Generator,
 ) -> Float[Tensor, ""]:
-    """How far the structures D(R_0 + τ ε, τ) are from minima of the energy; 0 without minima in the batch.
+    """How far the structures D(R_0 + τ ε, τ) are from minima of the energy.
 
     Args:
         denoiser: the structure head, which alone is trained.
         energy_fn: the teacher.
-        labelled: a batch; its minima are made noisy.
+        minima: what is made noisy.
         recipe: variant, noise and settings.
         generator: draws noise and displacements.
 
     Returns:
         Mean of the hinge [eV per molecule] or of the squared Newton steps, weighted as in `structure.weighted_errors`.
     """
-    batch, _, noisy, sigma = _noisy_minima(labelled, recipe, generator)
-    if len(batch) == 0:
-        return noisy.new_zeros(())
+    batch, _, noisy, sigma = _noisy_minima(minima, recipe, generator)
     predicted = denoiser(with_positions(batch, noisy), sigma)
     if recipe.variant == "hinge":
         eta = recipe.width * gaussian_noise(batch.atom_mask, generator=generator, dtype=predicted.dtype)
@@ -71,17 +69,17 @@ def optimality_loss(
 def score_loss(
     denoiser: Denoiser,
     energy_fn: EnergyFn,
-    labelled: LabelledBatch,
+    minima: LabelledBatch,
     recipe: ScoreRecipe,
     *,
     generator: torch.Generator,
 ) -> Float[Tensor, ""]:
-    """How far D(R, τ) is from where the energy pulls R = R_0 + τ ε; 0 without minima in the batch.
+    """How far D(R, τ) is from where the energy pulls R = R_0 + τ ε.
 
     Args:
         denoiser: the structure head, which alone is trained.
         energy_fn: the teacher.
-        labelled: a batch; its minima are the R_0.
+        minima: the R_0.
         recipe: variant, noise and settings.
         generator: draws the noise.
 
@@ -89,9 +87,7 @@ def score_loss(
         Mean over atoms of |D - D*|², weighted as in `structure.weighted_errors`, with D* the structure that the law
         asks for. For the published form this is τ⁴/(τ² + s²) |(D - R)/τ² + ∇E(R)/kT|².
     """
-    batch, clean, noisy, sigma = _noisy_minima(labelled, recipe, generator)
-    if len(batch) == 0:
-        return noisy.new_zeros(())
+    batch, clean, noisy, sigma = _noisy_minima(minima, recipe, generator)
     predicted = denoiser(with_positions(batch, noisy), sigma)
     with torch.no_grad():
         target = _SCORE_TARGETS[recipe.variant](energy_fn, batch, clean, noisy, sigma, recipe)
@@ -116,7 +112,7 @@ def linearised_energies(
 
 
 def teacher_steps(energy_fn: EnergyFn, batch: Batch) -> Float[Tensor, "molecules slots 3"]:
-    """Newton steps H⁻¹ F [Å] of the teacher with the Hessian of `displacement.spring_hessian`, none of an atom longer
+    """Newton steps H⁻¹ F [Å] of the teacher with the Hessian of `springs.spring_hessian`, none of an atom longer
     than `MAX_STEP`; the molecule neither moves nor, to first order, turns.
     """
     _, forces = energies_and_forces(energy_fn, batch)
@@ -126,10 +122,10 @@ def teacher_steps(energy_fn: EnergyFn, batch: Batch) -> Float[Tensor, "molecules
 
 
 def _noisy_minima(
-    labelled: LabelledBatch, recipe: OptimalityRecipe | ScoreRecipe, generator: torch.Generator
+    minima: LabelledBatch, recipe: OptimalityRecipe | ScoreRecipe, generator: torch.Generator
 ) -> tuple[Batch, Tensor, Tensor, Tensor]:
-    """The minima of a batch, their centred positions R_0, R_0 + τ ε, and τ."""
-    batch = select(labelled, labelled.is_minimum).batch
+    """The minima, their centred positions R_0, R_0 + τ ε, and τ."""
+    batch = minima.batch
     clean = centred(batch.positions, batch.atom_mask)
     sigma = log_uniform(recipe.sigma_min, recipe.sigma_max, len(batch), generator=generator, like=clean)
     noise = gaussian_noise(batch.atom_mask, generator=generator, dtype=clean.dtype)

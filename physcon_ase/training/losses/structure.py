@@ -1,32 +1,36 @@
-"""Denoising: the structure head learns to undo noise on equilibrium structures."""
+"""The structure head learns to undo noise on equilibrium structures, and its own errors."""
+
+from typing import Final
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from physcon_ase.batch import with_positions
-from physcon_ase.data.sample import LabelledBatch, select
+from physcon_ase.data.sample import LabelledBatch
 from physcon_ase.model.config import StructureConfig
 from physcon_ase.model.noise import align, centred, gaussian_noise, log_uniform
 from physcon_ase.model.structure import DATA_SCALE, Denoiser
 
-_WIDTH = 0.05
+_PREDICTED_FROM: Final = (0.05, 0.3)
+"""Noise [Å] that the structures of `refinement_loss` are predicted from."""
+
+REFINED_AT: Final = (0.02, 0.1)
+"""Noise levels [Å] at which predicted structures, which have no noise, are refined."""
+
+_WIDTH: Final = 0.05
 """Noise [Å] below which errors are not weighted up any further: bond lengths are resolved well enough there."""
 
 
 def denoising_loss(
-    denoiser: Denoiser, labelled: LabelledBatch, config: StructureConfig, *, generator: torch.Generator
+    denoiser: Denoiser, minima: LabelledBatch, config: StructureConfig, *, generator: torch.Generator
 ) -> Float[Tensor, ""]:
-    """Mean of |D(R_0 + σ ε, σ) - R_0|² w(σ) over atoms, with R_0 moved rigidly onto the noisy structure first.
+    """Mean of |D(R_0 + σ ε, σ) - R_0|² w(σ) over atoms, with the minima R_0 moved rigidly onto the noisy structures.
 
     Without that alignment the best answer at large σ is a shrunken copy of R_0 averaged over rotations. The weight
-    w = (σ² + s²)/(σ² s²), s the size of a molecule, makes every noise level count alike. Only geometries marked as
-    minima take part; without any the loss is 0.
+    w = (σ² + s²)/(σ² s²), s the size of a molecule, makes every noise level count alike.
     """
-    if not labelled.is_minimum.any():
-        return labelled.batch.positions.new_zeros(())
-    labelled = select(labelled, labelled.is_minimum)
-    batch, mask = labelled.batch, labelled.batch.atom_mask
+    batch, mask = minima.batch, minima.batch.atom_mask
     clean = centred(batch.positions, mask)
     sigma = log_uniform(config.sigma_min, config.sigma_max, len(batch), generator=generator, like=clean)
     noise = gaussian_noise(mask, generator=generator, dtype=clean.dtype)
@@ -34,7 +38,30 @@ def denoising_loss(
     predicted = denoiser(with_positions(batch, noisy), sigma)
     with torch.no_grad():
         target = align(clean, noisy, mask)
-    return weighted_errors(predicted, target, sigma, mask, labelled.weight)
+    return weighted_errors(predicted, target, sigma, mask, minima.weight)
+
+
+def refinement_loss(denoiser: Denoiser, minima: LabelledBatch, *, generator: torch.Generator) -> Float[Tensor, ""]:
+    """Mean of |D(R', σ) - R_0| over atoms, in units of `_WIDTH`, with R' what the head predicted from a noisy minimum.
+
+    Predicted structures have stiff modes in order and soft ones not. Isotropic noise never makes such structures, so a
+    head that was trained on it alone takes them as right. Not the square: some are in another basin, past mending.
+    """
+    batch, mask = minima.batch, minima.batch.atom_mask
+    clean = centred(batch.positions, mask)
+    first = log_uniform(*_PREDICTED_FROM, len(batch), generator=generator, like=clean)
+    sigma = log_uniform(*REFINED_AT, len(batch), generator=generator, like=clean)
+    noise = gaussian_noise(mask, generator=generator, dtype=clean.dtype)
+    with torch.no_grad():
+        place = denoiser(with_positions(batch, clean + first[:, None, None] * noise), first)
+        # half of the time a second time, so that the head knows what it leaves behind
+        again = torch.rand(len(batch), generator=generator, device=clean.device) < 0.5
+        place = torch.where(again[:, None, None], denoiser(with_positions(batch, place), sigma), place)
+        target = align(clean, place, mask)
+    predicted = denoiser(with_positions(batch, place), sigma)
+    errors = ((predicted - target).square().sum(dim=2) + _WIDTH**2).sqrt() / _WIDTH - 1
+    per_molecule = (errors * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1)
+    return (per_molecule * minima.weight).sum() / minima.weight.sum().clamp(min=1e-12)
 
 
 def weighted_errors(

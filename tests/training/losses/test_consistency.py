@@ -130,15 +130,6 @@ def test_optimality_of_padded_molecules_is_that_of_bare_ones() -> None:
     assert padded == pytest.approx(bare, rel=1e-9)
 
 
-@pytest.mark.parametrize("variant", ["hinge", "newton"])
-def test_without_minima_in_the_batch_the_losses_are_zero(variant: str) -> None:
-    empty = labelled(is_minimum=False)
-    generator = torch.Generator().manual_seed(0)
-    recipe = replace(HINGE, variant=variant)
-    assert optimality_loss(Shifted(0.1), well, empty, recipe, generator=generator).item() == 0
-    assert score_loss(Shifted(0.1), well, empty, ScoreRecipe("well"), generator=generator).item() == 0
-
-
 def exact(kt: float):
     """The denoiser of the thermal distribution of `well`: R_0 + kT/(kT + τ² k) (R - R_0)."""
 

@@ -7,7 +7,7 @@ from physcon_ase.batch import Batch, make_batch
 from physcon_ase.data.sample import LabelledBatch
 from physcon_ase.model.config import StructureConfig
 from physcon_ase.model.noise import align, centred
-from physcon_ase.training.losses.structure import denoising_loss
+from physcon_ase.training.losses.structure import denoising_loss, refinement_loss
 
 ROUNDING = 1e-9
 """Squared errors of float32 positions, weighted by up to 1/(.05 Å)²."""
@@ -50,10 +50,22 @@ def test_a_shrunken_structure_has_a_loss(labelled: LabelledBatch):
     assert loss_of(lambda batch, sigma: 0.9 * exact(batch, sigma), labelled) > 1e-3
 
 
-def test_only_minima_take_part(labelled: LabelledBatch):
-    def broken_for_the_second(batch: Batch, sigma: Tensor) -> Tensor:
-        assert len(batch) == 1, "geometries that are no minima must not reach the denoiser"
-        return oracle(labelled)(batch, sigma)
+def test_what_is_predicted_right_needs_no_refinement(labelled: LabelledBatch):
+    generator = torch.Generator().manual_seed(0)
+    assert refinement_loss(oracle(labelled), labelled, generator=generator).item() < 1e-6
 
-    chosen = LabelledBatch(**{**labelled.__dict__, "is_minimum": torch.tensor([True, False])})
-    assert loss_of(broken_for_the_second, chosen) < ROUNDING
+
+def test_refinement_counts_lengths_not_squares(labelled: LabelledBatch):
+    exact = oracle(labelled)
+
+    def wrong_by(length: float):
+        def denoise(batch: Batch, sigma: Tensor) -> Tensor:
+            if sigma.max() > 0.1 or sigma.min() > 0.1:  # the prediction from noise, which is to be refined
+                return exact(batch, sigma)
+            wrong = exact(batch, sigma)
+            wrong[:, 0, 0] += length
+            return wrong
+
+        return refinement_loss(denoise, labelled, generator=torch.Generator().manual_seed(0)).item()
+
+    assert wrong_by(2.0) == pytest.approx(2 * wrong_by(1.0), rel=0.2)

@@ -1,0 +1,62 @@
+"""A crude Hessian that any molecule has: what it makes of forces is a step towards the minimum."""
+
+from typing import Final
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from physcon_ase.batch import Batch
+from physcon_ase.units import COVALENT_RADII
+
+_BOND_STIFFNESS: Final = 32.0
+"""Spring [eV/Å²] between two atoms at the sum of their covalent radii."""
+
+_DECAY: Final = 2.7
+"""Decay of the springs with the distance in sums of covalent radii: 5, .5 and .06 eV/Å² for 1-3, 1-4 and 1-5 pairs."""
+
+_SOFTEST: Final = 0.1
+"""Stiffness [eV/Å²] that any displacement of an atom meets at least: that of a soft torsion."""
+
+_RADIUS: Final = 1.2
+"""Covalent radius [Å] of elements without an entry."""
+
+
+def newton_steps(forces: Float[Tensor, "molecules slots 3"], batch: Batch) -> Float[Tensor, "molecules slots 3"]:
+    """H⁻¹ F [Å], differentiable in the forces [eV/Å] only."""
+    factors = torch.linalg.cholesky(spring_hessian(batch))
+    return torch.cholesky_solve(forces.flatten(1)[..., None], factors).view_as(forces)
+
+
+@torch.no_grad()
+def spring_hessian(batch: Batch) -> Float[Tensor, "molecules coordinates coordinates"]:
+    """Hessian [eV/Å²] of springs between all pairs of atoms, stiff for bonds and soft for far pairs, all at rest.
+
+    k = 32 exp(-2.7 (x - 1)), x the distance in sums of covalent radii; the form is that of Packwood et al. 2016,
+    doi 10.1063/1.4947024, and the numbers are those of valence force fields.
+    """
+    positions, mask = batch.positions, batch.atom_mask
+    molecules, slots, _ = positions.shape
+    radii = _radii(positions)[batch.atomic_numbers]
+    vectors = positions[:, :, None] - positions[:, None]
+    is_pair = _pairs(mask)
+    distances = torch.where(is_pair, vectors.norm(dim=3), 1.0)
+    stiffness = _BOND_STIFFNESS * torch.exp(-_DECAY * (distances / (radii[:, :, None] + radii[:, None]) - 1))
+    stiffness = torch.where(is_pair, stiffness.clamp(max=2 * _BOND_STIFFNESS), 0.0)
+    units = vectors / distances[..., None]
+    blocks = -stiffness[..., None, None] * units[..., :, None] * units[..., None, :]  # (molecules, i, j, 3, 3)
+    own = -blocks.sum(dim=2) + _SOFTEST * torch.eye(3, dtype=positions.dtype, device=positions.device)
+    index = torch.arange(slots, device=positions.device)
+    blocks[:, index, index] = own
+    return blocks.transpose(2, 3).reshape(molecules, 3 * slots, 3 * slots)
+
+
+def _radii(like: Tensor) -> Float[Tensor, " elements"]:
+    radii = torch.full((256,), _RADIUS, dtype=like.dtype, device=like.device)
+    radii[list(COVALENT_RADII)] = torch.tensor(list(COVALENT_RADII.values()), dtype=like.dtype, device=like.device)
+    return radii
+
+
+def _pairs(mask: Bool[Tensor, "molecules slots"]) -> Bool[Tensor, "molecules slots slots"]:
+    both = mask[:, :, None] & mask[:, None, :]
+    return both & ~torch.eye(mask.shape[1], dtype=torch.bool, device=mask.device)
