@@ -220,8 +220,8 @@ def _recipe(options: argparse.Namespace) -> "Recipe":
 
 
 def _reproduce(options: argparse.Namespace) -> int:
-    from physcon_ase.studies.consistency import SCALES, STUDIES, run_study
-    from physcon_ase.studies.tables import format_tables, plot_gain
+    from physcon_ase.studies.consistency import ALL, SCALES, STUDIES, run_study
+    from physcon_ase.studies.tables import format_tables, plot_gain, plot_learning
 
     known = list(STUDIES[options.data]().rows)
     unknown = sorted(set(options.rows) - set(known))
@@ -234,8 +234,9 @@ def _reproduce(options: argparse.Namespace) -> int:
     tables = format_tables(records)
     (options.folder / "tables.md").write_text(tables + "\n")
     print(tables)
-    if options.plot is not None:
-        plot_gain(records, "+ both", options.plot)
+    if options.plot:
+        plot_gain(records, ALL, options.folder / "teachers.png")
+        plot_learning(options.folder, records, options.folder / "learning.png")
     return 0
 
 
@@ -499,7 +500,9 @@ def _add_reproduce(commands: argparse._SubParsersAction) -> None:
     )
     command.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="default: 0 1 2")
     command.add_argument("--rows", nargs="+", default=[], metavar="ROW", help="rows of the study, instead of all")
-    command.add_argument("--plot", type=Path, metavar="PNG", help="draw the gain against the quality of the teacher")
+    command.add_argument(
+        "--plot", action="store_true", help="draw teachers.png (gain against quality of the teacher) and learning.png"
+    )
 
 
 def _add_check(commands: argparse._SubParsersAction) -> None:

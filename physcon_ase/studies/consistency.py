@@ -375,7 +375,13 @@ class _Runner:
         )
         model = load_model(self._trained(recipe)).model
         taught = load_model(teacher).model
-        origin = {"row": name, "seed": seed, "teacher": row.teacher, "teacher_force_mae": self._force_error(taught)}
+        origin = {
+            "row": name,
+            "seed": seed,
+            "training": slug,
+            "teacher": row.teacher,
+            "teacher_force_mae": self._force_error(taught),
+        }
         records = []
         for mode in MODES:
             samples = self._samples(model, mode)

@@ -1,5 +1,6 @@
-"""The records of a study as tables and as a picture."""
+"""The records of a study as tables and as pictures."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -27,22 +28,16 @@ def format_tables(records: Sequence[dict]) -> str:
 
 
 def plot_gain(records: Sequence[dict], row: str, path: Path) -> None:
-    """Draws the RMSD in mode "matched" against the force error of the teacher, for all rows whose names begin with
-    `row`, beside the first row, as a PNG file.
+    """Draws the RMSD where the basin is given against the force error of the teacher, for all rows whose names begin
+    with `row`, beside the first row, as a PNG file.
 
     Raises:
         PhysConError: matplotlib is not installed.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise PhysConError("a plot needs matplotlib; install it with pip install 'physcon-ase[plot]'") from error
-    matched = [r for r in records if r["mode"] == "matched"]
+    matched = [r for r in records if r["mode"] == "matched, refined"]
     taught = [r for r in matched if r["row"] == row or r["row"].startswith(f"{row}, teacher")]
     reference = float(np.mean([np.mean(r["mean_rmsd"]) for r in matched if r["row"] == matched[0]["row"]]))
-    figure = Figure(figsize=(5, 4), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = _figure()
     axes = figure.subplots()
     axes.axhline(reference, color="0.5", linestyle="--", label=matched[0]["row"])
     for teacher in dict.fromkeys(r["teacher"] for r in taught):
@@ -54,6 +49,36 @@ def plot_gain(records: Sequence[dict], row: str, path: Path) -> None:
     axes.set_ylabel("RMSD to the true minimum, basin given [Å]")
     axes.legend(fontsize=7)
     figure.savefig(path, dpi=150)
+
+
+def plot_learning(folder: Path, records: Sequence[dict], path: Path) -> None:
+    """Draws the denoising loss of the first seed's rows against the step, from the logs of their training.
+
+    Raises:
+        PhysConError: matplotlib is not installed.
+    """
+    figure = _figure()
+    axes = figure.subplots()
+    for row, name in {r["row"]: r["training"] for r in records if r["seed"] == records[0]["seed"]}.items():
+        entries = [json.loads(line) for line in (folder / name / "log.jsonl").read_text().splitlines()]
+        points = [(entry["step"], entry["structure"]) for entry in entries if "structure" in entry]
+        axes.plot(*zip(*points, strict=True), label=row)
+    axes.set_yscale("log")
+    axes.set_xlabel("step of the second stage")
+    axes.set_ylabel("denoising loss times its weight")
+    axes.legend(fontsize=6)
+    figure.savefig(path, dpi=150)
+
+
+def _figure() -> Any:
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise PhysConError("a plot needs matplotlib; install it with pip install 'physcon-ase[plot]'") from error
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
 
 
 def _table(mode: str, records: Sequence[dict]) -> str:

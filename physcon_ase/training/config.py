@@ -73,6 +73,8 @@ class LossRecipe:
     """Of optimality consistency, see `losses.consistency` [1/eV; 1/Å² for variant "newton"]."""
     score: float = 0.0
     """Of score consistency, see `losses.consistency` [1/Å²]."""
+    score_matching: float = 0.0
+    """Of score matching on geometries without labels, see `losses.asteroid` [Å²/eV²]."""
 
     @property
     def trains_structures(self) -> bool:
@@ -114,6 +116,19 @@ class ScoreRecipe:
     """k_B T [eV] of the thermal distribution."""
     stiffness: float = 0.0
     """k_B T is raised to this [eV/Å²] times τ² where that is more: the law holds for softer springs only."""
+
+
+@dataclass(frozen=True)
+class AsteroidRecipe:
+    """Training on inaccurate labels that a model of the accurate ones judges, see `losses.asteroid`."""
+
+    checkpoint: str = ""
+    """Name or folder of that model; its forces weight the labels of data sets with `borrow_forces_from`. Empty to
+    leave them as they are."""
+    gamma: float = 0.0434
+    """Bias [eV/Å] at which a label counts 1/e; 1 kcal/mol/Å as published."""
+    kt: float = 0.0431
+    """k_B T [eV] of the geometries of score matching; 500 K as published."""
 
 
 OPTIMALITY_VARIANTS = ("hinge", "newton")
@@ -169,6 +184,8 @@ class Recipe:
     """Settings of optimality consistency, if it has a weight."""
     score: ScoreRecipe | None = None
     """Settings of score consistency, if it has a weight."""
+    asteroid: AsteroidRecipe | None = None
+    """Settings of bias-aware weights and of score matching, if they are used."""
     seed: int = 0
     """Of the weights, the order of the data and the noise."""
     start_from: tuple[str, ...] = ()
@@ -226,6 +243,7 @@ def check_recipe(recipe: Recipe, origin: str = "recipe", *, known_levels: Sequen
     if recipe.loss.structure > 0:
         _require(recipe.structure is not None, origin, "trains structures without a [structure] section; add one")
     _check_consistency(recipe, origin)
+    _check_asteroid(recipe, origin)
     if recipe.loss.direct_forces > 0:
         _require(
             recipe.encoder.output_vectors > 0, origin, "trains direct forces with encoder.output_vectors = 0; give some"
@@ -278,6 +296,26 @@ def _check_consistency(recipe: Recipe, origin: str) -> None:
             f"has score.kt {recipe.score.kt} and stiffness {recipe.score.stiffness}; kt must be above 0, stiffness 0 "
             "or more",
         )
+
+
+def _check_asteroid(recipe: Recipe, origin: str) -> None:
+    asteroid = recipe.asteroid
+    if asteroid is None:
+        weight = recipe.loss.score_matching
+        _require(weight == 0, origin, "weights loss.score_matching without an [asteroid] section; add one")
+        return
+    _require(
+        asteroid.gamma > 0 and asteroid.kt > 0,
+        origin,
+        f"has asteroid.gamma {asteroid.gamma} and kt {asteroid.kt}; both must be above 0",
+    )
+    lent = any(data.borrow_forces_from for data in recipe.data)
+    _require(
+        not asteroid.checkpoint or lent,
+        origin,
+        "has an asteroid.checkpoint, but no data set with borrow_forces_from that it could judge; name the level that "
+        "lends the inaccurate forces",
+    )
 
 
 def with_steps(recipe: Recipe, steps: int) -> Recipe:

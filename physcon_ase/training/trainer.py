@@ -1,9 +1,10 @@
 """`train`: a recipe in, a checkpoint out; resumable at any moment."""
 
+import functools
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -14,14 +15,15 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from physcon_ase.data.labels import elements_with_energy, fit_references, format_label_report, label_report
-from physcon_ase.data.loader import DataSource, Items, epoch_batches, load_items, n_batches
+from physcon_ase.data.loader import Bucket, DataSource, Items, epoch_batches, load_items, n_batches, take
 from physcon_ase.data.sample import LabelledBatch, select
 from physcon_ase.errors import LabelError, RecipeError, UnsupportedChargeError
 from physcon_ase.model.checkpoint import Checkpoint, load_into, read_checkpoint, save_checkpoint
 from physcon_ase.model.config import LevelConfig, ModelConfig, config_from_dict, config_to_dict
-from physcon_ase.model.physcon import PhysCon
+from physcon_ase.model.physcon import PhysCon, load_model
 from physcon_ase.training.config import DataRecipe, LevelRecipe, Recipe, format_recipe, parse_recipe
 from physcon_ase.training.evaluate import evaluate_denoising, evaluate_energies
+from physcon_ase.training.losses.asteroid import bias_weights, score_matching_loss
 from physcon_ase.training.losses.consistency import optimality_loss, score_loss
 from physcon_ase.training.losses.displacement import displacement_loss
 from physcon_ase.training.losses.multitask import energy_loss, force_loss, predict
@@ -29,6 +31,10 @@ from physcon_ase.training.losses.structure import denoising_loss, refinement_los
 from physcon_ase.training.optim import WeightAverage, learning_rate, make_optimizer, set_learning_rate
 from physcon_ase.training.state import STATE_FILE, Progress, load_state, save_state
 from physcon_ase.units import CHEMICAL_SYMBOLS
+
+_JUDGED_SLOTS = 2048
+
+_MISSING = {"score_matching": "geometry without force labels"}
 
 LOG_FILE = "log.jsonl"
 """Name of the log in the folder of a run: one JSON object per line."""
@@ -90,6 +96,7 @@ class _Training:
             tqdm.write(format_label_report(rows))
         check_labels(recipe, self.items)
         check_teachers(recipe, self.items)
+        self.items = judged_items(recipe, self.items)
         self.model = make_model(recipe, self.items)
         self.average = WeightAverage(self.model, recipe.optim.ema)
         self.optimizer = make_optimizer(self.model, recipe.optim)
@@ -251,12 +258,14 @@ def check_labels(recipe: Recipe, items: Items) -> None:
         "structure": any(bucket.is_minimum.any() for bucket in items.buckets),
     }
     found["direct_forces"] = found["displacement"] = found["forces"]
+    found["score_matching"] = any(bucket.forces[:, 0].isnan().any() for bucket in items.buckets)
     found["refinement"] = found["optimality"] = found["score"] = found["structure"]
     for term, present in found.items():
         weight = getattr(recipe.loss, term)
         if weight > 0 and not present:
+            missing = _MISSING.get(term, f"{term} label")
             raise LabelError(
-                f"recipe {recipe.name}: loss.{term} = {weight}, but the data have no {term} label; "
+                f"recipe {recipe.name}: loss.{term} = {weight}, but the data have no {missing}; "
                 "add such data or set it to 0"
             )
 
@@ -277,6 +286,28 @@ def check_teachers(recipe: Recipe, items: Items) -> None:
                 f"recipe {recipe.name}: level {section.level!r} is to teach loss.{term}, but no force trains it here "
                 "and no checkpoint of start_from has it; add force labels and loss.forces, or a trained checkpoint"
             )
+
+
+def judged_items(recipe: Recipe, items: Items) -> Items:
+    """The items with the weights of borrowed labels reduced by their bias, as `recipe.asteroid` asks."""
+    if recipe.asteroid is None or not recipe.asteroid.checkpoint:
+        return items
+    judge, gamma = load_model(recipe.asteroid.checkpoint).model, recipe.asteroid.gamma
+    borrowed = torch.tensor([bool(data.borrow_forces_from) for data in recipe.data])
+    buckets = tuple(_judged(bucket, borrowed[bucket.source.long()], items.levels, judge, gamma) for bucket in items.buckets)
+    return replace(items, buckets=buckets)
+
+
+def _judged(bucket: Bucket, borrowed: Tensor, levels: Sequence[str], judge: PhysCon, gamma: float) -> Bucket:
+    weight, rows = bucket.weight.clone(), borrowed.nonzero().squeeze(1)
+    for chosen in rows.split(max(1, _JUDGED_SLOTS // bucket.n_slots)):
+        labelled = take(bucket, chosen.numpy())
+        own = torch.tensor(
+            [judge.level_names.index(judge.level(levels[index]).name) for index in labelled.level.tolist()]
+        )
+        forces = predict(judge, replace(labelled, level=own), create_graph=False).forces
+        weight[chosen] *= bias_weights(forces, labelled, gamma)
+    return replace(bucket, weight=weight)
 
 
 def _sources(recipe: Recipe) -> list[tuple[Checkpoint, str]]:
@@ -325,6 +356,15 @@ def compute_losses(
     if weights.direct_forces > 0:
         direct = model.direct_forces_at(labelled.batch, labelled.level)
         terms["direct_forces"] = weights.direct_forces * force_loss(direct, labelled)
+    if weights.score_matching > 0:
+        assert recipe.asteroid is not None
+        unlabelled = select(labelled, ~labelled.has_forces)
+        energy_fn = functools.partial(model.energies_at, level_index=unlabelled.level)
+        terms["score_matching"] = weights.score_matching * (
+            score_matching_loss(energy_fn, unlabelled.batch, recipe.asteroid.kt, generator=generator)
+            if len(unlabelled)
+            else labelled.batch.positions.new_zeros(())
+        )
     if weights.trains_structures:
         terms |= _structure_losses(model, labelled, recipe, generator)
     return terms

@@ -23,6 +23,7 @@ from physcon_ase.model.config import config_from_dict
 from physcon_ase.model.physcon import load_model
 from physcon_ase.training import trainer
 from physcon_ase.training.config import (
+    AsteroidRecipe,
     LossRecipe,
     OptimalityRecipe,
     Recipe,
@@ -37,6 +38,7 @@ from physcon_ase.training.trainer import (
     RunOptions,
     check_labels,
     compute_losses,
+    judged_items,
     load_training_items,
     make_model,
     train,
@@ -247,6 +249,33 @@ def test_consistency_without_minima_is_refused(recipe: Recipe, stores: Path, tmp
     hot = replace(hot, loss=replace(hot.loss, structure=0.0))
     with pytest.raises(LabelError, match=r"loss\.optimality = 0\.5, but the data have no optimality label"):
         train(hot, tmp_path / "run", store_root=stores, options=QUIET)
+
+
+def test_borrowed_labels_are_judged_by_a_model_of_the_accurate_ones(
+    recipe: Recipe, stores: Path, make_store: Callable[..., Store], tmp_path: Path
+):
+    cheap = make_store()
+    write_store(stores / "cheap.h5", replace(cheap, labels={"cheap": cheap.labels["cheap"]}))
+    judge = train(with_steps(recipe, 3), tmp_path / "judge", store_root=stores, options=QUIET)
+    own = replace(recipe.data[0], levels=("dft",))
+    lent = replace(own, store="cheap.h5", borrow_forces_from="cheap", structure=False)
+    recipe = replace(recipe, data=(own, lent), asteroid=AsteroidRecipe(str(judge), gamma=0.5))
+    items = load_training_items(recipe, stores, "train")
+    for before, after in zip(items.buckets, judged_items(recipe, items).buckets, strict=True):
+        is_lent, has_forces = before.source == 1, before.forces[:, 0].isfinite().all(dim=1)
+        assert torch.equal(after.weight[~is_lent], before.weight[~is_lent])
+        assert (after.weight[is_lent & has_forces] < before.weight[is_lent & has_forces]).all()
+
+
+def test_score_matching_trains_on_geometries_without_labels(recipe: Recipe, make_store, tmp_path: Path):
+    store = make_store()
+    bare = replace(store, labels={name: LevelLabels(labels.energy, None) for name, labels in store.labels.items()})
+    write_store(tmp_path / "small.h5", bare)
+    weights = LossRecipe(energy=0.0, forces=0.0, score_matching=1.0)
+    recipe = with_steps(replace(recipe, loss=weights, asteroid=AsteroidRecipe()), 5)
+    recipe = replace(recipe, structure=None, data=(replace(recipe.data[0], zero_force=False),))
+    train(recipe, tmp_path / "run", store_root=tmp_path, options=replace(QUIET, log_steps=5))
+    assert np.isfinite(log(tmp_path / "run")[0]["score_matching"])
 
 
 def test_frozen_parts_keep_their_weights_and_start_from_takes_references(recipe: Recipe, stores: Path, tmp_path: Path):
