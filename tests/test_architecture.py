@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "physcon_ase"
 
 LAYERS = (
     "units errors < chem < batch < model relax data < labelling training hub < "
-    "generator calculator files < results < optimization < studies checks < cli"
+    "generator calculator files dynamics < results < optimization < studies checks < cli"
 )
 RANK = {part: rank for rank, layer in enumerate(LAYERS.split(" < ")) for part in layer.split()}
 """A part may import itself and parts of lower rank."""
@@ -21,7 +21,17 @@ NEVER = {("training", "relax")}
 
 ONLY_IN = {
     "rdkit": ("chem",),
-    "ase": ("calculator", "generator", "files", "results", "optimization", "data.sources", "labelling", "checks"),
+    "ase": (
+        "calculator",
+        "dynamics",
+        "generator",
+        "files",
+        "results",
+        "optimization",
+        "data.sources",
+        "labelling",
+        "checks",
+    ),
     **dict.fromkeys(("huggingface_hub", "httpx", "requests", "urllib", "http", "socket"), ("hub", "data.sources")),
 }
 """Foreign packages that only these parts know."""

@@ -294,7 +294,9 @@ def judged_items(recipe: Recipe, items: Items) -> Items:
         return items
     judge, gamma = load_model(recipe.asteroid.checkpoint).model, recipe.asteroid.gamma
     borrowed = torch.tensor([bool(data.borrow_forces_from) for data in recipe.data])
-    buckets = tuple(_judged(bucket, borrowed[bucket.source.long()], items.levels, judge, gamma) for bucket in items.buckets)
+    buckets = tuple(
+        _judged(bucket, borrowed[bucket.source.long()], items.levels, judge, gamma) for bucket in items.buckets
+    )
     return replace(items, buckets=buckets)
 
 
@@ -302,9 +304,8 @@ def _judged(bucket: Bucket, borrowed: Tensor, levels: Sequence[str], judge: Phys
     weight, rows = bucket.weight.clone(), borrowed.nonzero().squeeze(1)
     for chosen in rows.split(max(1, _JUDGED_SLOTS // bucket.n_slots)):
         labelled = take(bucket, chosen.numpy())
-        own = torch.tensor(
-            [judge.level_names.index(judge.level(levels[index]).name) for index in labelled.level.tolist()]
-        )
+        names = [judge.level(levels[int(index)]).name for index in labelled.level]
+        own = torch.tensor([judge.level_names.index(name) for name in names])
         forces = predict(judge, replace(labelled, level=own), create_graph=False).forces
         weight[chosen] *= bias_weights(forces, labelled, gamma)
     return replace(bucket, weight=weight)
