@@ -30,7 +30,7 @@ GOAL = "minimum of b3lyp"
 MODES: dict[str, str] = {
     "denoise": "guess, one-step denoising",
     "ddim": "guess, DDIM from noise",
-    "refine": "guess, DDIM from MMFF94 (default)",
+    "refine": "guess, MMFF94 refined (default)",
 }
 MAX_STEPS = 500
 
@@ -126,7 +126,7 @@ def _minimize(graph: MolGraph, place: np.ndarray | None) -> tuple[np.ndarray, fl
 
 
 def _generated(loaded: LoadedModel, mode: str, graphs: list[MolGraph], seeds: range) -> Guesses:
-    generator = StructureGenerator(loaded, mode=mode)
+    generator = StructureGenerator(loaded, mode=mode, level=LEVEL)
     before = time.process_time()
     made = [generator.generate_many(graphs, seed=seed) for seed in seeds]
     seconds = _share(before, len(graphs) * len(seeds))

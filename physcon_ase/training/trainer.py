@@ -271,7 +271,7 @@ def check_labels(recipe: Recipe, items: Items) -> None:
 
 
 def check_teachers(recipe: Recipe, items: Items) -> None:
-    """Refuses consistency with an energy that nothing has taught its derivative.
+    """Refuses consistency with, and guidance by, an energy that nothing has taught its derivative.
 
     Raises:
         LabelError: names the term and the level.
@@ -285,6 +285,14 @@ def check_teachers(recipe: Recipe, items: Items) -> None:
             raise LabelError(
                 f"recipe {recipe.name}: level {section.level!r} is to teach loss.{term}, but no force trains it here "
                 "and no checkpoint of start_from has it; add force labels and loss.forces, or a trained checkpoint"
+            )
+    if recipe.structure is not None and recipe.structure.guided and recipe.loss.trains_structures:
+        of_minima = torch.cat([bucket.level[bucket.is_minimum] for bucket in items.buckets]).unique().tolist()
+        untaught = sorted({items.levels[index] for index in of_minima} - trained)
+        if untaught:
+            raise LabelError(
+                f"recipe {recipe.name}: the forces of level {', '.join(untaught)} are to guide the structure head, but "
+                "no force trains them here and no checkpoint of start_from has them; add one, or unset structure.guided"
             )
 
 

@@ -244,6 +244,15 @@ def test_a_teacher_that_no_force_has_taught_is_refused(recipe: Recipe, stores: P
         train(untaught, tmp_path / "run", store_root=stores, options=QUIET)
 
 
+def test_guidance_by_forces_that_nothing_has_taught_is_refused(recipe: Recipe, stores: Path, tmp_path: Path):
+    assert recipe.structure is not None
+    guided = replace(recipe, structure=replace(recipe.structure, guided=True))
+    train(with_steps(guided, 2), tmp_path / "taught", store_root=stores, options=QUIET)
+    untaught = replace(guided, loss=LossRecipe(energy=0.0, forces=0.0, structure=1.0))
+    with pytest.raises(LabelError, match="forces of level dft are to guide the structure head"):
+        train(untaught, tmp_path / "run", store_root=stores, options=QUIET)
+
+
 def test_consistency_without_minima_is_refused(recipe: Recipe, stores: Path, tmp_path: Path):
     hot = replace(consistent(recipe), data=(replace(recipe.data[0], kinds=("thermal",)),))
     hot = replace(hot, loss=replace(hot.loss, structure=0.0))
