@@ -1,5 +1,6 @@
 """The structure head: a denoiser that knows the molecular graph, and the ways to draw structures from it."""
 
+import itertools
 import math
 from collections.abc import Callable
 from typing import Final, TypeAlias
@@ -190,10 +191,10 @@ def ddim(denoiser: Denoiser, batch: Batch, sigmas: list[float]) -> Float[Tensor,
     Args:
         denoiser: the structure head.
         batch: molecules with graphs.
-        sigmas: falling noise levels [Å]; one evaluation each.
+        sigmas: falling noise levels [Å]; one evaluation each, none if there are none.
     """
     positions = batch.positions
-    for sigma, following in zip(sigmas, [*sigmas[1:], 0.0], strict=True):
+    for sigma, following in itertools.pairwise([*sigmas, 0.0]):
         clean = denoiser(with_positions(batch, positions), _all(batch, sigma))
         positions = clean + following / sigma * (centred(positions, batch.atom_mask) - clean)
     return positions
