@@ -53,7 +53,30 @@ from physcon_ase.results import STATUSES, Record, Result
 STARTS: Final = ("guess", "etkdg", "mmff94")
 """Where a relaxation starts: the structure head's guess, an ETKDG geometry, or that geometry relaxed with MMFF94."""
 
-OPTIMIZERS: Final[dict[str, type[Optimizer]]] = {"bfgs": BFGS, "lbfgs": LBFGS, "fire": FIRE}
+_CURVATURES: Final = (-50.0, 2000.0)
+"""Curvatures [eV/Å²] that no molecule exceeds; that of a triple bond is below 200."""
+
+
+class SafeBFGS(BFGS):
+    """ASE's BFGS that begins again with its first Hessian where the update has ruined it.
+
+    Across a region of negative curvature the denominators of the update pass through zero, and with a curvature of
+    10⁸ eV/Å² left behind the molecule never moves again.
+    """
+
+    def update(self, pos: np.ndarray, forces: np.ndarray, pos0: np.ndarray | None, forces0: np.ndarray | None) -> None:
+        """Called by ASE with the last two geometries and their forces; None before the first step."""
+        if self.state is None:
+            self._first = np.array(self.H0)  # ASE updates it in place
+        super().update(pos, forces, pos0, forces0)
+        assert self.state is not None
+        curvatures = np.linalg.eigvalsh(self.state.hessian)
+        if curvatures[0] < _CURVATURES[0] or curvatures[-1] > _CURVATURES[1]:
+            self.state, self.H0 = None, self._first.copy()
+            super().update(pos, forces, pos0, forces0)
+
+
+OPTIMIZERS: Final[dict[str, type[Optimizer]]] = {"bfgs": SafeBFGS, "lbfgs": LBFGS, "fire": FIRE}
 """ASE optimisers with a short name; any other is passed as its class."""
 
 LARGEST_FOR_BFGS: Final = 60

@@ -6,6 +6,7 @@ import pytest
 import torch
 from ase import Atoms
 from ase.build import molecule
+from ase.calculators.emt import EMT
 from ase.constraints import FixAtoms
 from ase.optimize import BFGS, FIRE2
 
@@ -15,7 +16,7 @@ from physcon_ase.chem.smiles import graph_from_smiles
 from physcon_ase.errors import MissingHeadError, PhysConError
 from physcon_ase.generator import StructureGenerator
 from physcon_ase.model.physcon import LoadedModel, load_model
-from physcon_ase.optimization import STARTS, optimize, optimize_many
+from physcon_ase.optimization import STARTS, SafeBFGS, optimize, optimize_many
 from physcon_ase.results import Result, format_record, format_result, format_summary
 
 EXACT = 1e-8
@@ -44,6 +45,16 @@ def alanine(double: LoadedModel) -> Result:
 @pytest.fixture(scope="module")
 def water(double: LoadedModel) -> Result:
     return optimize("O", checkpoint=double)
+
+
+def test_a_hessian_that_the_update_has_ruined_is_forgotten() -> None:
+    run = SafeBFGS(Atoms("H2", [[0, 0, 0], [0.8, 0, 0]], calculator=EMT()), logfile=None)
+    first, origin, step = run.H0.copy(), np.zeros(6), np.eye(6)[0]
+    run.update(origin, origin, None, None)
+    run.update(step, -np.array([8.0, 1, 0, 0, 0, 0]), origin, origin)
+    assert np.abs(run.state.hessian - first).max() > 1
+    run.update(2 * step, -np.array([8.0 + 1e-9, 2, 0, 0, 0, 0]), step, -np.array([8.0, 1, 0, 0, 0, 0]))
+    np.testing.assert_array_equal(run.state.hessian, first)  # and not 1e9 eV/Å² for ever after
 
 
 def test_the_result_is_a_minimum_of_the_molecule_asked_for(alanine: Result) -> None:
