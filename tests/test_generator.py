@@ -3,6 +3,7 @@ import pytest
 import torch
 from ase import Atoms
 
+from physcon_ase.calculator import PhysConCalculator
 from physcon_ase.chem.compare import bonds_intact, rmsd, stereo_intact
 from physcon_ase.chem.conformers import embed
 from physcon_ase.chem.smiles import graph_from_smiles
@@ -11,6 +12,7 @@ from physcon_ase.errors import (
     InvalidSmilesError,
     MissingHeadError,
     PhysConError,
+    UnknownLevelError,
     UnsupportedChargeError,
     UnsupportedElementError,
 )
@@ -105,7 +107,7 @@ def test_a_broken_guess_is_tried_again_with_other_noise() -> None:
         seen.append(batch.positions.clone())
         return batch.positions if len(seen) < 3 else torch.tensor(goal, dtype=torch.float32)[None]
 
-    generator.head = denoiser  # pyright: ignore[reportAttributeAccessIssue]
+    generator.denoiser = denoiser
     (guess,) = generator.generate_many(["CCO"])
     assert isinstance(guess, Guess)
     assert (guess.attempts, guess.fallback) == (3, "")
@@ -153,3 +155,22 @@ def test_other_processes_find_the_very_same_geometries() -> None:
     serial = embed_many(graphs, [0, 1, 2])
     parallel = embed_many(graphs, [0, 1, 2], n_processes=2)
     assert all(np.array_equal(a, b) for a, b in zip(serial, parallel, strict=True))
+
+
+def test_a_guess_is_near_the_minimum_of_the_level_that_is_asked_for(shipped: LoadedModel) -> None:
+    graphs = [graph_from_smiles(smiles) for smiles in ("CC(=O)NC", "C1CC1C#N", "OCC=O", "Nc1ccccc1")]
+
+    def energy(level: str, guided_by: str) -> float:
+        """Sum of the energies [eV] of the guesses for another level."""
+        guesses = StructureGenerator(shipped, level=guided_by).generate_many(graphs)
+        total = 0.0
+        for guess in guesses:
+            assert isinstance(guess, Guess)
+            atoms = Atoms(guess.graph.atomic_numbers, guess.positions, calculator=PhysConCalculator(level=level))
+            total += atoms.get_potential_energy()
+        return total
+
+    assert energy("b3lyp", "b3lyp") < energy("b3lyp", "gfn2") - 0.01
+    assert energy("gfn2", "gfn2") < energy("gfn2", "b3lyp") - 0.01
+    with pytest.raises(UnknownLevelError, match="pm6"):
+        StructureGenerator(shipped, level="pm6")
