@@ -1,0 +1,52 @@
+import numpy as np
+import pytest
+
+from physcon_ase.batch import make_batch
+from physcon_ase.chem.conformers import embed, mmff94_minimize
+from physcon_ase.chem.smiles import canonical_key, canonical_smiles, graph_from_smiles
+from physcon_ase.data.split import key_hash
+from physcon_ase.data.store import Geometries, Store, geometry_offsets, molecule_graph, pack_molecules
+from physcon_ase.model.forces import energies_and_forces
+from physcon_ase.model.physcon import load_model
+from physcon_ase.studies.taught import taught_minima
+
+FMAX = 0.011
+"""Largest force [eV/Å] in a taught minimum: .01, and rounding to float32."""
+
+
+@pytest.fixture
+def cheap() -> Store:
+    """MMFF94 minima of three molecules; the second is torn apart."""
+    graphs = [graph_from_smiles(smiles) for smiles in ("CCO", "CC=O", "NC=O")]
+    places = [mmff94_minimize(graph, embed(graph, seed=0)[0]).positions for graph in graphs]
+    places[1] = 3 * places[1]
+    return Store(
+        molecules=pack_molecules(
+            graphs,
+            smiles=[canonical_smiles(graph) for graph in graphs],
+            names=["a", "b", "c"],
+            key_hashes=[key_hash(canonical_key(graph)) for graph in graphs],
+        ),
+        geometries=Geometries(
+            molecule=np.arange(3, dtype=np.int32),
+            kind=np.full(3, "start"),
+            minimum_of=np.full(3, "mmff94"),
+            positions=np.concatenate(places).astype(np.float32),
+        ),
+        labels={},
+        source="three",
+    )
+
+
+def test_taught_minima_are_minima_of_the_teacher_and_what_breaks_is_left_out(cheap: Store) -> None:
+    teacher = load_model()
+    taught = taught_minima(cheap, [0, 1, 2], teacher, "b3lyp")
+    assert taught.geometries.molecule.tolist() == [0, 2]
+    assert taught.geometries.minimum_of.tolist() == ["b3lyp", "b3lyp"]
+    assert teacher.name in taught.provenance
+    offsets = geometry_offsets(taught)
+    for row, molecule in enumerate(taught.geometries.molecule):
+        place = taught.geometries.positions[offsets[row] : offsets[row + 1]]
+        batch = make_batch([molecule_graph(taught, int(molecule)).atomic_numbers], [place])
+        _, forces = energies_and_forces(teacher.model.energy_fn("b3lyp"), batch)
+        assert forces.norm(dim=2).max().item() < FMAX
