@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from scipy.spatial.distance import pdist, squareform
 from torch import Tensor
 
@@ -21,11 +21,10 @@ from physcon_ase.errors import (
     OverlappingAtomsError,
     PeriodicCellError,
     PhysConError,
-    SpinParityError,
     UnknownElementError,
     UnsupportedChargeError,
-    UnsupportedElementError,
 )
+from physcon_ase.model.coverage import check_charge, check_elements
 from physcon_ase.model.forces import energies_and_forces
 from physcon_ase.model.physcon import DEFAULT_CHECKPOINT, LoadedModel, PhysCon, load_model
 from physcon_ase.units import CHEMICAL_SYMBOLS
@@ -150,7 +149,7 @@ class PhysConCalculator(Calculator):
         """Fills `results` with all properties: the energy alone would be no cheaper by much.
 
         Raises:
-            PhysConError: the structure is refused; see `check_atoms`, `check_elements` and `check_charge`.
+            PhysConError: the structure is refused; see `check_atoms` and `model.coverage`.
         """
         if atoms is not None:
             self.atoms = atoms.copy()
@@ -303,45 +302,6 @@ def check_atoms(atoms: Atoms) -> None:
     squared = pdist(positions, "sqeuclidean")
     if len(squared) and squared.min() < CLOSEST_ATOMS**2:
         _refuse_overlap(numbers, squareform(squared))
-
-
-def check_elements(atomic_numbers: Int[np.ndarray, " atoms"], model: PhysCon, level: str) -> None:
-    """Refuses elements that the level does not cover.
-
-    Raises:
-        UnsupportedElementError: there is one; the message names the levels that cover the whole structure.
-    """
-    present = set(atomic_numbers.tolist())
-    covered = model.level(level).elements
-    missing = sorted(present.difference(covered))
-    if missing:
-        others = [name for name in model.level_names if present.issubset(model.level(name).elements)]
-        remedy = f"use level {' or '.join(map(repr, others))}" if others else "no level of this model covers all atoms"
-        raise UnsupportedElementError(
-            f"level {level!r} does not cover {', '.join(CHEMICAL_SYMBOLS[number] for number in missing)}; it knows "
-            f"{' '.join(CHEMICAL_SYMBOLS[number] for number in sorted(covered))}: {remedy}"
-        )
-
-
-def check_charge(atomic_numbers: Int[np.ndarray, " atoms"], charge: int, multiplicity: int) -> None:
-    """Refuses a total charge [e] and spin multiplicity 2S + 1 that do not fit the electrons or that no model can use.
-
-    Raises:
-        SpinParityError: the number of electrons and the multiplicity are both odd or both even, or it is below 1.
-        UnsupportedChargeError: charged or open-shell, which no level can tell from a neutral singlet yet.
-    """
-    n_electrons = int(atomic_numbers.sum()) - charge
-    if multiplicity < 1 or (n_electrons + multiplicity) % 2 == 0:
-        raise SpinParityError(
-            f"{n_electrons} electrons (charge {charge:+d}) cannot have spin multiplicity {multiplicity}; it must be "
-            f"one of {'1, 3, 5' if n_electrons % 2 == 0 else '2, 4, 6'}, ...: correct atoms.info['charge'] or ['spin'] "
-            "(2S + 1), or the atoms; no level of any model accepts other than neutral singlets yet"
-        )
-    if charge != 0 or multiplicity != 1:
-        raise UnsupportedChargeError(
-            f"charge {charge:+d} and spin multiplicity {multiplicity} are not accepted by any level of any model yet: "
-            "only charge 0 and multiplicity 1 are; pass the neutral closed-shell molecule"
-        )
 
 
 def charge_and_multiplicity(atoms: Atoms, charge: int = 0, multiplicity: int = 1) -> tuple[int, int]:

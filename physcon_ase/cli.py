@@ -260,10 +260,10 @@ def _errors_by_kind(model: "PhysCon", path: Path, split: str) -> "Iterator[tuple
     """Errors of a model on one store, for each level that both have and each kind of geometry."""
     import numpy as np
 
-    from physcon_ase.calculator import check_elements
     from physcon_ase.data.labels import elements_with_energy
     from physcon_ase.data.loader import DataSource, load_items
     from physcon_ase.data.store import open_store
+    from physcon_ase.model.coverage import check_elements
     from physcon_ase.training.evaluate import evaluate_energies
 
     store = open_store(path)

@@ -24,13 +24,13 @@ from physcon_ase.chem.compare import bonds_intact, stereo_intact
 from physcon_ase.chem.conformers import embed, lowest_conformer
 from physcon_ase.chem.graph import MolGraph
 from physcon_ase.chem.smiles import canonical_smiles, graph_from_smiles
-from physcon_ase.errors import MissingHeadError, PhysConError, UnsupportedChargeError, UnsupportedElementError
+from physcon_ase.errors import MissingHeadError, PhysConError
 from physcon_ase.model.checkpoint import read_checkpoint, shipped_names
 from physcon_ase.model.config import StructureConfig
+from physcon_ase.model.coverage import check_charge, check_elements
 from physcon_ase.model.noise import gaussian_noise, sigma_schedule
-from physcon_ase.model.physcon import DEFAULT_CHECKPOINT, LoadedModel, PhysCon, load_model
+from physcon_ase.model.physcon import DEFAULT_CHECKPOINT, LoadedModel, load_model
 from physcon_ase.model.structure import ddim, refined
-from physcon_ase.units import CHEMICAL_SYMBOLS
 
 N_STEPS: Final[dict[str, int]] = {"refine": 8, "ddim": 30, "denoise": 1}
 """Evaluations of the structure head for one guess, by mode."""
@@ -148,7 +148,7 @@ class StructureGenerator:
 
         Raises:
             EmbeddingError: no ETKDG geometry was found in time.
-            UnsupportedElementError: an element that no level of the model covers.
+            UnsupportedElementError: an element that the level does not cover.
             UnsupportedChargeError: a charged or open-shell molecule.
             InvalidSmilesError, DummyAtomError, FragmentsError, UnknownElementError: see `chem.smiles`.
         """
@@ -216,7 +216,8 @@ class StructureGenerator:
 
     def _checked_graph(self, molecule: object) -> MolGraph:
         graph = as_graph(molecule)
-        check_graph(graph, self.model)
+        check_elements(graph.atomic_numbers.astype(np.int64), self.model, self.level)
+        check_charge(graph.atomic_numbers.astype(np.int64), graph.charge, graph.multiplicity)
         return graph
 
     def _draw_until_intact(self, graphs: list, starts: list, seeds: list[int], results: list, budget: int) -> None:
@@ -280,28 +281,6 @@ def as_graph(molecule: object) -> MolGraph:
     if isinstance(molecule, str):
         return graph_from_smiles(molecule)
     raise PhysConError(f"a molecule is a SMILES or a MolGraph, received {molecule!r}: pass one of these")
-
-
-def check_graph(graph: MolGraph, model: PhysCon) -> None:
-    """Refuses a molecule that the model does not cover, before any time is spent on it.
-
-    Raises:
-        UnsupportedElementError: an element that no level of the model covers.
-        UnsupportedChargeError: a charged or open-shell molecule.
-    """
-    covered = {number for level in model.config.levels for number in level.elements}
-    missing = sorted(set(graph.atomic_numbers.tolist()) - covered)
-    if missing:
-        raise UnsupportedElementError(
-            f"no level of this model covers {', '.join(CHEMICAL_SYMBOLS[z] for z in missing)} in "
-            f"{canonical_smiles(graph)!r}; it knows {' '.join(CHEMICAL_SYMBOLS[z] for z in sorted(covered))}: take a "
-            "molecule of these elements, or another checkpoint"
-        )
-    if graph.charge or graph.multiplicity != 1:
-        raise UnsupportedChargeError(
-            f"{canonical_smiles(graph)!r} has charge {graph.charge:+d} and multiplicity {graph.multiplicity}; this "
-            "model knows neutral closed-shell molecules only: pass the neutral form"
-        )
 
 
 def embed_many(

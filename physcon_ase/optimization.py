@@ -15,13 +15,7 @@ from ase.optimize.optimize import Optimizer
 from tqdm import tqdm
 
 from physcon_ase.batch import in_chunks, make_batch, threads_for
-from physcon_ase.calculator import (
-    PhysConCalculator,
-    charge_and_multiplicity,
-    check_atoms,
-    check_charge,
-    check_elements,
-)
+from physcon_ase.calculator import PhysConCalculator, charge_and_multiplicity, check_atoms
 from physcon_ase.chem.compare import bonds_intact, stereo_intact
 from physcon_ase.chem.conformers import mmff94_minimize
 from physcon_ase.chem.graph import MolGraph
@@ -44,6 +38,7 @@ from physcon_ase.generator import (
     or_error,
     unless_error,
 )
+from physcon_ase.model.coverage import check_charge, check_elements
 from physcon_ase.model.forces import energies_and_forces
 from physcon_ase.model.physcon import DEFAULT_CHECKPOINT, LoadedModel, load_model
 from physcon_ase.relax.driver import METHODS, RelaxResult, RelaxStatus, relax

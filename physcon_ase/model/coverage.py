@@ -1,0 +1,47 @@
+"""What molecules a model takes: elements of a level, charge and spin."""
+
+import numpy as np
+from jaxtyping import Int
+
+from physcon_ase.errors import SpinParityError, UnsupportedChargeError, UnsupportedElementError
+from physcon_ase.model.physcon import PhysCon
+from physcon_ase.units import CHEMICAL_SYMBOLS
+
+
+def check_elements(atomic_numbers: Int[np.ndarray, " atoms"], model: PhysCon, level: str) -> None:
+    """Refuses elements that the level does not cover.
+
+    Raises:
+        UnsupportedElementError: there is one; the message names the levels that cover the whole structure.
+    """
+    present = set(atomic_numbers.tolist())
+    covered = model.level(level).elements
+    missing = sorted(present.difference(covered))
+    if missing:
+        others = [name for name in model.level_names if present.issubset(model.level(name).elements)]
+        remedy = f"use level {' or '.join(map(repr, others))}" if others else "no level of this model covers all atoms"
+        raise UnsupportedElementError(
+            f"level {level!r} does not cover {', '.join(CHEMICAL_SYMBOLS[number] for number in missing)}; it knows "
+            f"{' '.join(CHEMICAL_SYMBOLS[number] for number in sorted(covered))}: {remedy}"
+        )
+
+
+def check_charge(atomic_numbers: Int[np.ndarray, " atoms"], charge: int, multiplicity: int) -> None:
+    """Refuses a total charge [e] and spin multiplicity 2S + 1 that do not fit the electrons or that no model can use.
+
+    Raises:
+        SpinParityError: the number of electrons and the multiplicity are both odd or both even, or it is below 1.
+        UnsupportedChargeError: charged or open-shell, which no level can tell from a neutral singlet yet.
+    """
+    n_electrons = int(atomic_numbers.sum()) - charge
+    if multiplicity < 1 or (n_electrons + multiplicity) % 2 == 0:
+        raise SpinParityError(
+            f"{n_electrons} electrons (charge {charge:+d}) cannot have spin multiplicity {multiplicity}; it must be "
+            f"one of {'1, 3, 5' if n_electrons % 2 == 0 else '2, 4, 6'}, ...: correct atoms.info['charge'] or ['spin'] "
+            "(2S + 1), or the atoms; no level of any model accepts other than neutral singlets yet"
+        )
+    if charge != 0 or multiplicity != 1:
+        raise UnsupportedChargeError(
+            f"charge {charge:+d} and spin multiplicity {multiplicity} are not accepted by any level of any model yet: "
+            "only charge 0 and multiplicity 1 are; pass the neutral closed-shell molecule"
+        )
