@@ -18,6 +18,7 @@ from physcon_ase.batch import in_chunks, make_batch, unpad, with_positions
 from physcon_ase.chem.compare import distance_mae_rmse, rmsd, symmetric_rmsd
 from physcon_ase.chem.graph import MolGraph
 from physcon_ase.errors import EngineError
+from physcon_ase.generator import REFINE_SIGMA
 from physcon_ase.labelling.engines import Engine
 from physcon_ase.model.config import StructureConfig
 from physcon_ase.model.noise import gaussian_noise, sigma_schedule
@@ -47,8 +48,6 @@ MODES: Final = {
 }
 """Ways to predict a structure. One-step denoising begins below the largest noise, where predictions shrink."""
 
-REFINE_SIGMA: Final = 0.03
-"""Noise level [Å] at which structures are refined."""
 _REFINE_BELOW: Final = 0.1
 """Noise level [Å] at which DDIM ends if it is to be refined."""
 

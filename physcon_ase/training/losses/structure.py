@@ -15,7 +15,7 @@ from physcon_ase.model.structure import DATA_SCALE, Denoiser
 _PREDICTED_FROM: Final = (0.05, 0.3)
 """Noise [Å] that the structures of `refinement_loss` are predicted from."""
 
-REFINED_AT: Final = (0.02, 0.1)
+_REFINED_AT: Final = (0.02, 0.1)
 """Noise levels [Å] at which predicted structures, which have no noise, are refined."""
 
 _WIDTH: Final = 0.05
@@ -50,7 +50,7 @@ def refinement_loss(denoiser: Denoiser, minima: LabelledBatch, *, generator: tor
     batch, mask = minima.batch, minima.batch.atom_mask
     clean = centred(batch.positions, mask)
     first = log_uniform(*_PREDICTED_FROM, len(batch), generator=generator, like=clean)
-    sigma = log_uniform(*REFINED_AT, len(batch), generator=generator, like=clean)
+    sigma = log_uniform(*_REFINED_AT, len(batch), generator=generator, like=clean)
     noise = gaussian_noise(mask, generator=generator, dtype=clean.dtype)
     with torch.no_grad():
         place = denoiser(with_positions(batch, clean + first[:, None, None] * noise), first)
