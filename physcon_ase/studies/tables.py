@@ -43,11 +43,11 @@ def plot_gain(records: Sequence[dict], row: str, path: Path) -> None:
     for teacher in dict.fromkeys(r["teacher"] for r in taught):
         own = [r for r in taught if r["teacher"] == teacher]
         errors = [1000 * r["teacher_force_mae"] for r in own]
-        axes.plot(errors, [np.mean(r["mean_rmsd"]) for r in own], "o", label=f"{row}, {teacher}")
+        axes.plot(errors, [np.mean(r["mean_rmsd"]) for r in own], "o", label=teacher)
     axes.set_xscale("log")
     axes.set_xlabel("force error of the teacher, test molecules [meV/Å]")
     axes.set_ylabel("RMSD to the true minimum, basin given [Å]")
-    axes.legend(fontsize=7)
+    axes.legend(title=f"{row}; teacher", fontsize=7, title_fontsize=7)
     figure.savefig(path, dpi=150)
 
 
@@ -59,14 +59,15 @@ def plot_learning(folder: Path, records: Sequence[dict], path: Path) -> None:
     """
     figure = _figure()
     axes = figure.subplots()
-    for row, name in {r["row"]: r["training"] for r in records if r["seed"] == records[0]["seed"]}.items():
+    rows = {r["training"]: r["row"] for r in reversed(records) if r["seed"] == records[0]["seed"]}
+    for name, row in reversed(rows.items()):  # of rows that share a training the first
         entries = [json.loads(line) for line in (folder / name / "log.jsonl").read_text().splitlines()]
         points = [(entry["step"], entry["structure"]) for entry in entries if "structure" in entry]
         axes.plot(*zip(*points, strict=True), label=row)
     axes.set_yscale("log")
     axes.set_xlabel("step of the second stage")
     axes.set_ylabel("denoising loss times its weight")
-    axes.legend(fontsize=6)
+    figure.legend(fontsize=6, ncols=2, loc="outside lower center")
     figure.savefig(path, dpi=150)
 
 
