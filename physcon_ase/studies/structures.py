@@ -83,7 +83,7 @@ class Quality:
 
 def sample_structures(
     denoiser: Denoiser, config: StructureConfig, molecules: Sequence[Truth], mode: str, n_samples: int, *, seed: int
-) -> list[Float[np.ndarray, "samples atoms 3"]]:
+) -> list[Float[np.ndarray, "samples _ 3"]]:
     """Samples of every molecule; their noise depends on nothing but the seed and the place in the sequence."""
     how = MODES[mode]
     sigmas = sigma_schedule(how.sigma, _REFINE_BELOW if how.n_refined else config.sigma_min, how.n_steps)
@@ -110,7 +110,7 @@ def sample_structures(
 
 
 def structure_quality(
-    samples: Sequence[Float[np.ndarray, "samples atoms 3"]], molecules: Sequence[Truth], engine: Engine | None = None
+    samples: Sequence[Float[np.ndarray, "samples _ 3"]], molecules: Sequence[Truth], engine: Engine | None = None
 ) -> Quality:
     """Compares samples with the truth.
 

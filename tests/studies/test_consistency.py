@@ -10,8 +10,8 @@ from physcon_ase.studies.structures import MODES
 from physcon_ase.studies.tables import format_tables, plot_gain, plot_learning
 from physcon_ase.training.config import check_recipe, format_recipe, parse_recipe
 
-BETTER = 0.98
-"""RMSD with consistency over that without, at the tiny scale and with its seed; measured .93."""
+BETTER = 0.9
+"""RMSD with consistency over that without, at the tiny scale and with its seed; measured .73."""
 
 
 def record(row: str, seed: int, mode: str, rmsd: float) -> dict:
