@@ -1,5 +1,6 @@
 """Models with random weights that are small enough for tests, and molecules to try them on."""
 
+import math
 from collections.abc import Iterable
 
 import numpy as np
@@ -7,6 +8,7 @@ import torch
 from torch import nn
 
 from physcon_ase.batch import Batch, make_batch
+from physcon_ase.data.sample import LabelledBatch
 from physcon_ase.model.config import EncoderConfig, LevelConfig, ModelConfig, StructureConfig
 from physcon_ase.model.forces import energies_and_forces
 from physcon_ase.model.physcon import LoadedModel, PhysCon
@@ -75,3 +77,15 @@ def evaluate(
     references = model.references[level](batch).sum(dim=1)
     sizes = [len(numbers) for numbers, _ in molecules]
     return (energies - references).numpy(), [row[:n].double().numpy() for n, row in zip(sizes, forces, strict=True)]
+
+
+def labelled_with(batch: Batch, forces: torch.Tensor) -> LabelledBatch:
+    """The geometries with these forces [eV/Å] as labels, and no energies."""
+    return LabelledBatch(
+        batch=batch,
+        level=torch.zeros(len(batch), dtype=torch.int64),
+        energy=torch.full((len(batch),), math.nan, dtype=torch.float64),
+        forces=forces,
+        is_minimum=torch.zeros(len(batch), dtype=torch.bool),
+        weight=torch.ones(len(batch), dtype=torch.float64),
+    )

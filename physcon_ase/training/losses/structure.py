@@ -60,8 +60,7 @@ def refinement_loss(denoiser: Denoiser, minima: LabelledBatch, *, generator: tor
         target = align(clean, place, mask)
     predicted = denoiser(with_positions(batch, place), sigma)
     errors = ((predicted - target).square().sum(dim=2) + _WIDTH**2).sqrt() / _WIDTH - 1
-    per_molecule = (errors * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1)
-    return (per_molecule * minima.weight).sum() / minima.weight.sum().clamp(min=1e-12)
+    return _mean(errors, mask, minima.weight)
 
 
 def weighted_errors(
@@ -73,7 +72,13 @@ def weighted_errors(
 ) -> Float[Tensor, ""]:
     """Mean of |D - D*|² w(σ) over atoms and molecules, w as in `denoising_loss`."""
     of_noise = 1 / (sigma.square() + _WIDTH**2) + 1 / DATA_SCALE**2
-    errors = (predicted - target).square().sum(dim=2) * mask
-    per_molecule = errors.sum(dim=1) / mask.sum(dim=1).clamp(min=1)
-    weight = torch.ones_like(sigma) if weight is None else weight
-    return (per_molecule * of_noise * weight).sum() / weight.sum().clamp(min=1e-12)
+    errors = (predicted - target).square().sum(dim=2) * of_noise[:, None]
+    return _mean(errors, mask, torch.ones_like(sigma) if weight is None else weight)
+
+
+def _mean(
+    errors: Float[Tensor, "molecules slots"], mask: Bool[Tensor, "molecules slots"], weight: Float[Tensor, " molecules"]
+) -> Float[Tensor, ""]:
+    """Mean over the atoms of each molecule, then weighted over molecules."""
+    per_molecule = (errors * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1)
+    return (per_molecule * weight).sum() / weight.sum().clamp(min=1e-12)

@@ -8,7 +8,7 @@ from torch import Tensor
 from physcon_ase.batch import Batch, make_batch
 from physcon_ase.data.sample import LabelledBatch
 from physcon_ase.training.losses.asteroid import bias_weights, score_matching_loss
-from tests.tiny import ETHANOL, ETHANOL_NUMBERS, WATER, WATER_NUMBERS
+from tests.tiny import ETHANOL, ETHANOL_NUMBERS, WATER, WATER_NUMBERS, labelled_with
 
 KT = 0.0431
 STIFFNESS = 2.0
@@ -17,14 +17,7 @@ COPIES = 400
 
 def labelled(forces: Tensor) -> LabelledBatch:
     batch = make_batch([ETHANOL_NUMBERS, WATER_NUMBERS], [ETHANOL, WATER], dtype=torch.float64)
-    return LabelledBatch(
-        batch=batch,
-        level=torch.zeros(2, dtype=torch.int64),
-        energy=torch.full((2,), math.nan, dtype=torch.float64),
-        forces=forces,
-        is_minimum=torch.tensor([False, False]),
-        weight=torch.ones(2, dtype=torch.float64),
-    )
+    return labelled_with(batch, forces)
 
 
 def test_a_label_counts_less_the_more_the_accurate_model_disagrees() -> None:

@@ -4,9 +4,8 @@ import pytest
 import torch
 
 from physcon_ase.batch import Batch, make_batch, with_positions
-from physcon_ase.data.sample import LabelledBatch
 from physcon_ase.training.losses.displacement import displacement_loss
-from tests.tiny import ETHANOL, ETHANOL_NUMBERS, WATER, WATER_NUMBERS
+from tests.tiny import ETHANOL, ETHANOL_NUMBERS, WATER, WATER_NUMBERS, labelled_with
 
 SMOOTHING = 0.002
 """Half-width [Å] of the smoothed kink."""
@@ -15,17 +14,6 @@ SMOOTHING = 0.002
 @pytest.fixture
 def batch() -> Batch:
     return make_batch([ETHANOL_NUMBERS, WATER_NUMBERS], [ETHANOL, WATER], dtype=torch.float64)
-
-
-def labelled_with(batch: Batch, forces: torch.Tensor) -> LabelledBatch:
-    return LabelledBatch(
-        batch=batch,
-        level=torch.zeros(2, dtype=torch.int64),
-        energy=torch.full((2,), math.nan, dtype=torch.float64),
-        forces=forces,
-        is_minimum=torch.tensor([False, False]),
-        weight=torch.ones(2, dtype=torch.float64),
-    )
 
 
 def test_the_loss_is_the_mean_step_of_the_labelled_atoms(batch: Batch) -> None:
