@@ -75,7 +75,7 @@ class Prediction:
 
 
 class PhysConCalculator(Calculator):
-    """Energies and forces of neutral closed-shell molecules.
+    """Energies and forces of closed-shell molecules.
 
     Total charge and spin multiplicity (2S + 1, not the number of unpaired electrons) are those given here, unless
     `atoms.info["charge"]` and `atoms.info["spin"]` say otherwise for a structure. Initial charges and magnetic moments
@@ -253,7 +253,7 @@ class PhysConCalculator(Calculator):
         check_atoms(atoms)
         check_elements(atoms.numbers, self.model, self.level)
         charge, multiplicity = charge_and_multiplicity(atoms, self.charge, self.multiplicity)
-        check_charge(atoms.numbers, charge, multiplicity)
+        check_charge(atoms.numbers, charge, multiplicity, self.model, self.level)
 
     def _batch(self, structures: list[Atoms]) -> Batch:
         weight = self.model.encoder.embedding.weight
@@ -261,6 +261,7 @@ class PhysConCalculator(Calculator):
             [atoms.numbers for atoms in structures],
             # Centred while still float64: far from the origin float32 has no digits left for the bonds.
             [atoms.positions - atoms.positions.mean(axis=0) for atoms in structures],
+            charges=[charge_and_multiplicity(atoms, self.charge)[0] for atoms in structures],
             dtype=weight.dtype,
             device=weight.device,
         )

@@ -260,10 +260,10 @@ def _errors_by_kind(model: "PhysCon", path: Path, split: str) -> "Iterator[tuple
     """Errors of a model on one store, for each level that both have and each kind of geometry."""
     import numpy as np
 
-    from physcon_ase.data.labels import elements_with_energy
+    from physcon_ase.data.labels import charges_at, elements_with_labels
     from physcon_ase.data.loader import DataSource, load_items
     from physcon_ase.data.store import open_store
-    from physcon_ase.model.coverage import check_elements
+    from physcon_ase.model.coverage import check_covers_charge, check_elements
     from physcon_ase.training.evaluate import evaluate_energies
 
     store = open_store(path)
@@ -277,7 +277,9 @@ def _errors_by_kind(model: "PhysCon", path: Path, split: str) -> "Iterator[tuple
         source = DataSource(path, levels, kinds=(kind,), structure=False)
         items = load_items([source], model.level_names, split)
         for level in levels:
-            check_elements(np.array(sorted(elements_with_energy(items, level)), dtype=int), model, level)
+            check_elements(np.array(sorted(elements_with_labels(items, level)), dtype=int), model, level)
+            for charge in charges_at(items, level):
+                check_covers_charge(charge, model, level)
         for errors in evaluate_energies(model, items):
             yield kind, errors
 

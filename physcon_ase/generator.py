@@ -212,12 +212,14 @@ class StructureGenerator:
         }
         if guess.fallback:
             info["fallback"] = guess.fallback
-        return Atoms(numbers=guess.graph.atomic_numbers, positions=guess.positions, info=info)
+        atoms = atoms_of(guess.graph, guess.positions)
+        atoms.info.update(info)
+        return atoms
 
     def _checked_graph(self, molecule: object) -> MolGraph:
         graph = as_graph(molecule)
         check_elements(graph.atomic_numbers.astype(np.int64), self.model, self.level)
-        check_charge(graph.atomic_numbers.astype(np.int64), graph.charge, graph.multiplicity)
+        check_charge(graph.atomic_numbers.astype(np.int64), graph.charge, graph.multiplicity, self.model, self.level)
         return graph
 
     def _draw_until_intact(self, graphs: list, starts: list, seeds: list[int], results: list, budget: int) -> None:
@@ -365,6 +367,11 @@ def _sigmas(mode: str, n_steps: int | None, start_sigma: float | None, config: S
     if mode == "refine":
         return [start_sigma] * n_steps
     return sigma_schedule(start_sigma, config.sigma_min, n_steps)
+
+
+def atoms_of(graph: MolGraph, positions: Float[np.ndarray, "atoms 3"]) -> Atoms:
+    """A graph's atoms at these positions [Å]; if they are an ion, `Atoms.info["charge"]` says so."""
+    return Atoms(graph.atomic_numbers, positions, info={"charge": graph.charge} if graph.charge else {})
 
 
 def _noise(n_atoms: int, seed: int, attempt: int) -> Float[np.ndarray, "atoms 3"]:

@@ -34,6 +34,7 @@ from physcon_ase.generator import (
     Guess,
     StructureGenerator,
     as_graph,
+    atoms_of,
     embed_many,
     or_error,
     unless_error,
@@ -312,7 +313,7 @@ def _checked_graph(molecule: object, settings: _Settings) -> MolGraph:
     graph = as_graph(molecule)
     atomic_numbers = graph.atomic_numbers.astype(np.int64)
     check_elements(atomic_numbers, settings.loaded.model, settings.level)
-    check_charge(atomic_numbers, graph.charge, graph.multiplicity)
+    check_charge(atomic_numbers, graph.charge, graph.multiplicity, settings.loaded.model, settings.level)
     return graph
 
 
@@ -320,11 +321,11 @@ def _job_of_guess(guess: Guess | PhysConError) -> _Job | PhysConError:
     if isinstance(guess, PhysConError):
         return guess
     start = f"guess ({guess.fallback})" if guess.fallback else "guess"
-    return _Job(guess.graph, Atoms(guess.graph.atomic_numbers, guess.positions), start, guess.seed)
+    return _Job(guess.graph, atoms_of(guess.graph, guess.positions), start, guess.seed)
 
 
 def _job_of_etkdg(graph: MolGraph, positions: np.ndarray, seed: int) -> _Job:
-    return _Job(graph, Atoms(graph.atomic_numbers, positions), "etkdg", seed)
+    return _Job(graph, atoms_of(graph, positions), "etkdg", seed)
 
 
 def _job_of_mmff94(graph: MolGraph, positions: np.ndarray, seed: int) -> _Job:
@@ -332,7 +333,7 @@ def _job_of_mmff94(graph: MolGraph, positions: np.ndarray, seed: int) -> _Job:
         relaxed = mmff94_minimize(graph, positions).positions
     except MissingParametersError:
         return replace(_job_of_etkdg(graph, positions, seed), start="etkdg (MMFF94 has no parameters)")
-    return _Job(graph, Atoms(graph.atomic_numbers, relaxed), "mmff94", seed)
+    return _Job(graph, atoms_of(graph, relaxed), "mmff94", seed)
 
 
 def _job_at(graph: MolGraph, start: Atoms, seed: int) -> _Job:
@@ -342,7 +343,9 @@ def _job_at(graph: MolGraph, start: Atoms, seed: int) -> _Job:
             f"{Atoms(graph.atomic_numbers).get_chemical_formula('reduce')}: give the atoms in the order of the graph "
             "(as StructureGenerator does)"
         )
-    return _Job(graph, start.copy(), "geometry", seed)
+    atoms = start.copy()
+    atoms.info["charge"] = graph.charge
+    return _Job(graph, atoms, "geometry", seed)
 
 
 def _job_of_geometry(atoms: Atoms, start: str | Atoms | None, seed: int, settings: _Settings) -> _Job:
@@ -352,9 +355,10 @@ def _job_of_geometry(atoms: Atoms, start: str | Atoms | None, seed: int, setting
         )
     check_atoms(atoms)
     check_elements(atoms.numbers, settings.loaded.model, settings.level)
-    check_charge(atoms.numbers, *charge_and_multiplicity(atoms))
+    charge, multiplicity = charge_and_multiplicity(atoms)
+    check_charge(atoms.numbers, charge, multiplicity, settings.loaded.model, settings.level)
     try:
-        graph = graph_from_geometry(atoms.numbers, atoms.positions)
+        graph = graph_from_geometry(atoms.numbers, atoms.positions, charge)
     except BondPerceptionError:  # bonds are optional: without them it cannot be said whether they are intact
         graph = None
     return _Job(graph, atoms.copy(), "geometry", seed)
@@ -548,7 +552,13 @@ def _relax_batch(jobs: Sequence[_Job], settings: _Settings) -> list[Result]:
     # Far from the origin float32 has no digits left for the bonds.
     centres = [job.atoms.positions.mean(axis=0) for job in jobs]
     places = [job.atoms.positions - centre for job, centre in zip(jobs, centres, strict=True)]
-    batch = make_batch([job.atoms.numbers for job in jobs], places, dtype=weight.dtype, device=weight.device)
+    batch = make_batch(
+        [job.atoms.numbers for job in jobs],
+        places,
+        charges=[charge_and_multiplicity(job.atoms)[0] for job in jobs],
+        dtype=weight.dtype,
+        device=weight.device,
+    )
     method = settings.method or ("bfgs" if batch.atomic_numbers.shape[1] <= LARGEST_FOR_BFGS else "lbfgs")
     energy_fn = model.energy_fn(settings.level)
     with threads_for(batch):

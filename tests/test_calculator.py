@@ -34,8 +34,9 @@ from physcon_ase.errors import (
     UnsupportedChargeError,
     UnsupportedElementError,
 )
+from physcon_ase.model.physcon import LoadedModel
 from physcon_ase.units import COVALENT_RADII
-from tests.tiny import evaluate, tiny_loaded
+from tests.tiny import charged_tiny_model, evaluate, tiny_loaded
 
 PACKAGE = Path(__file__).resolve().parents[1]
 
@@ -160,12 +161,29 @@ def test_a_charge_stated_in_info_is_noticed_after_a_calculation(calculator: Phys
     atoms.calc = calculator
     energy = atoms.get_potential_energy()
     atoms.info.update(charge=1, spin=2)
-    with pytest.raises(UnsupportedChargeError, match=r"charge \+1 and spin multiplicity 2 are not accepted by"):
+    with pytest.raises(UnsupportedChargeError, match=r"spin multiplicity 2 is not accepted by"):
         atoms.get_potential_energy()
     with pytest.raises(UnsupportedChargeError):  # and it stays refused
         atoms.get_potential_energy()
     atoms.info.clear()
     assert atoms.get_potential_energy() == energy
+
+
+def test_ions_are_computed_where_the_level_covers_their_charge() -> None:
+    loaded = LoadedModel(charged_tiny_model(), "tiny", "0" * 64)
+    hydroxide, water = molecule("OH"), molecule("H2O")
+    hydroxide.info["charge"] = -1
+    calculator = PhysConCalculator(loaded)
+    hydroxide.calc = water.calc = calculator
+    energies = [atoms.get_potential_energy() for atoms in (hydroxide, water, hydroxide)]
+    assert energies[0] == energies[2]  # nothing is carried over
+    assert energies[0] == PhysConCalculator(loaded, charge=-1).get_potential_energy(molecule("OH"))
+    assert energies[0] == pytest.approx(calculator.predict([water, hydroxide])[1].energy, abs=1e-9)
+    with pytest.raises(UnsupportedChargeError, match=r"does not cover charge -1; it knows 0: use level 'cheap'"):
+        PhysConCalculator(loaded, level="dft").get_potential_energy(hydroxide)
+    hydroxide.info["charge"] = -3
+    with pytest.raises(UnsupportedChargeError, match=r"it knows -1, 0, \+1: no level of this model covers it"):
+        hydroxide.get_potential_energy()
 
 
 def test_info_overrides_the_defaults_for_this_structure_only(calculator: PhysConCalculator) -> None:

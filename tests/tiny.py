@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -42,19 +43,38 @@ WATER = np.array([[0.0, 0.0, 0.119], [0.0, 0.763, -0.477], [0.0, -0.763, -0.477]
 
 
 def tiny_model(
-    source_vectors: int = 0, dtype: torch.dtype = torch.float64, *, structure: StructureConfig | None = None
+    source_vectors: int = 0,
+    dtype: torch.dtype = torch.float64,
+    *,
+    structure: StructureConfig | None = None,
+    levels: tuple[LevelConfig, ...] = LEVELS,
+    charged: bool = False,
 ) -> PhysCon:
     """Random weights, the same at each call, with forces of about 1 eV/Å: noise of rounding must not hide in them."""
     encoder = EncoderConfig(
-        n_radial=5, channels=12, mixed_channels=10, source_scalars=4, source_vectors=source_vectors, hidden=12
+        n_radial=5,
+        channels=12,
+        mixed_channels=10,
+        source_scalars=4,
+        source_vectors=source_vectors,
+        hidden=12,
+        charged=charged,
     )
     state = torch.random.get_rng_state()
     torch.manual_seed(7)
-    model = PhysCon(ModelConfig(LEVELS, encoder, structure), dtype=torch.float64)
+    model = PhysCon(ModelConfig(levels, encoder, structure), dtype=torch.float64)
     for head in model.heads.values():
         nn.init.normal_(head.network[2].weight, std=40.0)
+    if model.encoder.charge_shares is not None:
+        nn.init.normal_(model.encoder.charge_shares.effect[2].weight)
     torch.random.set_rng_state(state)
     return model.to(dtype).eval().requires_grad_(False)
+
+
+def charged_tiny_model() -> PhysCon:
+    """A tiny model whose first level covers charges of -1 and 1 as well."""
+    levels = (replace(LEVELS[0], charges=(-1, 0, 1)), LEVELS[1])
+    return tiny_model(source_vectors=4, levels=levels, charged=True)
 
 
 def tiny_loaded(source_vectors: int = 4, dtype: torch.dtype = torch.float64) -> LoadedModel:

@@ -1,7 +1,8 @@
 """What labels a training meets, and the atomic references fitted to them: read this before step 1."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -76,7 +77,7 @@ def format_label_report(rows: Sequence[LabelRow]) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
-def fit_references(items: Items, level: str) -> dict[int, float]:
+def fit_references(items: Items, level: str, known: Mapping[int, float] = MappingProxyType({})) -> dict[int, float]:
     """Atomic reference energies of a level: least squares of the energies over the compositions.
 
     The solution of least norm is taken, so elements that always occur together share the energy. An element
@@ -85,6 +86,7 @@ def fit_references(items: Items, level: str) -> dict[int, float]:
     Args:
         items: those of the training split.
         level: a level of `items`.
+        known: energies [eV] by atomic number that stay as they are; only those of other elements are fitted.
 
     Returns:
         Energy [eV] by atomic number.
@@ -99,13 +101,36 @@ def fit_references(items: Items, level: str) -> dict[int, float]:
         raise LabelError(
             f"level {level!r} has no energies to fit references to; add a data set with energies or leave the level out"
         )
-    references = np.linalg.lstsq(counts, energies, rcond=None)[0]
-    return dict(zip(elements, references.tolist(), strict=True))
+    fixed = np.array([known.get(element, np.nan) for element in elements])
+    is_new = np.isnan(fixed)
+    rest = energies - counts[:, ~is_new] @ fixed[~is_new]
+    fixed[is_new] = np.linalg.lstsq(counts[:, is_new], rest, rcond=None)[0]
+    return {**known, **dict(zip(elements, fixed.tolist(), strict=True))}
 
 
-def elements_with_energy(items: Items, level: str) -> set[int]:
-    """Atomic numbers that occur in a geometry with an energy at a level."""
-    return set(_compositions(items, _at_level(items, level))[0])
+def elements_with_labels(items: Items, level: str) -> set[int]:
+    """Atomic numbers that occur in a geometry with an energy or forces at a level."""
+    numbers = [
+        bucket.atomic_numbers[mask & (bucket.energy.isfinite() | _has_forces(bucket))].unique()
+        for bucket, mask in zip(items.buckets, _at_level(items, level), strict=True)
+    ]
+    return {z for found in numbers for z in found.tolist()} - {0}
+
+
+def has_energies(items: Items, level: str) -> bool:
+    """Whether any geometry has an energy at a level."""
+    masks = _at_level(items, level)
+    return any(bool((mask & bucket.energy.isfinite()).any()) for bucket, mask in zip(items.buckets, masks, strict=True))
+
+
+def charges_at(items: Items, level: str) -> set[int]:
+    """Total charges [e] of the molecules at a level."""
+    masks = _at_level(items, level)
+    return {
+        charge
+        for bucket, mask in zip(items.buckets, masks, strict=True)
+        for charge in bucket.charge[mask].unique().tolist()
+    }
 
 
 def _at_level(items: Items, level: str) -> list[Tensor]:

@@ -389,12 +389,14 @@ def _checkpoint_label(
     if missing:
         symbols = ", ".join(CHEMICAL_SYMBOLS.get(number, str(number)) for number in missing)
         raise EngineError(f"level {level!r} of {checkpoint} does not cover {symbols}; use another engine")
-    if charge != 0 or multiplicity != 1:
+    charges = model.level(level).charges
+    if charge not in charges or multiplicity != 1:
         raise EngineError(
-            f"{checkpoint} knows neutral closed shells only, received charge {charge:+d} and multiplicity "
-            f"{multiplicity}; use another engine"
+            f"level {level!r} of {checkpoint} knows closed shells of charge {', '.join(map(str, charges))} only, "
+            f"received charge {charge:+d} and multiplicity {multiplicity}; use another engine"
         )
-    batch = make_batch([atomic_numbers], [positions - positions.mean(axis=0)], dtype=torch.float64)
+    centred = positions - positions.mean(axis=0)
+    batch = make_batch([atomic_numbers], [centred], charges=[charge], dtype=torch.float64)
     with threads_for(batch):
         energies, forces = energies_and_forces(model.energy_fn(level), batch)
     return EngineLabel(float(energies[0]), forces[0].numpy(force=True))

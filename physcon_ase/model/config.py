@@ -28,6 +28,8 @@ class EncoderConfig:
     """Width of the hidden layer of the update networks."""
     output_vectors: int = 0
     """Vector features for heads that predict forces directly; 0 for none of these heads."""
+    charged: bool = False
+    """Whether the total charge of a molecule is an input."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,8 @@ class LevelConfig:
     """Fitted atomic reference energy [eV] of each of `elements`."""
     base: str = ""
     """Level on top of which this one is a small correction; empty for a level of its own."""
+    charges: tuple[int, ...] = (0,)
+    """Total charges [e] that the level covers."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +101,7 @@ def config_from_dict(data: dict[str, Any]) -> ModelConfig:
     """
     try:
         levels = tuple(
-            LevelConfig(**{**level, "elements": tuple(level["elements"]), "references": tuple(level["references"])})
+            LevelConfig(**{key: tuple(value) if isinstance(value, list) else value for key, value in level.items()})
             for level in data["levels"]
         )
         structure = data["structure"]

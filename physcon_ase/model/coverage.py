@@ -26,22 +26,39 @@ def check_elements(atomic_numbers: Int[np.ndarray, " atoms"], model: PhysCon, le
         )
 
 
-def check_charge(atomic_numbers: Int[np.ndarray, " atoms"], charge: int, multiplicity: int) -> None:
-    """Refuses a total charge [e] and spin multiplicity 2S + 1 that do not fit the electrons or that no model can use.
+def check_charge(
+    atomic_numbers: Int[np.ndarray, " atoms"], charge: int, multiplicity: int, model: PhysCon, level: str
+) -> None:
+    """Refuses a total charge [e] and spin multiplicity 2S + 1 that do not fit the electrons or that the level does not
+    cover.
 
     Raises:
         SpinParityError: the number of electrons and the multiplicity are both odd or both even, or it is below 1.
-        UnsupportedChargeError: charged or open-shell, which no level can tell from a neutral singlet yet.
+        UnsupportedChargeError: open-shell, or a charge that the level was not trained on.
     """
     n_electrons = int(atomic_numbers.sum()) - charge
     if multiplicity < 1 or (n_electrons + multiplicity) % 2 == 0:
         raise SpinParityError(
             f"{n_electrons} electrons (charge {charge:+d}) cannot have spin multiplicity {multiplicity}; it must be "
             f"one of {'1, 3, 5' if n_electrons % 2 == 0 else '2, 4, 6'}, ...: correct atoms.info['charge'] or ['spin'] "
-            "(2S + 1), or the atoms; no level of any model accepts other than neutral singlets yet"
+            "(2S + 1), or the atoms; no level of any model accepts other than singlets yet"
         )
-    if charge != 0 or multiplicity != 1:
+    if multiplicity != 1:
         raise UnsupportedChargeError(
-            f"charge {charge:+d} and spin multiplicity {multiplicity} are not accepted by any level of any model yet: "
-            "only charge 0 and multiplicity 1 are; pass the neutral closed-shell molecule"
+            f"charge {charge:+d} with spin multiplicity {multiplicity} is not accepted by any level of any model yet: "
+            "only closed shells (multiplicity 1) are; pass one, or use a program that computes radicals"
         )
+    check_covers_charge(charge, model, level)
+
+
+def check_covers_charge(charge: int, model: PhysCon, level: str) -> None:
+    """Refuses a total charge [e] that the level was not trained on.
+
+    Raises:
+        UnsupportedChargeError: the message names the levels that were.
+    """
+    if charge not in model.level(level).charges:
+        others = [name for name in model.level_names if charge in model.level(name).charges]
+        remedy = f"use level {' or '.join(map(repr, others))}" if others else "no level of this model covers it"
+        covered = ", ".join(f"{known:+d}" if known else "0" for known in sorted(model.level(level).charges))
+        raise UnsupportedChargeError(f"level {level!r} does not cover charge {charge:+d}; it knows {covered}: {remedy}")

@@ -4,6 +4,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from physcon_ase.batch import Batch
+from physcon_ase.model.charge import ChargeShares
 from physcon_ase.model.config import EncoderConfig
 from physcon_ase.model.layers import Interaction, Pairs, bessel, monomials, pair_products
 
@@ -34,6 +35,7 @@ class Encoder(nn.Module):
             )
             for layer in range(config.n_layers)
         )
+        self.charge_shares = ChargeShares(config.channels) if config.charged else None
 
     def forward(
         self, batch: Batch, pairs: Pairs, visibility: Float[Tensor, "molecules slots neighbours"] | None = None
@@ -47,9 +49,16 @@ class Encoder(nn.Module):
         """
         basis = pair_products(*self.pair_functions(pairs, visibility))
         scalars, vectors = self.embedding(batch.atomic_numbers), None
-        for interaction in self.interactions:
+        for layer, interaction in enumerate(self.interactions):
+            if (shares := self.shares_before(layer, batch)) is not None:
+                scalars = shares(scalars, batch)
             scalars, vectors = interaction(basis, scalars, vectors, pairs.neighbours)
         return scalars, vectors
+
+    def shares_before(self, layer: int, batch: Batch) -> ChargeShares | None:
+        """What tells the atoms of the total charge before a layer: the last one, and only if a molecule is charged."""
+        is_last = layer == len(self.interactions) - 1
+        return self.charge_shares if is_last and self.charge_shares is not None and batch.charge.any() else None
 
     def pair_functions(
         self, pairs: Pairs, visibility: Float[Tensor, "molecules slots neighbours"] | None = None

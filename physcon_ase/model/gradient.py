@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from physcon_ase.batch import Batch, with_positions
+from physcon_ase.model.charge import ChargeShares
 from physcon_ase.model.encoder import Encoder
 from physcon_ase.model.heads import EnergyHead
 from physcon_ase.model.layers import Interaction, Pairs, bessel_and_slope, make_pairs, monomials, pair_products
@@ -43,13 +44,16 @@ class _Energies(torch.autograd.Function):
         radial, slope = bessel_and_slope(distances, encoder.config.cutoff, encoder.config.n_radial)
         angular = monomials(pairs.unit_vectors)
         basis = pair_products(radial, angular)
-        scalars, vectors, traces = encoder.embedding(batch.atomic_numbers), None, []
-        for interaction in _layers(encoder):
+        scalars, vectors, traces, charged = encoder.embedding(batch.atomic_numbers), None, [], []
+        for layer, interaction in enumerate(_layers(encoder)):
+            charged.append(_with_charge(encoder.shares_before(layer, batch), scalars, batch))
+            if charged[-1] is not None:
+                scalars = charged[-1][1].detach()
             scalars, vectors, trace = interaction.traced(basis, scalars, vectors, pairs.neighbours)
             traces.append(trace)
         energies, hidden = zip(*(head.traced(scalars) for head in heads), strict=True)
         ctx.save_for_backward(positions)
-        ctx.inputs, ctx.traces = (encoder, heads, batch, pairs), (traces, hidden)
+        ctx.inputs, ctx.traces = (encoder, heads, batch, pairs), (traces, charged, hidden)
         ctx.functions = radial, slope, angular
         return energies
 
@@ -62,17 +66,28 @@ class _Energies(torch.autograd.Function):
             scalars, _ = encoder(batch, make_pairs(batch, encoder.config.cutoff))
             energies = [head(scalars) for head in heads]
             return *torch.autograd.grad(energies, positions, grads, create_graph=True), None, None, None, None
-        layers, (traces, hidden), (radial, slope, angular) = _layers(encoder), ctx.traces, ctx.functions
+        layers, (traces, charged, hidden), (radial, slope, angular) = _layers(encoder), ctx.traces, ctx.functions
         of_heads = [head.pull_back(*rest) for head, *rest in zip(heads, hidden, grads, strict=True)]
         grad_scalars, grad_vectors, of_basis = functools.reduce(torch.add, of_heads), None, []
-        for layer, trace in zip(reversed(layers), reversed(traces), strict=True):
+        for layer, trace, before in zip(reversed(layers), reversed(traces), reversed(charged), strict=True):
             assert grad_scalars is not None
             part, grad_scalars, grad_vectors = layer.pull_back(
                 trace, grad_scalars, grad_vectors, to_features=layer is not layers[0]
             )
+            if before is not None and grad_scalars is not None:
+                (grad_scalars,) = torch.autograd.grad(before[1], before[0], grad_scalars, retain_graph=True)
             of_basis.append(part)
         grad_basis = functools.reduce(torch.add, of_basis)
         return _pull_back_pairs(grad_basis, radial, slope, angular, pairs), None, None, None, None
+
+
+def _with_charge(shares: ChargeShares | None, scalars: Tensor, batch: Batch) -> tuple[Tensor, Tensor] | None:
+    """Features before and after the charge is told, with autograd between them: few molecules are charged."""
+    if shares is None:
+        return None
+    with torch.enable_grad():
+        before = scalars.detach().requires_grad_()
+        return before, shares(before, batch)
 
 
 def _layers(encoder: Encoder) -> list[Interaction]:

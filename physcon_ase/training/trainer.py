@@ -4,7 +4,7 @@ import functools
 import json
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -14,7 +14,14 @@ import torch.distributed
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from physcon_ase.data.labels import elements_with_energy, fit_references, format_label_report, label_report
+from physcon_ase.data.labels import (
+    charges_at,
+    elements_with_labels,
+    fit_references,
+    format_label_report,
+    has_energies,
+    label_report,
+)
 from physcon_ase.data.loader import Bucket, DataSource, Items, epoch_batches, load_items, n_batches, take
 from physcon_ase.data.sample import LabelledBatch, select
 from physcon_ase.errors import LabelError, RecipeError, UnsupportedChargeError
@@ -75,7 +82,7 @@ def train(
     Raises:
         RecipeError: the folder holds the state of another recipe or of another number of processes.
         LabelError: a weighted loss has no label in the whole data set.
-        UnsupportedChargeError: the data hold charged or open-shell molecules.
+        UnsupportedChargeError: the data hold open-shell molecules, or charged ones without `encoder.charged`.
     """
     options = options or RunOptions()
     folder = Path(folder)
@@ -240,17 +247,23 @@ def check_labels(recipe: Recipe, items: Items) -> None:
 
     Raises:
         LabelError: names the term.
-        UnsupportedChargeError: charged or open-shell molecules, which the energies cannot tell from neutral ones.
+        UnsupportedChargeError: open-shell molecules, or charged ones for a model that does not see the charge.
     """
     if len(items) == 0:
         raise LabelError(
             f"recipe {recipe.name}: no training data are left after the split and the choice of kinds and levels"
         )
-    n_unusable = sum(int(((bucket.charge != 0) | (bucket.multiplicity != 1)).sum()) for bucket in items.buckets)
-    if n_unusable:
+    n_radicals = sum(int((bucket.multiplicity != 1).sum()) for bucket in items.buckets)
+    if n_radicals:
         raise UnsupportedChargeError(
-            f"recipe {recipe.name}: {n_unusable} of {len(items)} items are charged or open-shell; the model does not "
-            "see charge and spin and would mix them with neutral singlets: leave them out of the stores"
+            f"recipe {recipe.name}: {n_radicals} of {len(items)} items are open-shell; the model does not see the spin "
+            "and would mix them with singlets: leave them out of the stores"
+        )
+    n_ions = sum(int((bucket.charge != 0).sum()) for bucket in items.buckets)
+    if n_ions and not recipe.encoder.charged:
+        raise UnsupportedChargeError(
+            f"recipe {recipe.name}: {n_ions} of {len(items)} items are charged, which the model would mix with neutral "
+            "ones; set encoder.charged = true, or leave them out of the stores"
         )
     found = {
         "energy": any(bucket.energy.isfinite().any() for bucket in items.buckets),
@@ -336,8 +349,10 @@ def make_model(recipe: Recipe, items: Items) -> PhysCon:
     known = {
         level.name: level for source, part in sources if not part for level in config_from_dict(source.config).levels
     }
-    levels = tuple(_level_config(entry, known, items) for entry in recipe.levels)
-    config = ModelConfig(levels=levels, encoder=recipe.encoder, structure=recipe.structure)
+    levels: list[LevelConfig] = []
+    for entry in recipe.levels:
+        levels.append(_level_config(entry, {**known, **{level.name: level for level in levels}}, items))
+    config = ModelConfig(levels=tuple(levels), encoder=recipe.encoder, structure=recipe.structure)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         model = PhysCon(config)
@@ -413,21 +428,30 @@ def _active_terms(recipe: Recipe) -> list[str]:
     return [name for name, weight in asdict(recipe.loss).items() if weight > 0]
 
 
-def _level_config(entry: LevelRecipe, known: dict[str, LevelConfig], items: Items) -> LevelConfig:
-    if entry.name in known:
-        elements, energies = known[entry.name].elements, known[entry.name].references
-        missing = elements_with_energy(items, entry.name) - set(elements)
+def _level_config(entry: LevelRecipe, known: Mapping[str, LevelConfig], items: Items) -> LevelConfig:
+    """The level with references: those it has, or those of its base if it has no energies; the rest is fitted."""
+    old = known.get(entry.name)
+    references, charges = _references(old), charges_at(items, entry.name)
+    if has_energies(items, entry.name):
+        references = fit_references(items, entry.name, references)
+    elif old is None:
+        references = _references(known.get(entry.base))
+        elements = elements_with_labels(items, entry.name)
+        missing = ", ".join(CHEMICAL_SYMBOLS[number] for number in sorted(elements - set(references)))
         if missing:
-            symbols = ", ".join(CHEMICAL_SYMBOLS[number] for number in sorted(missing))
             raise RecipeError(
-                f"level {entry.name!r} has energies of molecules with {symbols}, for which start_from has "
-                "no reference; leave these molecules out, or rename the level to have references fitted anew"
+                f"level {entry.name!r} has no energies, and so needs the references of a base level named before it, "
+                f"but there are none for {missing}; add energies, or leave these molecules out"
             )
-    else:
-        references = fit_references(items, entry.name)
-        elements = tuple(sorted(references))
-        energies = tuple(references[z] for z in elements)
-    return LevelConfig(entry.name, entry.description, elements, energies, entry.base)
+        references = {element: references[element] for element in elements}
+    elements = tuple(sorted(references))
+    charges = tuple(sorted(charges | set(old.charges if old else ())))
+    energies = tuple(references[element] for element in elements)
+    return LevelConfig(entry.name, entry.description, elements, energies, entry.base, charges)
+
+
+def _references(level: LevelConfig | None) -> dict[int, float]:
+    return {} if level is None else dict(zip(level.elements, level.references, strict=True))
 
 
 def _take_over(model: PhysCon, source: Checkpoint, part: str) -> None:

@@ -19,7 +19,7 @@ from physcon_ase.errors import EngineError
 from physcon_ase.labelling.engines import Engine, EngineLabel, tblite_engine
 from physcon_ase.units import ATOMIC_NUMBERS, CHEMICAL_SYMBOLS, COVALENT_RADII
 
-ELEMENTS = [ATOMIC_NUMBERS[symbol] for symbol in ("H", "C", "N", "O", "F", "P", "S", "Cl")]
+ELEMENTS = [ATOMIC_NUMBERS[symbol] for symbol in ("H", "C", "N", "O", "F", "Si", "P", "S", "Cl", "Br", "I")]
 FRACTIONS = np.linspace(0.5, 2.2, 69)
 """Distances in sums of covalent radii."""
 HIGHEST = 10.0

@@ -14,7 +14,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from physcon_ase.data.loader import epoch_batches
+from physcon_ase.data.loader import Items, epoch_batches
 from physcon_ase.data.sample import select
 from physcon_ase.data.store import LevelLabels, Store, geometry_offsets, write_store
 from physcon_ase.errors import LabelError, RecipeError, UnsupportedChargeError
@@ -24,6 +24,7 @@ from physcon_ase.model.physcon import load_model
 from physcon_ase.training import trainer
 from physcon_ase.training.config import (
     AsteroidRecipe,
+    LevelRecipe,
     LossRecipe,
     OptimalityRecipe,
     Recipe,
@@ -319,13 +320,21 @@ def test_an_added_level_leaves_the_other_levels_bit_for_bit(recipe: Recipe, stor
     assert after.tensors["heads.dft.network.2.weight"].abs().max() > 0  # it starts at zero
 
 
-def test_charged_molecules_are_refused(recipe: Recipe, make_store: Callable[..., Store], tmp_path: Path):
+def charges_of(items: Items) -> set[int]:
+    return {charge for bucket in items.buckets for charge in bucket.charge.tolist()}
+
+
+def test_ions_need_a_model_that_sees_the_charge(recipe: Recipe, make_store: Callable[..., Store], tmp_path: Path):
     store = make_store(copies=8)
     charges = np.ones_like(store.molecules.formal_charges)
     write_store(tmp_path / "small.h5", replace(store, molecules=replace(store.molecules, formal_charges=charges)))
     items = load_training_items(recipe, tmp_path, "train")
-    with pytest.raises(UnsupportedChargeError, match=f"{len(items)} of {len(items)} items are charged or open-shell"):
+    with pytest.raises(UnsupportedChargeError, match=f"{len(items)} of {len(items)} items are charged, which"):
         check_labels(recipe, items)
+    seeing = replace(recipe, encoder=replace(recipe.encoder, charged=True))
+    check_labels(seeing, items)
+    levels = make_model(seeing, items).config.levels
+    assert {charge for level in levels for charge in level.charges} == set(charges_of(items))
 
 
 @pytest.mark.parametrize(
@@ -350,13 +359,34 @@ def test_a_state_that_does_not_fit_the_data_or_the_processes_is_refused(
         train(with_steps(recipe, 4), tmp_path / "run", store_root=stores, options=QUIET)
 
 
-def test_energies_of_elements_without_reference_are_refused(recipe: Recipe, stores: Path, tmp_path: Path):
+def test_references_of_new_elements_are_fitted_and_old_ones_stay(recipe: Recipe, stores: Path, tmp_path: Path):
+    items = load_training_items(recipe, stores, "train")
+    fitted = make_model(recipe, items).config.levels[0]
     first = train(with_steps(recipe, 1), tmp_path / "first", store_root=stores, options=QUIET)
     stored = read_checkpoint(first)
     level = stored.config["levels"][0]
     place = level["elements"].index(8)
     del level["elements"][place], level["references"][place]
+    level["references"][0] += 1.0
     save_checkpoint(first, stored.tensors, stored.config)
-    second = replace(with_steps(recipe, 1), start_from=(str(first),))
-    with pytest.raises(RecipeError, match="level 'cheap' has energies of molecules with O, for which"):
-        train(second, tmp_path / "second", store_root=stores, options=QUIET)
+    second = make_model(replace(recipe, start_from=(str(first),)), items).config.levels[0]
+    assert second.elements == fitted.elements
+    old = dict(zip(level["elements"], level["references"], strict=True))
+    new = dict(zip(second.elements, second.references, strict=True))
+    assert {number: new[number] for number in old} == old
+    assert new[8] != dict(zip(fitted.elements, fitted.references, strict=True))[8]  # hydrogen was moved by 1 eV
+
+
+def test_a_level_without_energies_takes_the_references_of_its_base(recipe: Recipe, stores: Path):
+    forces_only = replace(recipe.data[0], levels=("lent",), borrow_forces_from="cheap", structure=False)
+    level = LevelRecipe("lent", "forces of another level", base="cheap")
+    data = (replace(recipe.data[0], levels=("cheap",)), forces_only)
+    lent = replace(recipe, levels=(recipe.levels[0], level), data=data)
+    cheap, found = make_model(lent, load_training_items(lent, stores, "train")).config.levels
+    of_cheap = dict(zip(cheap.elements, cheap.references, strict=True))
+    assert set(found.elements) <= set(cheap.elements)
+    assert len(found.elements) > 1
+    assert found.references == tuple(of_cheap[element] for element in found.elements)
+    first = replace(lent, levels=(level, recipe.levels[0]))
+    with pytest.raises(RecipeError, match="level 'lent' has no energies, and so needs the references of a base level"):
+        make_model(first, load_training_items(first, stores, "train"))
