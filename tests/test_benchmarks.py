@@ -10,7 +10,9 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+from ase.build import molecule
 
+from physcon_ase import PhysConCalculator
 from physcon_ase.batch import make_batch
 from physcon_ase.chem.compare import rmsd
 from physcon_ase.chem.conformers import embed
@@ -213,3 +215,22 @@ def test_tables_are_markdown_and_json_knows_no_nan(benchmark, capsys, tmp_path) 
     reporting.finish("example", arguments, reporting.Clock.now(), [reporting.Table("A table", rows)])
     assert "| name |  value |\n| ---- | -----: |\n| a    | 0.0123 |\n| long |      - |" in capsys.readouterr().out
     assert json.loads((tmp_path / "out.json").read_text())["tables"][0]["rows"][1] == {"name": "long", "value": None}
+
+
+def test_frequencies_are_those_of_the_minimum_of_each_level(benchmark, capsys, tmp_path) -> None:
+    script = benchmark("frequencies")
+    results = run(script, capsys, "--limit", 1, json_path=tmp_path / "frequencies.json")
+    rows = {row["method"]: row for row in rows_of(results)}
+    assert {"level gfn2", "level b3lyp"} <= set(rows)
+    for row in rows.values():
+        assert row["imaginary"] == 0
+        assert row["MAE [1/cm]"] < 100
+        assert row["worst molecule [1/cm]"] == pytest.approx(row["MAE [1/cm]"])  # there is but one
+
+
+def test_frequencies_count_modes_of_linear_molecules_too(benchmark) -> None:
+    script = benchmark("frequencies")
+    water, carbon_dioxide = molecule("H2O"), molecule("CO2")
+    water.calc = carbon_dioxide.calc = PhysConCalculator(dtype="float64")
+    assert [len(script.frequencies(atoms)) for atoms in (water, carbon_dioxide)] == [3, 4]
+    assert script.frequencies(water)[-1] == pytest.approx(3750, abs=200)

@@ -5,6 +5,8 @@
 a) level b3lyp from the GFN2 minimum, against the B3LYP minimum of the same conformer (wanted: median RMSD at most
    .035 Å, heavy-atom bonds .004 Å);
 b) level gfn2 from the B3LYP minimum, against the GFN2 minimum;
+d) level m062x from the GFN2 minimum of drug-like molecules, against the M06-2X minimum of the same conformer (wanted:
+   heavy-atom bonds .003 Å), if the model has this level;
 c) level gfn2 from the MMFF94 minimum of drug-like molecules, against the GFN2 minimum (wanted: median RMSD at most
    .10 Å). With --tblite, GFN2-xTB itself goes the same way with the same optimiser: what it misses is basin hopping,
    not an error of the model.
@@ -33,7 +35,8 @@ from physcon_ase.chem.graph import MolGraph
 from physcon_ase.model.physcon import PhysCon
 from physcon_ase.relax.state import ForceFn
 
-B3LYP, GFN2, MMFF94 = "minimum of b3lyp", "minimum of gfn2", "minimum of mmff94"
+B3LYP, GFN2 = "minimum of b3lyp", "minimum of gfn2"
+M062X, MMFF94 = "minimum of m062x", "minimum of mmff94"
 NOTE = (
     "All molecules count, those that did not converge with the geometry they reached. RMSD: all atoms, identity map, "
     "after superposition; heavy RMSD: heavy atoms, symmetry-aware; bonds and angles: mean over molecules of the mean "
@@ -55,8 +58,17 @@ def main(argv: Sequence[str] | None = None) -> None:
         arguments.stores / "gfn2_qm9.h5", limit=arguments.limit, seed=arguments.seed, with_geometries=(B3LYP, GFN2)
     )
     tables = []
-    for part, level, begin, goal in (("a", "b3lyp", GFN2, B3LYP), ("b", "gfn2", B3LYP, GFN2)):
-        usable = covered(small, loaded.model.level(level))
+    parts = [("a", "b3lyp", small, GFN2, B3LYP), ("b", "gfn2", small, B3LYP, GFN2)]
+    if "m062x" in loaded.model.level_names:
+        large = read_test_molecules(
+            arguments.stores / "gfn2_dft8k.h5",
+            limit=arguments.limit,
+            seed=arguments.seed,
+            with_geometries=(M062X, GFN2),
+        )
+        parts.append(("d", "m062x", large, GFN2, M062X))
+    for part, level, molecules, begin, goal in parts:
+        usable = covered(molecules, loaded.model.level(level))
         starts = [molecule.geometries[begin].positions for molecule in usable]
         tables.append(_compare(part, level, loaded.model, usable, starts, begin, goal, arguments))
     drugs, starts = _with_mmff94(arguments.stores, arguments.limit, arguments.seed)

@@ -35,7 +35,11 @@ def taught_minima(store: Store, geometries: Sequence[int], teacher: LoadedModel,
     bar = tqdm(total=len(graphs), unit="molecule", disable=None)
 
     def work(rows: list[int]) -> None:
-        batch = make_batch([graphs[i].atomic_numbers for i in rows], [starts[i] for i in rows])
+        batch = make_batch(
+            [graphs[i].atomic_numbers for i in rows],
+            [starts[i] for i in rows],
+            charges=[graphs[i].charge for i in rows],
+        )
         bonds = [graphs[i].bonds for i in rows]
         ended = relax(lambda b: energies_and_forces(energy_fn, b), batch, fmax=_FMAX, max_steps=_MAX_STEPS, bonds=bonds)
         for i, places, status in zip(rows, ended.positions, ended.statuses, strict=True):
