@@ -40,6 +40,8 @@ class DataSource:
     """Weight of the items in the loss."""
     share: float = 1.0
     """Part of the items that an epoch visits, chosen anew in each epoch."""
+    energies: bool = True
+    """Whether energy labels are used: those of two programs or basis sets do not go together at one level."""
     zero_force: bool = True
     """Whether zero is a force label at a minimum of a level that has no force label there."""
     structure: bool = True
@@ -159,7 +161,7 @@ def load_items(
         LabelError: a source asks for a level that its store or `levels` does not have.
         StoreError: a store cannot be read, or a molecule is larger than every bucket.
     """
-    stores = [_borrow(open_store(source.path), source) for source in sources]
+    stores = [_borrow(_without_energies(open_store(source.path), source), source) for source in sources]
     selections = [
         _select_items(store, source, index, levels, split)
         for index, (store, source) in enumerate(zip(stores, sources, strict=True))
@@ -277,6 +279,16 @@ def take(bucket: Bucket, chosen: Int[np.ndarray, " molecules"]) -> LabelledBatch
 def _move_bucket(bucket: Bucket, device: torch.device | str) -> Bucket:
     tensors = {f.name: getattr(bucket, f.name) for f in fields(bucket)}
     return replace(bucket, **{name: value.to(device) for name, value in tensors.items() if value is not None})
+
+
+def _without_energies(store: Store, source: DataSource) -> Store:
+    if source.energies:
+        return store
+    labels = {
+        level: replace(own, energy=np.full_like(own.energy, np.nan)) if level in source.levels else own
+        for level, own in store.labels.items()
+    }
+    return replace(store, labels=labels)
 
 
 def _borrow(store: Store, source: DataSource) -> Store:

@@ -39,6 +39,8 @@ class DataRecipe:
     """Part of the items that an epoch visits, drawn anew for each epoch."""
     kinds: tuple[str, ...] = ()
     """Kinds of geometries; empty for all."""
+    energies: bool = True
+    """Whether energy labels are used."""
     zero_force: bool = True
     """Whether minima of a level without force labels count as zero force."""
     structure: bool = True

@@ -228,6 +228,7 @@ def load_training_items(recipe: Recipe, store_root: Path, split: str) -> Items:
             weight=data.weight,
             share=data.share,
             kinds=data.kinds or None,
+            energies=data.energies,
             zero_force=data.zero_force,
             structure=data.structure,
             only_targets=data.only_targets,

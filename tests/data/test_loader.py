@@ -215,6 +215,17 @@ def test_borrowed_forces_never_hide_labels(saved: Callable[..., Path]):
         load(path, levels=("cheap",), borrow_forces_from="dft")
 
 
+def test_energies_of_a_level_can_be_left_out(saved: Callable[..., Path]):
+    path = saved()
+    kept, bare = (load(path, levels=("cheap", "dft"), energies=energies) for energies in (True, False))
+    assert any(part.energy.isfinite().any() for part in everything(kept))
+    assert all(part.energy.isnan().all() for part in everything(bare))
+    # what had an energy alone is no item any more; forces and zero forces are what they were
+    forces = [torch.cat([part.forces[:, 0] for part in everything(items)]).isfinite().sum() for items in (kept, bare)]
+    assert forces[0] == forces[1] > 0
+    assert len(bare) < len(kept)
+
+
 def test_minima_of_another_method_can_be_the_targets(make_store: Callable[..., Store], tmp_path: Path):
     store = make_store()
     cheap_minima = replace(store.geometries, minimum_of=np.where(store.geometries.minimum_of == "dft", "mmff94", ""))
