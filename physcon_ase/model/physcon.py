@@ -92,10 +92,10 @@ class PhysCon(nn.Module):
         self.structure = None if config.structure is None else StructureHead(config.structure)
         self.references = nn.ModuleDict({level.name: References(level) for level in config.levels})
         self.energy_rigidity = nn.ModuleDict(
-            {name: EnergyRigidity(self._n_hidden(name)) for name in config.energy_uncertainty}
+            {name: EnergyRigidity(self.n_features(name)) for name in config.energy_uncertainty}
         )
         self.force_rigidity = nn.ModuleDict(
-            {name: ForceRigidity(self._n_hidden(name)) for name in config.forces_uncertainty}
+            {name: ForceRigidity(self.n_features(name)) for name in config.forces_uncertainty}
         )
         self.to(dtype)
         # Asked at each evaluation whether they require a gradient: walking through the modules would take too long.
@@ -132,6 +132,10 @@ class PhysCon(nn.Module):
         (interaction,), hidden = self._interaction_energies(batch, [level])
         of_heads = torch.cat([hidden[name].detach() for name in self._with_bases([level])], dim=-1)
         return interaction + self.references[level](batch), features_of_atoms(of_heads, batch.atom_mask)
+
+    def n_features(self, level: str) -> int:
+        """Number of features in `atomic_energies_and_features`."""
+        return sum(cast(EnergyHead, self.heads[name]).n_hidden for name in self._with_bases([level]))
 
     def energy_uncertainties(
         self, features: Float[Tensor, "molecules slots features"], level: str
@@ -242,10 +246,6 @@ class PhysCon(nn.Module):
         own = {name: self.direct_heads[name](vectors, batch.atom_mask) for name in self.level_names}
         forces = torch.stack([self._with_base(own, name) for name in self.level_names], dim=1)
         return forces[torch.arange(len(batch), device=forces.device), level_index]
-
-    def _n_hidden(self, level: str) -> int:
-        heads = [cast(EnergyHead, self.heads[name]) for name in self._with_bases([level])]
-        return sum(head.n_hidden for head in heads)
 
     def _with_bases(self, levels: Sequence[str]) -> tuple[str, ...]:
         bases = {self.level(name).base for name in levels} - {""}

@@ -41,8 +41,8 @@ class EnergyRigidity(nn.Module):
         self.register_buffer("factor", torch.zeros(n_features, n_features))
 
     def forward(self, features: Float[Tensor, "molecules slots features"]) -> Float[Tensor, " molecules"]:
-        """σ = |f A| with A Aᵀ = α² (FᵀF / n + s² 1)⁻¹, which no rounding can make negative."""
-        return _lengths(features.sum(dim=1), self.factor)
+        """σ = |f A| with A Aᵀ = α² (FᵀF / n + s² 1)⁻¹."""
+        return rigidity(features.sum(dim=1), self.factor)
 
 
 class ForceRigidity(nn.Module):
@@ -60,7 +60,7 @@ class ForceRigidity(nn.Module):
         self, features: Float[Tensor, "molecules slots features"], atomic_numbers: Int[Tensor, "molecules slots"]
     ) -> Float[Tensor, "molecules slots"]:
         """σ = α |h A| with α of the element and A Aᵀ = (HᵀH / n + s² 1)⁻¹; 0 in empty slots."""
-        return self.scale[atomic_numbers] * _lengths(features, self.factor)
+        return self.scale[atomic_numbers] * rigidity(features, self.factor)
 
 
 def features_of_atoms(
@@ -89,7 +89,7 @@ def energy_table(
         errors: of their energies [eV].
     """
     factor = inverse_factor(second_moment)
-    raw = _lengths(features.double(), factor).square()
+    raw = rigidity(features.double(), factor).square()
     return {"factor": factor * (errors.double().square() / raw).mean().sqrt()}
 
 
@@ -108,12 +108,15 @@ def force_table(
         atomic_numbers: of the same atoms.
     """
     factor = inverse_factor(second_moment)
-    ratios = errors.double().square().mean(dim=1) / _lengths(features.double(), factor).square()
+    ratios = errors.double().square().mean(dim=1) / rigidity(features.double(), factor).square()
     pooled = torch.full((MAX_ATOMIC_NUMBER + 1,), POOLED_ATOMS, dtype=torch.float64)
     sums = (pooled * ratios.mean()).index_add(0, atomic_numbers, ratios)
     counts = pooled.index_add(0, atomic_numbers, torch.ones_like(ratios))
     return {"factor": factor, "scale": (sums / counts).sqrt()}
 
 
-def _lengths(features: Tensor, factor: Tensor) -> Tensor:
+def rigidity(
+    features: Float[Tensor, "*rows features"], factor: Float[Tensor, "features features"]
+) -> Float[Tensor, "*rows"]:
+    """|f A|, the root of fᵀ A Aᵀ f, which no rounding can make negative."""
     return torch.linalg.vector_norm(features @ factor, dim=-1)
