@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
+from ase.outputs import Properties
 from jaxtyping import Float
 from scipy.spatial.distance import pdist, squareform
 from torch import Tensor
@@ -66,8 +67,13 @@ class Prediction:
     """Share [eV] of each atom in `energy`; how a molecule is divided into atoms is the model's own choice."""
     atomization_energy: float | None
     """The level's fitted atomic references minus `energy` [eV], see `PhysConCalculator.atomization_energy`."""
+    energy_uncertainty: float | None
+    """Standard deviation [eV] of the error of `energy`; None if the model cannot tell."""
     forces: Float[np.ndarray, "atoms 3"] | None
     """Forces [eV/Å]; None also if they were not asked for."""
+    forces_uncertainty: Float[np.ndarray, " atoms"] | None
+    """Standard deviation [eV/Å] of the error of a component of the force on each atom; None if unknown, or without
+    `forces`."""
     provenance: Provenance
     """Model, revision, level and units."""
     error: PhysConError | None = None
@@ -80,6 +86,11 @@ class PhysConCalculator(Calculator):
     Total charge and spin multiplicity (2S + 1, not the number of unpaired electrons) are those given here, unless
     `atoms.info["charge"]` and `atoms.info["spin"]` say otherwise for a structure. Initial charges and magnetic moments
     of the atoms are not looked at. Energies are total energies at the level; `atomization_energy` gives the other kind.
+
+    After a calculation `results` also holds "energy_uncertainty" [eV], the standard deviation of the error of the
+    energy, and "forces_uncertainty" [eV/Å, one for each atom], that of a component of its force, if the model has been
+    calibrated at the level (`physcon calibrate`). ASE knows no such properties, so `get_property` does not either:
+    ASE's sums of calculators would add them up like energies.
     """
 
     implemented_properties = list(_PROPERTIES)  # noqa: RUF012  # ASE's attribute is a list
@@ -118,7 +129,7 @@ class PhysConCalculator(Calculator):
         self.level = self.model.level_names[0] if level is None else self.model.level(level).name
         self.provenance = Provenance(checkpoint.name, checkpoint.revision, self.level)
         self.charge, self.multiplicity = charge, multiplicity
-        # Not in `results`, which may hold ASE's own properties only; trajectories record the parameters as well.
+        # Not in `results`: trajectories record the parameters as well.
         self.parameters = {**asdict(self.provenance), "charge": charge, "multiplicity": multiplicity}
 
     def set(self, **kwargs: Any) -> dict[str, Any]:
@@ -156,15 +167,24 @@ class PhysConCalculator(Calculator):
         self.results = {}
         self._check(self.atoms)
         batch = self._batch([self.atoms])
-        atomic, forces = _atomic_energies_and_forces(self.model, self.level, batch)
-        energies = atomic[0].numpy(force=True)
+        found = _evaluate(self.model, self.level, batch)
+        assert found.forces is not None
+        energies = found.energies[0].numpy(force=True)
         energy = float(energies.sum())
         self.results = {
             "energy": energy,
             "free_energy": energy,
             "energies": energies,
-            "forces": forces[0].numpy(force=True).astype(np.float64),
+            "forces": found.forces[0].numpy(force=True).astype(np.float64),
         }
+        if found.energy_uncertainties is not None:
+            self.results["energy_uncertainty"] = found.energy_uncertainties.item()
+        if found.force_uncertainties is not None:
+            self.results["forces_uncertainty"] = found.force_uncertainties[0].numpy(force=True).astype(np.float64)
+
+    def export_properties(self) -> Properties:
+        """The results that ASE has a name for."""
+        return Properties({name: self.results[name] for name in _PROPERTIES if name in self.results})
 
     def atomization_energy(self, atoms: Atoms) -> float:
         """Atomic references of the level minus the energy of the molecule [eV]: positive if bound more than they say.
@@ -205,7 +225,7 @@ class PhysConCalculator(Calculator):
         def refuse(index: int, error: PhysConError) -> None:
             if on_error == "raise":
                 raise error
-            found[index] = Prediction(None, None, None, None, self.provenance, error)
+            found[index] = Prediction(None, None, None, None, None, None, self.provenance, error)
 
         for index, atoms in enumerate(structures):
             try:
@@ -227,22 +247,34 @@ class PhysConCalculator(Calculator):
 
     def _predict_batch(self, structures: list[Atoms], with_forces: bool) -> list[Prediction]:
         batch = self._batch(structures)
-        forces: list[np.ndarray] | list[None]
-        if with_forces:
-            atomic, gradients = _atomic_energies_and_forces(self.model, self.level, batch)
-            forces = [array.astype(np.float64) for array in unpad(batch, gradients)]
-        else:
-            with torch.no_grad(), threads_for(batch):
-                atomic = self.model.atomic_energies(batch, self.level)
-            forces = [None] * len(structures)
-        return [
-            self._prediction(atoms, energies, force)
-            for atoms, energies, force in zip(structures, unpad(batch, atomic), forces, strict=True)
-        ]
+        found = _evaluate(self.model, self.level, batch, with_forces=with_forces)
+        of_energies = found.energy_uncertainties
+        columns = (
+            unpad(batch, found.energies),
+            [None] * len(batch) if of_energies is None else of_energies.tolist(),
+            _rows(batch, found.forces),
+            _rows(batch, found.force_uncertainties),
+        )
+        return [self._prediction(*row) for row in zip(structures, *columns, strict=True)]
 
-    def _prediction(self, atoms: Atoms, energies: np.ndarray, forces: np.ndarray | None) -> Prediction:
+    def _prediction(
+        self,
+        atoms: Atoms,
+        energies: np.ndarray,
+        energy_uncertainty: float | None,
+        forces: np.ndarray | None,
+        forces_uncertainty: np.ndarray | None,
+    ) -> Prediction:
         energy = float(energies.sum())
-        return Prediction(energy, energies, self._references(atoms.numbers) - energy, forces, self.provenance)
+        return Prediction(
+            energy=energy,
+            energies=energies,
+            atomization_energy=self._references(atoms.numbers) - energy,
+            energy_uncertainty=energy_uncertainty,
+            forces=forces,
+            forces_uncertainty=forces_uncertainty,
+            provenance=self.provenance,
+        )
 
     def _references(self, atomic_numbers: np.ndarray) -> float:
         level = self.model.level(self.level)
@@ -341,19 +373,46 @@ def _refuse_overlap(numbers: np.ndarray, squared: np.ndarray) -> None:
 # ---- work
 
 
-def _atomic_energies_and_forces(
-    model: PhysCon, level: str, batch: Batch
-) -> tuple[Float[Tensor, "molecules slots"], Float[Tensor, "molecules slots 3"]]:
-    """Energy of each atom [eV] and forces [eV/Å] from one evaluation."""
-    kept: list[Tensor] = []
-    energy_fn = functools.partial(_energies_keeping_atoms, model=model, level=level, kept=kept)
+@dataclass(frozen=True)
+class _Evaluation:
+    """What the model says about a batch, all of it from one evaluation."""
+
+    energies: Float[Tensor, "molecules slots"]
+    """Energy of each atom [eV]."""
+    forces: Float[Tensor, "molecules slots 3"] | None
+    """[eV/Å]; None if they were not asked for."""
+    energy_uncertainties: Float[Tensor, " molecules"] | None
+    """[eV]; None without a table."""
+    force_uncertainties: Float[Tensor, "molecules slots"] | None
+    """[eV/Å]; None without a table, or without forces."""
+
+
+def _evaluate(model: PhysCon, level: str, batch: Batch, *, with_forces: bool = True) -> _Evaluation:
     with threads_for(batch):
-        _, forces = energies_and_forces(energy_fn, batch)
-    return kept[0].detach(), forces
+        if with_forces:
+            kept: list[tuple[Tensor, Tensor]] = []
+            energy_fn = functools.partial(_energies_keeping_atoms, model=model, level=level, kept=kept)
+            _, forces = energies_and_forces(energy_fn, batch)
+            ((energies, features),) = kept
+        else:
+            forces = None
+            with torch.no_grad():
+                energies, features = model.atomic_energies_and_features(batch, level)
+        return _Evaluation(
+            energies.detach(),
+            forces,
+            model.energy_uncertainties(features, level),
+            model.force_uncertainties(features, batch, level) if with_forces else None,
+        )
 
 
 def _energies_keeping_atoms(
-    batch: Batch, *, model: PhysCon, level: str, kept: list[Tensor]
+    batch: Batch, *, model: PhysCon, level: str, kept: list[tuple[Tensor, Tensor]]
 ) -> Float[Tensor, " molecules"]:
-    kept.append(model.atomic_energies(batch, level))
-    return kept[0].sum(dim=1)
+    kept.append(model.atomic_energies_and_features(batch, level))
+    return kept[0][0].sum(dim=1)
+
+
+def _rows(batch: Batch, values: Tensor | None) -> list[np.ndarray] | list[None]:
+    """Per-slot values as one float64 array per molecule; None for each without values."""
+    return [None] * len(batch) if values is None else [row.astype(np.float64) for row in unpad(batch, values)]

@@ -284,6 +284,22 @@ def _errors_by_kind(model: "PhysCon", path: Path, split: str) -> "Iterator[tuple
             yield kind, errors
 
 
+def _calibrate(options: argparse.Namespace) -> int:
+    from physcon_ase.training.calibrate import calibrate, format_calibrations
+
+    found = calibrate(
+        options.checkpoint,
+        options.stores,
+        options.output,
+        n_molecules=options.molecules,
+        seed=options.seed,
+        device=options.device,
+    )
+    print(format_calibrations(found))
+    print(f"checkpoint written to {options.output}")
+    return 0
+
+
 # ---- data
 
 
@@ -423,6 +439,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_reproduce(commands)
     _add_check(commands)
     _add_evaluate(commands)
+    _add_calibrate(commands)
     _add_data(commands)
     _add_label(commands)
     _add_models(commands)
@@ -523,6 +540,21 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
     command.add_argument("checkpoint", metavar="CHECKPOINT", help="a shipped name or a folder")
     command.add_argument("stores", type=Path, nargs="+", metavar="STORE", help="stores made by `physcon data import`")
     command.add_argument("--split", choices=("train", "validation", "test"), default="test", help="default: test")
+    command.add_argument("--device", default="cpu", help="default: cpu")
+
+
+def _add_calibrate(commands: argparse._SubParsersAction) -> None:
+    text = "give a checkpoint uncertainties of energies and forces: a copy with tables, fitted to validation molecules"
+    command = _command(commands, "calibrate", _calibrate, text)
+    command.add_argument("checkpoint", metavar="CHECKPOINT", help="a shipped name or a folder")
+    command.add_argument("stores", type=Path, nargs="+", metavar="STORE", help="the stores that it was trained on")
+    command.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="FOLDER", help="where the checkpoint with the tables goes"
+    )
+    command.add_argument(
+        "--molecules", type=int, default=5000, metavar="N", help="of each store, split and level (default: 5000)"
+    )
+    command.add_argument("--seed", type=int, default=0, help="chooses them (default: 0)")
     command.add_argument("--device", default="cpu", help="default: cpu")
 
 

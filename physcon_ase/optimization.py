@@ -14,7 +14,7 @@ from ase.optimize import BFGS, FIRE, LBFGS
 from ase.optimize.optimize import Optimizer
 from tqdm import tqdm
 
-from physcon_ase.batch import in_chunks, make_batch, threads_for
+from physcon_ase.batch import Batch, in_chunks, make_batch, threads_for, with_positions
 from physcon_ase.calculator import PhysConCalculator, charge_and_multiplicity, check_atoms
 from physcon_ase.chem.compare import bonds_intact, stereo_intact
 from physcon_ase.chem.conformers import mmff94_minimize
@@ -41,7 +41,7 @@ from physcon_ase.generator import (
 )
 from physcon_ase.model.coverage import check_charge, check_elements
 from physcon_ase.model.forces import energies_and_forces
-from physcon_ase.model.physcon import DEFAULT_CHECKPOINT, LoadedModel, load_model
+from physcon_ase.model.physcon import DEFAULT_CHECKPOINT, LoadedModel, PhysCon, load_model
 from physcon_ase.relax.driver import METHODS, RelaxResult, RelaxStatus, relax
 from physcon_ase.relax.model_hessian import model_hessian
 from physcon_ase.results import STATUSES, Record, Result
@@ -158,15 +158,17 @@ def optimize(
     began = perf_counter()
     job = unless_error(_jobs([molecule], start, seed, settings)[0])
     atoms = job.atoms.copy()
-    atoms.calc = PhysConCalculator(settings.loaded, level=settings.level)
+    atoms.calc = calculator = PhysConCalculator(settings.loaded, level=settings.level)
     run = make_optimizer(atoms, logfile=logfile, trajectory=None if trajectory is None else str(trajectory))
     _use_model_hessian(run, job)
     status, energies, largest_forces = _run(run, atoms, fmax, max_steps)
+    forces = atoms.get_forces(apply_constraint=False)
     return _result(
         job,
         settings,
         positions=atoms.positions,
-        forces=atoms.get_forces(apply_constraint=False),
+        forces=forces,
+        energy_uncertainty=calculator.results.get("energy_uncertainty"),
         energies=energies,
         fmax_history=largest_forces,
         status=status,
@@ -423,6 +425,7 @@ def _result(
     *,
     positions: np.ndarray,
     forces: np.ndarray,
+    energy_uncertainty: float | None,
     energies: np.ndarray,
     fmax_history: np.ndarray,
     status: RelaxStatus,
@@ -453,6 +456,7 @@ def _result(
         level=settings.level,
         seed=job.seed,
         status=_status(status, has_bonds, has_stereo),
+        energy_uncertainty=energy_uncertainty,
     )
     return replace(result, atoms=_labelled(result, positions, forces))
 
@@ -466,8 +470,8 @@ def _status(status: RelaxStatus, has_bonds: bool | None, has_stereo: bool | None
 
 
 _INFO: Final = (
-    "smiles", "model", "revision", "level", "units", "converged", "steps", "fmax", "bonds_intact", "stereo_intact",
-    "start", "optimizer", "seed",
+    "smiles", "model", "revision", "level", "units", "energy_uncertainty", "converged", "steps", "fmax",
+    "bonds_intact", "stereo_intact", "start", "optimizer", "seed",
 )  # fmt: skip
 """Fields of a result that go with its geometry into a file."""
 
@@ -571,14 +575,33 @@ def _relax_batch(jobs: Sequence[_Job], settings: _Settings) -> list[Result]:
             bonds=[_bonds(job) for job in jobs],
             history=True,
         )
+        uncertainties = _energy_uncertainties(model, settings.level, with_positions(batch, relaxed.positions))
     seconds = (perf_counter() - began) / len(jobs)
     return [
-        _result_of_batch(job, settings, relaxed, row, centres[row], method, seconds) for row, job in enumerate(jobs)
+        _result_of_batch(job, settings, relaxed, row, centres[row], uncertainties[row], method, seconds)
+        for row, job in enumerate(jobs)
     ]
 
 
+def _energy_uncertainties(model: PhysCon, level: str, batch: Batch) -> Sequence[float | None]:
+    if level not in model.config.energy_uncertainty:
+        return [None] * len(batch)
+    with torch.no_grad():
+        _, features = model.atomic_energies_and_features(batch, level)
+        found = model.energy_uncertainties(features, level)
+    assert found is not None
+    return found.tolist()
+
+
 def _result_of_batch(
-    job: _Job, settings: _Settings, relaxed: RelaxResult, row: int, centre: np.ndarray, method: str, seconds: float
+    job: _Job,
+    settings: _Settings,
+    relaxed: RelaxResult,
+    row: int,
+    centre: np.ndarray,
+    energy_uncertainty: float | None,
+    method: str,
+    seconds: float,
 ) -> Result:
     assert relaxed.trajectories is not None
     way, n_atoms = relaxed.trajectories[row], len(job.atoms)
@@ -587,6 +610,7 @@ def _result_of_batch(
         settings,
         positions=relaxed.positions[row, :n_atoms].double().cpu().numpy() + centre,
         forces=relaxed.forces[row, :n_atoms].double().cpu().numpy(),
+        energy_uncertainty=energy_uncertainty,
         energies=way.energies,
         fmax_history=way.fmax,
         status=relaxed.statuses[row],

@@ -68,6 +68,8 @@ class Result:
     """Seed of the start geometry."""
     status: str
     """"converged", or what to do."""
+    energy_uncertainty: float | None = None
+    """Standard deviation [eV] of the error of `energy`; None if the model cannot tell."""
     units: str = UNITS
     """Units of the numbers above."""
 
@@ -122,6 +124,8 @@ def _with_prediction(atoms: Atoms, prediction: Prediction) -> Atoms | PhysConErr
         return prediction.error
     labelled = atoms.copy()
     labelled.info |= asdict(prediction.provenance)
+    if prediction.energy_uncertainty is not None:
+        labelled.info["energy_uncertainty"] = prediction.energy_uncertainty
     labelled.calc = SinglePointCalculator(labelled, energy=prediction.energy, forces=prediction.forces)
     return labelled
 
@@ -157,13 +161,18 @@ def format_result(result: Result) -> str:
         f"{result.smiles or formula}  ({formula}, {len(result.atoms)} atoms)",
         f"  model      {result.model} (revision {result.revision[:12]}), level {result.level}",
         f"  start      {result.start}, seed {result.seed}",
-        f"  energy     {result.energy:.6f} eV ({result.energy - result.energies[0]:+.4f} eV from the start)",
+        f"  energy     {result.energy:.6f}{_spread(result)} eV ({result.energy - result.energies[0]:+.4f} eV from the "
+        "start)",
         f"  fmax       {result.fmax:.4f} eV/Å, {result.steps} steps of {result.optimizer}, {result.seconds:.2f} s",
         f"  bonds      {_yes_or_no(result.bonds_intact)}, stereo {_yes_or_no(result.stereo_intact)}",
         f"  status     {result.status}",
     ]
     lines += [f"  undefined  {line}: decided by the seed" for line in result.undefined_stereo]
     return "\n".join(lines)
+
+
+def _spread(result: Result) -> str:
+    return "" if result.energy_uncertainty is None else f" ± {result.energy_uncertainty:.3f}"
 
 
 def format_record(record: Record) -> str:

@@ -10,6 +10,7 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+import torch
 from ase.build import molecule
 
 from physcon_ase import PhysConCalculator
@@ -20,6 +21,9 @@ from physcon_ase.chem.graph import MolGraph
 from physcon_ase.chem.smiles import canonical_key, graph_from_smiles
 from physcon_ase.data.split import key_hash, split_of
 from physcon_ase.data.store import Geometries, LevelLabels, Store, pack_molecules, write_store
+from physcon_ase.model.checkpoint import read_checkpoint, save_checkpoint
+from physcon_ase.model.config import config_from_dict, config_to_dict
+from physcon_ase.model.encoder import MAX_ATOMIC_NUMBER
 from physcon_ase.model.forces import energies_and_forces
 from physcon_ase.model.physcon import load_model
 from physcon_ase.training.trainer import LOG_FILE
@@ -164,6 +168,40 @@ def test_minima_are_compared_from_the_other_minimum(stores, benchmark, capsys, t
     row = rows_of(results)[0]
     assert row["RMSD, median [Å]"] == pytest.approx(np.median(expected))
     assert row["RMSD, 90 %"] == pytest.approx(np.quantile(expected, 0.9))
+
+
+@pytest.fixture
+def sure_of_nothing(tmp_path: Path) -> Path:
+    """The shipped model at level gfn2 with uncertainties above every error."""
+    stored, model = read_checkpoint("physcon-1"), load_model().model
+    size, config = model.n_features("gfn2"), config_from_dict(stored.config)
+    tables = {
+        "energy_rigidity.gfn2.factor": 1e3 * torch.eye(size),
+        "force_rigidity.gfn2.factor": 1e3 * torch.eye(size),
+        "force_rigidity.gfn2.scale": torch.ones(MAX_ATOMIC_NUMBER + 1),
+    }
+    config = replace(config, energy_uncertainty=("gfn2",), forces_uncertainty=("gfn2",))
+    weights = {name: value for name, value in stored.tensors.items() if "_rigidity." not in name}
+    save_checkpoint(tmp_path / "unsure", {**weights, **tables}, config_to_dict(config))
+    return tmp_path / "unsure"
+
+
+def test_uncertainties_are_compared_with_errors(
+    stores, benchmark, capsys, tmp_path, sure_of_nothing, monkeypatch
+) -> None:
+    script = benchmark("uncertainty")
+    monkeypatch.setattr(script, "find_spec", lambda name: None)  # without labels of tblite
+    options = ("--checkpoint", sure_of_nothing, "--stores", stores, "--limit", 3, "--calls", 5)
+    results = run(script, capsys, *options, json_path=tmp_path / "uncertainty.json")
+    energies, forces, (times,) = (rows_of(results, table) for table in range(3))
+    for rows in (energies, forces):
+        assert [(row["level"], row["set"]) for row in rows] == [("gfn2", "gfn2_qm9"), ("gfn2", "gfn2_dft8k")]
+        assert all(row["below 1 sigma [%]"] == row["below 2 sigma [%]"] == 100 for row in rows)
+    assert [row["n"] for row in energies] == [12, 12]
+    rmse = 1000 * np.sqrt(np.mean(np.square(ENERGY_SHIFTS)))
+    assert [row["RMSE"] for row in energies] == pytest.approx([rmse, rmse], abs=FLOAT32_MEV)
+    assert [row["RMSE"] for row in forces] == pytest.approx([1000 * FORCE_SHIFT] * 2, abs=FLOAT32_MEV)
+    assert times["with [ms]"] > 0
 
 
 def test_the_seed_chooses_the_molecules_and_a_smaller_limit_takes_the_first(stores, benchmark) -> None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from ase import Atoms
 from ase.build import molecule
+from ase.calculators.mixing import SumCalculator
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io.trajectory import Trajectory
 from ase.md.verlet import VelocityVerlet
@@ -36,7 +37,7 @@ from physcon_ase.errors import (
 )
 from physcon_ase.model.physcon import LoadedModel
 from physcon_ase.units import COVALENT_RADII
-from tests.tiny import charged_tiny_model, evaluate, tiny_loaded
+from tests.tiny import calibrated_model, charged_tiny_model, evaluate, tiny_loaded
 
 PACKAGE = Path(__file__).resolve().parents[1]
 
@@ -122,6 +123,67 @@ def test_atomization_energy_is_references_minus_total(calculator: PhysConCalcula
 def test_parameters_cannot_be_changed_afterwards(calculator: PhysConCalculator) -> None:
     with pytest.raises(PhysConError, match="cannot change level afterwards: make a new one"):
         calculator.set(level="dft")
+
+
+# ---- uncertainty
+
+
+@pytest.fixture
+def calibrated() -> PhysConCalculator:
+    return PhysConCalculator(LoadedModel(calibrated_model(), "tiny", "0" * 64))
+
+
+def test_a_calibrated_model_says_how_uncertain_its_results_are(calibrated: PhysConCalculator) -> None:
+    atoms = ethanol()
+    atoms.calc = calibrated
+    energy = atoms.get_potential_energy()
+    assert isinstance(calibrated.results["energy_uncertainty"], float)
+    assert calibrated.results["energy_uncertainty"] > 0
+    uncertainty = calibrated.results["forces_uncertainty"]
+    assert (uncertainty.shape, uncertainty.dtype) == ((9,), np.float64)
+    assert (uncertainty > 0).all()
+    first = dict(calibrated.results)
+    atoms.positions[8] += 0.3
+    assert atoms.get_potential_energy() != energy
+    assert calibrated.results["energy_uncertainty"] != first["energy_uncertainty"]
+
+
+def test_a_model_without_tables_says_nothing_of_uncertainty(calculator: PhysConCalculator) -> None:
+    calculator.get_potential_energy(ethanol())
+    assert not {"energy_uncertainty", "forces_uncertainty"} & set(calculator.results)
+    (prediction,) = calculator.predict([ethanol()])
+    assert prediction.energy_uncertainty is None
+    assert prediction.forces_uncertainty is None
+
+
+def test_uncertainties_of_a_batch_are_those_of_its_structures_alone(calibrated: PhysConCalculator) -> None:
+    structures = [ethanol(), molecule("H2O"), molecule("CH3OH")]
+    for atoms, prediction, bare in zip(
+        structures, calibrated.predict(structures), calibrated.predict(structures, ["energy"]), strict=True
+    ):
+        calibrated.get_potential_energy(atoms)
+        alone = calibrated.results
+        assert prediction.energy_uncertainty == pytest.approx(alone["energy_uncertainty"], rel=1e-9)
+        assert bare.energy_uncertainty == pytest.approx(alone["energy_uncertainty"], rel=1e-9)
+        assert bare.forces_uncertainty is None
+        np.testing.assert_allclose(prediction.forces_uncertainty, alone["forces_uncertainty"], rtol=1e-9)
+
+
+def test_results_that_ase_has_no_name_for_do_not_trouble_it(calibrated: PhysConCalculator, tmp_path: Path) -> None:
+    atoms = ethanol()
+    atoms.calc = calibrated
+    energy = atoms.get_potential_energy()
+    assert set(calibrated.export_properties()) == {*calibrated.implemented_properties, "natoms"}
+    assert atoms.get_properties(["energy"])["energy"] == pytest.approx(energy)
+    ase.io.write(tmp_path / "one.traj", atoms)
+    ase.io.write(tmp_path / "one.xyz", atoms)
+    for name in ("one.traj", "one.xyz"):
+        back = ase.io.read(tmp_path / name)
+        assert isinstance(back, Atoms)
+        assert back.get_potential_energy() == pytest.approx(energy)
+    both = SumCalculator([calibrated, PhysConCalculator(tiny_loaded())])
+    assert both.get_potential_energy(atoms) == pytest.approx(2 * energy)
+    assert "energy_uncertainty" not in both.results  # standard deviations do not add up like energies
 
 
 # ---- ASE's machinery

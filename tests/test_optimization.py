@@ -18,6 +18,7 @@ from physcon_ase.generator import StructureGenerator
 from physcon_ase.model.physcon import LoadedModel, load_model
 from physcon_ase.optimization import STARTS, SafeBFGS, optimize, optimize_many
 from physcon_ase.results import Result, format_record, format_result, format_summary
+from tests.tiny import calibrated_model
 
 EXACT = 1e-8
 """Difference [eV, eV/Å] of float64 energies and forces of the same geometry."""
@@ -76,6 +77,20 @@ def test_energy_and_forces_are_those_of_the_final_geometry(alanine: Result, doub
     assert alanine.fmax == pytest.approx(largest, abs=EXACT)
     assert alanine.atoms.get_potential_energy() == alanine.energy
     assert np.allclose(alanine.atoms.get_forces(), atoms.get_forces(), atol=EXACT)
+
+
+def test_the_uncertainty_is_that_of_the_final_geometry() -> None:
+    calibrated = LoadedModel(calibrated_model(), "tiny", "0" * 64)
+    for result in (
+        optimize(molecule("CH3OH"), checkpoint=calibrated, max_steps=2),
+        optimize_many([molecule("CH3OH")], checkpoint=calibrated, max_steps=2, progress_bar=False)[0].result,
+    ):
+        assert result is not None
+        calculator = PhysConCalculator(calibrated)
+        calculator.get_potential_energy(result.atoms)
+        assert result.energy_uncertainty == pytest.approx(calculator.results["energy_uncertainty"], rel=1e-6)
+        assert result.atoms.info["energy_uncertainty"] == result.energy_uncertainty
+        assert f" ± {result.energy_uncertainty:.3f} eV" in format_result(result)
 
 
 def test_the_history_pairs_energy_and_force_of_the_same_geometries(tmp_path: Path, double: LoadedModel) -> None:

@@ -13,6 +13,7 @@ from physcon_ase.files import write_structures
 from physcon_ase.model.physcon import LoadedModel, load_model
 from physcon_ase.optimization import optimize
 from physcon_ase.results import Result, plot_result, predict_structures, write_results
+from tests.tiny import calibrated_model
 
 
 @pytest.fixture(scope="module")
@@ -73,3 +74,14 @@ def test_the_plot_is_a_png_file(alanine: Result, tmp_path: Path) -> None:
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
     with pytest.raises(PhysConError, match=r"has to end in \.png"):
         plot_result(alanine, tmp_path / "plot.gif")
+
+
+def test_predictions_carry_the_uncertainty_of_a_calibrated_model(tmp_path: Path) -> None:
+    calibrated = LoadedModel(calibrated_model(), "tiny", "0" * 64)
+    (found,) = predict_structures([molecule("H2O")], checkpoint=calibrated)
+    assert isinstance(found, Atoms)
+    write_structures([found], tmp_path / "water.xyz")
+    back = ase.io.read(tmp_path / "water.xyz")
+    assert isinstance(back, Atoms)
+    assert found.info["energy_uncertainty"] > 0
+    assert back.info["energy_uncertainty"] == pytest.approx(found.info["energy_uncertainty"])

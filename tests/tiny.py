@@ -10,9 +10,11 @@ from torch import nn
 
 from physcon_ase.batch import Batch, make_batch
 from physcon_ase.data.sample import LabelledBatch
+from physcon_ase.model.checkpoint import load_into
 from physcon_ase.model.config import EncoderConfig, LevelConfig, ModelConfig, StructureConfig
 from physcon_ase.model.forces import energies_and_forces
 from physcon_ase.model.physcon import LoadedModel, PhysCon
+from physcon_ase.model.uncertainty import energy_table, force_table
 
 LEVELS = (
     LevelConfig("cheap", "covers more elements", (1, 6, 7, 8, 9, 17), (-10.5, -50.2, -60.3, -100.4, -120.0, -130.0)),
@@ -75,6 +77,31 @@ def charged_tiny_model() -> PhysCon:
     """A tiny model whose first level covers charges of -1 and 1 as well."""
     levels = (replace(LEVELS[0], charges=(-1, 0, 1)), LEVELS[1])
     return tiny_model(source_vectors=4, levels=levels, charged=True)
+
+
+def calibrated_model(dtype: torch.dtype = torch.float64) -> PhysCon:
+    """The tiny model with tables of uncertainty from ethanol and water in thermal motion, for made-up errors."""
+    plain, names = tiny_model(4), tuple(level.name for level in LEVELS)
+    with torch.random.fork_rng(devices=[]):
+        model = PhysCon(replace(plain.config, energy_uncertainty=names, forces_uncertainty=names), dtype=torch.float64)
+    generator = np.random.default_rng(11)
+    molecules = [
+        (numbers, place + generator.normal(scale=0.05, size=place.shape))
+        for numbers, place in [(ETHANOL_NUMBERS, ETHANOL), (WATER_NUMBERS, WATER)] * 30
+    ]
+    batch = pack(plain, molecules)
+    tensors = dict(plain.state_dict())
+    for name in names:
+        _, features = plain.atomic_energies_and_features(batch, name)
+        of_molecules, of_atoms = features.sum(dim=1), features[batch.atom_mask]
+        errors = torch.as_tensor(generator.normal(scale=0.05, size=(len(of_atoms), 3)))
+        energy = energy_table(of_molecules.T @ of_molecules / 60, of_molecules, errors[: len(of_molecules), 0])
+        atoms = batch.atomic_numbers[batch.atom_mask]
+        forces = force_table(of_atoms.T @ of_atoms / len(of_atoms), of_atoms, errors, atoms)
+        tensors |= {f"energy_rigidity.{name}.{key}": value for key, value in energy.items()}
+        tensors |= {f"force_rigidity.{name}.{key}": value for key, value in forces.items()}
+    load_into(model, tensors)
+    return model.to(dtype).eval().requires_grad_(False)
 
 
 def tiny_loaded(source_vectors: int = 4, dtype: torch.dtype = torch.float64) -> LoadedModel:

@@ -86,6 +86,10 @@ class ModelConfig:
     """The network behind all energy heads."""
     structure: StructureConfig | None = None
     """The structure head; None for a model that predicts energies only."""
+    energy_uncertainty: tuple[str, ...] = ()
+    """Levels with a table for the uncertainty of energies."""
+    forces_uncertainty: tuple[str, ...] = ()
+    """Levels with a table for the uncertainty of forces."""
 
 
 def config_to_dict(config: ModelConfig) -> dict[str, Any]:
@@ -109,6 +113,8 @@ def config_from_dict(data: dict[str, Any]) -> ModelConfig:
             levels=levels,
             encoder=EncoderConfig(**data["encoder"]),
             structure=None if structure is None else StructureConfig(**structure),
+            energy_uncertainty=tuple(data.get("energy_uncertainty", ())),
+            forces_uncertainty=tuple(data.get("forces_uncertainty", ())),
         )
     except (KeyError, TypeError) as error:
         raise CorruptCheckpointError(

@@ -22,8 +22,10 @@ from physcon_ase.model.layers import Interaction, Pairs, bessel_and_slope, make_
 
 def energies_of_atoms(
     encoder: Encoder, heads: Sequence[EnergyHead], batch: Batch, pairs: Pairs
-) -> tuple[Float[Tensor, "molecules slots"], ...]:
+) -> tuple[tuple[Float[Tensor, "molecules slots"], ...], tuple[Float[Tensor, "molecules slots hidden"], ...]]:
     """Each head on the features of the encoder, differentiable with respect to the positions only.
+
+    The second part is the hidden layer of each head before its activation; no gradient goes through it.
 
     Args:
         encoder: with weights that need no gradient.
@@ -31,7 +33,8 @@ def energies_of_atoms(
         batch: the molecules.
         pairs: their pairs of atoms, made without gradient.
     """
-    return _Energies.apply(batch.positions, encoder, heads, batch, pairs)  # pyright: ignore[reportReturnType]
+    found = cast(tuple[Tensor, ...], _Energies.apply(batch.positions, encoder, heads, batch, pairs))
+    return found[: len(heads)], found[len(heads) :]
 
 
 class _Energies(torch.autograd.Function):
@@ -55,11 +58,13 @@ class _Energies(torch.autograd.Function):
         ctx.save_for_backward(positions)
         ctx.inputs, ctx.traces = (encoder, heads, batch, pairs), (traces, charged, hidden)
         ctx.functions = radial, slope, angular
-        return energies
+        ctx.mark_non_differentiable(*hidden)
+        return *energies, *hidden
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         encoder, heads, batch, pairs = ctx.inputs
+        grads = grads[: len(heads)]  # nothing comes back through the hidden layers
         (positions,) = ctx.saved_tensors
         if torch.is_grad_enabled():  # the derivative itself is to be differentiated
             batch = with_positions(batch, positions)

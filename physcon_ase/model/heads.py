@@ -31,7 +31,8 @@ class EnergyHead(nn.Module):
 
     def __init__(self, channels: int, level: LevelConfig):
         super().__init__()
-        first, last = nn.Linear(channels, channels // 2), nn.Linear(channels // 2, 1)
+        self.n_hidden = channels // 2
+        first, last = nn.Linear(channels, self.n_hidden), nn.Linear(self.n_hidden, 1)
         if level.base:
             nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)

@@ -20,6 +20,7 @@ from physcon_ase.model.gradient import energies_of_atoms
 from physcon_ase.model.heads import CoreRepulsion, DirectForceHead, EnergyHead, References, fade_in
 from physcon_ase.model.layers import Pairs, make_pairs
 from physcon_ase.model.structure import Denoiser, StructureHead
+from physcon_ase.model.uncertainty import EnergyRigidity, ForceRigidity, features_of_atoms
 
 DEFAULT_CHECKPOINT = "physcon-1"
 """The checkpoint that ships with the package."""
@@ -90,6 +91,12 @@ class PhysCon(nn.Module):
         )
         self.structure = None if config.structure is None else StructureHead(config.structure)
         self.references = nn.ModuleDict({level.name: References(level) for level in config.levels})
+        self.energy_rigidity = nn.ModuleDict(
+            {name: EnergyRigidity(self.n_features(name)) for name in config.energy_uncertainty}
+        )
+        self.force_rigidity = nn.ModuleDict(
+            {name: ForceRigidity(self.n_features(name)) for name in config.forces_uncertainty}
+        )
         self.to(dtype)
         # Asked at each evaluation whether they require a gradient: walking through the modules would take too long.
         self._weights = (*self.encoder.parameters(), *self.heads.parameters())
@@ -112,8 +119,35 @@ class PhysCon(nn.Module):
 
     def atomic_energies(self, batch: Batch, level: str) -> Float[Tensor, "molecules slots"]:
         """Energy [eV, float64] of each atom, references included; 0 in empty slots."""
-        (interaction,) = self._interaction_energies(batch, [level])
+        (interaction,), _ = self._interaction_energies(batch, [level])
         return interaction + self.references[level](batch)
+
+    def atomic_energies_and_features(
+        self, batch: Batch, level: str
+    ) -> tuple[Float[Tensor, "molecules slots"], Float[Tensor, "molecules slots features"]]:
+        """`atomic_energies`, and what the last layers behind them see of each atom, the level's own first.
+
+        The features carry no gradient; in empty slots they are 0.
+        """
+        (interaction,), hidden = self._interaction_energies(batch, [level])
+        of_heads = torch.cat([hidden[name].detach() for name in self._with_bases([level])], dim=-1)
+        return interaction + self.references[level](batch), features_of_atoms(of_heads, batch.atom_mask)
+
+    def n_features(self, level: str) -> int:
+        """Number of features in `atomic_energies_and_features`."""
+        return sum(cast(EnergyHead, self.heads[name]).n_hidden for name in self._with_bases([level]))
+
+    def energy_uncertainties(
+        self, features: Float[Tensor, "molecules slots features"], level: str
+    ) -> Float[Tensor, " molecules"] | None:
+        """Standard deviation [eV] of the energies, from `atomic_energies_and_features`; None without a table."""
+        return self.energy_rigidity[level](features) if level in self.energy_rigidity else None
+
+    def force_uncertainties(
+        self, features: Float[Tensor, "molecules slots features"], batch: Batch, level: str
+    ) -> Float[Tensor, "molecules slots"] | None:
+        """Standard deviation [eV/Å] of each component of the force on each atom; None without a table."""
+        return self.force_rigidity[level](features, batch.atomic_numbers) if level in self.force_rigidity else None
 
     def energies(self, batch: Batch, level: str) -> Float[Tensor, " molecules"]:
         """Total energy [eV, float64] of each molecule."""
@@ -126,32 +160,39 @@ class PhysCon(nn.Module):
 
     def interaction_energies(self, batch: Batch, levels: Sequence[str]) -> Float[Tensor, "molecules slots levels"]:
         """Energy [eV] of each atom at each level without the references, in the number format of the model."""
-        return torch.stack(self._interaction_energies(batch, levels), dim=-1)
+        energies, _ = self._interaction_energies(batch, levels)
+        return torch.stack(energies, dim=-1)
 
-    def _interaction_energies(self, batch: Batch, levels: Sequence[str]) -> list[Float[Tensor, "molecules slots"]]:
+    def _interaction_energies(
+        self, batch: Batch, levels: Sequence[str]
+    ) -> tuple[list[Float[Tensor, "molecules slots"]], dict[str, Tensor]]:
+        """Energies at each level, and the hidden layer of each head that they need."""
         names = self._with_bases(levels)
-        of_heads, pairs, overlap = self._energies_of_heads(batch, names)
+        of_heads, hidden, pairs, overlap = self._energies_of_heads(batch, names)
         own = dict(zip(names, of_heads, strict=True))
         energies = [self._with_base(own, name) for name in levels]
         if overlap is not None:
             repulsion = self.core(batch, pairs, overlap)
             energies = [energy + repulsion for energy in energies]
         atom_mask = batch.atom_mask
-        return [energy * atom_mask for energy in energies]
+        return [energy * atom_mask for energy in energies], dict(zip(names, hidden, strict=True))
 
-    def _energies_of_heads(self, batch: Batch, names: Sequence[str]) -> tuple[Sequence[Tensor], Pairs, Tensor | None]:
-        """What the heads say, the pairs of atoms, and the overlap of their cores if there is any."""
+    def _energies_of_heads(
+        self, batch: Batch, names: Sequence[str]
+    ) -> tuple[Sequence[Tensor], Sequence[Tensor], Pairs, Tensor | None]:
+        """What the heads say, their hidden layers, the pairs of atoms, and the overlap of their cores if any."""
         heads = [cast(EnergyHead, self.heads[name]) for name in names]
         if batch.positions.requires_grad and not any(weight.requires_grad for weight in self._weights):
             with torch.no_grad():
                 pairs = make_pairs(batch, self.config.encoder.cutoff)
                 overlap = self.core.overlap(batch, pairs)
             if overlap is None:
-                return energies_of_atoms(self.encoder, heads, batch, pairs), pairs, None
+                return *energies_of_atoms(self.encoder, heads, batch, pairs), pairs, None
         pairs = make_pairs(batch, self.config.encoder.cutoff)
         overlap = self.core.overlap(batch, pairs)
         scalars, _ = self.encoder(batch, pairs, None if overlap is None else fade_in(overlap))
-        return [head(scalars) for head in heads], pairs, overlap
+        energies, hidden = zip(*(head.traced(scalars) for head in heads), strict=True)
+        return energies, hidden, pairs, overlap
 
     def energies_at(self, batch: Batch, level_index: Int[Tensor, " molecules"]) -> Float[Tensor, " molecules"]:
         """Total energy [eV, float64] of each molecule, each at a level of its own (an index into `level_names`)."""

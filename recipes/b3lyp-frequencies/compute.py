@@ -50,7 +50,10 @@ def main(path: str, output: Path) -> None:
     store = open_store(path)
     records = json.loads(output.read_text()) if output.exists() else []
     offsets = geometry_offsets(store)
-    for row in smallest(store)[len(records) : MOLECULES]:
+    done = {record["smiles"] for record in records}
+    for row in smallest(store)[:MOLECULES]:
+        if str(store.molecules.smiles[row]) in done:
+            continue
         geometry = int(np.flatnonzero(store.geometries.molecule == row)[0])
         positions = store.geometries.positions[offsets[geometry] : offsets[geometry + 1]].astype(float)
         numbers = molecule_graph(store, row).atomic_numbers.tolist()

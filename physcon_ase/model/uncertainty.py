@@ -1,0 +1,122 @@
+"""How far energies and forces can be trusted, from the last layer of the energy heads alone.
+
+Last-layer prediction rigidity (Bigi, Chong, Ceriotti and Grasselli 2024, doi 10.1088/2632-2153/ad805f) reads the last,
+linear layer of a trained network as a Bayesian regression on what it sees, the activated hidden layer: a molecule whose
+features f lie where those of the training molecules did is well known, one that needs other directions is not.
+
+    σ² = α² fᵀ (FᵀF / n + s² 1)⁻¹ f
+
+F are the features of n training molecules; α is fitted to the errors of molecules that the model was not trained on, so
+that σ is a standard deviation of what users meet; s² keeps the inverse finite in float32. The features of a molecule
+are the sum over its atoms: their mean ranks the errors of molecules of unlike size worse.
+
+Forces get the same with the features of each atom in place of the molecule's, and with one α for each element, for
+hydrogen has half the error of carbon at equal rigidity. That is no propagation of the energy's uncertainty, which would
+need the derivative of every feature, but it ranks the errors of atoms.
+"""
+
+from typing import Final
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from physcon_ase.model.encoder import MAX_ATOMIC_NUMBER
+
+REGULARISER: Final = 1e-6
+"""s² relative to the mean eigenvalue of FᵀF / n. Values up to .1 fit the held-out errors as well, but rank them
+worse; below 1e-6 nothing changes."""
+
+POOLED_ATOMS: Final = 200
+"""Weight, in atoms, of the factor of all elements in that of each: few held-out atoms say little of their own."""
+
+
+class EnergyRigidity(nn.Module):
+    """Standard deviation [eV] of the energies of one level; a table that training does not touch."""
+
+    factor: Tensor
+
+    def __init__(self, n_features: int):
+        super().__init__()
+        self.register_buffer("factor", torch.zeros(n_features, n_features))
+
+    def forward(self, features: Float[Tensor, "molecules slots features"]) -> Float[Tensor, " molecules"]:
+        """σ = |f A| with A Aᵀ = α² (FᵀF / n + s² 1)⁻¹."""
+        return rigidity(features.sum(dim=1), self.factor)
+
+
+class ForceRigidity(nn.Module):
+    """Standard deviation [eV/Å] of each Cartesian component of the forces of one level."""
+
+    factor: Tensor
+    scale: Tensor
+
+    def __init__(self, n_features: int):
+        super().__init__()
+        self.register_buffer("factor", torch.zeros(n_features, n_features))
+        self.register_buffer("scale", torch.zeros(MAX_ATOMIC_NUMBER + 1))
+
+    def forward(
+        self, features: Float[Tensor, "molecules slots features"], atomic_numbers: Int[Tensor, "molecules slots"]
+    ) -> Float[Tensor, "molecules slots"]:
+        """σ = α |h A| with α of the element and A Aᵀ = (HᵀH / n + s² 1)⁻¹; 0 in empty slots."""
+        return self.scale[atomic_numbers] * rigidity(features, self.factor)
+
+
+def features_of_atoms(
+    hidden: Float[Tensor, "molecules slots hidden"], mask: Bool[Tensor, "molecules slots"]
+) -> Float[Tensor, "molecules slots hidden"]:
+    """What the last layers see of each atom; 0 in empty slots."""
+    return nn.functional.silu(hidden) * mask[..., None]
+
+
+def inverse_factor(second_moment: Float[Tensor, "features features"]) -> Float[Tensor, "features features"]:
+    """A with A Aᵀ = (FᵀF / n + s² 1)⁻¹, float64, from FᵀF / n."""
+    values, vectors = torch.linalg.eigh(second_moment.double())
+    return vectors * (values.clamp(min=0.0) + REGULARISER * values.mean()).rsqrt()
+
+
+def energy_table(
+    second_moment: Float[Tensor, "features features"],
+    features: Float[Tensor, "molecules features"],
+    errors: Float[Tensor, " molecules"],
+) -> dict[str, Tensor]:
+    """The buffers of an `EnergyRigidity`; α² = mean(errors² / q) is the likeliest for Gaussian errors of variance α² q.
+
+    Args:
+        second_moment: FᵀF / n of training molecules.
+        features: of molecules that the model was not trained on.
+        errors: of their energies [eV].
+    """
+    factor = inverse_factor(second_moment)
+    raw = rigidity(features.double(), factor).square()
+    return {"factor": factor * (errors.double().square() / raw).mean().sqrt()}
+
+
+def force_table(
+    second_moment: Float[Tensor, "features features"],
+    features: Float[Tensor, "atoms features"],
+    errors: Float[Tensor, "atoms 3"],
+    atomic_numbers: Int[Tensor, " atoms"],
+) -> dict[str, Tensor]:
+    """The buffers of a `ForceRigidity`.
+
+    Args:
+        second_moment: HᵀH / n of atoms of training molecules.
+        features: of atoms of molecules that the model was not trained on.
+        errors: of their forces [eV/Å].
+        atomic_numbers: of the same atoms.
+    """
+    factor = inverse_factor(second_moment)
+    ratios = errors.double().square().mean(dim=1) / rigidity(features.double(), factor).square()
+    pooled = torch.full((MAX_ATOMIC_NUMBER + 1,), POOLED_ATOMS, dtype=torch.float64)
+    sums = (pooled * ratios.mean()).index_add(0, atomic_numbers, ratios)
+    counts = pooled.index_add(0, atomic_numbers, torch.ones_like(ratios))
+    return {"factor": factor, "scale": (sums / counts).sqrt()}
+
+
+def rigidity(
+    features: Float[Tensor, "*rows features"], factor: Float[Tensor, "features features"]
+) -> Float[Tensor, "*rows"]:
+    """|f A|, the root of fᵀ A Aᵀ f, which no rounding can make negative."""
+    return torch.linalg.vector_norm(features @ factor, dim=-1)

@@ -1,0 +1,263 @@
+"""Tables of uncertainty for a checkpoint: features of its training molecules, errors on its validation molecules."""
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from physcon_ase.batch import Batch
+from physcon_ase.data.labels import elements_with_energy
+from physcon_ase.data.loader import DataSource, Items, load_items, move_items, take
+from physcon_ase.data.sample import LabelledBatch
+from physcon_ase.data.store import open_store
+from physcon_ase.errors import LabelError
+from physcon_ase.model.checkpoint import read_checkpoint, save_checkpoint
+from physcon_ase.model.config import config_from_dict, config_to_dict
+from physcon_ase.model.coverage import check_elements
+from physcon_ase.model.forces import energies_and_forces
+from physcon_ase.model.physcon import PhysCon, load_model
+from physcon_ase.model.uncertainty import energy_table, force_table, rigidity
+
+FEWEST_GEOMETRIES: Final = 20
+"""Held-out geometries with a label below which a level gets no table."""
+
+_ATOMS_PER_BATCH: Final = 1024
+
+_ENERGY, _FORCES = "energy_rigidity", "force_rigidity"
+"""What the names of the tables begin with (`PhysCon.energy_rigidity`, `PhysCon.force_rigidity`)."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What the tables of one level were made of, and σ beside the errors that it was fitted to; NaN where unknown."""
+
+    level: str
+    """Name of the level."""
+    n_training: int
+    """Geometries of training molecules in the tables."""
+    n_energies: int
+    """Held-out geometries with an energy."""
+    energy_sigma: float
+    """Median σ of these energies [eV]; NaN without a table."""
+    energy_rmse: float
+    """Root mean square error of these energies [eV]."""
+    n_forces: int
+    """Held-out geometries with forces."""
+    force_sigma: float
+    """Median σ of the force components of their atoms [eV/Å]; NaN without a table."""
+    force_rmse: float
+    """Root mean square error of these components [eV/Å]."""
+
+
+@dataclass(frozen=True)
+class _HeldOut:
+    """Features and errors of held-out geometries."""
+
+    features: Float[Tensor, "molecules features"]
+    """Of the molecules with an energy."""
+    energy_errors: Float[Tensor, " molecules"]
+    """[eV]"""
+    atomic_features: Float[Tensor, "atoms features"]
+    """Of the atoms of molecules with forces."""
+    force_errors: Float[Tensor, "atoms 3"]
+    """[eV/Å]"""
+    atomic_numbers: Int[Tensor, " atoms"]
+    """Of the same atoms."""
+    n_atoms: Int[Tensor, " molecules_with_forces"]
+    """Of the molecules with forces."""
+
+
+def calibrate(
+    checkpoint: Path | str,
+    stores: Sequence[Path],
+    folder: Path | str,
+    *,
+    n_molecules: int = 5000,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+) -> tuple[Calibration, ...]:
+    """Writes a copy of a checkpoint, with a table of uncertainty for each level and quantity that the stores can judge.
+
+    Tables that the checkpoint had before are left out.
+
+    Args:
+        checkpoint: a shipped name or a folder.
+        stores: the data that it was trained on: training and validation molecules must be those of its training.
+        folder: where the copy goes; it may be that of the checkpoint.
+        n_molecules: molecules taken at most from each split of a store, for each level.
+        seed: chooses them.
+        device: where the model computes.
+
+    Returns:
+        One record for each level with labels.
+
+    Raises:
+        LabelError: no level gets a table, see `FEWEST_GEOMETRIES`.
+        UnsupportedElementError: a store has energies of elements that the level does not cover.
+    """
+    stored, model = read_checkpoint(checkpoint), load_model(checkpoint, device=device).model
+    found: list[Calibration] = []
+    tables: dict[str, Tensor] = {}
+    for level, own in _stores_by_level(model, stores).items():
+        record, own_tables = _calibrate_level(model, level, own, n_molecules, seed)
+        found.append(record)
+        tables |= own_tables
+    if not tables:
+        raise LabelError(
+            f"{', '.join(map(str, stores))}: no level of {stored.name} ({', '.join(model.level_names)}) has training "
+            f"geometries and {FEWEST_GEOMETRIES} validation geometries with a label: give the data it was trained on"
+        )
+    config = replace(
+        config_from_dict(stored.config),
+        energy_uncertainty=tuple(name for name in model.level_names if f"{_ENERGY}.{name}.factor" in tables),
+        forces_uncertainty=tuple(name for name in model.level_names if f"{_FORCES}.{name}.factor" in tables),
+    )
+    weights = {name: value for name, value in stored.tensors.items() if not name.startswith((_ENERGY, _FORCES))}
+    save_checkpoint(folder, {**weights, **tables}, config_to_dict(config), recipe=stored.recipe)
+    return tuple(found)
+
+
+def format_calibrations(calibrations: Sequence[Calibration]) -> str:
+    """One line for each level; "-" where there is no table."""
+    line = "{:10s} {:>10s} {:>10s} {:>12s} {:>12s} {:>10s} {:>14s} {:>14s}"
+    head = ("level", "training", "energies", "sigma [meV]", "RMSE [meV]", "forces", "sigma [meV/Å]", "RMSE [meV/Å]")
+    rows = [
+        (
+            row.level,
+            str(row.n_training),
+            str(row.n_energies),
+            *(_in_milli(value) for value in (row.energy_sigma, row.energy_rmse)),
+            str(row.n_forces),
+            *(_in_milli(value) for value in (row.force_sigma, row.force_rmse)),
+        )
+        for row in calibrations
+    ]
+    return "\n".join(line.format(*row) for row in (head, *rows))
+
+
+def _in_milli(value: float) -> str:
+    return "-" if math.isnan(value) else f"{1000 * value:.1f}"
+
+
+def _calibrate_level(
+    model: PhysCon, level: str, stores: Sequence[Path], n_molecules: int, seed: int
+) -> tuple[Calibration, dict[str, Tensor]]:
+    generator, tables = np.random.default_rng(seed), {}
+    n_training, of_molecules, of_atoms = _second_moments(
+        model, level, _labelled(model, level, stores, "train", n_molecules, generator)
+    )
+    held_out = _held_out(model, level, _labelled(model, level, stores, "validation", n_molecules, generator))
+    n_energies, energy_sigma, force_sigma = len(held_out.energy_errors), math.nan, math.nan
+    if n_training and n_energies >= FEWEST_GEOMETRIES:
+        table = energy_table(of_molecules, held_out.features, held_out.energy_errors)
+        tables |= {f"{_ENERGY}.{level}.{name}": value.float() for name, value in table.items()}
+        energy_sigma = rigidity(held_out.features.double(), table["factor"]).median().item()
+    if n_training and len(held_out.n_atoms) >= FEWEST_GEOMETRIES:
+        numbers = held_out.atomic_numbers
+        table = force_table(of_atoms, held_out.atomic_features, held_out.force_errors, numbers)
+        tables |= {f"{_FORCES}.{level}.{name}": value.float() for name, value in table.items()}
+        sigma = table["scale"][numbers] * rigidity(held_out.atomic_features.double(), table["factor"])
+        force_sigma = sigma.median().item()
+    record = Calibration(
+        level=level,
+        n_training=n_training,
+        n_energies=n_energies,
+        energy_sigma=energy_sigma,
+        energy_rmse=held_out.energy_errors.square().mean().sqrt().item(),
+        n_forces=len(held_out.n_atoms),
+        force_sigma=force_sigma,
+        force_rmse=held_out.force_errors.square().mean().sqrt().item(),
+    )
+    return record, tables
+
+
+# ---- data
+
+
+def _stores_by_level(model: PhysCon, stores: Sequence[Path]) -> dict[str, list[Path]]:
+    """The stores with labels of each level of the model."""
+    labels = {path: open_store(path).labels for path in stores}
+    found = {name: [path for path in stores if name in labels[path]] for name in model.level_names}
+    return {name: paths for name, paths in found.items() if paths}
+
+
+def _labelled(
+    model: PhysCon, level: str, stores: Sequence[Path], split: str, n_molecules: int, generator: np.random.Generator
+) -> Iterator[LabelledBatch]:
+    """The geometries with a label of the level, of at most so many molecules of each store."""
+    for path in stores:
+        items = load_items([DataSource(path, (level,), zero_force=False, structure=False)], model.level_names, split)
+        check_elements(np.array(sorted(elements_with_energy(items, level)), dtype=int), model, level)
+        moved = move_items(items, model.encoder.embedding.weight.device)
+        for bucket, rows in zip(moved.buckets, _rows_of_some(items, n_molecules, generator), strict=True):
+            size = max(1, _ATOMS_PER_BATCH // bucket.n_slots)
+            yield from (take(bucket, rows[begin : begin + size]) for begin in range(0, len(rows), size))
+
+
+def _rows_of_some(items: Items, n_molecules: int, generator: np.random.Generator) -> list[np.ndarray]:
+    """Rows of the items, per bucket, of so many random molecules."""
+    counts = [int(bucket.molecule.max()) + 1 for bucket in items.buckets]
+    chosen = np.split(generator.permutation(sum(counts)) < n_molecules, np.cumsum(counts))
+    return [np.flatnonzero(own[bucket.molecule.numpy()]) for bucket, own in zip(items.buckets, chosen, strict=False)]
+
+
+# ---- features and errors
+
+
+def _second_moments(
+    model: PhysCon, level: str, batches: Iterable[LabelledBatch]
+) -> tuple[int, Float[Tensor, "features features"], Float[Tensor, "features features"]]:
+    """Number of geometries, FᵀF / n of their features, and the same of their atoms."""
+    size = model.n_features(level)
+    of_molecules, of_atoms = torch.zeros(2, size, size, dtype=torch.float64)
+    n_molecules = n_atoms = 0
+    for labelled in batches:
+        with torch.no_grad():
+            _, features = model.atomic_energies_and_features(labelled.batch, level)
+        molecules, atoms = features.sum(dim=1).double().cpu(), features[labelled.batch.atom_mask].double().cpu()
+        n_molecules, n_atoms = n_molecules + len(molecules), n_atoms + len(atoms)
+        of_molecules += molecules.T @ molecules
+        of_atoms += atoms.T @ atoms
+    return n_molecules, of_molecules / max(1, n_molecules), of_atoms / max(1, n_atoms)
+
+
+def _held_out(model: PhysCon, level: str, batches: Iterable[LabelledBatch]) -> _HeldOut:
+    size = model.n_features(level)
+    nothing = _HeldOut(
+        features=torch.zeros(0, size),
+        energy_errors=torch.zeros(0, dtype=torch.float64),
+        atomic_features=torch.zeros(0, size),
+        force_errors=torch.zeros(0, 3),
+        atomic_numbers=torch.zeros(0, dtype=torch.int64),
+        n_atoms=torch.zeros(0, dtype=torch.int64),
+    )
+    found = [nothing, *(_held_out_batch(model, level, labelled) for labelled in batches)]
+    return _HeldOut(**{f.name: torch.cat([getattr(own, f.name).cpu() for own in found]) for f in fields(_HeldOut)})
+
+
+def _held_out_batch(model: PhysCon, level: str, labelled: LabelledBatch) -> _HeldOut:
+    kept: list[Tensor] = []
+
+    def energy_fn(batch: Batch) -> Tensor:
+        energies, features = model.atomic_energies_and_features(batch, level)
+        kept.append(features)
+        return energies.sum(dim=1)
+
+    energies, forces = energies_and_forces(energy_fn, labelled.batch)
+    (features,), batch = kept, labelled.batch
+    with_energy, with_forces = labelled.has_energy, labelled.has_forces
+    atoms = batch.atom_mask & with_forces[:, None]
+    return _HeldOut(
+        features=features.sum(dim=1)[with_energy],
+        energy_errors=(energies - labelled.energy)[with_energy],
+        atomic_features=features[atoms],
+        force_errors=(forces - labelled.forces)[atoms],
+        atomic_numbers=batch.atomic_numbers[atoms],
+        n_atoms=batch.n_atoms[with_forces],
+    )

@@ -1,0 +1,154 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from physcon_ase.batch import make_batch, unpad
+from physcon_ase.chem.graph import MolGraph
+from physcon_ase.data.loader import DataSource, evaluation_batches, load_items
+from physcon_ase.data.split import TEST_FRACTION, VALIDATION_FRACTION, split_of
+from physcon_ase.data.store import Geometries, LevelLabels, Store, pack_molecules, write_store
+from physcon_ase.errors import LabelError, UnsupportedElementError
+from physcon_ase.model.checkpoint import read_checkpoint, save_checkpoint
+from physcon_ase.model.config import config_to_dict
+from physcon_ase.model.forces import energies_and_forces
+from physcon_ase.model.physcon import PhysCon, load_model
+from physcon_ase.training.calibrate import FEWEST_GEOMETRIES, calibrate, format_calibrations
+from tests.small_stores import Example
+from tests.tiny import tiny_model
+
+ENERGY_ERROR, FORCE_ERROR = 0.1, 0.03
+"""Standard deviations of the noise on labels that are else the model's own [eV, eV/Å]."""
+
+HELD_OUT, TRAINING = int((TEST_FRACTION + VALIDATION_FRACTION / 2) * 2**64), 2**63
+"""Hashes of molecules of the validation and of the training split."""
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    model = tiny_model(4, torch.float32)
+    save_checkpoint(tmp_path / "bare", model.state_dict(), config_to_dict(model.config), recipe="seed = 1")
+    return tmp_path / "bare"
+
+
+@pytest.fixture
+def write(examples: list[Example], graphs: list[MolGraph], tmp_path: Path) -> Callable[..., Path]:
+    """Writes a store of water, methane, methanol, ethane and ethanol, 20 hot geometries each, a third held out.
+
+    Level "cheap" has energies and forces with noise, level "dft" energies of every sixth geometry.
+    """
+
+    def work(model: PhysCon, *, n_geometries: int = 20, with_bromine: bool = False) -> Path:
+        generator = np.random.default_rng(5)
+        chosen = [index for index in range(5 + with_bromine) for _ in range(n_geometries)]
+        positions = [
+            examples[i].positions + generator.normal(scale=0.08, size=examples[i].positions.shape) for i in chosen
+        ]
+        batch = make_batch([examples[i].atomic_numbers for i in chosen], positions)
+        energies, forces = energies_and_forces(model.energy_fn("cheap"), batch)
+        dft = model.energies(batch, "dft").numpy() + generator.normal(scale=ENERGY_ERROR, size=len(chosen))
+        flat = np.concatenate(unpad(batch, forces))
+        labels = LevelLabels(
+            energies.numpy() + generator.normal(scale=ENERGY_ERROR, size=len(chosen)),
+            (flat + generator.normal(scale=FORCE_ERROR, size=flat.shape)).astype(np.float32),
+        )
+        store = Store(
+            molecules=pack_molecules(
+                [graphs[i] for i in chosen],
+                smiles=[examples[i].smiles for i in chosen],
+                names=[str(row) for row in range(len(chosen))],
+                key_hashes=[HELD_OUT if row % 3 == 0 else TRAINING for row in range(len(chosen))],
+            ),
+            geometries=Geometries(
+                molecule=np.arange(len(chosen), dtype=np.int32),
+                kind=np.full(len(chosen), "thermal"),
+                minimum_of=np.full(len(chosen), "", dtype="<U5"),
+                positions=np.concatenate(positions).astype(np.float32),
+            ),
+            labels={
+                "cheap": labels,
+                "dft": LevelLabels(np.where(np.arange(len(chosen)) % 6 == 0, dft, np.nan)),
+            },
+            source="labelled",
+        )
+        write_store(tmp_path / "labelled.h5", store)
+        return tmp_path / "labelled.h5"
+
+    return work
+
+
+def test_the_hashes_of_the_store_are_those_of_their_splits() -> None:
+    assert (split_of(HELD_OUT), split_of(TRAINING)) == ("validation", "train")
+
+
+def test_a_calibrated_checkpoint_is_the_same_model_and_knows_its_errors(
+    checkpoint: Path, write: Callable[..., Path], tmp_path: Path
+) -> None:
+    store = write(load_model(checkpoint).model)
+    cheap, dft = calibrate(checkpoint, [store], tmp_path / "calibrated")
+    assert (cheap.level, dft.level) == ("cheap", "dft")
+    assert (cheap.n_training, cheap.n_energies, cheap.n_forces) == (66, 34, 34)
+    assert cheap.energy_rmse == pytest.approx(ENERGY_ERROR, rel=0.25)
+    assert cheap.energy_sigma == pytest.approx(ENERGY_ERROR, rel=0.5)
+    assert cheap.force_rmse == pytest.approx(FORCE_ERROR, rel=0.1)
+    assert cheap.force_sigma == pytest.approx(FORCE_ERROR, rel=0.5)
+
+    bare, calibrated = read_checkpoint(checkpoint), read_checkpoint(tmp_path / "calibrated")
+    assert calibrated.recipe == bare.recipe
+    assert all(torch.equal(calibrated.tensors[name], value) for name, value in bare.tensors.items())
+    model = load_model(tmp_path / "calibrated").model
+    assert model.config.energy_uncertainty == model.config.forces_uncertainty == ("cheap",)
+
+
+def test_alpha_makes_the_held_out_errors_unit_normal(
+    checkpoint: Path, write: Callable[..., Path], tmp_path: Path
+) -> None:
+    model = load_model(checkpoint).model
+    calibrate(checkpoint, [write(model)], tmp_path / "calibrated")
+    calibrated, ratios = load_model(tmp_path / "calibrated").model, []
+    items = load_items([DataSource(tmp_path / "labelled.h5", ("cheap",))], model.level_names, "validation")
+    for labelled in evaluation_batches(items, atoms_per_batch=100):
+        energies, features = calibrated.atomic_energies_and_features(labelled.batch, "cheap")
+        sigma = calibrated.energy_uncertainties(features, "cheap")
+        ratios.append(((energies.sum(dim=1) - labelled.energy) / sigma).numpy())
+    assert np.mean(np.concatenate(ratios) ** 2) == pytest.approx(1, rel=0.01)
+
+
+def test_calibrating_again_replaces_the_tables_and_fewer_molecules_are_enough(
+    checkpoint: Path, write: Callable[..., Path], tmp_path: Path
+) -> None:
+    store = write(load_model(checkpoint).model)
+    calibrate(checkpoint, [store], tmp_path / "calibrated")
+    before = read_checkpoint(tmp_path / "calibrated").tensors
+    (cheap, _) = calibrate(tmp_path / "calibrated", [store], tmp_path / "calibrated", n_molecules=30)
+    assert (cheap.n_training, cheap.n_energies) == (30, 30)
+    after = read_checkpoint(tmp_path / "calibrated").tensors
+    assert before.keys() == after.keys()
+    assert not torch.equal(before["energy_rigidity.cheap.factor"], after["energy_rigidity.cheap.factor"])
+
+
+def test_a_level_with_few_held_out_geometries_gets_no_table(
+    checkpoint: Path, write: Callable[..., Path], tmp_path: Path
+) -> None:
+    store = write(load_model(checkpoint).model, n_geometries=3)
+    with pytest.raises(LabelError, match=rf"no level of bare \(cheap, dft\) .* {FEWEST_GEOMETRIES} validation"):
+        calibrate(checkpoint, [store], tmp_path / "calibrated")
+    assert not (tmp_path / "calibrated").exists()
+
+
+def test_energies_of_elements_that_a_level_does_not_cover_are_refused(
+    checkpoint: Path, write: Callable[..., Path], tmp_path: Path
+) -> None:
+    store = write(load_model(checkpoint).model, with_bromine=True)
+    with pytest.raises(UnsupportedElementError, match="'cheap' does not cover Br"):
+        calibrate(checkpoint, [store], tmp_path / "calibrated")
+
+
+def test_the_table_shows_a_missing_table_as_such(checkpoint: Path, write: Callable[..., Path], tmp_path: Path) -> None:
+    lines = format_calibrations(
+        calibrate(checkpoint, [write(load_model(checkpoint).model)], tmp_path / "calibrated")
+    ).splitlines()
+    assert [line.split()[0] for line in lines] == ["level", "cheap", "dft"]
+    assert lines[2].split()[2:4] == ["17", "-"]
