@@ -76,10 +76,12 @@ class Scale:
     """Test molecules of the cheap level."""
     atoms_per_batch: int = 256
     """Slots of a batch; every further data set adds as many."""
+    lr: float = 2e-3
+    """Learning rate of all trainings."""
 
 
 SCALES: Final = {
-    "tiny": Scale((8,), EncoderConfig(channels=16, mixed_channels=16, hidden=32), 60, 10, 10, 20, 20, 30, 6),
+    "tiny": Scale((8,), EncoderConfig(channels=16, mixed_channels=16, hidden=32), 300, 20, 20, 60, 60, 30, 6, 128),
     "small": Scale((50, 150, 500), EncoderConfig(), 9000, 600, 300, 400, 1200, 4000, 300),
     "full": Scale((50, 150, 500), EncoderConfig(channels=128, mixed_channels=128, hidden=256), 40000, 4000, 2000, 1500,
                   5000, 10000, 1000),
@@ -267,7 +269,7 @@ def pretraining_recipe(levels: Levels, scale: Scale) -> Recipe:
         name="pretraining",
         levels=(levels.cheap,),
         data=(DataRecipe(levels.cheap_store, (levels.cheap.name,), structure=False),),
-        optim=OptimRecipe(scale.pretraining_steps, atoms_per_batch=2 * scale.atoms_per_batch),
+        optim=OptimRecipe(scale.pretraining_steps, lr=scale.lr, atoms_per_batch=2 * scale.atoms_per_batch),
         encoder=scale.encoder,
         loss=_LOSS,
     )
@@ -293,7 +295,7 @@ def asteroid_recipe(levels: Levels, scale: Scale, name: str, seed: int, *, begin
         name=name,
         levels=(levels.cheap, levels.accurate),
         data=(lent,),
-        optim=_optim(scale, scale.asteroid_steps, scale.atoms_per_batch),
+        optim=_optim(scale, scale.asteroid_steps, scale.atoms_per_batch, freeze=(f"heads.{levels.cheap.name}.",)),
         encoder=scale.encoder,
         loss=LossRecipe(energy=0.0, forces=1.0),
         asteroid=AsteroidRecipe(str(judge)),
@@ -327,7 +329,10 @@ def row_recipe(
         lent = DataRecipe(_CHEAP, (accurate.name,), borrow_forces_from=cheap.name, share=share, structure=False)
         data.append(lent)
     both = row.start in ("cheap", "asteroid")
-    optim = _optim(scale, scale.steps if row.start else scale.scratch_steps, len(data) * scale.atoms_per_batch)
+    steps = scale.steps if row.start else scale.scratch_steps
+    # a head without labels stays as it is; what it stands on moves
+    freeze = (f"heads.{cheap.name}.",) if both and not row.together else ()
+    optim = _optim(scale, steps, len(data) * scale.atoms_per_batch, freeze=freeze)
     return Recipe(
         name=name,
         levels=(cheap, replace(accurate, base=cheap.name if row.delta else "")) if both else (accurate,),
@@ -344,8 +349,17 @@ _MIN_BESIDE: Final = 100
 """Geometries of another data set that an epoch sees at least."""
 
 
-def _optim(scale: Scale, steps: int, atoms_per_batch: int) -> OptimRecipe:
-    return OptimRecipe(steps, lr=2e-3, warmup=min(50, steps // 4), decay=0.7, ema=0.99, atoms_per_batch=atoms_per_batch)
+def _optim(scale: Scale, steps: int, atoms_per_batch: int, *, freeze: tuple[str, ...] = ()) -> OptimRecipe:
+    """One schedule for all rows."""
+    return OptimRecipe(
+        steps,
+        lr=scale.lr,
+        warmup=min(50, steps // 4),
+        decay=0.7,
+        ema=0.99,
+        atoms_per_batch=atoms_per_batch,
+        freeze=freeze,
+    )
 
 
 # ---- running
