@@ -38,6 +38,7 @@ from physcon_ase.studies.selfmade import make_store, split_smiles, study_smiles
 from physcon_ase.studies.trained import trained
 from physcon_ase.training.config import AsteroidRecipe, DataRecipe, LevelRecipe, LossRecipe, OptimRecipe, Recipe
 from physcon_ase.training.evaluate import evaluate_energies
+from physcon_ase.units import EV_PER_KELVIN
 
 RESULTS: Final = "levels.json"
 
@@ -45,7 +46,9 @@ _HOT: Final = ("start", "thermal", "conformer")
 """Kinds of geometries off equilibrium."""
 
 _LOSS: Final = LossRecipe(energy=0.2, forces=1.0)
-_SCORE_WEIGHT: Final = 10.0
+
+_SCORE_KT: Final = 350 * EV_PER_KELVIN
+"""k_B T [eV] of score matching: geometries were displaced as at 0 to 700 K."""
 
 # Files of a study, in its folder.
 _LABELLED, _TEST = "labelled.h5", "test.h5"
@@ -280,11 +283,11 @@ def score_recipe(levels: Levels, scale: Scale) -> Recipe:
     return Recipe(
         name="score",
         levels=(levels.accurate,),
-        data=(DataRecipe(_BARE, (levels.accurate.name,), structure=False, zero_force=False),),
+        data=(DataRecipe(_BARE, (levels.accurate.name,), kinds=_HOT[1:], structure=False, zero_force=False),),
         optim=_optim(scale, scale.score_steps, scale.atoms_per_batch),
         encoder=scale.encoder,
-        loss=LossRecipe(energy=0.0, forces=0.0, score_matching=_SCORE_WEIGHT),
-        asteroid=AsteroidRecipe(),
+        loss=LossRecipe(energy=0.0, forces=0.0, score_matching=1.0),
+        asteroid=AsteroidRecipe(kt=_SCORE_KT),
     )
 
 
@@ -317,16 +320,16 @@ def row_recipe(
         name: of the checkpoint.
     """
     cheap, accurate = levels.cheap, levels.accurate
-    n_beside = 2 * scale.n_cheap  # about the geometries of each other data set
-    # An epoch sees as much of every other data set as there are labels, drawn anew in each epoch.
-    share = min(1.0, max(count, _MIN_BESIDE) / n_beside)
+    # An epoch sees about as much of every other data set as there are labels, drawn anew in each epoch.
+    seen = max(count, _MIN_BESIDE)
+    hot, minima = min(1.0, seen / (2 * scale.n_cheap)), min(1.0, seen / scale.n_cheap)
     data = [DataRecipe(labels, (accurate.name,), structure=False)] if count else []
     if row.together:
-        data.append(DataRecipe(_CHEAP, (cheap.name,), share=share, structure=False))
+        data.append(DataRecipe(_CHEAP, (cheap.name,), share=hot, structure=False))
     if row.minima:
-        data.append(DataRecipe(_MINIMA, (accurate.name,), share=share, structure=False))
+        data.append(DataRecipe(_MINIMA, (accurate.name,), share=minima, structure=False))
     if row.minima and not count:  # zero force alone would also fit a flat potential
-        lent = DataRecipe(_CHEAP, (accurate.name,), borrow_forces_from=cheap.name, share=share, structure=False)
+        lent = DataRecipe(_CHEAP, (accurate.name,), borrow_forces_from=cheap.name, share=hot, structure=False)
         data.append(lent)
     both = row.start in ("cheap", "asteroid")
     steps = scale.steps if row.start else scale.scratch_steps
