@@ -24,6 +24,8 @@ DEFAULT_CHECKPOINT: Final = "physcon-1"
 
 SOME_FAILED, REFUSED, INTERRUPTED = 1, 2, 130
 
+_DATA_OF_STUDIES: Final = {"consistency": ("selfmade", "qm9"), "levels": ("selfmade", "b3lyp")}
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code.
@@ -220,24 +222,48 @@ def _recipe(options: argparse.Namespace) -> "Recipe":
 
 
 def _reproduce(options: argparse.Namespace) -> int:
+    allowed = _DATA_OF_STUDIES[options.study]
+    if options.data not in allowed:
+        raise PhysConError(f"study {options.study} has no --data {options.data}; choose one of {', '.join(allowed)}")
+    tables = _reproduce_levels(options) if options.study == "levels" else _reproduce_consistency(options)
+    (options.folder / "tables.md").write_text(tables + "\n")
+    print(tables)
+    return 0
+
+
+def _reproduce_consistency(options: argparse.Namespace) -> str:
     from physcon_ase.studies.consistency import ALL, SCALES, STUDIES, run_study
     from physcon_ase.studies.tables import format_tables, plot_gain, plot_learning
 
-    known = list(STUDIES[options.data]().rows)
-    unknown = sorted(set(options.rows) - set(known))
-    if unknown:
-        raise PhysConError(f"unknown rows {unknown}; the study has {known}")
+    _check_rows(options.rows, list(STUDIES[options.data]().rows))
     scale = SCALES[options.scale]
     records = run_study(
         options.data, options.folder, scale, stores=options.stores, seeds=options.seeds, rows=options.rows
     )
-    tables = format_tables(records)
-    (options.folder / "tables.md").write_text(tables + "\n")
-    print(tables)
     if options.plot:
         plot_gain(records, ALL, options.folder / "teachers.png")
         plot_learning(options.folder, records, options.folder / "learning.png")
-    return 0
+    return format_tables(records)
+
+
+def _reproduce_levels(options: argparse.Namespace) -> str:
+    from physcon_ase.studies.curves import format_curves, plot_curves
+    from physcon_ase.studies.levels import ROWS, SCALES, run_levels
+
+    _check_rows(options.rows, list(ROWS))
+    scale = SCALES[options.scale]
+    records = run_levels(
+        options.data, options.folder, scale, stores=options.stores, seeds=options.seeds, rows=options.rows
+    )
+    if options.plot:
+        plot_curves(records, options.folder / "levels.png")
+    return format_curves(records)
+
+
+def _check_rows(rows: Sequence[str], known: list[str]) -> None:
+    unknown = sorted(set(rows) - set(known))
+    if unknown:
+        raise PhysConError(f"unknown rows {unknown}; the study has {known}")
 
 
 def _evaluate(options: argparse.Namespace) -> int:
@@ -505,12 +531,19 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
 def _add_reproduce(commands: argparse._SubParsersAction) -> None:
     text = "make the data of a study, train all of its rows and print its tables; goes on where it was interrupted"
     command = _command(commands, "reproduce", _reproduce, text)
-    command.add_argument("study", choices=("consistency",), help="what energies teach predicted structures")
+    command.add_argument(
+        "study",
+        choices=tuple(_DATA_OF_STUDIES),
+        help="consistency: what energies teach predicted structures; levels: how far few accurate labels reach",
+    )
     command.add_argument("--folder", type=Path, required=True, help="where checkpoints and results go")
     command.add_argument(
-        "--data", choices=("selfmade", "qm9"), default="selfmade", help="molecules and levels (default: selfmade)"
+        "--data",
+        choices=("selfmade", "qm9", "b3lyp"),
+        default="selfmade",
+        help="molecules and levels: selfmade, or qm9 (consistency), b3lyp (levels) (default: selfmade)",
     )
-    command.add_argument("--stores", type=Path, help="folder of the stores that --data qm9 needs (default: here)")
+    command.add_argument("--stores", type=Path, help="folder of the stores that the other data need (default: here)")
     command.add_argument(
         "--scale",
         choices=("tiny", "small", "full"),
@@ -520,7 +553,9 @@ def _add_reproduce(commands: argparse._SubParsersAction) -> None:
     command.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="default: 0 1 2")
     command.add_argument("--rows", nargs="+", default=[], metavar="ROW", help="rows of the study, instead of all")
     command.add_argument(
-        "--plot", action="store_true", help="draw teachers.png (gain against quality of the teacher) and learning.png"
+        "--plot",
+        action="store_true",
+        help="draw teachers.png (gain against quality of the teacher) and learning.png, or levels.png",
     )
 
 

@@ -151,7 +151,7 @@ def load_items(
     counts as zero force or as structure target.
 
     Args:
-        sources: the stores, and what is used of each.
+        sources: the stores, and what is used of each; none have no items.
         levels: all levels of theory of the model; `LabelledBatch.level` counts them in this order.
         split: "train", "validation" or "test".
         n_slots_buckets: slots per molecule of each bucket.
@@ -168,7 +168,7 @@ def load_items(
     ]
     bounds = [0, *sorted(n_slots_buckets)]
     _check_sizes(selections, bounds[-1])
-    buckets = [_fill_bucket(selections, low, high, with_graph) for low, high in pairwise(bounds)]
+    buckets = [_fill_bucket(selections, low, high, with_graph) for low, high in pairwise(bounds) if selections]
     return Items(
         levels=tuple(levels),
         sources=tuple(store.source for store in stores),

@@ -12,7 +12,7 @@ import json
 import os
 import re
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
@@ -179,6 +179,28 @@ def molecule_graph(store: Store, molecule: int) -> MolGraph:
         double_bonds=m.double_bonds[rows["n_double_bonds"]],
         double_bond_is_cis=m.double_bond_is_cis[rows["n_double_bonds"]],
         multiplicity=int(m.multiplicity[molecule]),
+    )
+
+
+def select_geometries(store: Store, chosen: Int[np.ndarray, " chosen"]) -> Store:
+    """The store of these geometries, in this order, and of the molecules that they are of."""
+    kept, molecule = np.unique(store.geometries.molecule[chosen], return_inverse=True)
+    offsets = geometry_offsets(store).tolist()
+    atoms = np.concatenate([np.arange(0), *(np.arange(*offsets[row : row + 2]) for row in chosen.tolist())])
+    m, g = store.molecules, store.geometries
+    return replace(
+        store,
+        molecules=pack_molecules(
+            [molecule_graph(store, row) for row in kept.tolist()],
+            smiles=m.smiles[kept].tolist(),
+            names=m.name[kept].tolist(),
+            key_hashes=m.key_hash[kept].tolist(),
+        ),
+        geometries=Geometries(molecule.astype(np.int32), g.kind[chosen], g.minimum_of[chosen], g.positions[atoms]),
+        labels={
+            level: LevelLabels(labels.energy[chosen], None if labels.forces is None else labels.forces[atoms])
+            for level, labels in store.labels.items()
+        },
     )
 
 

@@ -28,6 +28,7 @@ from physcon_ase.model.physcon import DEFAULT_CHECKPOINT, LoadedModel, PhysCon, 
 from physcon_ase.studies.selfmade import make_store, split_smiles, study_smiles
 from physcon_ase.studies.structures import MODES, Truth, sample_structures, structure_quality
 from physcon_ase.studies.taught import taught_minima
+from physcon_ase.studies.trained import trained
 from physcon_ase.training.config import (
     DataRecipe,
     LevelRecipe,
@@ -39,7 +40,6 @@ from physcon_ase.training.config import (
 )
 from physcon_ase.training.evaluate import evaluate_energies
 from physcon_ase.training.losses.consistency import teacher_steps
-from physcon_ase.training.trainer import RunOptions, train
 
 RESULTS: Final = "results.json"
 
@@ -409,11 +409,7 @@ class _Runner:
         return taught_minima(store, rows.tolist(), teacher, self.study.accurate)
 
     def _trained(self, recipe: Recipe) -> Path:
-        target = self.folder / recipe.name / recipe.name
-        if not target.exists():
-            options = RunOptions(validate_steps=recipe.optim.steps, validation_molecules=50)
-            train(recipe, self.folder / recipe.name, store_root=self.stores, options=options)
-        return target
+        return trained(recipe, self.folder, self.stores)
 
     def _samples(self, model: PhysCon, mode: str) -> list[np.ndarray]:
         assert model.structure is not None

@@ -37,8 +37,8 @@ def plot_gain(records: Sequence[dict], row: str, path: Path) -> None:
     matched = [r for r in records if r["mode"] == "matched, refined"]
     taught = [r for r in matched if r["row"] == row or r["row"].startswith(f"{row}, teacher")]
     reference = float(np.mean([np.mean(r["mean_rmsd"]) for r in matched if r["row"] == matched[0]["row"]]))
-    figure = _figure()
-    axes = figure.subplots()
+    drawing = figure()
+    axes = drawing.subplots()
     axes.axhline(reference, color="0.5", linestyle="--", label=matched[0]["row"])
     for teacher in dict.fromkeys(r["teacher"] for r in taught):
         own = [r for r in taught if r["teacher"] == teacher]
@@ -48,7 +48,7 @@ def plot_gain(records: Sequence[dict], row: str, path: Path) -> None:
     axes.set_xlabel("force error of the teacher, test molecules [meV/Å]")
     axes.set_ylabel("RMSD to the true minimum, basin given [Å]")
     axes.legend(title=f"{row}; teacher", fontsize=7, title_fontsize=7)
-    figure.savefig(path, dpi=150)
+    drawing.savefig(path, dpi=150)
 
 
 def plot_learning(folder: Path, records: Sequence[dict], path: Path) -> None:
@@ -57,8 +57,8 @@ def plot_learning(folder: Path, records: Sequence[dict], path: Path) -> None:
     Raises:
         PhysConError: matplotlib is not installed.
     """
-    figure = _figure()
-    axes = figure.subplots()
+    drawing = figure()
+    axes = drawing.subplots()
     rows = {r["training"]: r["row"] for r in reversed(records) if r["seed"] == records[0]["seed"]}
     for name, row in reversed(rows.items()):  # of rows that share a training the first
         entries = [json.loads(line) for line in (folder / name / "log.jsonl").read_text().splitlines()]
@@ -67,19 +67,24 @@ def plot_learning(folder: Path, records: Sequence[dict], path: Path) -> None:
     axes.set_yscale("log")
     axes.set_xlabel("step of the second stage")
     axes.set_ylabel("denoising loss times its weight")
-    figure.legend(fontsize=6, ncols=2, loc="outside lower center")
-    figure.savefig(path, dpi=150)
+    drawing.legend(fontsize=6, ncols=2, loc="outside lower center")
+    drawing.savefig(path, dpi=150)
 
 
-def _figure() -> Any:
+def figure() -> Any:
+    """An empty picture for `savefig`.
+
+    Raises:
+        PhysConError: matplotlib is not installed.
+    """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
         raise PhysConError("a plot needs matplotlib; install it with pip install 'physcon-ase[plot]'") from error
-    figure = Figure(figsize=(6, 4), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
+    drawing = Figure(figsize=(6, 4), layout="constrained")
+    FigureCanvasAgg(drawing)
+    return drawing
 
 
 def _table(mode: str, records: Sequence[dict]) -> str:

@@ -400,3 +400,7 @@ def test_loader_outruns_training(saved: Callable[..., Path]):
     begin = time.process_time()
     n_molecules = sum(len(batch) for batch in epoch_batches(items, atoms_per_batch=1000, seed=0, epoch=0))
     assert n_molecules / (time.process_time() - begin) > LOADER_MARGIN * TRAINED_PER_SECOND
+
+
+def test_no_source_has_no_items():
+    assert len(load_items([], LEVELS, "train")) == 0

@@ -13,10 +13,12 @@ from physcon_ase.data.store import (
     LevelLabels,
     Store,
     check_store,
+    geometry_offsets,
     molecule_graph,
     n_with_forces,
     open_store,
     pack_molecules,
+    select_geometries,
     write_store,
 )
 from physcon_ase.errors import LabelError, StoreError
@@ -228,3 +230,30 @@ def test_level_name_must_not_break_the_layout(make_store: MakeStore, path: Path)
     with pytest.raises(StoreError, match="level name 'b3lyp/6-31G'"):
         write_store(path, wrong)
     assert not path.exists()
+
+
+def test_chosen_geometries_keep_their_molecules_and_labels(make_store: MakeStore):
+    store = make_store()
+    chosen = np.array([11, 1, 5])  # hot halomethane, methane and halomethane at rest
+    part = select_geometries(store, chosen)
+    check_store(part)
+    assert part.molecules.smiles.tolist() == store.molecules.smiles[[1, 5]].tolist()
+    assert part.geometries.molecule.tolist() == [1, 0, 1]
+    assert part.geometries.kind.tolist() == ["thermal", "minimum", "minimum"]
+    assert part.molecules.key_hash.tolist() == store.molecules.key_hash[[1, 5]].tolist()
+    assert molecule_graph(part, 1).tetrahedra.tolist() == molecule_graph(store, 5).tetrahedra.tolist() != []
+    before, after = geometry_offsets(store), geometry_offsets(part)
+    for row, old in enumerate(chosen):
+        new, former = slice(*after[row : row + 2]), slice(*before[old : old + 2])
+        np.testing.assert_array_equal(part.geometries.positions[new], store.geometries.positions[former])
+        for level, labels in store.labels.items():
+            np.testing.assert_array_equal(part.labels[level].energy[row], labels.energy[old])
+            if labels.forces is not None:
+                np.testing.assert_array_equal(part.labels[level].forces[new], labels.forces[former])
+    assert part.labels["dft"].forces is None
+
+
+def test_no_geometry_can_be_chosen(make_store: MakeStore):
+    part = select_geometries(make_store(), np.arange(0))
+    check_store(part)
+    assert len(part.molecules) == len(part.geometries) == 0

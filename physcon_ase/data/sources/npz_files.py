@@ -7,7 +7,7 @@ An archive is recognised by its fields, never by its name.
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -50,6 +50,10 @@ class ArchiveFormat:
     """DOI of the publication."""
     origin: str
     """Where structures and labels come from."""
+    kind: str = "minimum"
+    """Kind of the (first) geometries."""
+    forces: Mapping[str, str] = field(default_factory=dict)
+    """Level of theory by field, for the forces at these geometries."""
 
 
 _QM9_DOI: Final = "10.1038/sdata.2014.22"
@@ -118,6 +122,21 @@ FORMATS: Final = (
         doi="10.1103/PhysRevLett.108.058301",
         origin="QM7 minima at PBE0/def2-TZVP; atomisation energies PBE0",
     ),
+    ArchiveFormat(
+        name="b3lyp_thermal",
+        fields=frozenset({"name", "positions", "energy_b3lyp_pyscf", "forces_b3lyp_pyscf"}),
+        identifier="name",
+        kind="thermal",
+        minimum_of="",
+        # Energies are .1 to .25 eV away from those of QM9 (spherical d functions, Cartesian ones there): a training of
+        # this level takes either these or those.
+        energies={"energy_b3lyp_pyscf": "b3lyp"},
+        forces={"forces_b3lyp_pyscf": "b3lyp"},
+        licence="CC0",
+        doi=_QM9_DOI,
+        origin="thermal geometries of QM9 molecules; energies and forces B3LYP/6-31G(2df,p) (PySCF, "
+        "recipes/b3lyp-thermal); energies on another scale than those of QM9",
+    ),
 )
 """The archives that can be read."""
 
@@ -156,7 +175,7 @@ def read_archive(
     archive = _load(path)
     layout = _recognise(path, archive)
     _check_rows(path, archive)
-    geometries = _quartet(archive, layout) if "positions_q" in archive else _minima(archive, layout)
+    geometries = _quartet(archive, layout) if "positions_q" in archive else _single(archive, layout)
     atoms_of = offsets_of(archive["n_atoms"])
     graphs, hashes = _perceive(path, archive, geometries[0].positions, on_progress)
     geometries = [geometries[0], *(_without_rearranged(geometry, graphs, atoms_of) for geometry in geometries[1:])]
@@ -207,7 +226,7 @@ def _check_rows(path: str | Path, archive: Mapping[str, np.ndarray]) -> None:
     n_bonds = int(archive["n_bonds"].sum(dtype=np.int64))
     shapes = {
         "atomic_numbers": (n_atoms,), "formal_charges": (n_atoms,), "bonds": (n_bonds, 2), "bond_orders": (n_bonds,),
-        "positions": (n_atoms, 3), "positions_mmff94": (n_atoms, 3),
+        "positions": (n_atoms, 3), "positions_mmff94": (n_atoms, 3), "forces_b3lyp_pyscf": (n_atoms, 3),
         "positions_q": (4, n_atoms, 3), "forces": (4, n_atoms, 3), "energy": (n_molecules, 4),
     }  # fmt: skip
     for name, values in archive.items():
@@ -226,14 +245,15 @@ def _check_rows(path: str | Path, archive: Mapping[str, np.ndarray]) -> None:
         )
 
 
-def _minima(archive: Mapping[str, np.ndarray], layout: ArchiveFormat) -> list[_Geometry]:
+def _single(archive: Mapping[str, np.ndarray], layout: ArchiveFormat) -> list[_Geometry]:
     n = len(archive["n_atoms"])
     energies = {level: archive[name] for name, level in layout.energies.items()}
-    minimum = np.full(n, "minimum")
-    geometries = [_Geometry(minimum, np.full(n, layout.minimum_of), archive["positions"], energies, {})]
+    forces = {level: archive[name] for name, level in layout.forces.items()}
+    kind = np.full(n, layout.kind)
+    geometries = [_Geometry(kind, np.full(n, layout.minimum_of), archive["positions"], energies, forces)]
     if "positions_mmff94" in archive:
         geometries.append(
-            _Geometry(minimum, np.full(n, "mmff94"), archive["positions_mmff94"], {}, {}, may_be_absent=True)
+            _Geometry(kind, np.full(n, "mmff94"), archive["positions_mmff94"], {}, {}, may_be_absent=True)
         )
     return geometries
 
@@ -364,9 +384,10 @@ def _report(store: Store, geometries: list[_Geometry], present: list[np.ndarray]
             left_out[f"{level} minima that the archive marks as missing"] = int((~mask).sum())
     kinds = zip(*np.unique(store.geometries.kind, return_counts=True), strict=True)
     minima = zip(*np.unique(store.geometries.minimum_of, return_counts=True), strict=True)
+    n_minima = ", ".join(f"{count} of {level}" for level, count in minima if level)
     notes = [
         "geometries: " + ", ".join(f"{count} {kind}" for kind, count in kinds),
-        "minima: " + ", ".join(f"{count} of {level}" for level, count in minima if level),
+        f"minima: {n_minima or 'none'}",
     ]
     for level, labels in store.labels.items():
         n_energies = int(np.isfinite(labels.energy).sum())

@@ -1,17 +1,23 @@
+import importlib.util
 import io
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from physcon_ase.chem.smiles import canonical_key
 from physcon_ase.data.sources.npz_files import FORMATS, read_archive
 from physcon_ase.data.sources.report import format_import_report
-from physcon_ase.data.store import Store, check_store, geometry_offsets, molecule_graph
+from physcon_ase.data.split import key_hash
+from physcon_ase.data.store import LevelLabels, Store, check_store, geometry_offsets, molecule_graph, select_geometries
 from physcon_ase.errors import LabelError, StoreError
 
 Archive = dict[str, np.ndarray]
 MakeArchive = Callable[..., Archive]
+
+RECIPE = Path(__file__).resolve().parents[3] / "recipes" / "b3lyp-thermal" / "pack.py"
 
 N = 6
 """Molecules of the archives: see `examples`."""
@@ -154,6 +160,34 @@ def test_atomisation_energies_are_a_level_of_their_own(make_archive: MakeArchive
     assert store.source == "qm7_pbe0"
     assert list(store.labels) == ["pbe0_atomization"]
     assert set(store.geometries.minimum_of) == {"pbe0"}
+
+
+def test_what_the_recipe_packs_comes_back(make_store: Callable[..., Store], save: Callable[[Archive], Path]):
+    spec = importlib.util.spec_from_file_location("pack", RECIPE)
+    assert spec is not None
+    assert spec.loader is not None
+    recipe = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(recipe)
+    made = make_store()
+    hot = select_geometries(made, np.flatnonzero(made.geometries.kind == "thermal"))
+    forces = np.random.default_rng(1).normal(size=hot.geometries.positions.shape).astype(np.float32)
+    hot = replace(hot, labels={"b3lyp": LevelLabels(np.arange(N) - 1000.0, forces)})
+    parts = [select_geometries(hot, np.arange(4)), select_geometries(hot, np.arange(4, N))]
+    store, report = read_archive(save(recipe.pack(parts, ["0-00", "1-00"])))
+    check_store(store)
+    assert store.source == "b3lyp_thermal"
+    assert store.licence == "CC0"
+    assert set(store.geometries.kind) == {"thermal"}
+    assert set(store.geometries.minimum_of) == {""}
+    assert "minima: none" in report.notes
+    assert store.molecules.name.tolist() == ["0-00-0", "0-00-1", "0-00-2", "0-00-3", "1-00-0", "1-00-1"]
+    np.testing.assert_array_equal(store.geometries.positions, hot.geometries.positions)
+    np.testing.assert_array_equal(store.labels["b3lyp"].energy, hot.labels["b3lyp"].energy)
+    np.testing.assert_array_equal(store.labels["b3lyp"].forces, forces)
+    for name in ("atomic_numbers", "formal_charges", "bonds", "bond_orders", "smiles"):
+        np.testing.assert_array_equal(getattr(store.molecules, name), getattr(hot.molecules, name))
+    keys = [key_hash(canonical_key(smiles)) for smiles in hot.molecules.smiles.tolist()]
+    assert store.molecules.key_hash.tolist() == keys
 
 
 def test_every_format_is_told_apart_by_its_fields():
