@@ -94,8 +94,12 @@ def read_test_molecules(
 
 
 def covered(molecules: Sequence[Molecule], level: LevelConfig) -> list[Molecule]:
-    """Those whose elements the level knows."""
-    return [molecule for molecule in molecules if set(molecule.graph.atomic_numbers.tolist()) <= set(level.elements)]
+    """Those whose elements and charge the level knows."""
+    return [
+        molecule
+        for molecule in molecules
+        if set(molecule.graph.atomic_numbers.tolist()) <= set(level.elements) and molecule.graph.charge in level.charges
+    ]
 
 
 def by_size(sizes: Sequence[int]) -> Iterator[np.ndarray]:
@@ -133,7 +137,7 @@ def predict_all(
     """Energies [eV] and forces [eV/Å] of all geometries, in their order."""
     energies, forces = np.zeros(len(graphs)), [np.zeros(0)] * len(graphs)
     for chosen in by_size([graph.n_atoms for graph in graphs]):
-        batch = make_batch([graphs[i].atomic_numbers for i in chosen], [positions[i] for i in chosen])
+        batch = _batch([graphs[i] for i in chosen], [positions[i] for i in chosen])
         batch_energies, batch_forces = force_fn(batch)
         energies[chosen] = batch_energies.numpy()
         for index, own in zip(chosen, unpad(batch, batch_forces), strict=True):
@@ -147,7 +151,7 @@ def relax_all(
     """Relaxes all molecules with the package's batched optimiser, in batches of similar size."""
     results: list[Relaxed | None] = [None] * len(graphs)
     for chosen in by_size([graph.n_atoms for graph in graphs]):
-        batch = make_batch([graphs[i].atomic_numbers for i in chosen], [positions[i] for i in chosen])
+        batch = _batch([graphs[i] for i in chosen], [positions[i] for i in chosen])
         bonds = [graphs[i].bonds for i in chosen]
         ended = relax(force_fn, batch, fmax=fmax, max_steps=max_steps, bonds=bonds)
         places = unpad(batch, ended.positions)
@@ -170,6 +174,11 @@ def differences(graph: MolGraph, a: np.ndarray, b: np.ndarray) -> dict[str, floa
 def is_intact(graph: MolGraph, positions: np.ndarray) -> bool:
     """Whether a geometry has the bonds and the stereo of its graph."""
     return bonds_intact(graph, positions).intact and stereo_intact(graph, positions).intact
+
+
+def _batch(graphs: Sequence[MolGraph], positions: Sequence[np.ndarray]) -> Batch:
+    charges = [graph.charge for graph in graphs]
+    return make_batch([graph.atomic_numbers for graph in graphs], positions, charges=charges)
 
 
 def _geometries_of(store: Store) -> list[np.ndarray]:

@@ -39,7 +39,7 @@ class DataSource:
     weight: float = 1.0
     """Weight of the items in the loss."""
     share: float = 1.0
-    """Part of the items that an epoch visits, chosen anew in each epoch."""
+    """Part of the items that an epoch visits, chosen anew in each epoch; 3 visits every item three times."""
     energies: bool = True
     """Whether energy labels are used: those of two programs or basis sets do not go together at one level."""
     zero_force: bool = True
@@ -329,10 +329,16 @@ def _visited(bucket: Bucket, shares: Sequence[float], generator: np.random.Gener
     """The items that this epoch visits, in random order."""
     source = bucket.source.cpu().numpy()
     chosen = [
-        generator.permutation(np.flatnonzero(source == index))[:count]
+        _drawn(np.flatnonzero(source == index), count, generator)
         for index, count in enumerate(_n_visited(bucket, shares))
     ]
     return generator.permutation(np.concatenate(chosen))
+
+
+def _drawn(rows: Int[np.ndarray, " rows"], count: int, generator: np.random.Generator) -> Int[np.ndarray, " drawn"]:
+    """So many of the rows in random order, each once more only after all others."""
+    rounds = max(1, math.ceil(count / max(1, len(rows))))
+    return np.concatenate([generator.permutation(rows) for _ in range(rounds)])[:count]
 
 
 def _shuffled(

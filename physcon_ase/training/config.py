@@ -36,7 +36,7 @@ class DataRecipe:
     weight: float = 1.0
     """Weight in the loss."""
     share: float = 1.0
-    """Part of the items that an epoch visits, drawn anew for each epoch."""
+    """Part of the items that an epoch visits, drawn anew for each epoch; 3 visits every item three times."""
     kinds: tuple[str, ...] = ()
     """Kinds of geometries; empty for all."""
     energies: bool = True
@@ -236,7 +236,7 @@ def check_recipe(recipe: Recipe, origin: str = "recipe", *, known_levels: Sequen
     for data in recipe.data:
         unknown = sorted(set(data.levels) - set(names))
         _require(not unknown, origin, f"data set {data.store} uses levels {unknown}; [[levels]] has {names}")
-        _require(0 < data.share <= 1, origin, f"data set {data.store} has share {data.share}; give a number in (0, 1]")
+        _require(data.share > 0, origin, f"data set {data.store} has share {data.share}; give a positive number")
     for name, weight in asdict(recipe.loss).items():
         _require(
             weight >= 0, origin, f"loss weight {name} is {weight}; give 0 to switch the term off, or a positive number"

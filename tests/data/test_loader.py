@@ -349,6 +349,16 @@ def test_ranks_have_batches_of_one_bucket_in_almost_every_step(saved: Callable[.
     assert unequal < len(items.buckets) <= len(ranks[0]) / 2
 
 
+def test_a_share_above_one_visits_every_item_so_often(saved: Callable[..., Path]):
+    items = load(saved(copies=2), levels=("cheap",), kinds=("thermal",), share=2.5)
+    seen = np.zeros(len(items), dtype=int)
+    energies = np.concatenate([bucket.energy.numpy() for bucket in items.buckets])
+    for labelled in epoch_batches(items, atoms_per_batch=10**6, seed=0, epoch=0):
+        for energy in labelled.energy.tolist():
+            seen[np.flatnonzero(energies == energy)] += 1
+    assert set(seen.tolist()) == {2, 3}
+
+
 def test_a_share_of_a_data_set_changes_from_epoch_to_epoch(saved: Callable[..., Path]):
     items = load(saved(copies=10), levels=("cheap",), kinds=("thermal",), share=0.5)
     epochs = [[item for batch in epoch(items, atoms_per_batch=1, epoch=e) for item in batch] for e in range(2)]
