@@ -25,8 +25,8 @@ BAD_SMILES = {
     "": ("InvalidSmilesError", "empty SMILES"),
     "CC*": ("DummyAtomError", "dummy atom"),
     "C[Xx]": ("UnknownElementError", "is no element"),
-    "CBr": ("UnsupportedElementError", "does not cover Br"),
-    "CC(=O)[O-]": ("UnsupportedChargeError", "charge -1"),
+    "C[Se]C": ("UnsupportedElementError", "does not cover Se"),
+    "[O-]C(=O)C([O-])=O": ("UnsupportedChargeError", "does not cover charge -2"),
     "[CH3]": ("UnsupportedChargeError", "multiplicity 2"),
     "O.O": ("FragmentsError", "2 disconnected fragments"),
 }

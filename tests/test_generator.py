@@ -81,7 +81,7 @@ def test_sample_i_is_what_seed_plus_i_gives_alone() -> None:
 
 def test_a_guess_does_not_depend_on_its_company_and_errors_stay_in_their_place() -> None:
     generator = StructureGenerator(untrained())
-    outcomes = generator.generate_many(["CCO", "not a smiles", "C*", "[NH4+]", "CBr", "c1ccccc1CCO"])
+    outcomes = generator.generate_many(["CCO", "not a smiles", "C*", "[NH3+]CC[NH3+]", "C[Se]C", "c1ccccc1CCO"])
     errors = [InvalidSmilesError, DummyAtomError, UnsupportedChargeError, UnsupportedElementError]
     assert [type(outcome) for outcome in outcomes] == [Guess, *errors, Guess]
     for outcome, smiles in ((outcomes[0], "CCO"), (outcomes[-1], "c1ccccc1CCO")):

@@ -13,10 +13,10 @@ from ase.optimize import BFGS, FIRE2
 from physcon_ase import optimization
 from physcon_ase.calculator import PhysConCalculator
 from physcon_ase.chem.smiles import graph_from_smiles
-from physcon_ase.errors import MissingHeadError, PhysConError
+from physcon_ase.errors import MissingHeadError, PhysConError, SpinParityError, UnsupportedChargeError
 from physcon_ase.generator import StructureGenerator
 from physcon_ase.model.physcon import LoadedModel, load_model
-from physcon_ase.optimization import STARTS, SafeBFGS, optimize, optimize_many
+from physcon_ase.optimization import CHANGED_BONDS, STARTS, SafeBFGS, optimize, optimize_many
 from physcon_ase.results import Result, format_record, format_result, format_summary
 from tests.tiny import calibrated_model
 
@@ -30,7 +30,7 @@ SINGLE = 2e-3
 """Difference [eV] of float32 total energies, of which some 1e-7 is rounding, from float64 ones."""
 
 DIVERSE = ["O", "CCO", "C[C@H](N)C(=O)O", "c1ccccc1", "C1CC1", "CC#N", r"F/C=C\F", "CS(C)=O", "NC=O"]
-BAD = {"foo": "InvalidSmilesError", "C*": "DummyAtomError", "[NH4+]": "UnsupportedChargeError"}
+BAD = {"foo": "InvalidSmilesError", "C*": "DummyAtomError", "[NH3+]CC[NH3+]": "UnsupportedChargeError"}
 
 
 @pytest.fixture(scope="module")
@@ -319,3 +319,30 @@ def test_nothing_global_changes(double: LoadedModel) -> None:
     assert torch.equal(torch.get_rng_state(), before)
     assert np.array_equal(np.random.get_state()[1], numpy_before)
     assert (torch.get_default_dtype(), torch.get_num_threads()) == settings
+
+
+@pytest.mark.parametrize("smiles", ["CC(=O)[O-]", "[NH4+]", "C[NH3+]", "[O-]c1ccccc1", "c1cc[nH+]cc1"])
+def test_ions_relax_with_their_bonds_intact(smiles: str, double: LoadedModel) -> None:
+    result = optimize(smiles, checkpoint=double)
+    assert result.is_ok, result.status
+    assert result.atoms.info["charge"] == graph_from_smiles(smiles).charge
+    (record,) = optimize_many([smiles], checkpoint=double)
+    assert record.status == "ok"
+    assert record.result is not None
+    assert record.result.energy == pytest.approx(result.energy, abs=0.05)  # another minimum of a rotor is no failure
+
+
+def test_a_proton_that_goes_back_is_told(double: LoadedModel) -> None:
+    """Glycine's zwitterion is no minimum in the gas phase, for GFN2-xTB neither."""
+    assert optimize("[NH3+]CC(=O)[O-]", checkpoint=double).status == CHANGED_BONDS
+
+
+def test_the_charge_of_a_given_geometry_counts(double: LoadedModel) -> None:
+    acetate = optimize("CC(=O)[O-]", checkpoint=double).atoms
+    neutral = acetate.copy()
+    neutral.info.clear()
+    assert optimize(acetate, checkpoint=double).steps <= 1
+    with pytest.raises(SpinParityError):
+        optimize(neutral, checkpoint=double)
+    with pytest.raises(UnsupportedChargeError, match="level 'b3lyp' does not cover charge -1"):
+        optimize("CC(=O)[O-]", level="b3lyp", checkpoint=double)
