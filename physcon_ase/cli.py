@@ -8,6 +8,7 @@ Exit codes: 0 done, 1 some molecules of a batch failed, 2 the input was refused 
 import argparse
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -221,15 +222,30 @@ def _recipe(options: argparse.Namespace) -> "Recipe":
 
 def _reproduce(options: argparse.Namespace) -> int:
     from physcon_ase.studies.consistency import ALL, SCALES, STUDIES, run_study
+    from physcon_ase.studies.structures import MODES
     from physcon_ase.studies.tables import format_tables, plot_gain, plot_learning
 
     known = list(STUDIES[options.data]().rows)
     unknown = sorted(set(options.rows) - set(known))
     if unknown:
         raise PhysConError(f"unknown rows {unknown}; the study has {known}")
+    unknown = sorted(set(options.modes) - set(MODES))
+    if unknown:
+        raise PhysConError(f"unknown modes {unknown}; choose from {list(MODES)}")
+    for name in ("samples", "dft_energies"):
+        if getattr(options, name) < 0:
+            raise PhysConError(f"--{name.replace('_', '-')} is {getattr(options, name)}; 1 or more is needed")
     scale = SCALES[options.scale]
     records = run_study(
-        options.data, options.folder, scale, stores=options.stores, seeds=options.seeds, rows=options.rows
+        options.data,
+        options.folder,
+        replace(scale, n_samples=options.samples or scale.n_samples),
+        stores=options.stores,
+        seeds=options.seeds,
+        rows=options.rows,
+        modes=options.modes,
+        teacher=options.teacher,
+        n_energies=options.dft_energies,
     )
     tables = format_tables(records)
     (options.folder / "tables.md").write_text(tables + "\n")
@@ -489,9 +505,20 @@ def _add_reproduce(commands: argparse._SubParsersAction) -> None:
     command.add_argument("study", choices=("consistency",), help="what energies teach predicted structures")
     command.add_argument("--folder", type=Path, required=True, help="where checkpoints and results go")
     command.add_argument(
-        "--data", choices=("selfmade", "qm9"), default="selfmade", help="molecules and levels (default: selfmade)"
+        "--data",
+        choices=("selfmade", "qm9", "dft8k"),
+        default="selfmade",
+        help="molecules and levels (default: selfmade)",
     )
-    command.add_argument("--stores", type=Path, help="folder of the stores that --data qm9 needs (default: here)")
+    command.add_argument(
+        "--stores", type=Path, help="folder of the stores that --data qm9 and dft8k need (default: here)"
+    )
+    command.add_argument(
+        "--teacher",
+        default="",
+        metavar="CHECKPOINT",
+        help=f"a name or a folder, instead of {DEFAULT_CHECKPOINT}; --data dft8k needs one with the level m062x",
+    )
     command.add_argument(
         "--scale",
         choices=("tiny", "small", "full"),
@@ -500,6 +527,19 @@ def _add_reproduce(commands: argparse._SubParsersAction) -> None:
     )
     command.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="default: 0 1 2")
     command.add_argument("--rows", nargs="+", default=[], metavar="ROW", help="rows of the study, instead of all")
+    command.add_argument(
+        "--modes", nargs="+", default=[], metavar="MODE", help="ways to predict a structure, instead of all"
+    )
+    command.add_argument(
+        "--samples", type=int, default=0, metavar="K", help="samples of each molecule (default: that of the scale)"
+    )
+    command.add_argument(
+        "--dft-energies",
+        type=int,
+        default=0,
+        metavar="N",
+        help="also compute the energies of the N smallest molecules' structures with PySCF; minutes for each",
+    )
     command.add_argument(
         "--plot", action="store_true", help="draw teachers.png (gain against quality of the teacher) and learning.png"
     )

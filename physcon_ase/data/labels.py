@@ -103,6 +103,12 @@ def fit_references(items: Items, level: str) -> dict[int, float]:
     return dict(zip(elements, references.tolist(), strict=True))
 
 
+def elements_at(items: Items, level: str) -> set[int]:
+    """Atomic numbers that occur at a level."""
+    chosen = zip(items.buckets, _at_level(items, level), strict=True)
+    return {z for bucket, mask in chosen for z in bucket.atomic_numbers[mask].unique().tolist()} - {0}
+
+
 def elements_with_energy(items: Items, level: str) -> set[int]:
     """Atomic numbers that occur in a geometry with an energy at a level."""
     return set(_compositions(items, _at_level(items, level))[0])

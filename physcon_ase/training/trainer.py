@@ -14,14 +14,14 @@ import torch.distributed
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from physcon_ase.data.labels import elements_with_energy, fit_references, format_label_report, label_report
+from physcon_ase.data.labels import elements_at, elements_with_energy, fit_references, format_label_report, label_report
 from physcon_ase.data.loader import Bucket, DataSource, Items, epoch_batches, load_items, n_batches, take
 from physcon_ase.data.sample import LabelledBatch, select
 from physcon_ase.errors import LabelError, RecipeError, UnsupportedChargeError
 from physcon_ase.model.checkpoint import Checkpoint, load_into, read_checkpoint, save_checkpoint
 from physcon_ase.model.config import LevelConfig, ModelConfig, config_from_dict, config_to_dict
 from physcon_ase.model.physcon import PhysCon, load_model
-from physcon_ase.training.config import DataRecipe, LevelRecipe, Recipe, format_recipe, parse_recipe
+from physcon_ase.training.config import DataRecipe, LevelRecipe, LossRecipe, Recipe, format_recipe, parse_recipe
 from physcon_ase.training.evaluate import evaluate_denoising, evaluate_energies
 from physcon_ase.training.losses.asteroid import bias_weights, score_matching_loss
 from physcon_ase.training.losses.consistency import optimality_loss, score_loss
@@ -226,6 +226,7 @@ def load_training_items(recipe: Recipe, store_root: Path, split: str) -> Items:
             only_targets=data.only_targets,
             targets_of=data.targets_of,
             borrow_forces_from=data.borrow_forces_from,
+            max_atoms=data.max_atoms or None,
             max_molecules=data.max_molecules or None,
         )
         for data in recipe.data
@@ -336,7 +337,7 @@ def make_model(recipe: Recipe, items: Items) -> PhysCon:
     known = {
         level.name: level for source, part in sources if not part for level in config_from_dict(source.config).levels
     }
-    levels = tuple(_level_config(entry, known, items) for entry in recipe.levels)
+    levels = tuple(_level_config(entry, known, items, recipe.loss) for entry in recipe.levels)
     config = ModelConfig(levels=levels, encoder=recipe.encoder, structure=recipe.structure)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
@@ -413,7 +414,7 @@ def _active_terms(recipe: Recipe) -> list[str]:
     return [name for name, weight in asdict(recipe.loss).items() if weight > 0]
 
 
-def _level_config(entry: LevelRecipe, known: dict[str, LevelConfig], items: Items) -> LevelConfig:
+def _level_config(entry: LevelRecipe, known: dict[str, LevelConfig], items: Items, weights: LossRecipe) -> LevelConfig:
     if entry.name in known:
         elements, energies = known[entry.name].elements, known[entry.name].references
         missing = elements_with_energy(items, entry.name) - set(elements)
@@ -424,7 +425,10 @@ def _level_config(entry: LevelRecipe, known: dict[str, LevelConfig], items: Item
                 "no reference; leave these molecules out, or rename the level to have references fitted anew"
             )
     else:
-        references = fit_references(items, entry.name)
+        if weights.trains_energies or elements_with_energy(items, entry.name):
+            references = fit_references(items, entry.name)
+        else:  # a structure head needs the elements alone
+            references = dict.fromkeys(elements_at(items, entry.name), 0.0)
         elements = tuple(sorted(references))
         energies = tuple(references[z] for z in elements)
     return LevelConfig(entry.name, entry.description, elements, energies, entry.base)
