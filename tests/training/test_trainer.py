@@ -129,7 +129,9 @@ def test_structures_are_learned_from_minima_without_any_energy(
     (level,) = load_model(train(alone, tmp_path / "run", store_root=tmp_path, options=QUIET)).model.config.levels
     assert level.elements == tuple(sorted(set(bare.molecules.atomic_numbers.tolist())))
     with pytest.raises(LabelError, match="has no energies to fit references to"):
-        train(replace(alone, loss=recipe.loss), tmp_path / "other", store_root=tmp_path, options=QUIET)
+        train(
+            replace(alone, loss=replace(alone.loss, forces=1.0)), tmp_path / "other", store_root=tmp_path, options=QUIET
+        )
 
 
 def test_direct_forces_are_learned_without_an_energy(recipe: Recipe, make_store: Callable[..., Store], tmp_path: Path):
