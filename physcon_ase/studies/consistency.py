@@ -11,7 +11,7 @@ variants with Newton steps, or all the way: what is shown are then minima of the
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Final
@@ -416,10 +416,10 @@ class _Runner:
         records = json.loads(done.read_text()) if done.exists() else []
         found = {mode: r for mode in modes for r in records if _kind(r) == (mode, self._n_samples(mode))}
         missing = [mode for mode in modes if mode not in found]
-        if missing:
-            found |= {record["mode"]: record for record in self._evaluated(name, seed, missing)}
-            others = [r for r in records if _kind(r) not in [_kind(record) for record in found.values()]]
-            done.write_text(json.dumps([*others, *found.values()]))
+        for record in self._evaluated(name, seed, missing) if missing else ():
+            found[record["mode"]] = record
+            records.append(record)
+            done.write_text(json.dumps(records))
         return [found[mode] for mode in modes]
 
     def energies(self, name: str, seed: int, n_molecules: int, kept: KeptEnergies) -> dict:
@@ -437,7 +437,7 @@ class _Runner:
         columns = {f.name: [record[f.name][index] for index in chosen] for f in fields(Quality)}
         return {**record, **columns, "energy_above": above, "mode": title}
 
-    def _evaluated(self, name: str, seed: int, modes: Sequence[str]) -> list[dict]:
+    def _evaluated(self, name: str, seed: int, modes: Sequence[str]) -> Iterator[dict]:
         tqdm.write(f"seed {seed}: {name}")
         row = self.study.rows[name]
         slug, model, taught = self._models(name, seed)
@@ -448,13 +448,11 @@ class _Runner:
             "teacher": row.teacher,
             "teacher_force_mae": self._force_error(taught),
         }
-        records = []
         for mode in modes:
             samples = self._predictions(row, model, taught, mode)
             quality = asdict(structure_quality(samples, self.molecules, self.engine))
             columns = {column: array.tolist() for column, array in quality.items()}
-            records.append({**origin, "mode": mode, "n_samples": self._n_samples(mode), **columns})
-        return records
+            yield {**origin, "mode": mode, "n_samples": self._n_samples(mode), **columns}
 
     def _models(self, name: str, seed: int) -> tuple[str, PhysCon, PhysCon]:
         """Name of the training of a row, its model, and its teacher; trained if they are not there."""
