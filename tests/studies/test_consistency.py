@@ -8,15 +8,18 @@ import pytest
 import torch
 
 from physcon_ase.chem.conformers import embed, mmff94_minimize
+from physcon_ase.chem.graph import MolGraph
 from physcon_ase.chem.smiles import canonical_key, graph_from_smiles
 from physcon_ase.data.split import key_hash, split_of
-from physcon_ase.data.store import Geometries, Store, pack_molecules, write_store
+from physcon_ase.data.store import Geometries, Store, open_store, pack_molecules, write_store
 from physcon_ase.errors import UnknownLevelError
+from physcon_ase.labelling.engines import checkpoint_engine
 from physcon_ase.model.checkpoint import save_checkpoint
 from physcon_ase.model.config import LevelConfig, ModelConfig, config_to_dict
 from physcon_ase.model.physcon import PhysCon, load_model
 from physcon_ase.studies import consistency
-from physcon_ase.studies.consistency import ALL, SCALES, STUDIES, Scale, row_recipe, run_study
+from physcon_ase.studies.consistency import ALL, SCALES, STUDIES, Scale, row_recipe, run_study, truths
+from physcon_ase.studies.energies import KeptEnergies
 from physcon_ase.studies.selfmade import split_smiles, study_smiles
 from physcon_ase.studies.structures import MODES
 from physcon_ase.studies.tables import format_tables, plot_gain, plot_learning
@@ -135,9 +138,27 @@ def test_minima_without_energies_and_a_given_teacher_are_a_study_and_samples_are
     assert [r["n_samples"] for r in more] == [2, 1, 2, 1]
     assert same(more[1::2], records[1::2])
     assert more[0]["min_rmsd"] < more[0]["mean_rmsd"]
+    monkeypatch.setattr(consistency, "pyscf_engine", lambda level, **_: checkpoint_engine(teacher, level=level))
+    monkeypatch.setattr(consistency, "KeptEnergies", PlantedEnergies)
+    *_, baseline, guided = run_study("dft8k", tmp_path, TINY, modes=modes, n_energies=1, **given)
+    assert guided["mode"].startswith("matched, refined, the smallest, ")
+    assert (baseline["energy_above"], guided["energy_above"]) == ([0.5], [8.5])
+    molecules = truths(open_store(druglike / "dft8k_m062x.h5"), "m062x", TINY.n_test, max_atoms=40)
+    smallest = int(np.argmin([molecule.graph.atomic_numbers.sum() for molecule in molecules]))
+    plain = run_study("dft8k", tmp_path, TINY, modes=("matched, refined",), **given)
+    assert guided["mean_rmsd"] == [plain[1]["mean_rmsd"][smallest]]
+
     monkeypatch.delattr(consistency, "sample_structures")  # nothing is drawn again
     assert same(run_study("dft8k", tmp_path, TINY, modes=modes, **given), records)
     assert same(run_study("dft8k", tmp_path, replace(TINY, n_samples=2), modes=modes, **given), more)
+
+
+class PlantedEnergies(KeptEnergies):
+    """Known energies instead of those of an engine."""
+
+    def energy(self, name: str, graph: MolGraph, positions: np.ndarray) -> float:
+        """Called by the study."""
+        return {"truth": 1.0, "row0-0": 1.5, "row9-0": 9.5}[name.split(",")[0]]
 
 
 def same(a: list[dict], b: list[dict]) -> bool:
