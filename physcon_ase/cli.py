@@ -8,6 +8,7 @@ Exit codes: 0 done, 1 some molecules of a batch failed, 2 the input was refused 
 import argparse
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -24,7 +25,7 @@ DEFAULT_CHECKPOINT: Final = "physcon-1"
 
 SOME_FAILED, REFUSED, INTERRUPTED = 1, 2, 130
 
-_DATA_OF_STUDIES: Final = {"consistency": ("selfmade", "qm9"), "levels": ("selfmade", "b3lyp")}
+_DATA_OF_STUDIES: Final = {"consistency": ("selfmade", "qm9", "dft8k"), "levels": ("selfmade", "b3lyp")}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -233,12 +234,27 @@ def _reproduce(options: argparse.Namespace) -> int:
 
 def _reproduce_consistency(options: argparse.Namespace) -> str:
     from physcon_ase.studies.consistency import ALL, SCALES, STUDIES, run_study
+    from physcon_ase.studies.structures import MODES
     from physcon_ase.studies.tables import format_tables, plot_gain, plot_learning
 
     _check_rows(options.rows, list(STUDIES[options.data]().rows))
+    unknown = sorted(set(options.modes) - set(MODES))
+    if unknown:
+        raise PhysConError(f"unknown modes {unknown}; choose from {list(MODES)}")
+    for name in ("samples", "dft_energies"):
+        if getattr(options, name) < 0:
+            raise PhysConError(f"--{name.replace('_', '-')} is {getattr(options, name)}; 1 or more is needed")
     scale = SCALES[options.scale]
     records = run_study(
-        options.data, options.folder, scale, stores=options.stores, seeds=options.seeds, rows=options.rows
+        options.data,
+        options.folder,
+        replace(scale, n_samples=options.samples or scale.n_samples),
+        stores=options.stores,
+        seeds=options.seeds,
+        rows=options.rows,
+        modes=options.modes,
+        teacher=options.teacher,
+        n_energies=options.dft_energies,
     )
     if options.plot:
         plot_gain(records, ALL, options.folder / "teachers.png")
@@ -286,7 +302,7 @@ def _errors_by_kind(model: "PhysCon", path: Path, split: str) -> "Iterator[tuple
     """Errors of a model on one store, for each level that both have and each kind of geometry."""
     import numpy as np
 
-    from physcon_ase.data.labels import charges_at, elements_with_labels
+    from physcon_ase.data.labels import charges_at, elements_at
     from physcon_ase.data.loader import DataSource, load_items
     from physcon_ase.data.store import open_store
     from physcon_ase.model.coverage import check_covers_charge, check_elements
@@ -303,7 +319,7 @@ def _errors_by_kind(model: "PhysCon", path: Path, split: str) -> "Iterator[tuple
         source = DataSource(path, levels, kinds=(kind,), structure=False)
         items = load_items([source], model.level_names, split)
         for level in levels:
-            check_elements(np.array(sorted(elements_with_labels(items, level)), dtype=int), model, level)
+            check_elements(np.array(sorted(elements_at(items, level)), dtype=int), model, level)
             for charge in charges_at(items, level):
                 check_covers_charge(charge, model, level)
         for errors in evaluate_energies(model, items):
@@ -539,11 +555,17 @@ def _add_reproduce(commands: argparse._SubParsersAction) -> None:
     command.add_argument("--folder", type=Path, required=True, help="where checkpoints and results go")
     command.add_argument(
         "--data",
-        choices=("selfmade", "qm9", "b3lyp"),
+        choices=("selfmade", "qm9", "dft8k", "b3lyp"),
         default="selfmade",
-        help="molecules and levels: selfmade, or qm9 (consistency), b3lyp (levels) (default: selfmade)",
+        help="molecules and levels: selfmade, or qm9 and dft8k (consistency), b3lyp (levels) (default: selfmade)",
     )
     command.add_argument("--stores", type=Path, help="folder of the stores that the other data need (default: here)")
+    command.add_argument(
+        "--teacher",
+        default="",
+        metavar="CHECKPOINT",
+        help=f"a name or a folder, instead of {DEFAULT_CHECKPOINT}; --data dft8k needs one with the level m062x",
+    )
     command.add_argument(
         "--scale",
         choices=("tiny", "small", "full"),
@@ -552,6 +574,19 @@ def _add_reproduce(commands: argparse._SubParsersAction) -> None:
     )
     command.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="default: 0 1 2")
     command.add_argument("--rows", nargs="+", default=[], metavar="ROW", help="rows of the study, instead of all")
+    command.add_argument(
+        "--modes", nargs="+", default=[], metavar="MODE", help="ways to predict a structure, instead of all"
+    )
+    command.add_argument(
+        "--samples", type=int, default=0, metavar="K", help="samples of each molecule (default: that of the scale)"
+    )
+    command.add_argument(
+        "--dft-energies",
+        type=int,
+        default=0,
+        metavar="N",
+        help="also compute the energies of the N smallest molecules' structures with PySCF; minutes for each",
+    )
     command.add_argument(
         "--plot",
         action="store_true",

@@ -78,6 +78,10 @@ OPTIMIZERS: Final[dict[str, type[Optimizer]]] = {"bfgs": SafeBFGS, "lbfgs": LBFG
 LARGEST_FOR_BFGS: Final = 60
 """Atoms above which batches are relaxed with L-BFGS: diagonalising the Hessian costs more than it saves."""
 
+GUESS_STEPS: Final = 2
+"""Evaluations of the structure head for a guess that is relaxed afterwards. More of them (`generator.N_STEPS`) save
+steps, but cost more time than these: `examples/benchmarks/guesses.py --evaluations`."""
+
 N_ATTEMPTS: Final = 2
 """Starts that `optimize_many` tries for a molecule whose relaxation does not end well."""
 
@@ -297,7 +301,9 @@ def _jobs_of_graphs(
     if start not in STARTS:
         raise PhysConError(f"unknown start {start!r}; choose one of {', '.join(STARTS)}, or pass ase.Atoms")
     if start == "guess":
-        generator = StructureGenerator(settings.loaded, level=settings.level, max_seconds=settings.max_seconds)
+        generator = StructureGenerator(
+            settings.loaded, level=settings.level, n_steps=GUESS_STEPS, max_seconds=settings.max_seconds
+        )
         guesses = generator.generate_many(
             graphs, seed=seed, n_processes=settings.n_processes, atoms_per_batch=settings.atoms_per_batch
         )

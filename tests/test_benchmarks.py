@@ -21,11 +21,14 @@ from physcon_ase.chem.graph import MolGraph
 from physcon_ase.chem.smiles import canonical_key, graph_from_smiles
 from physcon_ase.data.split import key_hash, split_of
 from physcon_ase.data.store import Geometries, LevelLabels, Store, pack_molecules, write_store
+from physcon_ase.labelling.engines import tblite_engine
 from physcon_ase.model.checkpoint import read_checkpoint, save_checkpoint
 from physcon_ase.model.config import config_from_dict, config_to_dict
 from physcon_ase.model.encoder import MAX_ATOMIC_NUMBER
 from physcon_ase.model.forces import energies_and_forces
 from physcon_ase.model.physcon import load_model
+from physcon_ase.studies.selfmade import make_store as make_selfmade
+from physcon_ase.studies.selfmade import split_smiles, study_smiles
 from physcon_ase.training.trainer import LOG_FILE
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "examples" / "benchmarks"
@@ -219,6 +222,33 @@ def test_a_benchmark_runs_from_any_folder(stores, tmp_path) -> None:
     assert done.returncode == 0, done.stderr
     assert "| thermal + conformer |" in done.stdout
     assert "physcon-1" in done.stdout
+
+
+def test_evaluations_of_the_guess_are_weighed_against_steps(stores, benchmark, capsys, tmp_path) -> None:
+    arguments = ("--stores", stores, "--evaluations", "--limit", 2)
+    results = run(benchmark("guesses"), capsys, *arguments, json_path=tmp_path / "guesses.json")
+    assert [table["title"][:11] for table in results["tables"]] == ["2 molecules", "1 molecules"]
+    for table in results["tables"]:
+        none, *others = table["rows"]
+        default = next(row for row in others if row["evaluations"] == 8)
+        assert none["evaluations"] == 0
+        assert none["guess [ms]"] < default["guess [ms]"]
+        assert default["distance [Å]"] < none["distance [Å]"]
+        assert default["energy [meV]"] < none["energy [meV]"]
+
+
+def test_limits_of_local_physics_are_those_of_a_finished_study(benchmark, capsys, tmp_path) -> None:
+    store, _ = make_selfmade(split_smiles(study_smiles(), 1, 2), tblite_engine(), progress=False)
+    write_store(tmp_path / "selfmade.h5", store)
+    (tmp_path / "row0-0").mkdir()
+    (tmp_path / "row0-0" / "row0-0").symlink_to(BENCHMARKS.parents[1] / "checkpoints" / "physcon-1")
+    arguments = ("--folder", tmp_path, "--samples", 1)
+    results = run(benchmark("local_physics"), capsys, *arguments, json_path=tmp_path / "limits.json")
+    cheap, _, _, relaxed = rows_of(results)
+    assert relaxed["RMSD, mean [Å]"] < cheap["RMSD, mean [Å]"]
+    before, after = rows_of(results, 1)
+    assert "of 2 relaxations converged" in results["tables"][1]["note"]
+    assert before["smallest of the samples"] == before["RMSD, mean [Å]"] != after["RMSD, mean [Å]"]
 
 
 def test_held_out_smiles_are_small_neutral_and_in_the_test_split(benchmark, tmp_path) -> None:

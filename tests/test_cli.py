@@ -145,6 +145,8 @@ def test_energy_of_a_smiles_is_that_of_the_relaxed_molecule(capsys: pytest.Captu
         ),
         ("reproduce levels --folder run --rows nonsense", "unknown rows ['nonsense']; the study has ['from scratch'"),
         ("reproduce levels --folder run --data qm9", "study levels has no --data qm9; choose one of selfmade, b3lyp"),
+        ("reproduce consistency --folder run --modes nonsense", "unknown modes ['nonsense']; choose from ['denoise'"),
+        ("reproduce consistency --folder run --samples -1", "--samples is -1; 1 or more is needed"),
         ("evaluate physcon-1 none.h5", "there is no store none.h5"),
         ("calibrate physcon-1 none.h5 -o out", "there is no store none.h5"),
         ("data import none.xyz -o stores", "there is no file none.xyz"),

@@ -168,6 +168,16 @@ def test_a_guess_can_be_the_start_and_other_atoms_cannot(double: LoadedModel) ->
         optimize(guess, start="etkdg", checkpoint=double)
 
 
+def test_a_guess_that_is_relaxed_afterwards_costs_two_evaluations_and_any_other_eight(double: LoadedModel) -> None:
+    short, default = StructureGenerator(double, n_steps=2)("CCO"), StructureGenerator(double)
+    (record,) = optimize_many(["CCO"], checkpoint=double, max_steps=0, n_attempts=1)
+    assert record.result is not None
+    for result in (optimize("CCO", checkpoint=double, max_steps=0), record.result):
+        np.testing.assert_allclose(result.atoms.positions, short.positions, atol=EXACT)
+    assert len(default.sigmas) == 8
+    assert np.abs(default("CCO").positions - short.positions).max() > 1000 * EXACT
+
+
 def test_without_structure_head_a_guess_is_refused_and_the_default_is_etkdg(double: LoadedModel) -> None:
     bare = load_model(dtype=torch.float64)
     bare.model.structure = None

@@ -108,13 +108,10 @@ def fit_references(items: Items, level: str, known: Mapping[int, float] = Mappin
     return {**known, **dict(zip(elements, fixed.tolist(), strict=True))}
 
 
-def elements_with_labels(items: Items, level: str) -> set[int]:
-    """Atomic numbers that occur in a geometry with an energy or forces at a level."""
-    numbers = [
-        bucket.atomic_numbers[mask & (bucket.energy.isfinite() | _has_forces(bucket))].unique()
-        for bucket, mask in zip(items.buckets, _at_level(items, level), strict=True)
-    ]
-    return {z for found in numbers for z in found.tolist()} - {0}
+def elements_at(items: Items, level: str) -> set[int]:
+    """Atomic numbers that occur at a level."""
+    chosen = zip(items.buckets, _at_level(items, level), strict=True)
+    return {z for bucket, mask in chosen for z in bucket.atomic_numbers[mask].unique().tolist()} - {0}
 
 
 def has_energies(items: Items, level: str) -> bool:

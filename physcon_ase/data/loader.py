@@ -56,6 +56,8 @@ class DataSource:
     `weight` this keeps the curvature of a level that otherwise knows nothing but its minima near that of another."""
     kinds: tuple[str, ...] | None = None
     """Kinds of geometry used (`Geometries.kind`); all if None."""
+    max_atoms: int | None = None
+    """Largest molecule that is used; all if None."""
     max_molecules: int | None = None
     """Largest number of molecules taken from a split; a smaller number takes a subset of them."""
     subset_seed: int = 0
@@ -352,7 +354,7 @@ def _shuffled(
 
 def _select_items(store: Store, source: DataSource, source_index: int, levels: Sequence[str], split: str) -> _Selection:
     _check_levels(store, source, levels)
-    molecules = _chosen_molecules(store, source, split)
+    molecules = chosen_molecules(store, source, split)
     usable = molecules[store.geometries.molecule]
     if source.kinds is not None:
         usable &= np.isin(store.geometries.kind, source.kinds)
@@ -399,11 +401,14 @@ def _check_levels(store: Store, source: DataSource, levels: Sequence[str]) -> No
         raise LabelError(f"{source.path}: no level of theory is used; choose from {', '.join(available)}")
 
 
-def _chosen_molecules(store: Store, source: DataSource, split: str) -> np.ndarray:
+def chosen_molecules(store: Store, source: DataSource, split: str) -> Bool[np.ndarray, " molecules"]:
+    """The molecules of a split that are used of a store."""
     if source.assign_to is None:
         chosen = split_mask(store, split)
     else:
         chosen = np.full(len(store.molecules), source.assign_to == split)
+    if source.max_atoms is not None:
+        chosen &= store.molecules.n_atoms <= source.max_atoms
     return subset_mask(store, chosen, source.max_molecules, source.subset_seed)
 
 

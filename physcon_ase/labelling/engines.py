@@ -9,7 +9,8 @@ import math
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -45,6 +46,8 @@ made; PySCF's plain "b3lyp" has meant the same since its version 2.3, and VWN5 b
 The basis has spherical d functions, that of Gaussian probably six Cartesian ones: energies lie above those of QM9 by
 .02 eV for ethane, .18 eV for c1nnon1 and .25 eV for N#Cc1nnon1, and the largest forces at their QM9 minima are .03, .03
 and .10 eV/Å (with Cartesian functions throughout .07 and .16 for the first two)."""
+
+_PYSCF_SETTINGS: Final = ("functional", "basis", "grid_level", "convergence", "gpu")
 
 _MULTIPLETS: Final = ("", "SINGLET", "DOUBLET", "TRIPLET", "QUARTET", "QUINTET")
 _MAX_CYCLES: Final = 100
@@ -199,7 +202,48 @@ def pyscf_engine(
     return Engine(record, functools.partial(_pyscf_label, **settings))
 
 
+def pyscf_energy(
+    engine: Engine,
+    atomic_numbers: Integer[np.ndarray, " atoms"],
+    positions: Float[np.ndarray, "atoms 3"],
+    charge: int,
+    multiplicity: int,
+) -> float:
+    """Energy [eV] of one geometry by an engine of `pyscf_engine`, without the forces, which are two fifths of the work.
+
+    Raises:
+        EngineError: as the engine.
+    """
+    settings = {name: engine.record.settings[name] for name in _PYSCF_SETTINGS}
+    with _pyscf_errors():
+        method = _pyscf_solved(atomic_numbers, positions, charge, multiplicity, **settings)
+    return float(method.e_tot) * EV_PER_HARTREE
+
+
 def _pyscf_label(
+    atomic_numbers: Integer[np.ndarray, " atoms"],
+    positions: Float[np.ndarray, "atoms 3"],
+    charge: int,
+    multiplicity: int,
+    **settings: Any,
+) -> EngineLabel:
+    with _pyscf_errors():
+        method = _pyscf_solved(atomic_numbers, positions, charge, multiplicity, **settings)
+        gradient = np.asarray(method.nuc_grad_method().kernel())
+    return EngineLabel(float(method.e_tot) * EV_PER_HARTREE, -gradient * (EV_PER_HARTREE / ANGSTROM_PER_BOHR))
+
+
+@contextmanager
+def _pyscf_errors() -> Iterator[None]:
+    try:
+        yield
+    except EngineError:
+        raise
+    except (RuntimeError, ValueError, KeyError, ImportError, np.linalg.LinAlgError) as error:
+        raise EngineError(f"PySCF failed: {_one_line(error)}") from error
+
+
+def _pyscf_solved(
     atomic_numbers: Integer[np.ndarray, " atoms"],
     positions: Float[np.ndarray, "atoms 3"],
     charge: int,
@@ -210,37 +254,32 @@ def _pyscf_label(
     grid_level: int,
     convergence: float,
     gpu: bool,
-) -> EngineLabel:
+) -> Any:
+    """The converged Kohn-Sham method of PySCF."""
     from pyscf import dft, gto
 
     symbols = [CHEMICAL_SYMBOLS.get(number, "?") for number in atomic_numbers.tolist()]
     places = (positions / ANGSTROM_PER_BOHR).tolist()
-    try:
-        molecule = gto.M(
-            atom=list(zip(symbols, places, strict=True)),
-            unit="Bohr",
-            basis=basis,
-            charge=charge,
-            spin=multiplicity - 1,
-            verbose=0,
-            parse_arg=False,  # or PySCF would read the command line of this process
+    molecule = gto.M(
+        atom=list(zip(symbols, places, strict=True)),
+        unit="Bohr",
+        basis=basis,
+        charge=charge,
+        spin=multiplicity - 1,
+        verbose=0,
+        parse_arg=False,  # or PySCF would read the command line of this process
+    )
+    kohn_sham = dft.RKS if multiplicity == 1 else dft.UKS
+    method: Any = kohn_sham(molecule, xc=functional).density_fit()
+    method.grids.level, method.conv_tol, method.max_cycle = grid_level, convergence, _MAX_CYCLES
+    if gpu:
+        method = method.to_gpu()
+    method.kernel()
+    if not method.converged:
+        raise EngineError(
+            f"SCF not converged within {_MAX_CYCLES} cycles ({functional}/{basis}); leave the geometry out"
         )
-        kohn_sham = dft.RKS if multiplicity == 1 else dft.UKS
-        method: Any = kohn_sham(molecule, xc=functional).density_fit()
-        method.grids.level, method.conv_tol, method.max_cycle = grid_level, convergence, _MAX_CYCLES
-        if gpu:
-            method = method.to_gpu()
-        energy = float(method.kernel())
-        if not method.converged:
-            raise EngineError(
-                f"SCF not converged within {_MAX_CYCLES} cycles ({functional}/{basis}); leave the geometry out"
-            )
-        gradient = np.asarray(method.nuc_grad_method().kernel())
-    except EngineError:
-        raise
-    except (RuntimeError, ValueError, KeyError, ImportError, np.linalg.LinAlgError) as error:
-        raise EngineError(f"PySCF failed: {_one_line(error)}") from error
-    return EngineLabel(energy * EV_PER_HARTREE, -gradient * (EV_PER_HARTREE / ANGSTROM_PER_BOHR))
+    return method
 
 
 # ---- MOPAC and other ASE calculators

@@ -7,11 +7,12 @@ variants with Newton steps, or all the way: what is shown are then minima of the
 
     selfmade   MMFF94 minima and GFN2-xTB, made on the spot (`selfmade`); anyone can run it again
     qm9        GFN2-xTB minima and B3LYP, with the data sets of the shipped checkpoint
+    dft8k      MMFF94 minima and M06-2X of drug-like molecules; needs a teacher with the level "m062x"
 """
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Final
 
@@ -19,14 +20,14 @@ import numpy as np
 from tqdm import tqdm
 
 from physcon_ase.batch import make_batch, unpad
-from physcon_ase.data.loader import DataSource, load_items, subset_mask
-from physcon_ase.data.split import split_mask
+from physcon_ase.data.loader import DataSource, chosen_molecules, load_items
 from physcon_ase.data.store import Store, geometry_offsets, molecule_graph, open_store, write_store
-from physcon_ase.labelling.engines import Engine, tblite_engine
+from physcon_ase.labelling.engines import Engine, pyscf_engine, tblite_engine
 from physcon_ase.model.config import StructureConfig
 from physcon_ase.model.physcon import DEFAULT_CHECKPOINT, LoadedModel, PhysCon, load_model
+from physcon_ase.studies.energies import KeptEnergies
 from physcon_ase.studies.selfmade import make_store, split_smiles, study_smiles
-from physcon_ase.studies.structures import MODES, Truth, sample_structures, structure_quality
+from physcon_ase.studies.structures import MODES, Quality, Truth, sample_structures, structure_quality
 from physcon_ase.studies.taught import taught_minima
 from physcon_ase.studies.trained import trained
 from physcon_ase.training.config import (
@@ -42,6 +43,12 @@ from physcon_ase.training.evaluate import evaluate_energies
 from physcon_ase.training.losses.consistency import teacher_steps
 
 RESULTS: Final = "results.json"
+
+ENERGIES: Final = "energies.json"
+"""File of the energies of a density functional."""
+
+ENERGY_MODE: Final = "matched, refined"
+"""Mode whose structures get these energies."""
 
 ALL: Final = "+ minima of the teacher, refinement, guided"
 """The row that has everything."""
@@ -67,7 +74,7 @@ class Scale:
 
 SCALES: Final = {
     "tiny": Scale(60, 8, 150, 150, 60, 2),
-    "small": Scale(800, 60, 2500, 3000, 1500, 5),
+    "small": Scale(800, 60, 2500, 3000, 1500, 10),
     "full": Scale(3000, 180, 8000, 8000, 4000, 10),
 }
 """Minutes, an hour, and a night on two cores."""
@@ -120,6 +127,8 @@ class Study:
     teachers: dict[str, Teacher]
     rows: dict[str, Row]
     """The first is what the others are compared with."""
+    max_atoms: int = 0
+    """Atoms of the largest molecule; 0 for all."""
 
 
 def selfmade_study() -> Study:
@@ -176,6 +185,21 @@ def qm9_study() -> Study:
     )
 
 
+def dft8k_study() -> Study:
+    """MMFF94 minima of drug-like molecules as cheap structures, M06-2X/def2-TZVP minima as the truth."""
+    store, level, max_atoms = "dft8k_m062x.h5", "m062x", 40
+    cheap = DataRecipe(store, (level,), targets_of="mmff94", only_targets=True, max_atoms=max_atoms)
+    return Study(
+        levels=(LevelRecipe("gfn2", "GFN2-xTB"), LevelRecipe(level, "M06-2X/def2-TZVP", base="gfn2")),
+        accurate=level,
+        cheap_structures=cheap,
+        true_structures=replace(cheap, targets_of=level),
+        teachers={"given": Teacher(checkpoint=DEFAULT_CHECKPOINT)},
+        rows=_rows("given", level),
+        max_atoms=max_atoms,
+    )
+
+
 def _rows(teacher: str, level: str) -> dict[str, Row]:
     hinge = OptimalityRecipe(level, "hinge", sigma_min=0.3, sigma_max=3.0)
     noisy = ScoreRecipe(level, "noisy", sigma_min=0.01, sigma_max=0.1)
@@ -201,7 +225,7 @@ def _rows(teacher: str, level: str) -> dict[str, Row]:
     }
 
 
-STUDIES: Final = {"selfmade": selfmade_study, "qm9": qm9_study}
+STUDIES: Final = {"selfmade": selfmade_study, "qm9": qm9_study, "dft8k": dft8k_study}
 """What `run_study` knows by name."""
 
 
@@ -213,6 +237,9 @@ def run_study(
     stores: Path | None = None,
     seeds: Sequence[int] = (0, 1, 2),
     rows: Sequence[str] = (),
+    modes: Sequence[str] = (),
+    teacher: str = "",
+    n_energies: int = 0,
 ) -> list[dict]:
     """Trains every row with every seed and evaluates it; goes on where an earlier run was interrupted.
 
@@ -223,31 +250,58 @@ def run_study(
         stores: folder of the stores; the self-made study makes its own in `folder`.
         seeds: of weights, order of the data and noise.
         rows: rows of the study; all if empty.
+        modes: keys of `MODES`; all if empty.
+        teacher: checkpoint that takes the place of the shipped one as a teacher; a folder of results has one.
+        n_energies: smallest test molecules whose structures in `ENERGY_MODE` also get an energy at the accurate level
+            by PySCF, minutes for each.
 
     Returns:
         One record per row, seed and mode, also written to `RESULTS`; `tables` shows them.
 
     Raises:
-        EngineError: the self-made study without tblite.
+        EngineError: the self-made study without tblite; energies without PySCF, or of a level that it does not have.
         StoreError: no such store.
+        UnknownLevelError: the teacher does not have the accurate level.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    study = STUDIES[name]()
+    study = with_teacher(STUDIES[name](), teacher)
     engine: Engine | None = None
     if name == "selfmade":
         engine, stores = tblite_engine(study.accurate), folder
         _make_data(folder / study.true_structures.store, scale, engine)
     stores = Path() if stores is None else stores
-    molecules = truths(open_store(stores / study.true_structures.store), study.accurate, scale.n_test)
+    shown = study.true_structures
+    molecules = truths(open_store(stores / shown.store), study.accurate, scale.n_test, max_atoms=study.max_atoms)
     runner = _Runner(study, folder, stores, scale, molecules, engine)
-    records = [record for seed in seeds for row in rows or study.rows for record in runner.row(row, seed)]
+    runs = [(row, seed) for seed in seeds for row in rows or study.rows]
+    records = [record for run in runs for record in runner.row(*run, modes or list(MODES))]
+    if n_energies:
+        kept = KeptEnergies(folder / ENERGIES, pyscf_engine(study.accurate, grid_level=1, convergence=1e-7))
+        records += [runner.energies(*run, n_energies, kept) for run in runs]
     (folder / RESULTS).write_text(json.dumps(records, indent=1))
     return records
 
 
-def truths(store: Store, level: str, n_molecules: int) -> list[Truth]:
-    """Minima of a level of test molecules."""
-    offsets, is_test = geometry_offsets(store), split_mask(store, "test")
+def with_teacher(study: Study, checkpoint: str) -> Study:
+    """The study with another checkpoint as a teacher, if one is given.
+
+    Raises:
+        UnknownLevelError: the teacher does not have the accurate level.
+    """
+    teachers = {
+        name: replace(teacher, checkpoint=teacher.checkpoint and (checkpoint or teacher.checkpoint))
+        for name, teacher in study.teachers.items()
+    }
+    for teacher in teachers.values():
+        if teacher.checkpoint:
+            load_model(teacher.checkpoint).model.level(study.accurate)
+    return replace(study, teachers=teachers)
+
+
+def truths(store: Store, level: str, n_molecules: int, *, max_atoms: int = 0) -> list[Truth]:
+    """Minima of a level of test molecules, of all sizes or up to `max_atoms`."""
+    offsets = geometry_offsets(store)
+    is_test = chosen_molecules(store, DataSource("", (level,), max_atoms=max_atoms or None), "test")
     geometries = np.flatnonzero((store.geometries.minimum_of == level) & is_test[store.geometries.molecule])
     chosen = np.random.default_rng(0).permutation(geometries)[:n_molecules]
     energies = store.labels[level].energy if level in store.labels else np.full(len(store.geometries), np.nan)
@@ -356,13 +410,53 @@ class _Runner:
     molecules: list[Truth]
     engine: Engine | None
 
-    def row(self, name: str, seed: int) -> list[dict]:
+    def row(self, name: str, seed: int, modes: Sequence[str]) -> list[dict]:
         """The records of a row, one per mode."""
-        row = self.study.rows[name]
         done = self.folder / f"{self._slug(name, seed)}.json"
-        if done.exists():
-            return json.loads(done.read_text())
+        records = json.loads(done.read_text()) if done.exists() else []
+        found = {mode: r for mode in modes for r in records if _kind(r) == (mode, self._n_samples(mode))}
+        missing = [mode for mode in modes if mode not in found]
+        for record in self._evaluated(name, seed, missing) if missing else ():
+            found[record["mode"]] = record
+            records.append(record)
+            done.write_text(json.dumps(records))
+        return [found[mode] for mode in modes]
+
+    def energies(self, name: str, seed: int, n_molecules: int, kept: KeptEnergies) -> dict:
+        """The record of the smallest molecules in `ENERGY_MODE`, with energies of another engine."""
+        (record,) = self.row(name, seed, [ENERGY_MODE])
+        electrons = [int(molecule.graph.atomic_numbers.sum()) for molecule in self.molecules]
+        chosen = np.argsort(electrons, kind="stable")[:n_molecules].tolist()
+        samples = self._predictions(self.study.rows[name], *self._models(name, seed)[1:], ENERGY_MODE)
+        above = []
+        for index in tqdm(chosen, unit="molecule", disable=None):
+            graph, truth = self.molecules[index].graph, self.molecules[index].positions
+            predicted = kept.energy(f"{self._slug(name, seed)}, molecule {index}", graph, samples[index][0])
+            above.append(predicted - kept.energy(f"truth, molecule {index}", graph, truth))
+        title = f"{ENERGY_MODE}, the smallest, {kept.engine.record.level} energies by {kept.engine.record.program}"
+        columns = {f.name: [record[f.name][index] for index in chosen] for f in fields(Quality)}
+        return {**record, **columns, "energy_above": above, "mode": title}
+
+    def _evaluated(self, name: str, seed: int, modes: Sequence[str]) -> Iterator[dict]:
         tqdm.write(f"seed {seed}: {name}")
+        row = self.study.rows[name]
+        slug, model, taught = self._models(name, seed)
+        origin = {
+            "row": name,
+            "seed": seed,
+            "training": slug,
+            "teacher": row.teacher,
+            "teacher_force_mae": self._force_error(taught),
+        }
+        for mode in modes:
+            samples = self._predictions(row, model, taught, mode)
+            quality = asdict(structure_quality(samples, self.molecules, self.engine))
+            columns = {column: array.tolist() for column, array in quality.items()}
+            yield {**origin, "mode": mode, "n_samples": self._n_samples(mode), **columns}
+
+    def _models(self, name: str, seed: int) -> tuple[str, PhysCon, PhysCon]:
+        """Name of the training of a row, its model, and its teacher; trained if they are not there."""
+        row = self.study.rows[name]
         teacher = self._teacher(row.teacher, seed)
         first = self._trained(first_recipe(self.study, self.scale, seed))
         # the Newton step only changes what is done with the predictions of the baseline
@@ -374,24 +468,14 @@ class _Runner:
         recipe = row_recipe(
             self.study, weights, self.scale, seed, first=first, teacher=teacher, taught=minima.absolute(), name=slug
         )
-        model = load_model(self._trained(recipe)).model
-        taught = load_model(teacher).model
-        origin = {
-            "row": name,
-            "seed": seed,
-            "training": slug,
-            "teacher": row.teacher,
-            "teacher_force_mae": self._force_error(taught),
-        }
-        records = []
-        for mode in MODES:
-            samples = self._samples(model, mode)
-            if row.newton_step:
-                samples = self._moved(samples, taught)
-            quality = asdict(structure_quality(samples, self.molecules, self.engine))
-            records.append({**origin, "mode": mode, **{column: array.tolist() for column, array in quality.items()}})
-        done.write_text(json.dumps(records))
-        return records
+        return slug, load_model(self._trained(recipe)).model, load_model(teacher).model
+
+    def _n_samples(self, mode: str) -> int:
+        return 1 if MODES[mode].from_truth else self.scale.n_samples
+
+    def _predictions(self, row: Row, model: PhysCon, teacher: PhysCon, mode: str) -> list[np.ndarray]:
+        samples = self._samples(model, mode)
+        return self._moved(samples, teacher) if row.newton_step else samples
 
     def _slug(self, name: str, seed: int) -> str:
         return f"row{list(self.study.rows).index(name)}-{seed}"
@@ -404,7 +488,8 @@ class _Runner:
         """The teacher's minima of the molecules that the structure head is shown."""
         cheap = self.study.cheap_structures
         store = open_store(self.stores / cheap.store)
-        chosen = subset_mask(store, split_mask(store, "train"), self.scale.n_train)
+        used = DataSource("", cheap.levels, max_atoms=cheap.max_atoms or None, max_molecules=self.scale.n_train)
+        chosen = chosen_molecules(store, used, "train")
         rows = np.flatnonzero((store.geometries.minimum_of == cheap.targets_of) & chosen[store.geometries.molecule])
         return taught_minima(store, rows.tolist(), teacher, self.study.accurate)
 
@@ -413,14 +498,19 @@ class _Runner:
 
     def _samples(self, model: PhysCon, mode: str) -> list[np.ndarray]:
         assert model.structure is not None
-        count = 1 if MODES[mode].from_truth else self.scale.n_samples
-        denoiser = model.denoiser(self.study.accurate)
+        denoiser, count = model.denoiser(self.study.accurate), self._n_samples(mode)
         return sample_structures(denoiser, model.structure.config, self.molecules, mode, count, seed=0)
 
     def _force_error(self, teacher: PhysCon) -> float:
         """Mean absolute error of the teacher's force components [eV/Å] on the test molecules."""
         shown = self.study.true_structures
-        source = DataSource(self.stores / shown.store, (self.study.accurate,), structure=False, max_molecules=500)
+        source = DataSource(
+            self.stores / shown.store,
+            (self.study.accurate,),
+            structure=False,
+            max_atoms=self.study.max_atoms or None,
+            max_molecules=500,
+        )
         (errors,) = evaluate_energies(teacher, load_items([source], teacher.level_names, "test"))
         return errors.force_mae
 
@@ -431,3 +521,8 @@ class _Runner:
             batch = make_batch([molecule.graph.atomic_numbers] * len(drawn), list(drawn))
             moved.append(np.stack(unpad(batch, batch.positions + teacher_steps(energy_fn, batch))))
         return moved
+
+
+def _kind(record: dict) -> tuple[str, int]:
+    """What can be said of a row and seed several times."""
+    return record["mode"], record["n_samples"]

@@ -65,7 +65,7 @@ def labels_needed(curve: Mapping[int, float], error: float) -> float:
     """
     points = sorted(curve.items())
     if points[0][1] <= error:
-        return points[0][0]
+        return float(points[0][0])
     for (n, high), (m, low) in pairwise(points):
         if low <= error:
             part = math.log(high / error) / math.log(high / low)

@@ -9,7 +9,6 @@ import numpy as np
 from scipy.stats import wilcoxon
 
 from physcon_ase.errors import PhysConError
-from physcon_ase.studies.structures import MODES
 
 _COLUMNS: Final = {
     "mean_rmsd": "RMSD, mean [Å]",
@@ -20,11 +19,20 @@ _COLUMNS: Final = {
 }
 
 
+N_BOOTSTRAP: Final = 10_000
+"""Resamplings of the molecules behind an interval."""
+
+
 def format_tables(records: Sequence[dict]) -> str:
-    """One table per mode: means over molecules (energies: medians), averaged over seeds, with the change against the
-    first row and the largest p among the seeds of a paired Wilcoxon test over molecules.
+    """One table per mode and one of the teachers.
+
+    Means over molecules (energies: medians), averaged over seeds, with the change against the first row; the difference
+    of the mean RMSD with its 95 % bootstrap interval over molecules; and the largest p among the seeds of a paired
+    Wilcoxon test over molecules. Of a teacher the mean absolute error of its force components.
     """
-    return "\n\n".join(_table(mode, [r for r in records if r["mode"] == mode]) for mode in MODES)
+    modes = dict.fromkeys(record["mode"] for record in records)
+    tables = [_table(mode, [r for r in records if r["mode"] == mode]) for mode in modes]
+    return "\n\n".join([*tables, _teachers(records)])
 
 
 def plot_gain(records: Sequence[dict], row: str, path: Path) -> None:
@@ -32,9 +40,11 @@ def plot_gain(records: Sequence[dict], row: str, path: Path) -> None:
     with `row`, beside the first row, as a PNG file.
 
     Raises:
-        PhysConError: matplotlib is not installed.
+        PhysConError: matplotlib is not installed, or the mode with the given basin is missing.
     """
     matched = [r for r in records if r["mode"] == "matched, refined"]
+    if not matched:
+        raise PhysConError("the plot shows the mode 'matched, refined': leave it in, or leave out the plot")
     taught = [r for r in matched if r["row"] == row or r["row"].startswith(f"{row}, teacher")]
     reference = float(np.mean([np.mean(r["mean_rmsd"]) for r in matched if r["row"] == matched[0]["row"]]))
     drawing = figure()
@@ -92,16 +102,36 @@ def _table(mode: str, records: Sequence[dict]) -> str:
     names = list(dict.fromkeys(record["row"] for record in records))
     by_row = {name: {r["seed"]: r for r in records if r["row"] == name} for name in names}
     base = by_row[names[0]]
+    n_molecules, n_samples = len(records[0]["mean_rmsd"]), records[0]["n_samples"]
+    of_each = f" ({n_samples} samples of each)" if n_samples > 1 else ""
     lines = [
-        f"**{mode}**, {len(records[0]['mean_rmsd'])} molecules, seeds {', '.join(map(str, base))}",
+        f"**{mode}**, {n_molecules} molecules{of_each}, seeds {', '.join(map(str, base))}",
         "",
-        "| row | " + " | ".join(columns.values()) + " | p (RMSD) |",
-        "| --- |" + " ---: |" * (len(columns) + 1),
+        "| row | " + " | ".join(columns.values()) + " | change of the RMSD, 95 % interval [Å] | p (RMSD) |",
+        "| --- |" + " ---: |" * (len(columns) + 2),
     ]
     for name, own in by_row.items():
         p = "-" if own is base else f"{max(_p(own[seed], base[seed]) for seed in own):.1g}"
-        lines.append(f"| {name} | " + " | ".join([*(_cell(column, own, base) for column in columns), p]) + " |")
+        change = "-" if own is base else _interval(own, base)
+        lines.append(f"| {name} | " + " | ".join([*(_cell(column, own, base) for column in columns), change, p]) + " |")
     return "\n".join(lines)
+
+
+def _teachers(records: Sequence[dict]) -> str:
+    errors: dict[str, dict[int, float]] = {}
+    for record in records:
+        errors.setdefault(record["teacher"], {})[record["seed"]] = record["teacher_force_mae"]
+    lines = [f"| {name} | {1000 * np.mean(list(own.values())):.0f} |" for name, own in errors.items()]
+    return "\n".join(["| teacher | force error, test molecules [meV/Å] |", "| --- | ---: |", *lines])
+
+
+def _interval(own: dict[int, dict], base: dict[int, dict]) -> str:
+    """Mean difference over molecules and seeds, and the quantiles of that of resampled molecules."""
+    per_seed = [np.subtract(own[seed]["mean_rmsd"], base[seed]["mean_rmsd"]) for seed in own]
+    change = np.mean(per_seed, axis=0)
+    drawn = np.random.default_rng(0).integers(len(change), size=(N_BOOTSTRAP, len(change)))
+    low, high = np.quantile(change[drawn].mean(axis=1), [0.025, 0.975])
+    return f"{change.mean():+.3f} ({low:+.3f} to {high:+.3f})"
 
 
 def _cell(column: str, own: dict[int, dict], base: dict[int, dict]) -> str:

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from physcon_ase.batch import Batch
-from physcon_ase.data.labels import elements_with_energy
+from physcon_ase.data.labels import elements_at
 from physcon_ase.data.loader import DataSource, Items, load_items, move_items, take
 from physcon_ase.data.sample import LabelledBatch
 from physcon_ase.data.store import open_store
@@ -193,7 +193,7 @@ def _labelled(
     """The geometries with a label of the level, of at most so many molecules of each store."""
     for path in stores:
         items = load_items([DataSource(path, (level,), zero_force=False, structure=False)], model.level_names, split)
-        check_elements(np.array(sorted(elements_with_energy(items, level)), dtype=int), model, level)
+        check_elements(np.array(sorted(elements_at(items, level)), dtype=int), model, level)
         moved = move_items(items, model.encoder.embedding.weight.device)
         for bucket, rows in zip(moved.buckets, _rows_of_some(items, n_molecules, generator), strict=True):
             size = max(1, _ATOMS_PER_BATCH // bucket.n_slots)

@@ -51,6 +51,8 @@ class DataRecipe:
     """Method whose minima are targets of the structure task instead of those of `levels`, such as "mmff94"."""
     borrow_forces_from: str = ""
     """Level whose forces stand in for those of `levels`; see `data.loader.DataSource`."""
+    max_atoms: int = 0
+    """Atoms of the largest molecule that is used; 0 for all."""
     max_molecules: int = 0
     """Largest number of molecules; 0 for all."""
 
@@ -82,6 +84,11 @@ class LossRecipe:
     def trains_structures(self) -> bool:
         """Whether any term trains the structure head."""
         return max(self.structure, self.refinement, self.optimality, self.score) > 0
+
+    @property
+    def trains_energies(self) -> bool:
+        """Whether any term trains the energies or what is derived from them."""
+        return max(self.energy, self.forces, self.displacement, self.direct_forces, self.score_matching) > 0
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from physcon_ase.data.labels import (
     charges_at,
-    elements_with_labels,
+    elements_at,
     fit_references,
     format_label_report,
     has_energies,
@@ -28,7 +28,7 @@ from physcon_ase.errors import LabelError, RecipeError, UnsupportedChargeError
 from physcon_ase.model.checkpoint import Checkpoint, load_into, read_checkpoint, save_checkpoint
 from physcon_ase.model.config import LevelConfig, ModelConfig, config_from_dict, config_to_dict
 from physcon_ase.model.physcon import PhysCon, load_model
-from physcon_ase.training.config import DataRecipe, LevelRecipe, Recipe, format_recipe, parse_recipe
+from physcon_ase.training.config import DataRecipe, LevelRecipe, LossRecipe, Recipe, format_recipe, parse_recipe
 from physcon_ase.training.evaluate import evaluate_denoising, evaluate_energies
 from physcon_ase.training.losses.asteroid import bias_weights, score_matching_loss
 from physcon_ase.training.losses.consistency import optimality_loss, score_loss
@@ -234,6 +234,7 @@ def load_training_items(recipe: Recipe, store_root: Path, split: str) -> Items:
             only_targets=data.only_targets,
             targets_of=data.targets_of,
             borrow_forces_from=data.borrow_forces_from,
+            max_atoms=data.max_atoms or None,
             max_molecules=data.max_molecules or None,
         )
         for data in recipe.data
@@ -352,7 +353,7 @@ def make_model(recipe: Recipe, items: Items) -> PhysCon:
     }
     levels: list[LevelConfig] = []
     for entry in recipe.levels:
-        levels.append(_level_config(entry, {**known, **{level.name: level for level in levels}}, items))
+        levels.append(_level_config(entry, {**known, **{level.name: level for level in levels}}, items, recipe.loss))
     config = ModelConfig(levels=tuple(levels), encoder=recipe.encoder, structure=recipe.structure)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
@@ -429,15 +430,18 @@ def _active_terms(recipe: Recipe) -> list[str]:
     return [name for name, weight in asdict(recipe.loss).items() if weight > 0]
 
 
-def _level_config(entry: LevelRecipe, known: Mapping[str, LevelConfig], items: Items) -> LevelConfig:
+def _level_config(
+    entry: LevelRecipe, known: Mapping[str, LevelConfig], items: Items, weights: LossRecipe
+) -> LevelConfig:
     """The level with references: those it has, or those of its base if it has no energies; the rest is fitted."""
     old = known.get(entry.name)
-    references, charges = _references(old), charges_at(items, entry.name)
+    references, charges, elements = _references(old), charges_at(items, entry.name), elements_at(items, entry.name)
     if has_energies(items, entry.name):
         references = fit_references(items, entry.name, references)
+    elif old is None and not weights.trains_energies:  # a structure head needs the elements alone
+        references = dict.fromkeys(elements, 0.0)
     elif old is None:
         references = _references(known.get(entry.base))
-        elements = elements_with_labels(items, entry.name)
         missing = ", ".join(CHEMICAL_SYMBOLS[number] for number in sorted(elements - set(references)))
         if missing:
             raise RecipeError(
@@ -445,10 +449,9 @@ def _level_config(entry: LevelRecipe, known: Mapping[str, LevelConfig], items: I
                 f"but there are none for {missing}; add energies, or leave these molecules out"
             )
         references = {element: references[element] for element in elements}
-    elements = tuple(sorted(references))
+    energies = tuple(references[element] for element in sorted(references))
     charges = tuple(sorted(charges | set(old.charges if old else ())))
-    energies = tuple(references[element] for element in elements)
-    return LevelConfig(entry.name, entry.description, elements, energies, entry.base, charges)
+    return LevelConfig(entry.name, entry.description, tuple(sorted(references)), energies, entry.base, charges)
 
 
 def _references(level: LevelConfig | None) -> dict[int, float]:

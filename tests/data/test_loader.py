@@ -178,6 +178,13 @@ def test_kinds_choose_geometries(saved: Callable[..., Path]):
     assert len(load(saved(), kinds=("thermal",))) == 6
 
 
+def test_large_molecules_can_be_left_out_before_some_are_chosen(saved: Callable[..., Path]):
+    path = saved()
+    small = load(path, max_atoms=6)
+    assert {int(n) for batch in everything(small) for n in (batch.batch.atomic_numbers > 0).sum(dim=1)} == {3, 5, 6}
+    assert len(load(path, max_atoms=6, max_molecules=4)) == len(small) == len(load(path)) * 4 // 6
+
+
 def test_an_item_goes_to_the_smallest_bucket_that_holds_it(saved: Callable[..., Path]):
     items = load(saved())
     assert [bucket.n_slots for bucket in items.buckets] == list(SLOTS)

@@ -22,6 +22,7 @@ from physcon_ase.labelling.engines import (
     engine_by_name,
     engine_forces,
     mopac_engine,
+    pyscf_energy,
     pyscf_engine,
     tblite_engine,
 )
@@ -78,6 +79,15 @@ def test_pyscf_has_charge_spin_and_forces_and_the_b3lyp_of_gaussian() -> None:
 
     hybrid_b3lyp_vwn3 = 402  # XC_HYB_GGA_XC_B3LYP of libxc; the one with VWN5 is 475
     assert parse_xc("b3lypg")[1][0][0] == hybrid_b3lyp_vwn3
+
+
+@needs_pyscf
+def test_an_energy_alone_is_that_of_the_label() -> None:
+    small = pyscf_engine("small", functional="lda", basis="sto-3g", grid_level=0)
+    label = small(WATER_NUMBERS, WATER, 0, 1)
+    assert pyscf_energy(small, WATER_NUMBERS, WATER, 0, 1) == pytest.approx(label.energy, abs=SAME_PROGRAM)
+    with pytest.raises(EngineError, match="PySCF failed"):
+        pyscf_energy(small, WATER_NUMBERS, WATER, 0, 2)
 
 
 @needs_pyscf

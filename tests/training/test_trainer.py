@@ -115,6 +115,26 @@ def test_training_lowers_the_errors_and_leaves_a_checkpoint(
     assert parse_recipe(read_checkpoint(folder).recipe) == with_steps(recipe, 200)
 
 
+def test_structures_are_learned_from_minima_without_any_energy(
+    recipe: Recipe, make_store: Callable[..., Store], tmp_path: Path
+):
+    bare = replace(make_store(), labels={})
+    write_store(tmp_path / "small.h5", bare)
+    minima = replace(recipe.data[0], levels=("dft",))
+    alone = replace(
+        with_steps(recipe, 2),
+        levels=(replace(recipe.levels[1], base=""),),
+        data=(minima,),
+        loss=replace(recipe.loss, energy=0.0, forces=0.0, structure=1.0),
+    )
+    (level,) = load_model(train(alone, tmp_path / "run", store_root=tmp_path, options=QUIET)).model.config.levels
+    assert level.elements == tuple(sorted(set(bare.molecules.atomic_numbers.tolist())))
+    with pytest.raises(RecipeError, match="has no energies, and so needs the references of a base level"):
+        train(
+            replace(alone, loss=replace(alone.loss, forces=1.0)), tmp_path / "other", store_root=tmp_path, options=QUIET
+        )
+
+
 def test_direct_forces_are_learned_without_an_energy(recipe: Recipe, make_store: Callable[..., Store], tmp_path: Path):
     write_store(tmp_path / "small.h5", with_springs(make_store(copies=8)))
     direct = replace(
