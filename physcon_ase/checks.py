@@ -103,14 +103,10 @@ def check_model(
         optimiser_check(conservative, molecules, graphs),
     ]
     if len(model.direct_heads):
-        index = torch.tensor([model.level_names.index(level)])
+        direct_step = functools.partial(model.energies_and_direct_forces, level=level)
 
         def direct(batch: Batch) -> Field:
-            return lambda x: model.direct_forces_at(with_positions(batch, x[None]), index)[0]
-
-        def direct_step(batch: Batch) -> tuple[Tensor, Tensor]:
-            with torch.no_grad():
-                return energy_fn(batch), model.direct_forces_at(batch, index)
+            return direct_forces_of(model, level, batch)
 
         checks += [
             worst("direct forces: asymmetry λ", None, "", lambda b: asymmetry(direct(b), b)),
@@ -288,6 +284,19 @@ def forces_of(energy_fn: EnergyFn, batch: Batch) -> Field:
     def field(positions: Tensor) -> Tensor:
         moved = positions if positions.requires_grad else positions.clone().requires_grad_()
         return energies_and_forces(energy_fn, with_positions(batch, moved[None]), create_graph=True)[1][0]
+
+    return field
+
+
+def direct_forces_of(model: PhysCon, level: str, batch: Batch) -> Field:
+    """The same with the forces of a direct head.
+
+    Raises:
+        MissingHeadError: the model has no direct heads.
+    """
+
+    def field(positions: Tensor) -> Tensor:
+        return model.energies_and_direct_forces(with_positions(batch, positions[None]), level)[1][0]
 
     return field
 
