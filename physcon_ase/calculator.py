@@ -17,6 +17,7 @@ from torch import Tensor
 from physcon_ase.batch import Batch, in_chunks, make_batch, threads_for, unpad
 from physcon_ase.errors import (
     EmptyStructureError,
+    MissingHeadError,
     NonFinitePositionsError,
     OverlappingAtomsError,
     PeriodicCellError,
@@ -39,6 +40,9 @@ than 5 eV to be squeezed that far: no dynamics gets there, while doubled atoms a
 ATOMS_PER_BATCH: Final = 256
 """Slots that `PhysConCalculator.predict` fills per batch: with more, the intermediates leave the processor's cache."""
 
+FORCES_FROM: Final = {"conservative": "the derivative of the energy", "direct": "a direct head, no energy"}
+"""Kinds of forces that a `PhysConCalculator` offers, and how results call them."""
+
 _PROPERTIES: Final = ("energy", "free_energy", "energies", "forces")
 
 
@@ -52,6 +56,8 @@ class Provenance:
     """sha256 of its weights."""
     level: str
     """Level of theory."""
+    forces_from: str = FORCES_FROM["conservative"]
+    """What the forces are; one of `FORCES_FROM`."""
     units: str = UNITS
     """Units of the numbers."""
 
@@ -91,6 +97,7 @@ class PhysConCalculator(Calculator):
         checkpoint: Path | str | LoadedModel = DEFAULT_CHECKPOINT,
         *,
         level: str | None = None,
+        forces: str = "conservative",
         charge: int = 0,
         multiplicity: int = 1,
         device: torch.device | str = "cpu",
@@ -101,6 +108,8 @@ class PhysConCalculator(Calculator):
         Args:
             checkpoint: a shipped name, a checkpoint folder, or a loaded model (which keeps its device and dtype).
             level: level of theory; the first one of the model unless given.
+            forces: "conservative" for the derivative of the energy, or "direct" for the forces of a direct head, which
+                are faster and derive from no energy: for the steps in between of `dynamics.MultipleTimeStepping`.
             charge: total charge [e] of structures that do not state theirs.
             multiplicity: spin multiplicity 2S + 1 of structures that do not state theirs.
             device: where the model computes.
@@ -108,15 +117,24 @@ class PhysConCalculator(Calculator):
 
         Raises:
             UnknownLevelError: the model has no such level.
+            MissingHeadError: direct forces of a model without direct heads.
             CheckpointNotFoundError, CorruptCheckpointError, CheckpointVersionError: see `checkpoint.read_checkpoint`.
-            PhysConError: another number format, or a device that cannot be used.
+            PhysConError: another number format, a device that cannot be used, or an unknown kind of forces.
         """
         super().__init__()
+        if forces not in FORCES_FROM:
+            raise PhysConError(f"forces {forces!r} are unknown; choose {' or '.join(FORCES_FROM)}")
         if not isinstance(checkpoint, LoadedModel):
             checkpoint = load_model(checkpoint, device=device, dtype=dtype)
         self.model = checkpoint.model
         self.level = self.model.level_names[0] if level is None else self.model.level(level).name
-        self.provenance = Provenance(checkpoint.name, checkpoint.revision, self.level)
+        if forces == "direct" and not len(self.model.direct_heads):
+            raise MissingHeadError(
+                f"{checkpoint.name} has no direct-force heads: train one with encoder.output_vectors > 0, or leave "
+                "forces='conservative'"
+            )
+        self._evaluate = _direct_evaluation if forces == "direct" else _conservative_evaluation
+        self.provenance = Provenance(checkpoint.name, checkpoint.revision, self.level, FORCES_FROM[forces])
         self.charge, self.multiplicity = charge, multiplicity
         # Not in `results`, which may hold ASE's own properties only; trajectories record the parameters as well.
         self.parameters = {**asdict(self.provenance), "charge": charge, "multiplicity": multiplicity}
@@ -156,7 +174,7 @@ class PhysConCalculator(Calculator):
         self.results = {}
         self._check(self.atoms)
         batch = self._batch([self.atoms])
-        atomic, forces = _atomic_energies_and_forces(self.model, self.level, batch)
+        atomic, forces = self._evaluate(self.model, self.level, batch)
         energies = atomic[0].numpy(force=True)
         energy = float(energies.sum())
         self.results = {
@@ -229,8 +247,8 @@ class PhysConCalculator(Calculator):
         batch = self._batch(structures)
         forces: list[np.ndarray] | list[None]
         if with_forces:
-            atomic, gradients = _atomic_energies_and_forces(self.model, self.level, batch)
-            forces = [array.astype(np.float64) for array in unpad(batch, gradients)]
+            atomic, padded = self._evaluate(self.model, self.level, batch)
+            forces = [array.astype(np.float64) for array in unpad(batch, padded)]
         else:
             with torch.no_grad(), threads_for(batch):
                 atomic = self.model.atomic_energies(batch, self.level)
@@ -340,7 +358,7 @@ def _refuse_overlap(numbers: np.ndarray, squared: np.ndarray) -> None:
 # ---- work
 
 
-def _atomic_energies_and_forces(
+def _conservative_evaluation(
     model: PhysCon, level: str, batch: Batch
 ) -> tuple[Float[Tensor, "molecules slots"], Float[Tensor, "molecules slots 3"]]:
     """Energy of each atom [eV] and forces [eV/Å] from one evaluation."""
@@ -349,6 +367,14 @@ def _atomic_energies_and_forces(
     with threads_for(batch):
         _, forces = energies_and_forces(energy_fn, batch)
     return kept[0].detach(), forces
+
+
+def _direct_evaluation(
+    model: PhysCon, level: str, batch: Batch
+) -> tuple[Float[Tensor, "molecules slots"], Float[Tensor, "molecules slots 3"]]:
+    """The same with the forces of the direct head: one pass, without a graph."""
+    with threads_for(batch), torch.inference_mode():
+        return model.atomic_energies_and_direct_forces(batch, level)
 
 
 def _energies_keeping_atoms(

@@ -42,11 +42,21 @@ WATER = np.array([[0.0, 0.0, 0.119], [0.0, 0.763, -0.477], [0.0, -0.763, -0.477]
 
 
 def tiny_model(
-    source_vectors: int = 0, dtype: torch.dtype = torch.float64, *, structure: StructureConfig | None = None
+    source_vectors: int = 0,
+    dtype: torch.dtype = torch.float64,
+    *,
+    structure: StructureConfig | None = None,
+    output_vectors: int = 0,
 ) -> PhysCon:
     """Random weights, the same at each call, with forces of about 1 eV/Å: noise of rounding must not hide in them."""
     encoder = EncoderConfig(
-        n_radial=5, channels=12, mixed_channels=10, source_scalars=4, source_vectors=source_vectors, hidden=12
+        n_radial=5,
+        channels=12,
+        mixed_channels=10,
+        source_scalars=4,
+        source_vectors=source_vectors,
+        hidden=12,
+        output_vectors=output_vectors,
     )
     state = torch.random.get_rng_state()
     torch.manual_seed(7)
@@ -57,8 +67,8 @@ def tiny_model(
     return model.to(dtype).eval().requires_grad_(False)
 
 
-def tiny_loaded(source_vectors: int = 4, dtype: torch.dtype = torch.float64) -> LoadedModel:
-    return LoadedModel(tiny_model(source_vectors, dtype), "tiny", "0" * 64)
+def tiny_loaded(source_vectors: int = 4, dtype: torch.dtype = torch.float64, *, output_vectors: int = 0) -> LoadedModel:
+    return LoadedModel(tiny_model(source_vectors, dtype, output_vectors=output_vectors), "tiny", "0" * 64)
 
 
 def pack(model: PhysCon, molecules: Iterable[tuple[np.ndarray, np.ndarray]], n_slots: int | None = None) -> Batch:
