@@ -211,7 +211,7 @@ def _seconds(calculators: dict[str, PhysConCalculator], arguments) -> dict[str, 
     graph, positions = geometry(MOLECULES["aspirin"])
     generator = np.random.default_rng(arguments.seed)
 
-    def call(calculator: PhysConCalculator) -> np.ndarray:
+    def call(calculator: PhysConCalculator) -> object:
         return calculator.get_forces(Atoms(graph.atomic_numbers, jittered(positions, generator)))
 
     calls = {kind: functools.partial(call, calculator) for kind, calculator in calculators.items()}

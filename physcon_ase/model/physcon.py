@@ -168,7 +168,7 @@ class PhysCon(nn.Module):
         return self._at_levels(batch, self._interaction_energies(batch, self.level_names), level_index)
 
     def _at_levels(
-        self, batch: Batch, interaction: Sequence[Tensor], level_index: Int[Tensor, " molecules"]
+        self, batch: Batch, interaction: list[Tensor], level_index: Int[Tensor, " molecules"]
     ) -> Float[Tensor, " molecules"]:
         totals = torch.stack(interaction, dim=-1).to(torch.float64).sum(dim=1)
         references = torch.stack([self.references[name](batch).sum(dim=1) for name in self.level_names], dim=1)
