@@ -242,36 +242,43 @@ class Trajectory:
     every: int
     """Steps of `STEP_FS` per step of the integrator."""
     energies: list[float]
-    """Total energy [eV] after each step of the integrator; NaN after an accident."""
+    """Total energy [eV] after each step of the integrator, until an accident."""
     seconds: float = 0.0
     """Processor time so far."""
+    ended: bool = False
+    """Whether atoms have met each other or left."""
 
     def run(self, n_steps: int) -> None:
-        """Goes on for this many steps of the integrator."""
-        before = time.process_time()
-        for _ in range(n_steps):
-            self.energies.append(self._stepped())
-        self.seconds += time.process_time() - before
+        """Goes on for this many steps of the integrator, unless it has ended."""
+        for _ in range(0 if self.ended else n_steps):
+            before = time.process_time()
+            try:
+                self.dynamics.run(1)
+                energy = self.atoms.get_total_energy()
+            except PhysConError:  # overlapping atoms, or positions that are no numbers
+                energy = np.nan
+            self.ended = not np.isfinite(energy)
+            if self.ended:
+                return
+            self.energies.append(energy)
+            self.seconds += time.process_time() - before
 
-    def _stepped(self) -> float:
-        if self.energies and np.isnan(self.energies[-1]):
-            return np.nan
-        try:
-            self.dynamics.run(1)
-            return self.atoms.get_total_energy()
-        except PhysConError:  # atoms on top of each other
-            return np.nan
+    @property
+    def picoseconds(self) -> float:
+        """Length so far."""
+        return len(self.energies) * self.every * STEP_FS / 1000
 
     @property
     def drift(self) -> float:
-        """[meV/atom/ps]"""
-        picoseconds = len(self.energies) * self.every * STEP_FS / 1000
-        return drift_of(self.energies, len(self.atoms)) / (BETWEEN_MEANS * picoseconds)
+        """[meV/atom/ps]; NaN if it ended before its time."""
+        if self.ended:
+            return np.nan
+        return drift_of(self.energies, len(self.atoms)) / (BETWEEN_MEANS * self.picoseconds)
 
     @property
     def milliseconds(self) -> float:
         """Processor time of `STEP_FS` of dynamics."""
-        return 1000 * self.seconds / (len(self.energies) * self.every)
+        return STEP_FS * self.seconds / self.picoseconds if self.energies else np.nan
 
 
 def _trajectories(make: MakeCalculator, arguments) -> list[list[Trajectory]]:
@@ -325,6 +332,7 @@ def _stepping(trajectories: list[list[Trajectory]], arguments) -> Table:
     for same in zip(*trajectories, strict=True):
         milliseconds = np.mean([own.milliseconds for own in same])
         drifts = np.array([own.drift for own in same])
+        ends = [own.picoseconds for own in same if own.ended]
         rows.append(
             {
                 "integrator": same[0].name,
@@ -332,34 +340,36 @@ def _stepping(trajectories: list[list[Trajectory]], arguments) -> Table:
                 "speed-up": reference / milliseconds,
                 "drift, mean [meV/atom/ps]": float(drifts.mean()),
                 "drift, largest": float(drifts[np.abs(drifts).argmax()]),
+                "bursts after [ps]": min(ends, default=np.nan),
             }
         )
     note = (
         "M: direct forces in every step, conservative ones in every M-th. Drift: of the conservative energy, for "
-        "`direct` of the same energy. The integrators take turns."
+        "`direct` of the same energy. Bursts: atoms meet each other (the shortest of the trajectories). Integrators "
+        "take turns."
     )
     title = f"NVE dynamics of aspirin at 300 K in ASE, {len(trajectories)} trajectories of {arguments.ps:g} ps"
     return Table(title, rows, note)
 
 
 def _plot(trajectories: list[list[Trajectory]], path: Path) -> None:
-    """Total energy against time of the first trajectories, all and without the direct one."""
+    """Total energy against time of the first trajectories; linear up to 1 meV/atom, logarithmic above."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    figure = Figure(figsize=(6.4, 3.8), layout="constrained")
     FigureCanvasAgg(figure)
-    for axes, left_out in zip(figure.subplots(1, 2), ((), ("direct",)), strict=True):
-        for own in trajectories[0]:
-            if own.name in left_out or own.name in ("M = 1", "M = 2"):
-                continue
-            energies = np.array(own.energies)
-            times = np.arange(1, len(energies) + 1) * own.every * STEP_FS / 1000
-            axes.plot(times, 1000 * (energies - energies[0]) / len(own.atoms), label=own.name, lw=0.8)
-        axes.set_xlabel("time [ps]")
-        axes.set_ylabel("total energy [meV/atom]")
-        axes.legend(frameon=False)
-    figure.savefig(path, dpi=150)
+    axes = figure.subplots()
+    for own in trajectories[0]:
+        energies = np.array(own.energies)
+        times = np.arange(1, len(energies) + 1) * own.every * STEP_FS / 1000
+        name = f"{own.name} (bursts)" if own.ended else own.name
+        axes.plot(times, 1000 * (energies - energies[0]) / len(own.atoms), label=name, lw=0.8)
+    axes.set_yscale("symlog", linthresh=1)
+    axes.set_xlabel("time [ps]")
+    axes.set_ylabel("total energy less that of the start [meV/atom]")
+    axes.legend(frameon=False)
+    figure.savefig(path, dpi=130)
 
 
 # ---- training
