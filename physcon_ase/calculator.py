@@ -18,6 +18,7 @@ from torch import Tensor
 from physcon_ase.batch import Batch, in_chunks, make_batch, threads_for, unpad
 from physcon_ase.errors import (
     EmptyStructureError,
+    MissingHeadError,
     NonFinitePositionsError,
     OverlappingAtomsError,
     PeriodicCellError,
@@ -40,6 +41,9 @@ than 5 eV to be squeezed that far: no dynamics gets there, while doubled atoms a
 ATOMS_PER_BATCH: Final = 256
 """Slots that `PhysConCalculator.predict` fills per batch: with more, the intermediates leave the processor's cache."""
 
+FORCES_FROM: Final = {"conservative": "the derivative of the energy", "direct": "a direct head, no energy"}
+"""Kinds of forces that a `PhysConCalculator` offers, and how results call them."""
+
 _PROPERTIES: Final = ("energy", "free_energy", "energies", "forces")
 
 
@@ -53,6 +57,8 @@ class Provenance:
     """sha256 of its weights."""
     level: str
     """Level of theory."""
+    forces_from: str = FORCES_FROM["conservative"]
+    """What the forces are; one of `FORCES_FROM`."""
     units: str = UNITS
     """Units of the numbers."""
 
@@ -102,6 +108,7 @@ class PhysConCalculator(Calculator):
         checkpoint: Path | str | LoadedModel = DEFAULT_CHECKPOINT,
         *,
         level: str | None = None,
+        forces: str = "conservative",
         charge: int = 0,
         multiplicity: int = 1,
         device: torch.device | str = "cpu",
@@ -112,6 +119,8 @@ class PhysConCalculator(Calculator):
         Args:
             checkpoint: a shipped name, a checkpoint folder, or a loaded model (which keeps its device and dtype).
             level: level of theory; the first one of the model unless given.
+            forces: "conservative" for the derivative of the energy, or "direct" for the forces of a direct head, which
+                are faster and derive from no energy: for the steps in between of `dynamics.MultipleTimeStepping`.
             charge: total charge [e] of structures that do not state theirs.
             multiplicity: spin multiplicity 2S + 1 of structures that do not state theirs.
             device: where the model computes.
@@ -119,15 +128,24 @@ class PhysConCalculator(Calculator):
 
         Raises:
             UnknownLevelError: the model has no such level.
+            MissingHeadError: direct forces of a model without direct heads.
             CheckpointNotFoundError, CorruptCheckpointError, CheckpointVersionError: see `checkpoint.read_checkpoint`.
-            PhysConError: another number format, or a device that cannot be used.
+            PhysConError: another number format, a device that cannot be used, or an unknown kind of forces.
         """
         super().__init__()
+        if forces not in FORCES_FROM:
+            raise PhysConError(f"forces {forces!r} are unknown; choose {' or '.join(FORCES_FROM)}")
         if not isinstance(checkpoint, LoadedModel):
             checkpoint = load_model(checkpoint, device=device, dtype=dtype)
         self.model = checkpoint.model
         self.level = self.model.level_names[0] if level is None else self.model.level(level).name
-        self.provenance = Provenance(checkpoint.name, checkpoint.revision, self.level)
+        if forces == "direct" and not len(self.model.direct_heads):
+            raise MissingHeadError(
+                f"{checkpoint.name} has no direct-force heads: train one with encoder.output_vectors > 0, or leave "
+                "forces='conservative'"
+            )
+        self._evaluate = _direct_evaluation if forces == "direct" else _conservative_evaluation
+        self.provenance = Provenance(checkpoint.name, checkpoint.revision, self.level, FORCES_FROM[forces])
         self.charge, self.multiplicity = charge, multiplicity
         # Not in `results`: trajectories record the parameters as well.
         self.parameters = {**asdict(self.provenance), "charge": charge, "multiplicity": multiplicity}
@@ -167,7 +185,7 @@ class PhysConCalculator(Calculator):
         self.results = {}
         self._check(self.atoms)
         batch = self._batch([self.atoms])
-        found = _evaluate(self.model, self.level, batch)
+        found = self._evaluate(self.model, self.level, batch)
         assert found.forces is not None
         energies = found.energies[0].numpy(force=True)
         energy = float(energies.sum())
@@ -247,7 +265,7 @@ class PhysConCalculator(Calculator):
 
     def _predict_batch(self, structures: list[Atoms], with_forces: bool) -> list[Prediction]:
         batch = self._batch(structures)
-        found = _evaluate(self.model, self.level, batch, with_forces=with_forces)
+        found = self._evaluate(self.model, self.level, batch, with_forces=with_forces)
         of_energies = found.energy_uncertainties
         columns = (
             unpad(batch, found.energies),
@@ -387,7 +405,8 @@ class _Evaluation:
     """[eV/Å]; None without a table, or without forces."""
 
 
-def _evaluate(model: PhysCon, level: str, batch: Batch, *, with_forces: bool = True) -> _Evaluation:
+def _conservative_evaluation(model: PhysCon, level: str, batch: Batch, *, with_forces: bool = True) -> _Evaluation:
+    """Forces are the derivative of the energy."""
     with threads_for(batch):
         if with_forces:
             kept: list[tuple[Tensor, Tensor]] = []
@@ -404,6 +423,13 @@ def _evaluate(model: PhysCon, level: str, batch: Batch, *, with_forces: bool = T
             model.energy_uncertainties(features, level),
             model.force_uncertainties(features, batch, level) if with_forces else None,
         )
+
+
+def _direct_evaluation(model: PhysCon, level: str, batch: Batch, *, with_forces: bool = True) -> _Evaluation:
+    """The same with the forces of the direct head: one pass, without a graph."""
+    with threads_for(batch), torch.inference_mode():
+        energies, forces = model.atomic_energies_and_direct_forces(batch, level)
+    return _Evaluation(energies, forces if with_forces else None, None, None)
 
 
 def _energies_keeping_atoms(

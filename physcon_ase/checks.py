@@ -103,14 +103,10 @@ def check_model(
         optimiser_check(conservative, molecules, graphs),
     ]
     if len(model.direct_heads):
-        index = torch.tensor([model.level_names.index(level)])
+        direct_step = functools.partial(model.energies_and_direct_forces, level=level)
 
         def direct(batch: Batch) -> Field:
-            return lambda x: model.direct_forces_at(with_positions(batch, x[None]), index)[0]
-
-        def direct_step(batch: Batch) -> tuple[Tensor, Tensor]:
-            with torch.no_grad():
-                return energy_fn(batch), model.direct_forces_at(batch, index)
+            return direct_forces_of(model, level, batch)
 
         checks += [
             worst("direct forces: asymmetry λ", None, "", lambda b: asymmetry(direct(b), b)),
@@ -256,7 +252,18 @@ def loop_work(field: Field, batch: Batch, seed: int, *, radius: float = 0.05, n_
 
 
 def drift(force_fn: ForceFn, batch: Batch, generator: np.random.Generator, n_steps: int) -> float:
-    """|ΔE| per atom [meV] of velocity Verlet with steps of .5 fs from 300 K: last fifth against first, means."""
+    """`drift_of` a trajectory of `nve_energies`, without sign."""
+    return abs(drift_of(nve_energies(force_fn, batch, generator, n_steps), batch.positions.shape[1]))
+
+
+def drift_of(energies: Sequence[float] | Float[np.ndarray, " frames"], n_atoms: int) -> float:
+    """What a total energy [eV] gains in a trajectory [meV/atom]: mean of the last fifth less that of the first."""
+    fifth = max(1, len(energies) // 5)
+    return 1000 * float(np.mean(energies[-fifth:]) - np.mean(energies[:fifth])) / n_atoms
+
+
+def nve_energies(force_fn: ForceFn, batch: Batch, generator: np.random.Generator, n_steps: int) -> list[float]:
+    """Total energy [eV] after each step of .5 fs of velocity Verlet from 300 K, of the one molecule of a batch."""
     masses = torch.as_tensor(atomic_masses[batch.atomic_numbers[0].numpy()])[:, None]
     velocities = torch.as_tensor(generator.normal(size=(len(masses), 3))) * (300 * EV_PER_KELVIN / masses).sqrt()
     velocities = velocities - (masses * velocities).sum(dim=0) / masses.sum()
@@ -268,8 +275,7 @@ def drift(force_fn: ForceFn, batch: Batch, generator: np.random.Generator, n_ste
         energies, forces = force_fn(with_positions(batch, place))
         velocities = velocities + 0.5 * step * forces[0] / masses
         totals.append(energies.item() + 0.5 * (masses * velocities.square()).sum().item())
-    fifth = n_steps // 5
-    return 1000 * float(abs(np.mean(totals[-fifth:]) - np.mean(totals[:fifth]))) / len(masses)
+    return totals
 
 
 def optimiser_check(force_fn: ForceFn, molecules: Sequence[Batch], graphs: Sequence[MolGraph]) -> Check:
@@ -288,6 +294,19 @@ def forces_of(energy_fn: EnergyFn, batch: Batch) -> Field:
     def field(positions: Tensor) -> Tensor:
         moved = positions if positions.requires_grad else positions.clone().requires_grad_()
         return energies_and_forces(energy_fn, with_positions(batch, moved[None]), create_graph=True)[1][0]
+
+    return field
+
+
+def direct_forces_of(model: PhysCon, level: str, batch: Batch) -> Field:
+    """The same with the forces of a direct head.
+
+    Raises:
+        MissingHeadError: the model has no direct heads.
+    """
+
+    def field(positions: Tensor) -> Tensor:
+        return model.energies_and_direct_forces(with_positions(batch, positions[None]), level)[1][0]
 
     return field
 

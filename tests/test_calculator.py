@@ -20,11 +20,12 @@ from ase.units import fs, kB
 from ase.vibrations import Vibrations
 
 from physcon_ase import calculator as calculator_module
-from physcon_ase.batch import ONE_THREAD_SLOTS
+from physcon_ase.batch import ONE_THREAD_SLOTS, Batch
 from physcon_ase.calculator import UNITS, PhysConCalculator, check_atoms
 from physcon_ase.errors import (
     CheckpointNotFoundError,
     EmptyStructureError,
+    MissingHeadError,
     NonFinitePositionsError,
     OverlappingAtomsError,
     PeriodicCellError,
@@ -37,7 +38,7 @@ from physcon_ase.errors import (
 )
 from physcon_ase.model.physcon import LoadedModel
 from physcon_ase.units import COVALENT_RADII
-from tests.tiny import calibrated_model, charged_tiny_model, evaluate, tiny_loaded
+from tests.tiny import calibrated_model, charged_tiny_model, evaluate, pack, tiny_loaded
 
 PACKAGE = Path(__file__).resolve().parents[1]
 
@@ -110,6 +111,48 @@ def test_provenance_names_model_revision_level_and_units(calculator: PhysConCalc
     other = PhysConCalculator(tiny_loaded(), level="dft")
     assert other.provenance.level == "dft"
     assert abs(other.get_potential_energy(ethanol()) - calculator.get_potential_energy(ethanol())) > 100
+
+
+def test_direct_forces_come_with_the_same_energy_and_say_what_they_are() -> None:
+    loaded = tiny_loaded(output_vectors=3)
+    conservative, direct = PhysConCalculator(loaded), PhysConCalculator(loaded, forces="direct")
+    water, both = molecule("H2O"), (ethanol(), molecule("H2O"))
+    assert direct.get_potential_energy(water) == pytest.approx(conservative.get_potential_energy(water), abs=1e-9)
+    _, expected = loaded.model.energies_and_direct_forces(
+        pack(loaded.model, [(water.numbers, water.positions)]), "cheap"
+    )
+    np.testing.assert_allclose(direct.get_forces(water), expected[0].numpy(), atol=1e-9)
+    assert np.abs(direct.get_forces(water) - conservative.get_forces(water)).max() > 0.01
+    np.testing.assert_allclose(direct.predict(both)[1].forces, expected[0].numpy(), atol=1e-9)
+    assert (conservative.provenance.forces_from, direct.provenance.forces_from) == (
+        "the derivative of the energy",
+        "a direct head, no energy",
+    )
+    assert (
+        direct.todict()["forces_from"] == direct.predict(both)[0].provenance.forces_from == "a direct head, no energy"
+    )
+
+
+def test_direct_forces_need_a_direct_head() -> None:
+    with pytest.raises(
+        MissingHeadError, match=r"tiny has no direct-force heads: train one with encoder\.output_vectors"
+    ):
+        PhysConCalculator(tiny_loaded(), forces="direct")
+    with pytest.raises(PhysConError, match="forces 'swift' are unknown; choose conservative or direct"):
+        PhysConCalculator(tiny_loaded(), forces="swift")
+
+
+def test_direct_forces_build_no_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded, seen = tiny_loaded(output_vectors=3), []
+    evaluate_directly = loaded.model.atomic_energies_and_direct_forces
+
+    def spy(batch: Batch, level: str) -> tuple[torch.Tensor, torch.Tensor]:
+        seen.append((torch.is_inference_mode_enabled(), batch.positions.requires_grad))
+        return evaluate_directly(batch, level)
+
+    monkeypatch.setattr(loaded.model, "atomic_energies_and_direct_forces", spy)
+    PhysConCalculator(loaded, forces="direct").get_forces(ethanol())
+    assert seen == [(True, False)], "one pass for energy and forces"
 
 
 def test_atomization_energy_is_references_minus_total(calculator: PhysConCalculator) -> None:

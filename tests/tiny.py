@@ -51,6 +51,7 @@ def tiny_model(
     structure: StructureConfig | None = None,
     levels: tuple[LevelConfig, ...] = LEVELS,
     charged: bool = False,
+    output_vectors: int = 0,
 ) -> PhysCon:
     """Random weights, the same at each call, with forces of about 1 eV/Å: noise of rounding must not hide in them."""
     encoder = EncoderConfig(
@@ -61,6 +62,7 @@ def tiny_model(
         source_vectors=source_vectors,
         hidden=12,
         charged=charged,
+        output_vectors=output_vectors,
     )
     state = torch.random.get_rng_state()
     torch.manual_seed(7)
@@ -104,8 +106,8 @@ def calibrated_model(dtype: torch.dtype = torch.float64) -> PhysCon:
     return model.to(dtype).eval().requires_grad_(False)
 
 
-def tiny_loaded(source_vectors: int = 4, dtype: torch.dtype = torch.float64) -> LoadedModel:
-    return LoadedModel(tiny_model(source_vectors, dtype), "tiny", "0" * 64)
+def tiny_loaded(source_vectors: int = 4, dtype: torch.dtype = torch.float64, *, output_vectors: int = 0) -> LoadedModel:
+    return LoadedModel(tiny_model(source_vectors, dtype, output_vectors=output_vectors), "tiny", "0" * 64)
 
 
 def pack(model: PhysCon, molecules: Iterable[tuple[np.ndarray, np.ndarray]], n_slots: int | None = None) -> Batch:

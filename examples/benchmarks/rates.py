@@ -92,13 +92,24 @@ def latency(force_fn: ForceFn, smiles: str, *, n_calls: int = 50) -> float:
 
 def training_rate(config: ModelConfig, *, atoms_per_batch: int = 512, n_steps: int = 10) -> float:
     """Molecules of 19 atoms per processor second in full training steps on energies and forces."""
+    step = training_step(config, LossRecipe(energy=0.2, forces=1.0), atoms_per_batch=atoms_per_batch)
+    return n_labelled(atoms_per_batch) / interleaved({"step": step}, n_steps)["step"][1]
+
+
+def n_labelled(atoms_per_batch: int) -> int:
+    """Molecules in the batch of a `training_step`."""
+    return atoms_per_batch // geometry(ISOMER)[0].n_atoms
+
+
+def training_step(config: ModelConfig, loss: LossRecipe, *, atoms_per_batch: int = 512) -> Callable[[], None]:
+    """A full training step of a model with random weights on molecules of 19 atoms, the same at each call."""
     recipe = Recipe(
         name="rate",
         levels=tuple(LevelRecipe(level.name, level.description, level.base) for level in config.levels),
         data=(DataRecipe(store="", levels=(config.levels[0].name,)),),
         optim=OptimRecipe(steps=10**6, atoms_per_batch=atoms_per_batch),
         encoder=config.encoder,
-        loss=LossRecipe(energy=0.2, forces=1.0),
+        loss=loss,
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -113,14 +124,14 @@ def training_rate(config: ModelConfig, *, atoms_per_batch: int = 512, n_steps: i
         torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.optim.clip)
         optimizer.step()
 
-    return len(labelled) / interleaved({"step": step}, n_steps)["step"][1]
+    return step
 
 
 def _labelled(atoms_per_batch: int) -> LabelledBatch:
     """Copies of a molecule that differ a little, with labels of about the right size."""
     graph, positions = geometry(ISOMER)
     assert graph.n_atoms == 19
-    count, generator = atoms_per_batch // graph.n_atoms, np.random.default_rng(0)
+    count, generator = n_labelled(atoms_per_batch), np.random.default_rng(0)
     batch = make_batch([graph.atomic_numbers] * count, [jittered(positions, generator) for _ in range(count)])
     return LabelledBatch(
         batch=batch,

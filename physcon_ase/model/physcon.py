@@ -169,13 +169,19 @@ class PhysCon(nn.Module):
         """Energies at each level, and the hidden layer of each head that they need."""
         names = self._with_bases(levels)
         of_heads, hidden, pairs, overlap = self._energies_of_heads(batch, names)
-        own = dict(zip(names, of_heads, strict=True))
+        energies = self._totals(batch, dict(zip(names, of_heads, strict=True)), levels, pairs, overlap)
+        return energies, dict(zip(names, hidden, strict=True))
+
+    def _totals(
+        self, batch: Batch, own: dict[str, Tensor], levels: Sequence[str], pairs: Pairs, overlap: Tensor | None
+    ) -> list[Float[Tensor, "molecules slots"]]:
+        """What the heads say with what their bases say and the repulsion of the cores."""
         energies = [self._with_base(own, name) for name in levels]
         if overlap is not None:
             repulsion = self.core(batch, pairs, overlap)
             energies = [energy + repulsion for energy in energies]
         atom_mask = batch.atom_mask
-        return [energy * atom_mask for energy in energies], dict(zip(names, hidden, strict=True))
+        return [energy * atom_mask for energy in energies]
 
     def _energies_of_heads(
         self, batch: Batch, names: Sequence[str]
@@ -188,17 +194,28 @@ class PhysCon(nn.Module):
                 overlap = self.core.overlap(batch, pairs)
             if overlap is None:
                 return *energies_of_atoms(self.encoder, heads, batch, pairs), pairs, None
-        pairs = make_pairs(batch, self.config.encoder.cutoff)
-        overlap = self.core.overlap(batch, pairs)
-        scalars, _ = self.encoder(batch, pairs, None if overlap is None else fade_in(overlap))
+        scalars, _, pairs, overlap = self._features(batch)
         energies, hidden = zip(*(head.traced(scalars) for head in heads), strict=True)
         return energies, hidden, pairs, overlap
 
+    def _features(self, batch: Batch) -> tuple[Tensor, Tensor | None, Pairs, Tensor | None]:
+        """Scalars and vectors of the encoder, the pairs of atoms, and the overlap of their cores if there is any."""
+        pairs = make_pairs(batch, self.config.encoder.cutoff)
+        overlap = self.core.overlap(batch, pairs)
+        scalars, vectors = self.encoder(batch, pairs, None if overlap is None else fade_in(overlap))
+        return scalars, vectors, pairs, overlap
+
     def energies_at(self, batch: Batch, level_index: Int[Tensor, " molecules"]) -> Float[Tensor, " molecules"]:
         """Total energy [eV, float64] of each molecule, each at a level of its own (an index into `level_names`)."""
-        interaction = self.interaction_energies(batch, self.level_names).to(torch.float64).sum(dim=1)
+        interaction, _ = self._interaction_energies(batch, self.level_names)
+        return self._at_levels(batch, interaction, level_index)
+
+    def _at_levels(
+        self, batch: Batch, interaction: list[Tensor], level_index: Int[Tensor, " molecules"]
+    ) -> Float[Tensor, " molecules"]:
+        totals = torch.stack(interaction, dim=-1).to(torch.float64).sum(dim=1)
         references = torch.stack([self.references[name](batch).sum(dim=1) for name in self.level_names], dim=1)
-        return (interaction + references).gather(1, level_index[:, None]).squeeze(1)
+        return (totals + references).gather(1, level_index[:, None]).squeeze(1)
 
     def denoiser(self, level: str) -> Denoiser:
         """The structure head; if it is guided, by the forces of this level.
@@ -230,22 +247,46 @@ class PhysCon(nn.Module):
 
         return guided
 
-    def direct_forces_at(
-        self, batch: Batch, level_index: Int[Tensor, " molecules"]
-    ) -> Float[Tensor, "molecules slots 3"]:
-        """Forces [eV/Å] of the direct heads, each molecule at a level of its own; they derive from no energy.
+    def atomic_energies_and_direct_forces(
+        self, batch: Batch, level: str
+    ) -> tuple[Float[Tensor, "molecules slots"], Float[Tensor, "molecules slots 3"]]:
+        """`atomic_energies` and the forces [eV/Å] of the direct head, which derive from no energy, from one pass.
 
         Raises:
+            UnknownLevelError: there is no such level.
             MissingHeadError: the model has no such heads.
         """
-        pairs = make_pairs(batch, self.config.encoder.cutoff)
-        overlap = self.core.overlap(batch, pairs)
-        _, vectors = self.encoder(batch, pairs, None if overlap is None else fade_in(overlap))
-        if vectors is None:
+        (interaction,), (forces,) = self._energies_and_direct_forces(batch, [level])
+        return interaction + self.references[level](batch), forces
+
+    def energies_and_direct_forces(
+        self, batch: Batch, level: str
+    ) -> tuple[Float[Tensor, " molecules"], Float[Tensor, "molecules slots 3"]]:
+        """The same with the total energy [eV, float64] of each molecule."""
+        atomic, forces = self.atomic_energies_and_direct_forces(batch, level)
+        return atomic.sum(dim=1), forces
+
+    def energies_and_direct_forces_at(
+        self, batch: Batch, level_index: Int[Tensor, " molecules"]
+    ) -> tuple[Float[Tensor, " molecules"], Float[Tensor, "molecules slots 3"]]:
+        """The same with a level of its own for each molecule (an index into `level_names`)."""
+        interaction, of_levels = self._energies_and_direct_forces(batch, self.level_names)
+        forces = torch.stack(of_levels, dim=1)[torch.arange(len(batch), device=level_index.device), level_index]
+        return self._at_levels(batch, interaction, level_index), forces
+
+    def _energies_and_direct_forces(
+        self, batch: Batch, levels: Sequence[str]
+    ) -> tuple[list[Float[Tensor, "molecules slots"]], list[Float[Tensor, "molecules slots 3"]]]:
+        names = self._with_bases(levels)
+        if not len(self.direct_heads):
             raise MissingHeadError("this model has no direct-force heads; train one with encoder.output_vectors > 0")
-        own = {name: self.direct_heads[name](vectors, batch.atom_mask) for name in self.level_names}
-        forces = torch.stack([self._with_base(own, name) for name in self.level_names], dim=1)
-        return forces[torch.arange(len(batch), device=forces.device), level_index]
+        scalars, vectors, pairs, overlap = self._features(batch)
+        energies = {name: self.heads[name](scalars) for name in names}
+        forces = {name: self.direct_heads[name](vectors, batch.atom_mask) for name in names}
+        return (
+            self._totals(batch, energies, levels, pairs, overlap),
+            [self._with_base(forces, name) for name in levels],
+        )
 
     def _with_bases(self, levels: Sequence[str]) -> tuple[str, ...]:
         bases = {self.level(name).base for name in levels} - {""}

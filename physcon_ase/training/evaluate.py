@@ -4,10 +4,12 @@ import math
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from physcon_ase.batch import with_positions
 from physcon_ase.data.loader import Items, evaluation_batches
-from physcon_ase.data.sample import select
+from physcon_ase.data.sample import LabelledBatch, select
 from physcon_ase.model.noise import align, centred, gaussian_noise
 from physcon_ase.model.physcon import PhysCon
 from physcon_ase.training.losses.multitask import predict
@@ -29,15 +31,21 @@ class LevelErrors:
     """Number of force components with a label."""
     force_mae: float
     """Mean |F - F_label| over Cartesian components [eV/Å]."""
+    direct_force_mae: float
+    """The same of the direct heads; NaN without them."""
 
 
 def evaluate_energies(model: PhysCon, items: Items) -> tuple[LevelErrors, ...]:
     """Errors at each level that the items have."""
-    sums = torch.zeros(len(items.levels), 4, dtype=torch.float64)
+    sums = torch.zeros(len(items.levels), 5, dtype=torch.float64)
     for labelled in evaluation_batches(items, atoms_per_batch=_ATOMS_PER_BATCH):
         prediction = predict(model, labelled, create_graph=False)
         energy_errors = (prediction.energies - labelled.energy).abs()
-        force_errors = (prediction.forces - labelled.forces).abs().sum(dim=(1, 2)).to(torch.float64)
+        force_errors, direct_errors = _sums_of_errors(prediction.forces, labelled), math.nan * energy_errors
+        if len(model.direct_heads):
+            with torch.no_grad():
+                _, direct_forces = model.energies_and_direct_forces_at(labelled.batch, labelled.level)
+            direct_errors = _sums_of_errors(direct_forces, labelled)
         for index in labelled.level.unique().tolist():
             here = labelled.level == index
             with_energy, with_forces = here & labelled.has_energy, here & labelled.has_forces
@@ -45,6 +53,7 @@ def evaluate_energies(model: PhysCon, items: Items) -> tuple[LevelErrors, ...]:
             sums[index, 1] += energy_errors[with_energy].sum()
             sums[index, 2] += 3 * labelled.batch.n_atoms[with_forces].sum()
             sums[index, 3] += force_errors[with_forces].sum()
+            sums[index, 4] += direct_errors[with_forces].sum()
     return tuple(
         _level_errors(name, *row) for name, row in zip(items.levels, sums.tolist(), strict=True) if row[0] or row[2]
     )
@@ -73,7 +82,14 @@ def evaluate_denoising(
     return {sigma: total / max(count, 1) for sigma, total in totals.items()}
 
 
-def _level_errors(level: str, n_energies: float, energy_sum: float, n_forces: float, force_sum: float) -> LevelErrors:
+def _sums_of_errors(forces: Tensor | None, labelled: LabelledBatch) -> Float[Tensor, " molecules"]:
+    assert forces is not None
+    return (forces - labelled.forces).abs().sum(dim=(1, 2)).to(torch.float64)
+
+
+def _level_errors(
+    level: str, n_energies: float, energy_sum: float, n_forces: float, force_sum: float, direct_sum: float
+) -> LevelErrors:
     energy_mae = energy_sum / n_energies if n_energies else math.nan
-    force_mae = force_sum / n_forces if n_forces else math.nan
-    return LevelErrors(level, int(n_energies), energy_mae, int(n_forces), force_mae)
+    force_mae, direct_force_mae = (total / n_forces if n_forces else math.nan for total in (force_sum, direct_sum))
+    return LevelErrors(level, int(n_energies), energy_mae, int(n_forces), force_mae, direct_force_mae)

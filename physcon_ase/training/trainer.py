@@ -183,9 +183,12 @@ class _Training:
         if self.rank > 0:
             return
         model, weights = self._averaged_model(), self.recipe.loss
-        if weights.energy > 0 or weights.forces > 0 or weights.displacement > 0:
+        if max(weights.energy, weights.forces, weights.displacement, weights.direct_forces) > 0:
             for row in evaluate_energies(model, self.validation):
-                self._report(bar, {"validation": row.level, "energy_mae": row.energy_mae, "force_mae": row.force_mae})
+                errors = {"energy_mae": row.energy_mae, "force_mae": row.force_mae}
+                if weights.direct_forces > 0:
+                    errors["direct_force_mae"] = row.direct_force_mae
+                self._report(bar, {"validation": row.level, **errors})
         if weights.trains_structures:
             for sigma, rmsd in evaluate_denoising(model, self.validation).items():
                 self._report(bar, {"validation": "structure", "sigma": sigma, "rmsd": rmsd})
@@ -330,6 +333,7 @@ def _judged(bucket: Bucket, borrowed: Tensor, levels: Sequence[str], judge: Phys
         names = [judge.level(levels[int(index)]).name for index in labelled.level]
         own = torch.tensor([judge.level_names.index(name) for name in names])
         forces = predict(judge, replace(labelled, level=own), create_graph=False).forces
+        assert forces is not None
         weight[chosen] *= bias_weights(forces, labelled, gamma)
     return replace(bucket, weight=weight)
 
@@ -371,17 +375,17 @@ def compute_losses(
 ) -> dict[str, Tensor]:
     """Weighted loss terms of a batch, those of weight 0 left out; `generator` draws the noise."""
     weights, terms = recipe.loss, {}
-    if weights.energy > 0 or weights.forces > 0 or weights.displacement > 0:
-        prediction = predict(model, labelled, create_graph=True)
+    with_forces, with_direct = weights.forces > 0 or weights.displacement > 0, weights.direct_forces > 0
+    if weights.energy > 0 or with_forces or with_direct:
+        found = predict(model, labelled, create_graph=True, forces=with_forces, direct_forces=with_direct)
         if weights.energy > 0:
-            terms["energy"] = weights.energy * energy_loss(prediction, labelled)
-        if weights.forces > 0:
-            terms["forces"] = weights.forces * force_loss(prediction.forces, labelled)
-        if weights.displacement > 0:
-            terms["displacement"] = weights.displacement * displacement_loss(prediction.forces, labelled)
-    if weights.direct_forces > 0:
-        direct = model.direct_forces_at(labelled.batch, labelled.level)
-        terms["direct_forces"] = weights.direct_forces * force_loss(direct, labelled)
+            terms["energy"] = weights.energy * energy_loss(found, labelled)
+        if weights.forces > 0 and found.forces is not None:
+            terms["forces"] = weights.forces * force_loss(found.forces, labelled)
+        if weights.displacement > 0 and found.forces is not None:
+            terms["displacement"] = weights.displacement * displacement_loss(found.forces, labelled)
+        if found.direct_forces is not None:
+            terms["direct_forces"] = weights.direct_forces * force_loss(found.direct_forces, labelled)
     if weights.score_matching > 0:
         assert recipe.asteroid is not None
         unlabelled = select(labelled, ~labelled.has_forces)

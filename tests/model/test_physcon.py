@@ -89,18 +89,11 @@ def test_the_configuration_survives_json_data() -> None:
         config_from_dict({"levels": [], "encoder": {"colour": 1}, "structure": None})
 
 
-def direct_model() -> PhysCon:
-    config = tiny_model(4).config
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(1)
-        model = PhysCon(replace(config, encoder=replace(config.encoder, output_vectors=3)), dtype=torch.float64)
-    return model.eval().requires_grad_(False)
-
-
 def test_direct_forces_turn_with_the_molecule_and_sum_to_zero() -> None:
-    model, rotation = direct_model(), Rotation.from_euler("xyz", [0.3, -1.1, 2.0]).as_matrix()
+    model, rotation = tiny_model(4, output_vectors=3), Rotation.from_euler("xyz", [0.3, -1.1, 2.0]).as_matrix()
     batch = pack(model, [(ETHANOL_NUMBERS, ETHANOL), (ETHANOL_NUMBERS, ETHANOL @ rotation.T), (WATER_NUMBERS, WATER)])
-    forces = model.direct_forces_at(batch, torch.zeros(3, dtype=torch.int64))
+    energies, forces = model.energies_and_direct_forces(batch, "cheap")
+    torch.testing.assert_close(energies, model.energies(batch, "cheap"))
     turned = forces[0] @ torch.from_numpy(rotation).T
     assert forces[0].abs().max() > 1e-3
     torch.testing.assert_close(forces[1], turned, atol=EQUIVARIANCE, rtol=0)
@@ -111,7 +104,17 @@ def test_direct_forces_turn_with_the_molecule_and_sum_to_zero() -> None:
 def test_a_model_without_direct_heads_says_so() -> None:
     model = tiny_model(4)
     with pytest.raises(MissingHeadError, match="has no direct-force heads"):
-        model.direct_forces_at(pack(model, [(WATER_NUMBERS, WATER)]), torch.zeros(1, dtype=torch.int64))
+        model.energies_and_direct_forces(pack(model, [(WATER_NUMBERS, WATER)]), "cheap")
+
+
+def test_direct_forces_at_levels_of_their_own_are_those_of_each_level() -> None:
+    model = tiny_model(4, output_vectors=3)
+    batch = pack(model, [(ETHANOL_NUMBERS, ETHANOL), (WATER_NUMBERS, WATER)])
+    energies, forces = model.energies_and_direct_forces_at(batch, torch.tensor([1, 0]))
+    for row, level in enumerate(("dft", "cheap")):
+        own_energies, own_forces = model.energies_and_direct_forces(batch, level)
+        torch.testing.assert_close(energies[row], own_energies[row])
+        torch.testing.assert_close(forces[row], own_forces[row])
 
 
 @pytest.mark.parametrize(

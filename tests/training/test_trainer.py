@@ -147,6 +147,8 @@ def test_direct_forces_are_learned_without_an_energy(recipe: Recipe, make_store:
     losses = [row["direct_forces"] for row in log(tmp_path / "run") if "direct_forces" in row]
     assert sum(losses[-3:]) < 0.8 * sum(losses[:3])
     assert any(name.startswith("direct_heads.cheap") for name in read_checkpoint(folder).tensors)
+    errors = [row for row in log(tmp_path / "run") if row.get("validation") == "cheap"]
+    assert 0 < errors[-1]["direct_force_mae"] != errors[-1]["force_mae"]
 
 
 def test_killed_training_ends_with_the_weights_of_an_uninterrupted_one(recipe_text: str, stores: Path, tmp_path: Path):

@@ -21,17 +21,42 @@ class Prediction:
 
     energies: Float[Tensor, " molecules"]
     """[eV, float64]."""
-    forces: Float[Tensor, "molecules slots 3"]
-    """[eV/Å]."""
+    forces: Float[Tensor, "molecules slots 3"] | None
+    """Derivatives of the energies [eV/Å]; None if they were not asked for."""
+    direct_forces: Float[Tensor, "molecules slots 3"] | None = None
+    """Those of the direct heads [eV/Å]; None if they were not asked for."""
 
 
-def predict(model: PhysCon, labelled: LabelledBatch, *, create_graph: bool) -> Prediction:
-    """Energies and forces at the level of each label; `create_graph` keeps the graph for training."""
+def predict(
+    model: PhysCon, labelled: LabelledBatch, *, create_graph: bool, forces: bool = True, direct_forces: bool = False
+) -> Prediction:
+    """Energies and forces at the level of each label, from one pass through the encoder.
+
+    Args:
+        model: the model.
+        labelled: the molecules.
+        create_graph: keeps the graph of the derived forces, for training.
+        forces: whether to derive forces from the energies; without them nothing is differentiated by positions.
+        direct_forces: whether to ask the direct heads.
+
+    Raises:
+        MissingHeadError: the model has no direct heads.
+    """
+    direct: list[Tensor] = []
 
     def energy_fn(batch: Batch) -> Tensor:
-        return model.energies_at(batch, labelled.level)
+        if not direct_forces:
+            return model.energies_at(batch, labelled.level)
+        energies, own = model.energies_and_direct_forces_at(batch, labelled.level)
+        direct.append(own)
+        return energies
 
-    return Prediction(*energies_and_forces(energy_fn, labelled.batch, create_graph=create_graph))
+    derived = None
+    if forces:
+        energies, derived = energies_and_forces(energy_fn, labelled.batch, create_graph=create_graph)
+    else:
+        energies = energy_fn(labelled.batch)
+    return Prediction(energies, derived, direct[0] if direct else None)
 
 
 def energy_loss(prediction: Prediction, labelled: LabelledBatch) -> Float[Tensor, ""]:

@@ -6,7 +6,8 @@ import torch
 
 from physcon_ase.batch import make_batch
 from physcon_ase.data.sample import LabelledBatch
-from physcon_ase.training.losses.multitask import Prediction, energy_loss, force_loss
+from physcon_ase.training.losses.multitask import Prediction, energy_loss, force_loss, predict
+from tests.tiny import ETHANOL, ETHANOL_NUMBERS, WATER, WATER_NUMBERS, labelled_with, pack, tiny_model
 
 SMOOTHING = 0.02
 """Half-width [eV, eV/Å] of the smoothed kink, by which a loss lies below the mean absolute error."""
@@ -66,3 +67,20 @@ def test_a_batch_without_labels_has_zero_loss(labelled: LabelledBatch):
 def test_weights_of_data_sets_weigh(labelled: LabelledBatch):
     both = replace(labelled, energy=torch.tensor([-10.0, -1.0], dtype=torch.float64), weight=torch.tensor([1.0, 3.0]))
     assert energy_loss(prediction(), both).item() == pytest.approx((10 + 3 * 1) / 4, abs=SMOOTHING)
+
+
+def test_what_is_not_asked_for_is_not_computed():
+    model, made = tiny_model(4, output_vectors=3).requires_grad_(True), []
+    batch = pack(model, [(WATER_NUMBERS, WATER), (ETHANOL_NUMBERS, ETHANOL)])
+    labelled = labelled_with(batch, torch.zeros_like(batch.positions))
+    hook = model.encoder.register_forward_hook(lambda module, inputs, outputs: made.append(inputs[0]))
+    neither = predict(model, labelled, create_graph=True, forces=False)
+    direct = predict(model, labelled, create_graph=True, forces=False, direct_forces=True)
+    both = predict(model, labelled, create_graph=True, direct_forces=True)
+    hook.remove()
+    assert [batch.positions.requires_grad for batch in made] == [False, False, True], "one pass each"
+    assert neither.forces is neither.direct_forces is direct.forces is None
+    assert both.forces is not None
+    assert direct.direct_forces is not None
+    torch.testing.assert_close(both.direct_forces, direct.direct_forces)
+    torch.testing.assert_close(both.energies, neither.energies)
