@@ -126,6 +126,10 @@ class _Training:
             disable=self.rank > 0 or not self.options.progress_bar,
             unit="step",
         )
+        if (
+            self.recipe.start_from and self.progress.step == 0
+        ):  # what the training does to levels that are known already
+            self._validate(bar)
         for labelled in self._batches():
             step = self.progress.step
             losses.append(self._step(labelled, step))

@@ -412,3 +412,17 @@ def test_a_level_without_energies_takes_the_references_of_its_base(recipe: Recip
     first = replace(lent, levels=(level, recipe.levels[0]))
     with pytest.raises(RecipeError, match="level 'lent' has no energies, and so needs the references of a base level"):
         make_model(first, load_training_items(first, stores, "train"))
+
+
+def test_errors_before_the_first_step_are_those_of_the_checkpoint(recipe: Recipe, stores: Path, tmp_path: Path):
+    first = train(with_steps(recipe, 3), tmp_path / "first", store_root=stores, options=QUIET)
+    second = replace(with_steps(recipe, 3), start_from=(str(first),))
+    train(second, tmp_path / "second", store_root=stores, options=QUIET)
+
+    def validations(folder: Path) -> list[dict]:
+        lines = [json.loads(line) for line in (folder / LOG_FILE).read_text().splitlines()]
+        return [line for line in lines if line.get("validation") == "cheap"]
+
+    (end,), (begin, after) = validations(tmp_path / "first"), validations(tmp_path / "second")
+    assert (end["step"], begin["step"], after["step"]) == (3, 0, 3)
+    assert begin["force_mae"] == pytest.approx(end["force_mae"], rel=1e-6) != after["force_mae"]
