@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 from physcon_ase.errors import PhysConError, StoreError
 
 if TYPE_CHECKING:
+    from physcon_ase.labelling.selection import Selection
     from physcon_ase.model.physcon import PhysCon
     from physcon_ase.training.config import Recipe
     from physcon_ase.training.evaluate import LevelErrors
@@ -332,6 +333,7 @@ def _label(options: argparse.Namespace) -> int:
     engine = engine_by_name(options.engine, level=options.level)
     driver = engine if options.sampling_engine is None else engine_by_name(options.sampling_engine)
     samplings = parse_samplings(options.geometries, engine=driver, max_kelvin=options.max_kelvin)
+    selection = _selection(options)
     molecules = []
     for molecule in options.molecules:
         molecules += read_molecules(molecule) if _inputs(molecule) else [molecule]
@@ -340,6 +342,7 @@ def _label(options: argparse.Namespace) -> int:
         engine,
         samplings,
         options.output,
+        selection=selection,
         seed=options.seed,
         processes=options.processes,
         scheduler=options.scheduler,
@@ -349,6 +352,19 @@ def _label(options: argparse.Namespace) -> int:
     )
     print(format_label_report(report, engine))
     return SOME_FAILED if report.failures else 0
+
+
+def _selection(options: argparse.Namespace) -> "Selection | None":
+    from physcon_ase.labelling.engines import engine_by_name
+    from physcon_ase.labelling.selection import Selection
+
+    if options.select is None:
+        if options.committee or options.per_molecule is not None:
+            raise PhysConError("--committee and --per-molecule say how to select: give the number with --select")
+        return None
+    members = [member.partition(":") for member in options.committee]
+    committee = tuple(engine_by_name(name, level=level or None) for name, _, level in members)
+    return Selection(options.select, committee, options.per_molecule)
 
 
 # ---- models
@@ -563,6 +579,15 @@ def _add_label(commands: argparse._SubParsersAction) -> None:
     command.add_argument(
         "--sampling-engine", metavar="ENGINE", help="what drives path and md (default: the engine that labels)"
     )
+    command.add_argument("--select", type=int, metavar="N", help="label the N geometries that are most disputed only")
+    command.add_argument(
+        "--committee",
+        nargs="+",
+        default=[],
+        metavar="ENGINE[:LEVEL]",
+        help="with --select: who disagrees, checkpoints with or without a level, or other engines; at least two",
+    )
+    command.add_argument("--per-molecule", type=int, metavar="N", help="with --select: at most so many of a molecule")
     command.add_argument("--processes", type=int, metavar="N", help="worker processes (default: one per core)")
     command.add_argument("--scheduler", metavar="ADDRESS", help="Dask scheduler whose workers are used instead")
     command.add_argument("--seed", type=int, default=0, help="of all geometries (default: 0)")

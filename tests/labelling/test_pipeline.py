@@ -204,7 +204,7 @@ def test_a_journal_of_another_run_and_a_finished_store_are_not_touched(tmp_path:
     with pytest.raises(KeyboardInterrupt):
         run(["O", "C"], output, engine=replace(HARMONIC, function=stops))
     for change in ({"seed": 1}, {"geometries": "conformer:2"}, {"engine": tblite_engine()}, {"molecules": ["O"]}):
-        with pytest.raises(StoreError, match="belongs to a run with other molecules, engine, geometries or seed"):
+        with pytest.raises(StoreError, match="a run with other molecules, engine, geometries, selection or seed"):
             run(**{"molecules": ["O", "C"], "output": output, **change})
     assert run(["O", "C"], output).n_labelled == 2
     with pytest.raises(StoreError, match=r"out.h5 exists already; choose another output"):
