@@ -98,14 +98,13 @@ def test_labels_of_a_selection_are_those_of_the_engine_and_the_store_tells_the_c
     run(tmp_path / "out.h5", 6, per_molecule=2)
     store = open_store(tmp_path / "out.h5")
     assert {name: len(found) for name, found in farthest_atoms(store).items()} == {"O": 2, "CCO": 2, "CO": 2}
-    bounds = geometry_offsets(store)
+    bounds, labels = geometry_offsets(store), store.labels["accurate"]
+    assert labels.forces is not None
     for row, molecule in enumerate(store.geometries.molecule.tolist()):
         places = store.geometries.positions[bounds[row] : bounds[row + 1]].astype(float)
         expected = ACCURATE(molecule_graph(store, molecule).atomic_numbers, places, 0, 1)
-        assert store.labels["accurate"].energy[row] == expected.energy
-        np.testing.assert_array_equal(
-            store.labels["accurate"].forces[bounds[row] : bounds[row + 1]], expected.forces.astype(np.float32)
-        )
+        assert labels.energy[row] == expected.energy
+        np.testing.assert_array_equal(labels.forces[bounds[row] : bounds[row + 1]], expected.forces.astype(np.float32))
     told = json.loads(store.provenance)["selection"]
     assert (told["n"], told["per_molecule"], told["n_candidates"]) == (6, 2, 12)
     assert [member["level"] for member in told["committee"]] == ["one", "other"]
