@@ -268,6 +268,7 @@ def _errors_by_kind(model: "PhysCon", path: Path, split: str) -> "Iterator[tuple
     from physcon_ase.training.evaluate import evaluate_energies
 
     store = open_store(path)
+    split, assign_to = ("test", "test") if split == "all" else (split, None)
     levels = tuple(name for name in model.level_names if name in {*store.labels, *store.geometries.minimum_of.tolist()})
     if not levels:
         raise StoreError(
@@ -275,7 +276,7 @@ def _errors_by_kind(model: "PhysCon", path: Path, split: str) -> "Iterator[tuple
             f"{', '.join(model.level_names)}: nothing to compare"
         )
     for kind in dict.fromkeys(store.geometries.kind.tolist()):
-        source = DataSource(path, levels, kinds=(kind,), structure=False)
+        source = DataSource(path, levels, kinds=(kind,), structure=False, assign_to=assign_to)
         items = load_items([source], model.level_names, split)
         for level in levels:
             check_elements(np.array(sorted(elements_with_energy(items, level)), dtype=int), model, level)
@@ -536,7 +537,12 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
     command = _command(commands, "evaluate", _evaluate, text)
     command.add_argument("checkpoint", metavar="CHECKPOINT", help="a shipped name or a folder")
     command.add_argument("stores", type=Path, nargs="+", metavar="STORE", help="stores made by `physcon data import`")
-    command.add_argument("--split", choices=("train", "validation", "test"), default="test", help="default: test")
+    command.add_argument(
+        "--split",
+        choices=("train", "validation", "test", "all"),
+        default="test",
+        help="which molecules; all for a store whose geometries were all kept from the training (default: test)",
+    )
     command.add_argument("--device", default="cpu", help="default: cpu")
 
 

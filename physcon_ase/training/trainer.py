@@ -226,7 +226,9 @@ def load_training_items(recipe: Recipe, store_root: Path, split: str) -> Items:
             only_targets=data.only_targets,
             targets_of=data.targets_of,
             borrow_forces_from=data.borrow_forces_from,
+            unlabelled=data.unlabelled,
             max_molecules=data.max_molecules or None,
+            assign_to=data.assign_to or None,
         )
         for data in recipe.data
     ]
