@@ -182,6 +182,16 @@ def test_one_bad_molecule_among_many_is_a_record_and_stops_nobody(tmp_path: Path
     assert "failures   7, all in" in text
 
 
+@pytest.mark.parametrize("bad", ["CCl", "foo"])
+def test_a_bad_molecule_among_a_hundred_costs_one_label(bad: str, tmp_path: Path) -> None:
+    molecules = ["O", "N", "C", "CO", "F"] * 20
+    molecules[57] = bad
+    report = run(molecules, tmp_path / "out.h5")
+    assert (report.n_molecules, report.n_labelled) == (100, 99)
+    assert [(failure["molecule"], failure["name"]) for failure in report.failures] == [(57, bad)]
+    assert open_store(tmp_path / "out.h5").molecules.name.tolist() == molecules[:57] + molecules[58:]
+
+
 def test_structures_keep_their_geometry_charge_and_spin(tmp_path: Path) -> None:
     cation = Atoms("OH2", WATER + 5, info={"charge": 1, "spin": 2})
     hot = Atoms("OH2", WATER * 1.6)  # no bonds are found, so that none can be lost
