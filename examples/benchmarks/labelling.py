@@ -39,7 +39,7 @@ class Case:
 CASES = {
     "gfn2": Case(tblite_engine, ISOMER, 1),
     "pm7": Case(mopac_engine, ISOMER, 4),
-    "pyscf": Case(lambda: pyscf_engine("b3lyp/6-31G*", functional="b3lypg", basis="6-31G*", grid_level=1), "O", 20),
+    "pyscf": Case(lambda: pyscf_engine("b3lyp_small", functional="b3lypg", basis="6-31G*", grid_level=1), "O", 20),
 }
 """tblite and MOPAC on 19 atoms, and PySCF on water, which need not wait for long."""
 
@@ -51,7 +51,7 @@ TURNS = 4
 class Given:
     """A sampler that returns geometries made beforehand."""
 
-    geometries: Sequence[Geometry]
+    geometries: Sequence[Geometry] = dataclasses.field(repr=False)  # it would be printed for the provenance
     """Of one molecule."""
 
     def __call__(self, graph: MolGraph, seed: int, n: int, start: np.ndarray | None = None) -> list[Geometry]:

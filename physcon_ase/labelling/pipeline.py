@@ -31,7 +31,7 @@ from physcon_ase.chem.perceive import graph_from_geometry
 from physcon_ase.chem.smiles import canonical_key, canonical_smiles, graph_from_smiles
 from physcon_ase.data.sources.ase_files import structure_from_atoms
 from physcon_ase.data.split import key_hash
-from physcon_ase.data.store import Geometries, LevelLabels, Store, pack_molecules, write_store
+from physcon_ase.data.store import Geometries, LevelLabels, Store, check_level_name, pack_molecules, write_store
 from physcon_ase.errors import BondPerceptionError, EngineError, PhysConError, StoreError
 from physcon_ase.labelling.engines import Engine, record_as_dict
 from physcon_ase.labelling.geometries import Geometry, Rejected, Sampling, describe_samplings, sample
@@ -488,6 +488,7 @@ def _check(molecules: Sequence[Molecule], plan: _Plan, output: Path, processes: 
         raise PhysConError("no molecules to label; give at least one")
     if not plan.samplings:
         raise PhysConError("no geometries asked for; give at least one sampling")
+    check_level_name(plan.engine.record.level)  # now rather than after the last label
     if plan.selection is not None:
         check_selection(plan.selection)
     if plan.seed < 0:

@@ -231,6 +231,7 @@ def test_a_journal_of_another_run_and_a_finished_store_are_not_touched(tmp_path:
         ({"molecules": []}, "no molecules to label"),
         ({"seed": -1}, "the seed is -1"),
         ({"processes": -2}, "processes is -2"),
+        ({"engine": replace(HARMONIC, record=EngineRecord("b3lyp/6-31G*", "tests", "1"))}, "level name 'b3lyp/6-31G"),
         ({"output": Path("nowhere/out.h5")}, "there is no folder nowhere"),
         ({"molecules": ["foo", "bar"]}, "none of 2 molecules got a label; the first: invalid SMILES 'foo'"),
     ],
