@@ -208,7 +208,7 @@ def _gpu4pyscf_works() -> bool:
     """Whether GPU4PySCF is installed and finds a CUDA device."""
     if find_spec("gpu4pyscf") is None:
         return False
-    from cupy.cuda import runtime  # CuPy comes with GPU4PySCF
+    from cupy.cuda import runtime  # pyright: ignore[reportMissingImports]  # comes with GPU4PySCF
 
     try:
         return runtime.getDeviceCount() > 0

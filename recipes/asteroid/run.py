@@ -2,6 +2,7 @@
 
     python recipes/asteroid/label.py stores                        # the geometries and their labels
     python recipes/asteroid/run.py stores runs --molecules ethanol --seeds 0 1 2
+    python recipes/asteroid/run.py stores runs20 --molecules ethanol --trajectories 2       # 20 accurate labels, not 80
 
 Force MAE on the test geometries, at B3LYP/6-31G(2df,p). Every row has as many optimiser steps as "accurate alone". What
 is trained already in the folder is not trained again, and an interrupted training goes on.
@@ -46,10 +47,19 @@ def first_stages(cheap: Recipe, judge: Path) -> dict[str, Recipe]:
     }
 
 
-def rows(molecule: str, seed: int, stores: Path, folder: Path) -> Iterator[tuple[str, Path]]:
+def recipe_of(molecule: str, stage: str, seed: int, trajectories: int) -> Recipe:
+    """The recipe of a stage, with accurate labels of so many trajectories (0 for all)."""
+    recipe = replace(read_recipe(Path(__file__).parent / f"{molecule}-{stage}.toml"), seed=seed)
+    data = [
+        replace(data, max_molecules=trajectories) if data.store == f"{molecule}_b3lyp.h5" else data
+        for data in recipe.data
+    ]
+    return replace(recipe, data=tuple(data))
+
+
+def rows(molecule: str, seed: int, trajectories: int, stores: Path, folder: Path) -> Iterator[tuple[str, Path]]:
     """The name and the checkpoint of each row."""
-    here = Path(__file__).parent
-    accurate, cheap, tuned = (replace(read_recipe(here / f"{molecule}-{name}.toml"), seed=seed) for name in STAGES)
+    accurate, cheap, tuned = (recipe_of(molecule, stage, seed, trajectories) for stage in STAGES)
 
     def fit(recipe: Recipe, name: str) -> Path:
         return train(recipe, folder / molecule / f"{seed}-{name}", store_root=stores, options=OPTIONS)
@@ -85,7 +95,7 @@ def cheap_mae(path: Path) -> float:
 
 
 def table(
-    molecules: Sequence[str], seeds: Sequence[int], stores: Path, folder: Path
+    molecules: Sequence[str], seeds: Sequence[int], trajectories: int, stores: Path, folder: Path
 ) -> dict[str, dict[str, list[float]]]:
     """Force MAE [meV/Å] of each seed, by row and molecule."""
     found: dict[str, dict[str, list[float]]] = {}
@@ -94,7 +104,7 @@ def table(
         items = load_items([DataSource(path, ("b3lyp",), assign_to="test")], ("b3lyp",), "test")
         found.setdefault("GFN2-xTB itself", {})[molecule] = [cheap_mae(path)]
         for seed in seeds:
-            for name, checkpoint in rows(molecule, seed, stores, folder):
+            for name, checkpoint in rows(molecule, seed, trajectories, stores, folder):
                 found.setdefault(name, {}).setdefault(molecule, []).append(force_mae(checkpoint, items))
                 print(f"{molecule}, seed {seed}, {name}: {found[name][molecule][-1]:.1f} meV/Å", flush=True)
     return found
@@ -107,9 +117,12 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="where trainings go")
     parser.add_argument("--molecules", nargs="+", default=["ethanol", "toluene", "aspirin"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument(
+        "--trajectories", type=int, default=0, help="whose accurate labels are trained on (default: all)"
+    )
     options = parser.parse_args()
     torch.set_num_threads(1)
-    found = table(options.molecules, options.seeds, options.stores, options.folder)
+    found = table(options.molecules, options.seeds, options.trajectories, options.stores, options.folder)
     print(f"\n| force MAE [meV/Å] | {' | '.join(options.molecules)} |\n| --- |{' ---: |' * len(options.molecules)}")
     for name, of_molecule in found.items():
         cells = [" / ".join(f"{error:.0f}" for error in of_molecule[molecule]) for molecule in options.molecules]
