@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 from physcon_ase.errors import PhysConError, StoreError
 
 if TYPE_CHECKING:
+    from physcon_ase.labelling.selection import Selection
     from physcon_ase.model.physcon import PhysCon
     from physcon_ase.training.config import Recipe
     from physcon_ase.training.evaluate import LevelErrors
@@ -309,6 +310,7 @@ def _errors_by_kind(model: "PhysCon", path: Path, split: str) -> "Iterator[tuple
     from physcon_ase.training.evaluate import evaluate_energies
 
     store = open_store(path)
+    split, assign_to = ("test", "test") if split == "all" else (split, None)
     levels = tuple(name for name in model.level_names if name in {*store.labels, *store.geometries.minimum_of.tolist()})
     if not levels:
         raise StoreError(
@@ -316,7 +318,7 @@ def _errors_by_kind(model: "PhysCon", path: Path, split: str) -> "Iterator[tuple
             f"{', '.join(model.level_names)}: nothing to compare"
         )
     for kind in dict.fromkeys(store.geometries.kind.tolist()):
-        source = DataSource(path, levels, kinds=(kind,), structure=False)
+        source = DataSource(path, levels, kinds=(kind,), structure=False, assign_to=assign_to)
         items = load_items([source], model.level_names, split)
         for level in levels:
             check_elements(np.array(sorted(elements_at(items, level)), dtype=int), model, level)
@@ -392,6 +394,7 @@ def _label(options: argparse.Namespace) -> int:
     engine = engine_by_name(options.engine, level=options.level)
     driver = engine if options.sampling_engine is None else engine_by_name(options.sampling_engine)
     samplings = parse_samplings(options.geometries, engine=driver, max_kelvin=options.max_kelvin)
+    selection = _selection(options)
     molecules = []
     for molecule in options.molecules:
         molecules += read_molecules(molecule) if _inputs(molecule) else [molecule]
@@ -400,6 +403,7 @@ def _label(options: argparse.Namespace) -> int:
         engine,
         samplings,
         options.output,
+        selection=selection,
         seed=options.seed,
         processes=options.processes,
         scheduler=options.scheduler,
@@ -409,6 +413,19 @@ def _label(options: argparse.Namespace) -> int:
     )
     print(format_label_report(report, engine))
     return SOME_FAILED if report.failures else 0
+
+
+def _selection(options: argparse.Namespace) -> "Selection | None":
+    from physcon_ase.labelling.engines import engine_by_name
+    from physcon_ase.labelling.selection import Selection
+
+    if options.select is None:
+        if options.committee or options.per_molecule is not None:
+            raise PhysConError("--committee and --per-molecule say how to select: give the number with --select")
+        return None
+    members = [member.partition(":") for member in options.committee]
+    committee = tuple(engine_by_name(name, level=level or None) for name, _, level in members)
+    return Selection(options.select, committee, options.per_molecule)
 
 
 # ---- models
@@ -609,7 +626,12 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
     command = _command(commands, "evaluate", _evaluate, text)
     command.add_argument("checkpoint", metavar="CHECKPOINT", help="a shipped name or a folder")
     command.add_argument("stores", type=Path, nargs="+", metavar="STORE", help="stores made by `physcon data import`")
-    command.add_argument("--split", choices=("train", "validation", "test"), default="test", help="default: test")
+    command.add_argument(
+        "--split",
+        choices=("train", "validation", "test", "all"),
+        default="test",
+        help="which molecules; all for a store whose geometries were all kept from the training (default: test)",
+    )
     command.add_argument("--device", default="cpu", help="default: cpu")
 
 
@@ -667,6 +689,15 @@ def _add_label(commands: argparse._SubParsersAction) -> None:
     command.add_argument(
         "--sampling-engine", metavar="ENGINE", help="what drives path and md (default: the engine that labels)"
     )
+    command.add_argument("--select", type=int, metavar="N", help="label the N geometries that are most disputed only")
+    command.add_argument(
+        "--committee",
+        nargs="+",
+        default=[],
+        metavar="ENGINE[:LEVEL]",
+        help="with --select: who disagrees, checkpoints with or without a level, or other engines; at least two",
+    )
+    command.add_argument("--per-molecule", type=int, metavar="N", help="with --select: at most so many of a molecule")
     command.add_argument("--processes", type=int, metavar="N", help="worker processes (default: one per core)")
     command.add_argument("--scheduler", metavar="ADDRESS", help="Dask scheduler whose workers are used instead")
     command.add_argument("--seed", type=int, default=0, help="of all geometries (default: 0)")

@@ -328,6 +328,20 @@ def test_pretraining_is_compared_at_equal_processor_time(benchmark, tmp_path) ->
     assert list(row.values()) == pytest.approx([100, 80, 120, 100 + 100 * 2 / 3])
 
 
+def test_labelling_is_measured_beside_the_bare_engine(benchmark, capsys, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    arguments = ["--engines", "gfn2", "pm7", "--limit", 8]
+    results = run(benchmark("labelling"), capsys, *arguments, json_path=tmp_path / "labelling.json")
+    gfn2, pm7 = rows_of(results)
+    assert (gfn2["engine"], gfn2["atoms"]) == ("gfn2", 19)
+    assert gfn2["program"].startswith("tblite")
+    assert 0 < gfn2["physcon label [1/s]"] < 1000
+    expected = 100 * (gfn2["bare engine [1/s]"] / gfn2["physcon label [1/s]"] - 1)
+    assert gfn2["overhead [%]"] == pytest.approx(expected)
+    assert pm7["program"] == "the program mopac is not installed"
+    assert pm7["bare engine [1/s]"] is None
+
+
 def test_tables_are_markdown_and_json_knows_no_nan(benchmark, capsys, tmp_path) -> None:
     reporting = benchmark("reporting")
     arguments = reporting.make_parser(None, limit=3).parse_args(["--json", str(tmp_path / "out.json")])

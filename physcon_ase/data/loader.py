@@ -54,6 +54,8 @@ class DataSource:
     borrow_forces_from: str = ""
     """Level whose forces stand in for those of `levels`, which then must have none of their own here. With a small
     `weight` this keeps the curvature of a level that otherwise knows nothing but its minima near that of another."""
+    unlabelled: bool = False
+    """Whether geometries without any label are items of the first of `levels`, which the store need not know."""
     kinds: tuple[str, ...] | None = None
     """Kinds of geometry used (`Geometries.kind`); all if None."""
     max_atoms: int | None = None
@@ -373,6 +375,7 @@ def _select_items(store: Store, source: DataSource, source_index: int, levels: S
             of_other = store.geometries.minimum_of == source.targets_of
             is_target = of_other & source.structure & (level == source.levels[0])
         wanted = is_target if source.only_targets else has_energy | has_forces | is_zero_force | is_target
+        wanted |= source.unlabelled & (level == source.levels[0])
         chosen = np.flatnonzero(usable & wanted)
         parts.append((chosen, np.full(len(chosen), levels.index(level)), is_target[chosen], is_zero_force[chosen]))
     columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
@@ -387,7 +390,7 @@ def _check_levels(store: Store, source: DataSource, levels: Sequence[str]) -> No
                 f"{source.path}: level {level!r} is none of the model's ({', '.join(levels)}); "
                 "add it there or leave it out"
             )
-        if level not in available:
+        if level not in available and not source.unlabelled:
             raise LabelError(
                 f"{source.path} has nothing at level {level!r}; "
                 f"choose from its labels and minima: {', '.join(available)}"

@@ -291,9 +291,18 @@ def check_store(store: Store) -> None:
         _check_labels(level, labels, offsets)
 
 
-def _check_labels(level: str, labels: LevelLabels, offsets: np.ndarray) -> None:
+def check_level_name(level: str) -> None:
+    """Refuses the name of a level that no store can have.
+
+    Raises:
+        StoreError: names the characters that are allowed.
+    """
     if not re.fullmatch(r"[\w.+-]+", level):
         raise StoreError(f"level name {level!r}: allowed are letters, digits, '_', '.', '+' and '-'")
+
+
+def _check_labels(level: str, labels: LevelLabels, offsets: np.ndarray) -> None:
+    check_level_name(level)
     n_geometries = len(offsets) - 1
     if labels.energy.shape != (n_geometries,):
         raise LabelError(

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
@@ -166,11 +167,12 @@ def pyscf_engine(
     basis: str | None = None,
     grid_level: int = 3,
     convergence: float = 1e-9,
-    gpu: bool = False,
+    gpu: bool | None = None,
 ) -> Engine:
-    """A density functional as computed by PySCF with density fitting.
+    """A density functional as computed by PySCF with density fitting, on a GPU by GPU4PySCF if there are both.
 
-    Sun et al. 2020, doi 10.1063/5.0006074.
+    Sun et al. 2020, doi 10.1063/5.0006074; Wu et al. 2025, doi 10.1002/wcms.70008. The choice of GPU4PySCF is tested
+    with a stand-in only: nobody has run it from here on a GPU yet.
 
     Args:
         level: a key of `PYSCF_LEVELS`, or any name if functional and basis are given.
@@ -178,7 +180,8 @@ def pyscf_engine(
         basis: in PySCF's notation.
         grid_level: PySCF's integration grid, 0 (coarse) to 9.
         convergence: of the total energy [hartree].
-        gpu: compute with GPU4PySCF, which has to be installed.
+        gpu: whether GPU4PySCF computes; decided here, where the engine is made, unless given: say it if workers have
+            other machines.
 
     Raises:
         EngineError: PySCF or a package that it needs is not installed, or the level is unknown and not defined here.
@@ -193,9 +196,11 @@ def pyscf_engine(
         "basis": basis or default_basis,
         "grid_level": grid_level,
         "convergence": convergence,
-        "gpu": gpu,
+        "gpu": _gpu4pyscf_works() if gpu is None else gpu,
     }
     found = _installed("pyscf", "pip install 'physcon-ase[label]'")
+    if gpu and find_spec("gpu4pyscf") is None:
+        raise EngineError("GPU4PySCF is not installed: pip install gpu4pyscf-cuda12x (or that of your CUDA version)")
     if settings["functional"].lower().endswith(("-d3bj", "-d4")):
         _installed("pyscf-dispersion", "pip install pyscf-dispersion")
     record = EngineRecord(level, "PySCF", found, {**settings, "density_fitting": True, "spherical": True})
@@ -218,6 +223,18 @@ def pyscf_energy(
     with _pyscf_errors():
         method = _pyscf_solved(atomic_numbers, positions, charge, multiplicity, **settings)
     return float(method.e_tot) * EV_PER_HARTREE
+
+
+def _gpu4pyscf_works() -> bool:
+    """Whether GPU4PySCF is installed and finds a CUDA device."""
+    if find_spec("gpu4pyscf") is None:
+        return False
+    from cupy.cuda import runtime  # pyright: ignore[reportMissingImports]  # comes with GPU4PySCF
+
+    try:
+        return runtime.getDeviceCount() > 0
+    except runtime.CUDARuntimeError:  # no driver, or no device
+        return False
 
 
 def _pyscf_label(

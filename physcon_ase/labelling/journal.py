@@ -125,7 +125,7 @@ class Journal:
             raise StoreError(f"{self.path} is no journal of labels ({error}); delete it to begin anew") from error
         if records and records[0].get("fingerprint") != fingerprint:
             raise StoreError(
-                f"{self.path} belongs to a run with other molecules, engine, geometries or seed; "
+                f"{self.path} belongs to a run with other molecules, engine, geometries, selection or seed; "
                 "choose another output, or delete it to begin anew"
             )
         for record in records[1:]:

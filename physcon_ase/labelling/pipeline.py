@@ -2,10 +2,12 @@
 
 Workers return finished geometries at least once a second (or after each one that takes longer), and the parent appends
 them to the journal beside the store (`journal`). What a geometry and its label are depends on the molecule, its row and
-the seed, never on the number of workers or on interruptions.
+the seed, never on the number of workers or on interruptions. With a `Selection` all of this happens twice: a committee
+judges the sampled geometries, with a journal of its own, and the chosen ones are labelled.
 """
 
 import hashlib
+import itertools
 import json
 import os
 from collections import deque
@@ -13,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from multiprocessing import get_context
 from pathlib import Path
@@ -29,11 +31,18 @@ from physcon_ase.chem.perceive import graph_from_geometry
 from physcon_ase.chem.smiles import canonical_key, canonical_smiles, graph_from_smiles
 from physcon_ase.data.sources.ase_files import structure_from_atoms
 from physcon_ase.data.split import key_hash
-from physcon_ase.data.store import Geometries, LevelLabels, Store, pack_molecules, write_store
+from physcon_ase.data.store import Geometries, LevelLabels, Store, check_level_name, pack_molecules, write_store
 from physcon_ase.errors import BondPerceptionError, EngineError, PhysConError, StoreError
 from physcon_ase.labelling.engines import Engine, record_as_dict
 from physcon_ase.labelling.geometries import Geometry, Rejected, Sampling, describe_samplings, sample
 from physcon_ase.labelling.journal import Entry, Journal, complete_line, failed_line, labelled_line
+from physcon_ase.labelling.selection import (
+    Disagreement,
+    Selection,
+    check_selection,
+    committee_engine,
+    most_disputed,
+)
 from physcon_ase.labelling.worker import prepare_worker
 
 _TASK_SECONDS: Final = 1.0
@@ -75,6 +84,8 @@ class LabelReport:
     """Where they are written; None without any."""
     seconds: float
     """Duration."""
+    disagreement: Disagreement | None
+    """What the committee said, if the geometries were selected."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +95,19 @@ class _Plan:
     engine: Engine
     samplings: tuple[Sampling, ...]
     seed: int
+    selection: Selection | None = None
+
+
+@dataclass(frozen=True)
+class _Candidates:
+    """Geometries that a committee has judged."""
+
+    geometries: dict[int, tuple[Geometry | Rejected, ...]]
+    """Those of each molecule that has any, by its row."""
+    left: dict[int, frozenset[int]]
+    """Numbers of those that get no label."""
+    disagreement: Disagreement | None
+    """None if the committee could judge none."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +138,7 @@ def label(
     samplings: Sequence[Sampling],
     output: str | Path,
     *,
+    selection: Selection | None = None,
     seed: int = 0,
     processes: int | None = None,
     scheduler: str | None = None,
@@ -123,14 +148,15 @@ def label(
 ) -> LabelReport:
     """Samples geometries of molecules, labels them and writes a store; goes on where a run was interrupted.
 
-    Beside the store stand the journal ("<output>.journal", while unfinished) and the records of what has no label
-    ("<stem>.failed.jsonl").
+    Beside the store stand the journal ("<output>.journal", and "<output>.candidates.journal" of a selection, while
+    unfinished) and the records of what has no label ("<stem>.failed.jsonl").
 
     Args:
         molecules: SMILES or geometries.
         engine: what labels.
         samplings: how many geometries of which kind.
         output: the store, a new file.
+        selection: which of the geometries are labelled; all of them unless given.
         seed: of all geometries; each molecule draws from it by its row.
         processes: worker processes with one thread each; one per core unless given, and 0 for none (in this process).
         scheduler: address of a Dask scheduler, whose workers are used instead.
@@ -144,30 +170,37 @@ def label(
         EngineError: worker processes die one after the other, or Dask is not installed or does not answer.
     """
     began, output = perf_counter(), Path(output)
-    plan = _Plan(engine, tuple(samplings), seed)
+    plan = _Plan(engine, tuple(samplings), seed, selection)
     _check(molecules, plan, output, processes)
-    journal_path = output.with_name(output.name + ".journal")
-    if output.exists() and not journal_path.exists():
+    paths = [output.with_name(f"{output.name}.{name}") for name in ("candidates.journal", "journal")]
+    if output.exists() and not paths[1].exists():
         raise StoreError(f"{output} exists already; choose another output, or delete it to label anew")
-    with Journal(journal_path, _fingerprint(molecules, plan)) as journal:
-        n_resumed = len(journal.finished.entries)
-        jobs = _open_jobs(molecules, journal)
-        bar = tqdm(total=len(molecules), initial=len(molecules) - len(jobs), unit="molecule",
-                   disable=None if progress_bar else True)  # fmt: skip
-        # None: no bar where the output is no terminal
-        with bar, _employed(processes, scheduler) as workers:
-            for lines in _finished_lines(workers, plan, jobs):
-                bar.update(len(journal.note(lines)))
-        entries = [journal.finished.entries[key] for key in sorted(journal.finished.entries)]
+    with _employed(processes, scheduler) as workers:
+        candidates = None
+        if selection is not None:
+            judging = replace(plan, engine=committee_engine(selection.committee), selection=None)
+            judged, _ = _finish(molecules, judging, paths[0], workers, progress_bar=progress_bar)
+            candidates = _choose(judged, selection)
+        entries, n_resumed = _finish(molecules, plan, paths[1], workers, candidates, progress_bar=progress_bar)
     failures_path = _write_failures(output, failures := _failures(molecules, entries))
-    if all(entry.error for entry in entries):
-        journal_path.unlink()
+    disagreement = None if candidates is None else candidates.disagreement
+    is_labelled = not all(entry.error for entry in entries)
+    if is_labelled:
+        write_store(output, _pack(molecules, entries, plan, disagreement, source or output.stem, licence))
+    for path in paths:  # that of the labels last: killed before it, the next run writes the same store again
+        path.unlink(missing_ok=True)
+    if not is_labelled:
         raise PhysConError(f"none of {len(molecules)} molecules got a label; the first: {failures[0]['reason']}")
-    write_store(output, _pack(molecules, entries, plan, source or output.stem, licence))
-    journal_path.unlink()  # last of all: killed before it, the next run writes the same store again
-    n_labelled = len(entries) - len(failures)
-    seconds = perf_counter() - began
-    return LabelReport(output, len(molecules), n_labelled, n_resumed, tuple(failures), failures_path, seconds)
+    return LabelReport(
+        output=output,
+        n_molecules=len(molecules),
+        n_labelled=len(entries) - len(failures),
+        n_resumed=n_resumed,
+        failures=tuple(failures),
+        failures_path=failures_path,
+        seconds=perf_counter() - began,
+        disagreement=disagreement,
+    )
 
 
 def format_label_report(report: LabelReport, engine: Engine, *, n_shown: int = 10) -> str:
@@ -175,6 +208,12 @@ def format_label_report(report: LabelReport, engine: Engine, *, n_shown: int = 1
     record = engine.record
     where = f"{record.level} of {record.program} {record.version}".strip()
     lines = [f"{report.n_molecules} molecules, {report.n_labelled} geometries labelled at {where}"]
+    if report.disagreement is not None:
+        told = report.disagreement
+        lines.append(
+            f"  selected   from {told.n_candidates} candidates, disagreement {told.smallest_chosen:.3f} to "
+            f"{told.largest:.3f} eV/Å (median of the candidates {told.median:.3f})"
+        )
     if report.n_resumed:
         lines.append(f"  resumed    {report.n_resumed} geometries of an earlier run taken over")
     for failure in report.failures[:n_shown]:
@@ -256,17 +295,6 @@ def _identify(molecule: Molecule) -> _Identity:
 # ---- in the parent
 
 
-def _open_jobs(molecules: Sequence[Molecule], journal: Journal) -> list[_Job]:
-    done: dict[int, set[int]] = {}
-    for row, number in journal.finished.entries:
-        done.setdefault(row, set()).add(number)
-    return [
-        _Job(row, molecule, frozenset(done.get(row, ())))
-        for row, molecule in enumerate(molecules)
-        if row not in journal.finished.complete
-    ]
-
-
 @dataclass(frozen=True)
 class _Workers:
     """Who does the work."""
@@ -275,6 +303,76 @@ class _Workers:
     n: int
     died: tuple[type[BaseException], ...]
     """What the result of a task is when its worker died."""
+
+
+def _finish(
+    molecules: Sequence[Molecule],
+    plan: _Plan,
+    path: Path,
+    workers: _Workers,
+    candidates: _Candidates | None = None,
+    *,
+    progress_bar: bool,
+) -> tuple[list[Entry], int]:
+    """All entries of a journal, once everything is done, and how many of them it had at the beginning."""
+    with Journal(path, _fingerprint(molecules, plan)) as journal:
+        n_resumed = len(journal.finished.entries)
+        jobs = _open_jobs(molecules, journal, candidates)
+        bar = tqdm(total=len(molecules), initial=len(molecules) - len(jobs), unit="molecule",
+                   disable=None if progress_bar else True)  # fmt: skip
+        # None: no bar where the output is no terminal
+        with bar:
+            for lines in _finished_lines(workers, plan, jobs):
+                bar.update(len(journal.note(lines)))
+        return [journal.finished.entries[key] for key in sorted(journal.finished.entries)], n_resumed
+
+
+def _open_jobs(molecules: Sequence[Molecule], journal: Journal, candidates: _Candidates | None) -> list[_Job]:
+    done: dict[int, set[int]] = {}
+    for row, number in journal.finished.entries:
+        done.setdefault(row, set()).add(number)
+    jobs = [
+        _Job(row, molecule, frozenset(done.get(row, ())))
+        for row, molecule in enumerate(molecules)
+        if row not in journal.finished.complete
+    ]
+    if candidates is None:
+        return jobs
+    chosen = [
+        replace(job, done=job.done | candidates.left[job.row], geometries=candidates.geometries[job.row])
+        for job in jobs
+        if job.row in candidates.geometries
+    ]
+    return [job for job in chosen if len(job.done) < len(job.geometries or ())]
+
+
+def _choose(judged: Sequence[Entry], selection: Selection) -> _Candidates:
+    """The geometries that the committee judged, whose disagreement is their "energy"."""
+    candidates = [entry for entry in judged if not entry.error]
+    scores = np.array([entry.energy for entry in candidates])
+    rows = np.array([entry.molecule for entry in candidates], dtype=np.int64)
+    chosen = most_disputed(scores, rows, selection.n, per_molecule=selection.per_molecule)
+    wanted = {(candidates[index].molecule, candidates[index].geometry) for index in chosen.tolist()}
+    geometries: dict[int, list[Geometry | Rejected]] = {}
+    left: dict[int, set[int]] = {}
+    for entry in judged:
+        if entry.positions is None:
+            found = Rejected(entry.kind, entry.error, entry.reason)
+        else:
+            found = (entry.kind, entry.positions.astype(np.float64))
+        geometries.setdefault(entry.molecule, []).append(found)
+        is_left = not entry.error and (entry.molecule, entry.geometry) not in wanted
+        left.setdefault(entry.molecule, set()).update({entry.geometry} if is_left else ())
+    disagreement = None
+    if len(scores):
+        disagreement = Disagreement(
+            len(scores), float(np.median(scores)), float(scores[chosen].min()), float(scores.max())
+        )
+    return _Candidates(
+        geometries={row: tuple(found) for row, found in geometries.items()},
+        left={row: frozenset(numbers) for row, numbers in left.items()},
+        disagreement=disagreement,
+    )
 
 
 def _finished_lines(workers: _Workers, plan: _Plan, jobs: Sequence[_Job]) -> Iterator[list[str]]:
@@ -312,7 +410,7 @@ def _finished_lines(workers: _Workers, plan: _Plan, jobs: Sequence[_Job]) -> Ite
 
 
 def _died(job: _Job) -> list[str]:
-    number = max(job.done, default=-1) + 1
+    number = next(number for number in itertools.count() if number not in job.done)
     reason = "the worker process died, of lack of memory or a fault of the program; label it with fewer processes"
     return [failed_line(job.row, number, Rejected("", "WorkerDied", reason)), complete_line(job.row, number + 1)]
 
@@ -390,6 +488,9 @@ def _check(molecules: Sequence[Molecule], plan: _Plan, output: Path, processes: 
         raise PhysConError("no molecules to label; give at least one")
     if not plan.samplings:
         raise PhysConError("no geometries asked for; give at least one sampling")
+    check_level_name(plan.engine.record.level)  # now rather than after the last label
+    if plan.selection is not None:
+        check_selection(plan.selection)
     if plan.seed < 0:
         raise PhysConError(f"the seed is {plan.seed}; allowed are 0 and larger")
     if processes is not None and processes < 0:
@@ -411,11 +512,16 @@ def _fingerprint(molecules: Sequence[Molecule], plan: _Plan) -> str:
 
 
 def _plan_as_dict(plan: _Plan) -> dict[str, Any]:
-    return {
+    told = {
         "engine": record_as_dict(plan.engine.record),
         "geometries": describe_samplings(plan.samplings),
         "seed": plan.seed,
     }
+    if plan.selection is not None:
+        chosen = plan.selection
+        committee = [record_as_dict(engine.record) for engine in chosen.committee]
+        told["selection"] = {"n": chosen.n, "per_molecule": chosen.per_molecule, "committee": committee}
+    return told
 
 
 def _name_of(value: object) -> str:
@@ -449,11 +555,21 @@ def _write_failures(output: Path, failures: Sequence[dict[str, Any]]) -> Path | 
     return path
 
 
-def _pack(molecules: Sequence[Molecule], entries: Sequence[Entry], plan: _Plan, source: str, licence: str) -> Store:
+def _pack(
+    molecules: Sequence[Molecule],
+    entries: Sequence[Entry],
+    plan: _Plan,
+    disagreement: Disagreement | None,
+    source: str,
+    licence: str,
+) -> Store:
     labelled = [entry for entry in entries if not entry.error]
     rows = sorted({entry.molecule for entry in labelled})
     identities = [_identify(molecules[row]) for row in rows]
     place = {row: number for number, row in enumerate(rows)}
+    provenance = {"made by": f"physcon label {_own_version()}", **_plan_as_dict(plan)}
+    if disagreement is not None:
+        provenance["selection"] |= asdict(disagreement)
     return Store(
         molecules=pack_molecules(
             [identity.graph for identity in identities],
@@ -474,7 +590,7 @@ def _pack(molecules: Sequence[Molecule], entries: Sequence[Entry], plan: _Plan, 
         },
         source=source,
         licence=licence,
-        provenance=json.dumps({"made by": f"physcon label {_own_version()}", **_plan_as_dict(plan)}, default=_name_of),
+        provenance=json.dumps(provenance, default=_name_of),
     )
 
 

@@ -1,75 +1,106 @@
 """Which of many candidate geometries deserve a label: those on which several models disagree most."""
 
+import functools
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int, Integer
 
-from physcon_ase.errors import EngineError, PhysConError
-from physcon_ase.labelling.engines import EngineFunction
+from physcon_ase.errors import PhysConError
+from physcon_ase.labelling.engines import Engine, EngineFunction, EngineLabel, EngineRecord, record_as_dict
 
 
-def force_disagreement(
-    models: Sequence[EngineFunction],
-    atomic_numbers: Integer[np.ndarray, " atoms"],
-    positions: Float[np.ndarray, "atoms 3"],
-    charge: int = 0,
-    multiplicity: int = 1,
-) -> float:
-    """Largest spread of the force on any atom [eV/Å]: max_i sqrt(mean_m |F_mi - mean_m F_mi|²).
+@dataclass(frozen=True)
+class Selection:
+    """So many of the sampled geometries: those on which a committee disagrees most."""
 
-    Models are checkpoints of one kind, or levels whose forces are comparable.
+    n: int
+    """Geometries to be labelled."""
+    committee: tuple[Engine, ...]
+    """At least two: checkpoints of one kind, or levels whose forces are comparable."""
+    per_molecule: int | None = None
+    """At most so many of one molecule, so that an odd one does not take all."""
 
-    Raises:
-        EngineError: a model refuses the geometry.
-        PhysConError: fewer than two models.
-    """
-    if len(models) < 2:
-        raise PhysConError(f"{len(models)} models cannot disagree; give at least two")
-    forces = np.stack([model(atomic_numbers, positions, charge, multiplicity).forces for model in models])
+
+@dataclass(frozen=True)
+class Disagreement:
+    """What a committee said of the candidates; all but the first in eV/Å."""
+
+    n_candidates: int
+    """Candidates that the whole committee could judge."""
+    median: float
+    """Disagreement on the candidate in the middle."""
+    smallest_chosen: float
+    """Smallest disagreement on a chosen one."""
+    largest: float
+    """Largest disagreement."""
+
+
+def force_disagreement(forces: Float[np.ndarray, "models atoms 3"]) -> float:
+    """Largest spread of the force on any atom [eV/Å]: max_i sqrt(mean_m |F_mi - mean_m F_mi|²)."""
     spread = ((forces - forces.mean(axis=0)) ** 2).sum(axis=2).mean(axis=0)  # (atoms,)
     return float(np.sqrt(spread.max(initial=0.0)))
 
 
-def select_disputed(
-    models: Sequence[EngineFunction],
-    candidates: Sequence[tuple[np.ndarray, np.ndarray]],
+def committee_engine(committee: Sequence[Engine]) -> Engine:
+    """An engine whose "energy" is the disagreement [eV/Å] of others, and whose forces are their mean [eV/Å].
+
+    Candidates are so judged by the same resumable work in many processes that labels them.
+    """
+    record = EngineRecord(
+        "disagreement", "committee", "", {"members": [record_as_dict(engine.record) for engine in committee]}
+    )
+    return Engine(record, functools.partial(_judge, committee=tuple(committee)))
+
+
+def _judge(
+    atomic_numbers: Integer[np.ndarray, " atoms"],
+    positions: Float[np.ndarray, "atoms 3"],
+    charge: int,
+    multiplicity: int,
+    *,
+    committee: tuple[EngineFunction, ...],
+) -> EngineLabel:
+    forces = np.stack([engine(atomic_numbers, positions, charge, multiplicity).forces for engine in committee])
+    return EngineLabel(force_disagreement(forces), forces.mean(axis=0))
+
+
+def most_disputed(
+    scores: Float[np.ndarray, " candidates"],
+    molecules: Integer[np.ndarray, " candidates"],
     n: int,
     *,
-    per_group: int | None = None,
-    groups: Sequence[int] | None = None,
+    per_molecule: int | None = None,
 ) -> Int[np.ndarray, " chosen"]:
-    """Indices of the candidates on which the models disagree most, most disputed first.
+    """Indices of the candidates with the highest scores, the highest first.
 
     Args:
-        models: at least two.
-        candidates: atomic numbers and positions [Å] of neutral closed-shell geometries; those that a model refuses are
-            never chosen.
+        scores: disagreement on each candidate.
+        molecules: molecule of each candidate.
         n: number of candidates to choose.
-        per_group: at most so many of one group, so that one odd molecule does not take all.
-        groups: group of each candidate, for instance its molecule.
-
-    Raises:
-        PhysConError: fewer than two models, or `per_group` without `groups`.
+        per_molecule: at most so many of one molecule.
     """
-    if per_group is not None and groups is None:
-        raise PhysConError("per_group needs groups: say which molecule each candidate belongs to")
-    scores = np.array([_score(models, numbers, positions) for numbers, positions in candidates])
     taken: dict[int, int] = {}
     chosen: list[int] = []
     for index in np.argsort(-scores, kind="stable").tolist():
-        group = index if groups is None else groups[index]
-        is_full = per_group is not None and taken.get(group, 0) >= per_group
-        if len(chosen) == n or np.isneginf(scores[index]):
+        if len(chosen) == n:
             break
-        if not is_full:
+        molecule = int(molecules[index])
+        if per_molecule is None or taken.get(molecule, 0) < per_molecule:
             chosen.append(index)
-            taken[group] = taken.get(group, 0) + 1
+            taken[molecule] = taken.get(molecule, 0) + 1
     return np.array(chosen, dtype=np.int64)
 
 
-def _score(models: Sequence[EngineFunction], numbers: np.ndarray, positions: np.ndarray) -> float:
-    try:
-        return force_disagreement(models, numbers, positions)
-    except EngineError:
-        return -np.inf
+def check_selection(selection: Selection) -> None:
+    """Refuses a selection that chooses nothing.
+
+    Raises:
+        PhysConError: says what is wrong.
+    """
+    if len(selection.committee) < 2:
+        raise PhysConError(f"a committee of {len(selection.committee)} cannot disagree; give at least two models")
+    for name, number in (("select", selection.n), ("per_molecule", selection.per_molecule)):
+        if number is not None and number < 1:
+            raise PhysConError(f"{name} is {number}; allowed are 1 and larger")

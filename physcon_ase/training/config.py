@@ -7,8 +7,9 @@ import typing
 from collections.abc import Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+from physcon_ase.data.split import Split
 from physcon_ase.errors import RecipeError
 from physcon_ase.model.config import EncoderConfig, ModelConfig, StructureConfig
 
@@ -53,8 +54,13 @@ class DataRecipe:
     """Level whose forces stand in for those of `levels`; see `data.loader.DataSource`."""
     max_atoms: int = 0
     """Atoms of the largest molecule that is used; 0 for all."""
+    unlabelled: bool = False
+    """Whether geometries without a label count, at the first of `levels`: for score matching."""
     max_molecules: int = 0
     """Largest number of molecules; 0 for all."""
+    assign_to: str = ""
+    """"train" to train on all molecules of the store, also those that a hash puts into the test split: for geometries
+    of one molecule, of which others are kept apart in another store."""
 
 
 @dataclass(frozen=True)
@@ -243,6 +249,11 @@ def check_recipe(recipe: Recipe, origin: str = "recipe", *, known_levels: Sequen
     for data in recipe.data:
         unknown = sorted(set(data.levels) - set(names))
         _require(not unknown, origin, f"data set {data.store} uses levels {unknown}; [[levels]] has {names}")
+        _require(
+            data.assign_to in ("", *get_args(Split)),
+            origin,
+            f"data set {data.store} is assigned to {data.assign_to!r}; choose one of {', '.join(get_args(Split))}",
+        )
         _require(data.share > 0, origin, f"data set {data.store} has share {data.share}; give a positive number")
     for name, weight in asdict(recipe.loss).items():
         _require(

@@ -242,7 +242,9 @@ def load_training_items(recipe: Recipe, store_root: Path, split: str) -> Items:
             targets_of=data.targets_of,
             borrow_forces_from=data.borrow_forces_from,
             max_atoms=data.max_atoms or None,
+            unlabelled=data.unlabelled,
             max_molecules=data.max_molecules or None,
+            assign_to=data.assign_to or None,
         )
         for data in recipe.data
     ]

@@ -1,6 +1,8 @@
 import pickle
 import shutil
+import sys
 from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -100,6 +102,35 @@ def test_an_scf_that_does_not_converge_is_an_error() -> None:
         pyscf_engine("small", functional="lda", basis="sto-3g")(WATER_NUMBERS, WATER, 0, 2)
 
 
+@needs_pyscf
+@pytest.mark.parametrize(
+    ("n_devices", "computes_there"),
+    [("return 1", True), ("return 0", False), ("raise CUDARuntimeError('no driver')", False)],
+)
+def test_gpu4pyscf_computes_where_it_finds_a_device(
+    n_devices: str, computes_there: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert pyscf_engine("r2scan").record.settings["gpu"] is False
+    if find_spec("gpu4pyscf") is None:
+        with pytest.raises(EngineError, match="GPU4PySCF is not installed: pip install gpu4pyscf"):
+            pyscf_engine("r2scan", gpu=True)
+    runtime = f"class CUDARuntimeError(RuntimeError): pass\ndef getDeviceCount(): {n_devices}\n"
+    for file, text in {"gpu4pyscf/__init__.py": "", "cupy/__init__.py": "", "cupy/cuda/runtime.py": runtime}.items():
+        path = tmp_path / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in ("cupy", "cupy.cuda", "cupy.cuda.runtime"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    sent: list[str] = []
+    monkeypatch.setattr("pyscf.df.df_jk._DFHF.to_gpu", lambda method: sent.append("gpu") or method)
+    engine = pyscf_engine("small", functional="lda", basis="sto-3g", grid_level=0)
+    assert engine.record.settings["gpu"] is computes_there
+    engine(WATER_NUMBERS, WATER, 0, 1)
+    assert sent == ["gpu"] * computes_there
+    assert pyscf_engine("r2scan", gpu=False).record.settings["gpu"] is False
+
+
 @needs_mopac
 def test_mopac_has_charge_spin_and_forces(capfd: pytest.CaptureFixture) -> None:
     pm6 = mopac_engine("pm6")
@@ -153,7 +184,7 @@ def test_a_checkpoint_is_an_engine_with_its_own_level_name() -> None:
     assert_forces_are_slopes(engine, 1e-4)
     with pytest.raises(EngineError, match="does not cover U; use another engine"):
         engine(np.array([92, 1]), WATER[:2], 0, 1)
-    with pytest.raises(EngineError, match="knows neutral closed shells only, received charge \\+1"):
+    with pytest.raises(EngineError, match="knows closed shells of charge .* only, received charge \\+1"):
         engine(WATER_NUMBERS, WATER, 1, 2)
     with pytest.raises(UnknownLevelError):
         checkpoint_engine("physcon-1", level="magic")

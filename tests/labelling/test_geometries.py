@@ -20,8 +20,7 @@ from physcon_ase.labelling.geometries import (
     sample,
     thermal_displacements,
 )
-from physcon_ase.labelling.selection import force_disagreement, select_disputed
-from tests.tiny import ETHANOL, ETHANOL_NUMBERS, WATER, WATER_NUMBERS
+from tests.tiny import WATER
 
 ROUNDING = 1e-12
 """Of rotations in float64 [Å]."""
@@ -166,29 +165,3 @@ def test_samplings_describe_themselves() -> None:
     hot, dynamics = describe_samplings(parse_samplings("thermal:3,md", engine=tblite_engine(), max_kelvin=300.0))
     assert hot == {"kind": "thermal", "n": 3, "sampler": "thermal", "max_kelvin": 300.0}
     assert dynamics["engine"]["level"] == "gfn2"
-
-
-def constant(force: float):
-    def label(numbers: np.ndarray, positions: np.ndarray, charge: int, multiplicity: int) -> EngineLabel:
-        if len(numbers) == 1:
-            raise EngineError("no atoms")
-        forces = np.zeros(positions.shape)
-        forces[0, 0] = force * len(numbers)  # larger molecules are disputed more
-        return EngineLabel(0.0, forces)
-
-    return label
-
-
-def test_disagreement_is_the_largest_spread_of_forces_and_ranks_candidates() -> None:
-    models = [constant(1.0), constant(3.0)]
-    assert force_disagreement(models, WATER_NUMBERS, WATER) == 3.0  # 3 and 9 eV/Å: 3 from their mean
-    water, ethanol = (WATER_NUMBERS, WATER), (ETHANOL_NUMBERS, ETHANOL)
-    refused = (np.array([1]), np.zeros((1, 3)))
-    candidates = [water, refused, ethanol, ethanol]
-    assert select_disputed(models, candidates, 9).tolist() == [2, 3, 0]
-    assert select_disputed(models, candidates, 1).tolist() == [2]
-    assert select_disputed(models, candidates, 9, per_group=1, groups=[0, 1, 2, 2]).tolist() == [2, 0]
-    with pytest.raises(PhysConError, match="1 models cannot disagree"):
-        select_disputed(models[:1], candidates, 1)
-    with pytest.raises(PhysConError, match="per_group needs groups"):
-        select_disputed(models, candidates, 1, per_group=1)

@@ -182,6 +182,16 @@ def test_one_bad_molecule_among_many_is_a_record_and_stops_nobody(tmp_path: Path
     assert "failures   7, all in" in text
 
 
+@pytest.mark.parametrize("bad", ["CCl", "foo"])
+def test_a_bad_molecule_among_a_hundred_costs_one_label(bad: str, tmp_path: Path) -> None:
+    molecules = ["O", "N", "C", "CO", "F"] * 20
+    molecules[57] = bad
+    report = run(molecules, tmp_path / "out.h5")
+    assert (report.n_molecules, report.n_labelled) == (100, 99)
+    assert [(failure["molecule"], failure["name"]) for failure in report.failures] == [(57, bad)]
+    assert open_store(tmp_path / "out.h5").molecules.name.tolist() == molecules[:57] + molecules[58:]
+
+
 def test_structures_keep_their_geometry_charge_and_spin(tmp_path: Path) -> None:
     cation = Atoms("OH2", WATER + 5, info={"charge": 1, "spin": 2})
     hot = Atoms("OH2", WATER * 1.6)  # no bonds are found, so that none can be lost
@@ -204,7 +214,7 @@ def test_a_journal_of_another_run_and_a_finished_store_are_not_touched(tmp_path:
     with pytest.raises(KeyboardInterrupt):
         run(["O", "C"], output, engine=replace(HARMONIC, function=stops))
     for change in ({"seed": 1}, {"geometries": "conformer:2"}, {"engine": tblite_engine()}, {"molecules": ["O"]}):
-        with pytest.raises(StoreError, match="belongs to a run with other molecules, engine, geometries or seed"):
+        with pytest.raises(StoreError, match="a run with other molecules, engine, geometries, selection or seed"):
             run(**{"molecules": ["O", "C"], "output": output, **change})
     assert run(["O", "C"], output).n_labelled == 2
     with pytest.raises(StoreError, match=r"out.h5 exists already; choose another output"):
@@ -221,6 +231,7 @@ def test_a_journal_of_another_run_and_a_finished_store_are_not_touched(tmp_path:
         ({"molecules": []}, "no molecules to label"),
         ({"seed": -1}, "the seed is -1"),
         ({"processes": -2}, "processes is -2"),
+        ({"engine": replace(HARMONIC, record=EngineRecord("b3lyp/6-31G*", "tests", "1"))}, "level name 'b3lyp/6-31G"),
         ({"output": Path("nowhere/out.h5")}, "there is no folder nowhere"),
         ({"molecules": ["foo", "bar"]}, "none of 2 molecules got a label; the first: invalid SMILES 'foo'"),
     ],

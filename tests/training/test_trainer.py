@@ -30,6 +30,7 @@ from physcon_ase.training.config import (
     Recipe,
     ScoreRecipe,
     added_to,
+    check_recipe,
     parse_recipe,
     with_steps,
 )
@@ -297,6 +298,30 @@ def test_borrowed_labels_are_judged_by_a_model_of_the_accurate_ones(
         is_lent, has_forces = before.source == 1, before.forces[:, 0].isfinite().all(dim=1)
         assert torch.equal(after.weight[~is_lent], before.weight[~is_lent])
         assert (after.weight[is_lent & has_forces] < before.weight[is_lent & has_forces]).all()
+
+
+def test_a_store_can_be_kept_apart_where_the_molecules_would_decide(recipe: Recipe, make_store, tmp_path: Path):
+    write_store(tmp_path / "small.h5", make_store())
+    kept = {name: replace(recipe, data=(replace(recipe.data[0], assign_to=name),)) for name in ("train", "validation")}
+    sizes = {name: len(load_training_items(own, tmp_path, "train")) for name, own in kept.items()}
+    assert sizes["train"] == len(load_training_items(kept["validation"], tmp_path, "validation")) > 0
+    assert sizes["validation"] == 0
+    with pytest.raises(RecipeError, match="is assigned to 'tset'; choose one of train, validation, test"):
+        check_recipe(replace(recipe, data=(replace(recipe.data[0], assign_to="tset"),)))
+
+
+def test_geometries_at_a_level_that_nobody_labelled_are_items_without_labels(
+    recipe: Recipe, make_store, tmp_path: Path
+):
+    store = make_store()
+    write_store(tmp_path / "small.h5", replace(store, labels={"cheap": store.labels["cheap"]}))
+    data = replace(recipe.data[0], levels=("dft",), unlabelled=True, structure=False, zero_force=False)
+    items = load_training_items(replace(recipe, data=(replace(data, assign_to="train"),)), tmp_path, "train")
+    assert len(items) == len(store.geometries)
+    for bucket in items.buckets:
+        assert (bucket.level == 1).all()
+        assert bucket.energy.isnan().all()
+        assert bucket.forces[:, 0].isnan().all()
 
 
 def test_score_matching_trains_on_geometries_without_labels(recipe: Recipe, make_store, tmp_path: Path):
