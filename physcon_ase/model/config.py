@@ -104,10 +104,7 @@ def config_from_dict(data: dict[str, Any]) -> ModelConfig:
         CorruptCheckpointError: keys are missing or unknown.
     """
     try:
-        levels = tuple(
-            LevelConfig(**{key: tuple(value) if isinstance(value, list) else value for key, value in level.items()})
-            for level in data["levels"]
-        )
+        levels = tuple(_level_from_dict(level) for level in data["levels"])
         structure = data["structure"]
         return ModelConfig(
             levels=levels,
@@ -120,3 +117,9 @@ def config_from_dict(data: dict[str, Any]) -> ModelConfig:
         raise CorruptCheckpointError(
             f"the model configuration cannot be read: {error}; fetch the checkpoint again"
         ) from error
+
+
+def _level_from_dict(data: dict[str, Any]) -> LevelConfig:
+    """JSON knows no tuples; a level without charges is one of neutral molecules."""
+    rows = {key: tuple(data[key]) for key in ("elements", "references", "charges") if key in data}
+    return LevelConfig(**{**data, **rows})

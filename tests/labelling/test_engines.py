@@ -184,7 +184,7 @@ def test_a_checkpoint_is_an_engine_with_its_own_level_name() -> None:
     assert_forces_are_slopes(engine, 1e-4)
     with pytest.raises(EngineError, match="does not cover U; use another engine"):
         engine(np.array([92, 1]), WATER[:2], 0, 1)
-    with pytest.raises(EngineError, match="knows closed shells of charge .* only, received charge \\+1"):
+    with pytest.raises(EngineError, match=r"knows closed shells of charge .* only, received charge \+1"):
         engine(WATER_NUMBERS, WATER, 1, 2)
     with pytest.raises(UnknownLevelError):
         checkpoint_engine("physcon-1", level="magic")
