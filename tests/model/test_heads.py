@@ -15,7 +15,7 @@ ROUNDING = 1e-10
 
 
 def zbl(first: int, second: int, distance: float) -> float:
-    """Three times the Ziegler-Biersack-Littmark energy [eV] of two cores, written out, times our polynomial cutoff."""
+    """Four times the Ziegler-Biersack-Littmark energy [eV] of two cores, written out, times our polynomial cutoff."""
     reach = 0.75 * (COVALENT_RADII[first] + COVALENT_RADII[second])
     if distance >= reach:
         return 0.0
