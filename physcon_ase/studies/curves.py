@@ -34,8 +34,9 @@ def plot_curves(records: Sequence[dict], path: Path) -> None:
     for name in _rows(records):
         errors = _errors(records, name, "accurate")
         middle = np.array([np.mean(values) for values in errors.values()])
-        below = middle - [min(values) for values in errors.values()]
-        above = [max(values) for values in errors.values()] - middle
+        # Equal values differ from their mean by rounding.
+        below = np.maximum(0, middle - [min(values) for values in errors.values()])
+        above = np.maximum(0, [max(values) for values in errors.values()] - middle)
         places = [count or place_of_none for count in errors]
         style = {"linestyle": "-" if len(errors) > 1 else "none", "marker": "o", "markersize": 3, "capsize": 2}
         axes.errorbar(places, middle, [below, above], linewidth=1, label=name, **style)
