@@ -185,7 +185,7 @@ def test_an_interruption_is_exit_code_130(monkeypatch: pytest.MonkeyPatch, capsy
 
 def test_models_are_listed_described_and_verified(capsys: pytest.CaptureFixture) -> None:
     assert main(["models", "list"]) == 0
-    assert "physcon-1  levels gfn2, b3lyp  energies and structures" in capsys.readouterr().out
+    assert "physcon-1  levels gfn2, b3lyp, m062x, mp2  energies and structures" in capsys.readouterr().out
     assert main(["models", "info", "physcon-1"]) == 0
     assert "b3lyp: B3LYP/6-31G(2df,p), a correction to gfn2; H C N O" in capsys.readouterr().out
     assert main(["models", "verify", "physcon-1"]) == 0
