@@ -453,7 +453,8 @@ def _models_info(options: argparse.Namespace) -> int:
     for level in stored.config["levels"]:
         base = f", a correction to {level['base']}" if level["base"] else ""
         elements = " ".join(CHEMICAL_SYMBOLS[z] for z in level["elements"])
-        print(f"  level      {level['name']}: {level['description']}{base}; {elements}")
+        charges = ", ".join(f"{charge:+d}" if charge else "0" for charge in level.get("charges", [0]))
+        print(f"  level      {level['name']}: {level['description']}{base}; {elements}; charge {charges}")
     return 0
 
 

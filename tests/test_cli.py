@@ -187,7 +187,9 @@ def test_models_are_listed_described_and_verified(capsys: pytest.CaptureFixture)
     assert main(["models", "list"]) == 0
     assert "physcon-1  levels gfn2, b3lyp, m062x, mp2  energies and structures" in capsys.readouterr().out
     assert main(["models", "info", "physcon-1"]) == 0
-    assert "b3lyp: B3LYP/6-31G(2df,p), a correction to gfn2; H C N O" in capsys.readouterr().out
+    listed = capsys.readouterr().out
+    assert "gfn2: GFN2-xTB; H C N O F Si P S Cl Br I; charge -1, 0, +1" in listed
+    assert "b3lyp: B3LYP/6-31G(2df,p), a correction to gfn2; H C N O; charge 0" in listed
     assert main(["models", "verify", "physcon-1"]) == 0
     assert "physcon-1 is intact, revision" in capsys.readouterr().out
 
