@@ -1,6 +1,5 @@
 """The model as an ASE calculator, one structure or a list of them at a time."""
 
-import functools
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,8 +26,13 @@ from physcon_ase.errors import (
     UnsupportedChargeError,
 )
 from physcon_ase.model.coverage import check_charge, check_elements
-from physcon_ase.model.forces import energies_and_forces
-from physcon_ase.model.physcon import DEFAULT_CHECKPOINT, LoadedModel, PhysCon, load_model
+from physcon_ase.model.physcon import (
+    DEFAULT_CHECKPOINT,
+    LoadedModel,
+    PhysCon,
+    energies_forces_and_features,
+    load_model,
+)
 from physcon_ase.units import CHEMICAL_SYMBOLS
 
 UNITS: Final = "energies eV, positions Angstrom, forces eV/Angstrom"
@@ -409,16 +413,13 @@ def _conservative_evaluation(model: PhysCon, level: str, batch: Batch, *, with_f
     """Forces are the derivative of the energy."""
     with threads_for(batch):
         if with_forces:
-            kept: list[tuple[Tensor, Tensor]] = []
-            energy_fn = functools.partial(_energies_keeping_atoms, model=model, level=level, kept=kept)
-            _, forces = energies_and_forces(energy_fn, batch)
-            ((energies, features),) = kept
+            energies, forces, features = energies_forces_and_features(model, batch, level)
         else:
             forces = None
             with torch.no_grad():
                 energies, features = model.atomic_energies_and_features(batch, level)
         return _Evaluation(
-            energies.detach(),
+            energies,
             forces,
             model.energy_uncertainties(features, level),
             model.force_uncertainties(features, batch, level) if with_forces else None,
@@ -430,13 +431,6 @@ def _direct_evaluation(model: PhysCon, level: str, batch: Batch, *, with_forces:
     with threads_for(batch), torch.inference_mode():
         energies, forces = model.atomic_energies_and_direct_forces(batch, level)
     return _Evaluation(energies, forces if with_forces else None, None, None)
-
-
-def _energies_keeping_atoms(
-    batch: Batch, *, model: PhysCon, level: str, kept: list[tuple[Tensor, Tensor]]
-) -> Float[Tensor, " molecules"]:
-    kept.append(model.atomic_energies_and_features(batch, level))
-    return kept[0][0].sum(dim=1)
 
 
 def _rows(batch: Batch, values: Tensor | None) -> list[np.ndarray] | list[None]:

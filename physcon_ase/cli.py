@@ -301,13 +301,9 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 def _errors_by_kind(model: "PhysCon", path: Path, split: str) -> "Iterator[tuple[str, LevelErrors]]":
     """Errors of a model on one store, for each level that both have and each kind of geometry."""
-    import numpy as np
-
-    from physcon_ase.data.labels import charges_at, elements_at
     from physcon_ase.data.loader import DataSource, load_items
     from physcon_ase.data.store import open_store
-    from physcon_ase.model.coverage import check_covers_charge, check_elements
-    from physcon_ase.training.evaluate import evaluate_energies
+    from physcon_ase.training.evaluate import check_coverage, evaluate_energies
 
     store = open_store(path)
     split, assign_to = ("test", "test") if split == "all" else (split, None)
@@ -321,9 +317,7 @@ def _errors_by_kind(model: "PhysCon", path: Path, split: str) -> "Iterator[tuple
         source = DataSource(path, levels, kinds=(kind,), structure=False, assign_to=assign_to)
         items = load_items([source], model.level_names, split)
         for level in levels:
-            check_elements(np.array(sorted(elements_at(items, level)), dtype=int), model, level)
-            for charge in charges_at(items, level):
-                check_covers_charge(charge, model, level)
+            check_coverage(model, items, level)
         for errors in evaluate_energies(model, items):
             yield kind, errors
 
@@ -445,6 +439,7 @@ def _models_list(_: argparse.Namespace) -> int:
 
 def _models_info(options: argparse.Namespace) -> int:
     from physcon_ase.model.checkpoint import read_checkpoint
+    from physcon_ase.model.coverage import format_charges
     from physcon_ase.units import CHEMICAL_SYMBOLS
 
     stored = read_checkpoint(options.name)
@@ -453,7 +448,7 @@ def _models_info(options: argparse.Namespace) -> int:
     for level in stored.config["levels"]:
         base = f", a correction to {level['base']}" if level["base"] else ""
         elements = " ".join(CHEMICAL_SYMBOLS[z] for z in level["elements"])
-        charges = ", ".join(f"{charge:+d}" if charge else "0" for charge in level.get("charges", [0]))
+        charges = format_charges(level.get("charges", [0]))
         print(f"  level      {level['name']}: {level['description']}{base}; {elements}; charge {charges}")
     return 0
 

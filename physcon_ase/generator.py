@@ -29,7 +29,7 @@ from physcon_ase.model.checkpoint import read_checkpoint, shipped_names
 from physcon_ase.model.config import StructureConfig
 from physcon_ase.model.coverage import check_charge, check_elements
 from physcon_ase.model.noise import gaussian_noise, sigma_schedule
-from physcon_ase.model.physcon import DEFAULT_CHECKPOINT, LoadedModel, load_model
+from physcon_ase.model.physcon import DEFAULT_CHECKPOINT, LoadedModel, PhysCon, load_model
 from physcon_ase.model.structure import ddim, refined
 
 N_STEPS: Final[dict[str, int]] = {"refine": 8, "ddim": 30, "denoise": 1}
@@ -184,7 +184,7 @@ class StructureGenerator:
         seeds = [seed] * len(molecules) if seeds is None else list(seeds)
         if min(seeds, default=0) < 0:
             raise PhysConError(f"seed must be 0 or more, received {min(seeds)}")
-        graphs = [or_error(self._checked_graph, molecule) for molecule in molecules]
+        graphs = [or_error(checked_graph, molecule, self.model, self.level) for molecule in molecules]
         starts: list[np.ndarray | PhysConError | None] = [None] * len(graphs)
         if self.mode == "refine":
             settings = {"n_conformers": self.n_conformers, "max_seconds": self.max_seconds}
@@ -215,12 +215,6 @@ class StructureGenerator:
         atoms = atoms_of(guess.graph, guess.positions)
         atoms.info.update(info)
         return atoms
-
-    def _checked_graph(self, molecule: object) -> MolGraph:
-        graph = as_graph(molecule)
-        check_elements(graph.atomic_numbers.astype(np.int64), self.model, self.level)
-        check_charge(graph.atomic_numbers.astype(np.int64), graph.charge, graph.multiplicity, self.model, self.level)
-        return graph
 
     def _draw_until_intact(self, graphs: list, starts: list, seeds: list[int], results: list, budget: int) -> None:
         """Fills the gaps in `results` with guesses that have the right bonds and stereo, as far as there are any."""
@@ -367,6 +361,19 @@ def _sigmas(mode: str, n_steps: int | None, start_sigma: float | None, config: S
     if mode == "refine":
         return [start_sigma] * n_steps
     return sigma_schedule(start_sigma, config.sigma_min, n_steps)
+
+
+def checked_graph(molecule: object, model: PhysCon, level: str) -> MolGraph:
+    """The graph of a SMILES, or the graph itself, if the level covers its elements and its charge.
+
+    Raises:
+        PhysConError: see `as_graph` and `model.coverage`.
+    """
+    graph = as_graph(molecule)
+    atomic_numbers = graph.atomic_numbers.astype(np.int64)
+    check_elements(atomic_numbers, model, level)
+    check_charge(atomic_numbers, graph.charge, graph.multiplicity, model, level)
+    return graph
 
 
 def atoms_of(graph: MolGraph, positions: Float[np.ndarray, "atoms 3"]) -> Atoms:

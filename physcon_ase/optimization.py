@@ -33,8 +33,8 @@ from physcon_ase.generator import (
     MAX_SECONDS,
     Guess,
     StructureGenerator,
-    as_graph,
     atoms_of,
+    checked_graph,
     embed_many,
     or_error,
     unless_error,
@@ -281,7 +281,7 @@ def _jobs(
     graphs: dict[int, MolGraph] = {}
     for index, molecule in enumerate(molecules):
         if not isinstance(molecule, Atoms):
-            graph = or_error(_checked_graph, molecule, settings)
+            graph = or_error(checked_graph, molecule, settings.loaded.model, settings.level)
             if isinstance(graph, PhysConError):
                 jobs[index] = graph
             else:
@@ -315,14 +315,6 @@ def _jobs_of_graphs(
         place if isinstance(place, PhysConError) else finish(graph, place, seed)
         for graph, place in zip(graphs, places, strict=True)
     ]
-
-
-def _checked_graph(molecule: object, settings: _Settings) -> MolGraph:
-    graph = as_graph(molecule)
-    atomic_numbers = graph.atomic_numbers.astype(np.int64)
-    check_elements(atomic_numbers, settings.loaded.model, settings.level)
-    check_charge(atomic_numbers, graph.charge, graph.multiplicity, settings.loaded.model, settings.level)
-    return graph
 
 
 def _job_of_guess(guess: Guess | PhysConError) -> _Job | PhysConError:

@@ -19,7 +19,6 @@ from ase.optimize.optimize import Optimizer
 from ase.units import fs, kB
 from ase.vibrations import Vibrations
 
-from physcon_ase import calculator as calculator_module
 from physcon_ase.batch import ONE_THREAD_SLOTS, Batch
 from physcon_ase.calculator import UNITS, PhysConCalculator, check_atoms
 from physcon_ase.errors import (
@@ -36,6 +35,7 @@ from physcon_ase.errors import (
     UnsupportedChargeError,
     UnsupportedElementError,
 )
+from physcon_ase.model import physcon as physcon_module
 from physcon_ase.model.physcon import LoadedModel
 from physcon_ase.units import COVALENT_RADII
 from tests.tiny import calibrated_model, charged_tiny_model, evaluate, pack, tiny_loaded
@@ -420,7 +420,7 @@ def test_predict_gives_what_the_calculator_gives_one_by_one(dtype: torch.dtype) 
 
 def test_predict_without_forces_computes_none(calculator: PhysConCalculator, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = [record.energy for record in calculator.predict(some_structures())]
-    monkeypatch.setattr(calculator_module, "energies_and_forces", None)
+    monkeypatch.setattr(physcon_module, "energies_and_forces", None)
     found = calculator.predict(some_structures(), properties=["energy"])
     assert [record.energy for record in found] == pytest.approx(expected, abs=1e-9)
     assert all(record.forces is None for record in found)
@@ -445,7 +445,7 @@ def test_predict_of_nothing_is_nothing_and_unknown_properties_are_refused(calcul
 
 def test_batches_shrink_when_memory_runs_out(calculator: PhysConCalculator, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = [record.energy for record in calculator.predict(some_structures())]
-    compute, sizes = calculator_module.energies_and_forces, []
+    compute, sizes = physcon_module.energies_and_forces, []
 
     def short_of_memory(energy_fn, batch):
         sizes.append(batch.atomic_numbers.numel())
@@ -453,11 +453,11 @@ def test_batches_shrink_when_memory_runs_out(calculator: PhysConCalculator, monk
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
         return compute(energy_fn, batch)
 
-    monkeypatch.setattr(calculator_module, "energies_and_forces", short_of_memory)
+    monkeypatch.setattr(physcon_module, "energies_and_forces", short_of_memory)
     found = calculator.predict(some_structures()[:2] + some_structures()[3:])
     assert [record.energy for record in found] == pytest.approx(expected[:2] + expected[3:], abs=1e-9)
     assert sizes[0] > 12
-    monkeypatch.setattr(calculator_module, "energies_and_forces", lambda *_: short_of_memory(None, _FullBatch))
+    monkeypatch.setattr(physcon_module, "energies_and_forces", lambda *_: short_of_memory(None, _FullBatch))
     (record,) = calculator.predict([molecule("C6H6")])
     assert "12 atoms do not fit into memory" in str(record.error)
 
@@ -472,7 +472,7 @@ def test_other_failures_are_not_taken_for_lack_of_memory(
     def fail(*_: object) -> None:
         raise RuntimeError("shapes do not match")
 
-    monkeypatch.setattr(calculator_module, "energies_and_forces", fail)
+    monkeypatch.setattr(physcon_module, "energies_and_forces", fail)
     with pytest.raises(RuntimeError, match="shapes do not match"):
         calculator.predict(some_structures())
 
@@ -512,13 +512,13 @@ def test_small_batches_use_one_thread_and_give_the_others_back(
     calculator: PhysConCalculator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[int] = []
-    compute = calculator_module.energies_and_forces
+    compute = physcon_module.energies_and_forces
 
     def watch(energy_fn, batch):
         seen.append(torch.get_num_threads())
         return compute(energy_fn, batch)
 
-    monkeypatch.setattr(calculator_module, "energies_and_forces", watch)
+    monkeypatch.setattr(physcon_module, "energies_and_forces", watch)
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:

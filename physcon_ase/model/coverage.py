@@ -1,5 +1,7 @@
 """What molecules a model takes: elements of a level, charge and spin."""
 
+from collections.abc import Iterable
+
 import numpy as np
 from jaxtyping import Int
 
@@ -60,5 +62,10 @@ def check_covers_charge(charge: int, model: PhysCon, level: str) -> None:
     if charge not in model.level(level).charges:
         others = [name for name in model.level_names if charge in model.level(name).charges]
         remedy = f"use level {' or '.join(map(repr, others))}" if others else "no level of this model covers it"
-        covered = ", ".join(f"{known:+d}" if known else "0" for known in sorted(model.level(level).charges))
+        covered = format_charges(model.level(level).charges)
         raise UnsupportedChargeError(f"level {level!r} does not cover charge {charge:+d}; it knows {covered}: {remedy}")
+
+
+def format_charges(charges: Iterable[int]) -> str:
+    """Total charges with their signs, the most negative first."""
+    return ", ".join(f"{charge:+d}" if charge else "0" for charge in sorted(charges))

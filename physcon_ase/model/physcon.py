@@ -295,3 +295,20 @@ class PhysCon(nn.Module):
     def _with_base(self, own: dict[str, Tensor], name: str) -> Tensor:
         base = self.level(name).base
         return own[name] + own[base] if base else own[name]
+
+
+def energies_forces_and_features(
+    model: PhysCon, batch: Batch, level: str
+) -> tuple[
+    Float[Tensor, "molecules slots"], Float[Tensor, "molecules slots 3"], Float[Tensor, "molecules slots features"]
+]:
+    """`PhysCon.atomic_energies_and_features` and the forces [eV/Å], all from one evaluation and without a graph."""
+    kept: list[tuple[Tensor, Tensor]] = []
+
+    def energy_fn(moved: Batch) -> Tensor:
+        kept.append(model.atomic_energies_and_features(moved, level))
+        return kept[0][0].sum(dim=1)
+
+    _, forces = energies_and_forces(energy_fn, batch)
+    ((energies, features),) = kept
+    return energies.detach(), forces, features

@@ -11,18 +11,15 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from physcon_ase.batch import Batch
-from physcon_ase.data.labels import elements_at
 from physcon_ase.data.loader import DataSource, Items, load_items, move_items, take
 from physcon_ase.data.sample import LabelledBatch
 from physcon_ase.data.store import open_store
 from physcon_ase.errors import LabelError
 from physcon_ase.model.checkpoint import read_checkpoint, save_checkpoint
 from physcon_ase.model.config import config_from_dict, config_to_dict
-from physcon_ase.model.coverage import check_elements
-from physcon_ase.model.forces import energies_and_forces
-from physcon_ase.model.physcon import PhysCon, load_model
+from physcon_ase.model.physcon import PhysCon, energies_forces_and_features, load_model
 from physcon_ase.model.uncertainty import energy_table, force_table, rigidity
+from physcon_ase.training.evaluate import check_coverage
 
 FEWEST_GEOMETRIES: Final = 20
 """Held-out geometries with a label below which a level gets no table."""
@@ -99,7 +96,7 @@ def calibrate(
 
     Raises:
         LabelError: no level gets a table, see `FEWEST_GEOMETRIES`.
-        UnsupportedElementError: a store has energies of elements that the level does not cover.
+        UnsupportedElementError, UnsupportedChargeError: a store has elements or charges that the level does not cover.
     """
     stored, model = read_checkpoint(checkpoint), load_model(checkpoint, device=device).model
     found: list[Calibration] = []
@@ -193,7 +190,7 @@ def _labelled(
     """The geometries with a label of the level, of at most so many molecules of each store."""
     for path in stores:
         items = load_items([DataSource(path, (level,), zero_force=False, structure=False)], model.level_names, split)
-        check_elements(np.array(sorted(elements_at(items, level)), dtype=int), model, level)
+        check_coverage(model, items, level)
         moved = move_items(items, model.encoder.embedding.weight.device)
         for bucket, rows in zip(moved.buckets, _rows_of_some(items, n_molecules, generator), strict=True):
             size = max(1, _ATOMS_PER_BATCH // bucket.n_slots)
@@ -242,20 +239,13 @@ def _held_out(model: PhysCon, level: str, batches: Iterable[LabelledBatch]) -> _
 
 
 def _held_out_batch(model: PhysCon, level: str, labelled: LabelledBatch) -> _HeldOut:
-    kept: list[Tensor] = []
-
-    def energy_fn(batch: Batch) -> Tensor:
-        energies, features = model.atomic_energies_and_features(batch, level)
-        kept.append(features)
-        return energies.sum(dim=1)
-
-    energies, forces = energies_and_forces(energy_fn, labelled.batch)
-    (features,), batch = kept, labelled.batch
+    batch = labelled.batch
+    energies, forces, features = energies_forces_and_features(model, batch, level)
     with_energy, with_forces = labelled.has_energy, labelled.has_forces
     atoms = batch.atom_mask & with_forces[:, None]
     return _HeldOut(
         features=features.sum(dim=1)[with_energy],
-        energy_errors=(energies - labelled.energy)[with_energy],
+        energy_errors=(energies.sum(dim=1) - labelled.energy)[with_energy],
         atomic_features=features[atoms],
         force_errors=(forces - labelled.forces)[atoms],
         atomic_numbers=batch.atomic_numbers[atoms],

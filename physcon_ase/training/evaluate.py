@@ -3,13 +3,16 @@
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from physcon_ase.batch import with_positions
+from physcon_ase.data.labels import charges_at, elements_at
 from physcon_ase.data.loader import Items, evaluation_batches
 from physcon_ase.data.sample import LabelledBatch, select
+from physcon_ase.model.coverage import check_covers_charge, check_elements
 from physcon_ase.model.noise import align, centred, gaussian_noise
 from physcon_ase.model.physcon import PhysCon
 from physcon_ase.training.losses.multitask import predict
@@ -33,6 +36,17 @@ class LevelErrors:
     """Mean |F - F_label| over Cartesian components [eV/Å]."""
     direct_force_mae: float
     """The same of the direct heads; NaN without them."""
+
+
+def check_coverage(model: PhysCon, items: Items, level: str) -> None:
+    """Refuses items at a level that it does not cover.
+
+    Raises:
+        UnsupportedElementError, UnsupportedChargeError: see `model.coverage`.
+    """
+    check_elements(np.array(sorted(elements_at(items, level)), dtype=int), model, level)
+    for charge in charges_at(items, level):
+        check_covers_charge(charge, model, level)
 
 
 def evaluate_energies(model: PhysCon, items: Items) -> tuple[LevelErrors, ...]:

@@ -11,13 +11,13 @@ the MMFF94 minimum (of the conformer where MMFF94 lacks parameters). Interrupted
 """
 
 import argparse
-import lzma
 import random
 from collections.abc import Iterator
 from pathlib import Path
 
 from rdkit import Chem, RDLogger
 
+from physcon_ase.data.sources.smiles_list import read_smiles_list
 from physcon_ase.labelling.engines import tblite_engine
 from physcon_ase.labelling.geometries import Sampling, conformers, thermal
 from physcon_ase.labelling.pipeline import label
@@ -49,12 +49,9 @@ SEATS = ["[CX4;H0]", "[CX4;H1]", "[CX4;H2]", "[CX4;H3]"]
 
 def rows(path: Path) -> Iterator[tuple[str, int]]:
     """SMILES and total charge of the molecules of the list that have a size in HEAVY and one fragment."""
-    with lzma.open(path, "rt") as file:
-        next(file)
-        for line in file:
-            smiles, heavy, charge, *_ = line.rstrip("\n").split("\t")
-            if int(heavy) in HEAVY and "." not in smiles:
-                yield smiles, int(charge)
+    for row in read_smiles_list(path, allowed_only=False)[0]:
+        if row.n_heavy_atoms in HEAVY and "." not in row.smiles:
+            yield row.smiles, row.charge
 
 
 def usable(smiles: str) -> bool:
