@@ -74,6 +74,8 @@ class LevelConfig:
     """Level on top of which this one is a small correction; empty for a level of its own."""
     charges: tuple[int, ...] = (0,)
     """Total charges [e] that the level covers."""
+    own_layer: bool = False
+    """Whether the level has a last layer of its own in the encoder, and not only a head."""
 
 
 @dataclass(frozen=True)

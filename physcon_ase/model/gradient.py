@@ -21,7 +21,7 @@ from physcon_ase.model.layers import Interaction, Pairs, bessel_and_slope, make_
 
 
 def energies_of_atoms(
-    encoder: Encoder, heads: Sequence[EnergyHead], batch: Batch, pairs: Pairs
+    encoder: Encoder, heads: Sequence[EnergyHead], batch: Batch, pairs: Pairs, last: Interaction | None = None
 ) -> tuple[tuple[Float[Tensor, "molecules slots"], ...], tuple[Float[Tensor, "molecules slots hidden"], ...]]:
     """Each head on the features of the encoder, differentiable with respect to the positions only.
 
@@ -32,15 +32,22 @@ def energies_of_atoms(
         heads: the same.
         batch: the molecules.
         pairs: their pairs of atoms, made without gradient.
+        last: as in `Encoder.forward`.
     """
-    found = cast(tuple[Tensor, ...], _Energies.apply(batch.positions, encoder, heads, batch, pairs))
+    found = cast(tuple[Tensor, ...], _Energies.apply(batch.positions, encoder, heads, batch, pairs, last))
     return found[: len(heads)], found[len(heads) :]
 
 
 class _Energies(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, positions: Tensor, encoder: Encoder, heads: Sequence[EnergyHead], batch: Batch, pairs: Pairs
+        ctx: Any,
+        positions: Tensor,
+        encoder: Encoder,
+        heads: Sequence[EnergyHead],
+        batch: Batch,
+        pairs: Pairs,
+        last: Interaction | None,
     ) -> tuple[Tensor, ...]:
         # Padding is put to the cutoff, where radial functions and their slopes vanish.
         distances = torch.where(pairs.mask, pairs.distances, encoder.config.cutoff)
@@ -48,7 +55,7 @@ class _Energies(torch.autograd.Function):
         angular = monomials(pairs.unit_vectors)
         basis = pair_products(radial, angular)
         scalars, vectors, traces, charged = encoder.embedding(batch.atomic_numbers), None, [], []
-        for layer, interaction in enumerate(_layers(encoder)):
+        for layer, interaction in enumerate(encoder.layers(last)):
             charged.append(_with_charge(encoder.shares_before(layer, batch), scalars, batch))
             if charged[-1] is not None:
                 scalars = charged[-1][1].detach()
@@ -56,22 +63,22 @@ class _Energies(torch.autograd.Function):
             traces.append(trace)
         energies, hidden = zip(*(head.traced(scalars) for head in heads), strict=True)
         ctx.save_for_backward(positions)
-        ctx.inputs, ctx.traces = (encoder, heads, batch, pairs), (traces, charged, hidden)
+        ctx.inputs, ctx.traces = (encoder, heads, batch, pairs, last), (traces, charged, hidden)
         ctx.functions = radial, slope, angular
         ctx.mark_non_differentiable(*hidden)
         return *energies, *hidden
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        encoder, heads, batch, pairs = ctx.inputs
+        encoder, heads, batch, pairs, last = ctx.inputs
         grads = grads[: len(heads)]  # nothing comes back through the hidden layers
         (positions,) = ctx.saved_tensors
         if torch.is_grad_enabled():  # the derivative itself is to be differentiated
             batch = with_positions(batch, positions)
-            scalars, _ = encoder(batch, make_pairs(batch, encoder.config.cutoff))
+            scalars, _ = encoder(batch, make_pairs(batch, encoder.config.cutoff), last=last)
             energies = [head(scalars) for head in heads]
-            return *torch.autograd.grad(energies, positions, grads, create_graph=True), None, None, None, None
-        layers, (traces, charged, hidden), (radial, slope, angular) = _layers(encoder), ctx.traces, ctx.functions
+            return *torch.autograd.grad(energies, positions, grads, create_graph=True), *5 * [None]
+        layers, (traces, charged, hidden), (radial, slope, angular) = encoder.layers(last), ctx.traces, ctx.functions
         of_heads = [head.pull_back(*rest) for head, *rest in zip(heads, hidden, grads, strict=True)]
         grad_scalars, grad_vectors, of_basis = functools.reduce(torch.add, of_heads), None, []
         for layer, trace, before in zip(reversed(layers), reversed(traces), reversed(charged), strict=True):
@@ -83,7 +90,7 @@ class _Energies(torch.autograd.Function):
                 (grad_scalars,) = torch.autograd.grad(before[1], before[0], grad_scalars, retain_graph=True)
             of_basis.append(part)
         grad_basis = functools.reduce(torch.add, of_basis)
-        return _pull_back_pairs(grad_basis, radial, slope, angular, pairs), None, None, None, None
+        return _pull_back_pairs(grad_basis, radial, slope, angular, pairs), *5 * [None]
 
 
 def _with_charge(shares: ChargeShares | None, scalars: Tensor, batch: Batch) -> tuple[Tensor, Tensor] | None:
@@ -93,10 +100,6 @@ def _with_charge(shares: ChargeShares | None, scalars: Tensor, batch: Batch) -> 
     with torch.enable_grad():
         before = scalars.detach().requires_grad_()
         return before, shares(before, batch)
-
-
-def _layers(encoder: Encoder) -> list[Interaction]:
-    return [cast(Interaction, layer) for layer in encoder.interactions]
 
 
 def _pull_back_pairs(

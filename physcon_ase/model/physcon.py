@@ -1,7 +1,7 @@
 """The model: one encoder, one energy head per level of theory, and the structure head."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, cast
@@ -10,15 +10,15 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from physcon_ase.batch import Batch, EnergyFn
+from physcon_ase.batch import Batch, EnergyFn, select
 from physcon_ase.errors import MissingHeadError, PhysConError, UnknownLevelError
 from physcon_ase.model.checkpoint import load_into, read_checkpoint
 from physcon_ase.model.config import LevelConfig, ModelConfig, config_from_dict
-from physcon_ase.model.encoder import Encoder
+from physcon_ase.model.encoder import Encoder, make_layer
 from physcon_ase.model.forces import energies_and_forces
 from physcon_ase.model.gradient import energies_of_atoms
 from physcon_ase.model.heads import CoreRepulsion, DirectForceHead, EnergyHead, References, fade_in
-from physcon_ase.model.layers import Pairs, make_pairs
+from physcon_ase.model.layers import Interaction, Pairs, make_pairs
 from physcon_ase.model.structure import Denoiser, StructureHead
 from physcon_ase.model.uncertainty import EnergyRigidity, ForceRigidity, features_of_atoms
 
@@ -83,6 +83,13 @@ class PhysCon(nn.Module):
         super().__init__()
         self.config = config
         self.encoder = Encoder(config.encoder)
+        self.own_layers = nn.ModuleDict(
+            {
+                level.name: make_layer(config.encoder, config.encoder.n_layers - 1)
+                for level in config.levels
+                if level.own_layer
+            }
+        )
         self.core = CoreRepulsion()
         self.heads = nn.ModuleDict({level.name: EnergyHead(config.encoder.channels, level) for level in config.levels})
         n_vectors = config.encoder.output_vectors
@@ -99,7 +106,7 @@ class PhysCon(nn.Module):
         )
         self.to(dtype)
         # Asked at each evaluation whether they require a gradient: walking through the modules would take too long.
-        self._weights = (*self.encoder.parameters(), *self.heads.parameters())
+        self._weights = (*self.encoder.parameters(), *self.own_layers.parameters(), *self.heads.parameters())
 
     @property
     def level_names(self) -> tuple[str, ...]:
@@ -119,7 +126,7 @@ class PhysCon(nn.Module):
 
     def atomic_energies(self, batch: Batch, level: str) -> Float[Tensor, "molecules slots"]:
         """Energy [eV, float64] of each atom, references included; 0 in empty slots."""
-        (interaction,), _ = self._interaction_energies(batch, [level])
+        (interaction,), _ = self._one_pass(batch, [level])
         return interaction + self.references[level](batch)
 
     def atomic_energies_and_features(
@@ -129,7 +136,7 @@ class PhysCon(nn.Module):
 
         The features carry no gradient; in empty slots they are 0.
         """
-        (interaction,), hidden = self._interaction_energies(batch, [level])
+        (interaction,), hidden = self._one_pass(batch, [level])
         of_heads = torch.cat([hidden[name].detach() for name in self._with_bases([level])], dim=-1)
         return interaction + self.references[level](batch), features_of_atoms(of_heads, batch.atom_mask)
 
@@ -160,15 +167,27 @@ class PhysCon(nn.Module):
 
     def interaction_energies(self, batch: Batch, levels: Sequence[str]) -> Float[Tensor, "molecules slots levels"]:
         """Energy [eV] of each atom at each level without the references, in the number format of the model."""
-        energies, _ = self._interaction_energies(batch, levels)
-        return torch.stack(energies, dim=-1)
+        found: dict[str, Tensor] = {}
+        for together in self._passes(levels):
+            energies, _ = self._one_pass(batch, together)
+            found |= dict(zip(together, energies, strict=True))
+        return torch.stack([found[name] for name in levels], dim=-1)
 
-    def _interaction_energies(
+    def _passes(self, levels: Sequence[str]) -> list[list[str]]:
+        """The levels, those together that share all layers of the encoder."""
+        sharing = [name for name in levels if name not in self.own_layers]
+        return [*([sharing] if sharing else []), *([name] for name in levels if name in self.own_layers)]
+
+    def _last_layer(self, levels: Sequence[str]) -> Interaction | None:
+        """What stands in for the encoder's last layer at levels that go together."""
+        return cast(Interaction, self.own_layers[levels[0]]) if levels[0] in self.own_layers else None
+
+    def _one_pass(
         self, batch: Batch, levels: Sequence[str]
     ) -> tuple[list[Float[Tensor, "molecules slots"]], dict[str, Tensor]]:
-        """Energies at each level, and the hidden layer of each head that they need."""
+        """Energies at levels that share all layers, and the hidden layer of each head that they need."""
         names = self._with_bases(levels)
-        of_heads, hidden, pairs, overlap = self._energies_of_heads(batch, names)
+        of_heads, hidden, pairs, overlap = self._energies_of_heads(batch, names, self._last_layer(levels))
         energies = self._totals(batch, dict(zip(names, of_heads, strict=True)), levels, pairs, overlap)
         return energies, dict(zip(names, hidden, strict=True))
 
@@ -184,7 +203,7 @@ class PhysCon(nn.Module):
         return [energy * atom_mask for energy in energies]
 
     def _energies_of_heads(
-        self, batch: Batch, names: Sequence[str]
+        self, batch: Batch, names: Sequence[str], last: Interaction | None
     ) -> tuple[Sequence[Tensor], Sequence[Tensor], Pairs, Tensor | None]:
         """What the heads say, their hidden layers, the pairs of atoms, and the overlap of their cores if any."""
         heads = [cast(EnergyHead, self.heads[name]) for name in names]
@@ -193,29 +212,52 @@ class PhysCon(nn.Module):
                 pairs = make_pairs(batch, self.config.encoder.cutoff)
                 overlap = self.core.overlap(batch, pairs)
             if overlap is None:
-                return *energies_of_atoms(self.encoder, heads, batch, pairs), pairs, None
-        scalars, _, pairs, overlap = self._features(batch)
+                return *energies_of_atoms(self.encoder, heads, batch, pairs, last), pairs, None
+        scalars, _, pairs, overlap = self._features(batch, last)
         energies, hidden = zip(*(head.traced(scalars) for head in heads), strict=True)
         return energies, hidden, pairs, overlap
 
-    def _features(self, batch: Batch) -> tuple[Tensor, Tensor | None, Pairs, Tensor | None]:
+    def _features(self, batch: Batch, last: Interaction | None) -> tuple[Tensor, Tensor | None, Pairs, Tensor | None]:
         """Scalars and vectors of the encoder, the pairs of atoms, and the overlap of their cores if there is any."""
         pairs = make_pairs(batch, self.config.encoder.cutoff)
         overlap = self.core.overlap(batch, pairs)
-        scalars, vectors = self.encoder(batch, pairs, None if overlap is None else fade_in(overlap))
+        scalars, vectors = self.encoder(batch, pairs, None if overlap is None else fade_in(overlap), last)
         return scalars, vectors, pairs, overlap
 
     def energies_at(self, batch: Batch, level_index: Int[Tensor, " molecules"]) -> Float[Tensor, " molecules"]:
         """Total energy [eV, float64] of each molecule, each at a level of its own (an index into `level_names`)."""
-        interaction, _ = self._interaction_energies(batch, self.level_names)
-        return self._at_levels(batch, interaction, level_index)
+        (energies,) = self._at_levels(batch, level_index, self._totals_of_molecules)
+        return energies
 
     def _at_levels(
-        self, batch: Batch, interaction: list[Tensor], level_index: Int[Tensor, " molecules"]
-    ) -> Float[Tensor, " molecules"]:
-        totals = torch.stack(interaction, dim=-1).to(torch.float64).sum(dim=1)
-        references = torch.stack([self.references[name](batch).sum(dim=1) for name in self.level_names], dim=1)
-        return (totals + references).gather(1, level_index[:, None]).squeeze(1)
+        self,
+        batch: Batch,
+        level_index: Int[Tensor, " molecules"],
+        function: Callable[[Batch, Sequence[str]], tuple[Tensor, ...]],
+    ) -> tuple[Tensor, ...]:
+        """What a function of levels that share all layers says [molecules, levels, ...], each molecule at its level."""
+        passes = self._passes(self.level_names)
+        parts, chosen = [], []
+        for together in passes:
+            index = torch.tensor([together.index(name) if name in together else -1 for name in self.level_names])
+            place = index.to(level_index.device)[level_index]
+            rows = (place >= 0).nonzero().squeeze(1)
+            if len(rows) == 0 and len(passes) > 1:
+                continue
+            found = function(select(batch, rows) if len(passes) > 1 else batch, together)
+            parts.append([result[torch.arange(len(rows), device=rows.device), place[rows]] for result in found])
+            chosen.append(rows)
+        back = torch.cat(chosen).argsort()
+        return tuple(torch.cat(results)[back] for results in zip(*parts, strict=True))
+
+    def _totals_of_molecules(self, batch: Batch, levels: Sequence[str]) -> tuple[Tensor]:
+        energies, _ = self._one_pass(batch, levels)
+        return (self._sums(batch, energies, levels),)
+
+    def _sums(self, batch: Batch, energies: Sequence[Tensor], levels: Sequence[str]) -> Tensor:
+        """Total energies [molecules, levels, float64] with the references."""
+        of_atoms = [energy + self.references[name](batch) for energy, name in zip(energies, levels, strict=True)]
+        return torch.stack([of_level.sum(dim=1) for of_level in of_atoms], dim=1)
 
     def denoiser(self, level: str) -> Denoiser:
         """The structure head; if it is guided, by the forces of this level.
@@ -270,9 +312,13 @@ class PhysCon(nn.Module):
         self, batch: Batch, level_index: Int[Tensor, " molecules"]
     ) -> tuple[Float[Tensor, " molecules"], Float[Tensor, "molecules slots 3"]]:
         """The same with a level of its own for each molecule (an index into `level_names`)."""
-        interaction, of_levels = self._energies_and_direct_forces(batch, self.level_names)
-        forces = torch.stack(of_levels, dim=1)[torch.arange(len(batch), device=level_index.device), level_index]
-        return self._at_levels(batch, interaction, level_index), forces
+
+        def function(chosen: Batch, levels: Sequence[str]) -> tuple[Tensor, Tensor]:
+            energies, forces = self._energies_and_direct_forces(chosen, levels)
+            return self._sums(chosen, energies, levels), torch.stack(forces, dim=1)
+
+        energies, forces = self._at_levels(batch, level_index, function)
+        return energies, forces
 
     def _energies_and_direct_forces(
         self, batch: Batch, levels: Sequence[str]
@@ -280,7 +326,7 @@ class PhysCon(nn.Module):
         names = self._with_bases(levels)
         if not len(self.direct_heads):
             raise MissingHeadError("this model has no direct-force heads; train one with encoder.output_vectors > 0")
-        scalars, vectors, pairs, overlap = self._features(batch)
+        scalars, vectors, pairs, overlap = self._features(batch, self._last_layer(levels))
         energies = {name: self.heads[name](scalars) for name in names}
         forces = {name: self.direct_heads[name](vectors, batch.atom_mask) for name in names}
         return (

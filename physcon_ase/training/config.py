@@ -24,6 +24,8 @@ class LevelRecipe:
     """Method and basis set in full."""
     base: str = ""
     """Level on top of which this one is a small correction."""
+    own_layer: bool = False
+    """Whether it gets a last layer of its own, which begins as that which the others share."""
 
 
 @dataclass(frozen=True)
@@ -355,10 +357,11 @@ def added_to(recipe: Recipe, checkpoint: str, config: ModelConfig, *, frozen: bo
     Raises:
         RecipeError: the checkpoint has one of the levels already, or a level builds on one that nobody has.
     """
-    old = tuple(LevelRecipe(level.name, level.description, level.base) for level in config.levels)
+    old = tuple(LevelRecipe(level.name, level.description, level.base, level.own_layer) for level in config.levels)
     known = sorted({level.name for level in old} & {level.name for level in recipe.levels})
     _require(not known, checkpoint, f"has level {', '.join(known)} already; a level to be added needs another name")
-    freeze = ("encoder", "structure", *(f"heads.{level.name}." for level in old)) if frozen else ()
+    of_levels = [f"{part}.{level.name}." for level in old for part in ("heads", "own_layers")]
+    freeze = ("encoder", "structure", *of_levels) if frozen else ()
     added = replace(
         recipe,
         levels=(*old, *recipe.levels),

@@ -459,9 +459,15 @@ def _level_config(
                 f"but there are none for {missing}; add energies, or leave these molecules out"
             )
         references = {element: references[element] for element in elements}
+    if old is not None and old.own_layer and not entry.own_layer:
+        raise RecipeError(
+            f"level {entry.name!r} has a layer of its own in a checkpoint of start_from; set own_layer = true here too"
+        )
     energies = tuple(references[element] for element in sorted(references))
     charges = tuple(sorted(charges | set(old.charges if old else ())))
-    return LevelConfig(entry.name, entry.description, tuple(sorted(references)), energies, entry.base, charges)
+    return LevelConfig(
+        entry.name, entry.description, tuple(sorted(references)), energies, entry.base, charges, entry.own_layer
+    )
 
 
 def _references(level: LevelConfig | None) -> dict[int, float]:
@@ -470,16 +476,24 @@ def _references(level: LevelConfig | None) -> dict[int, float]:
 
 def _take_over(model: PhysCon, source: Checkpoint, part: str) -> None:
     own = {name: value for name, value in model.named_parameters() if name.startswith(part)}
-    shared = [name for name, value in source.tensors.items() if name in own and own[name].shape == value.shape]
+    tensors = {**_first_own_layers(model, source), **source.tensors}
+    shared = [name for name, value in tensors.items() if name in own and own[name].shape == value.shape]
     if not shared:
         raise RecipeError(f"start_from: checkpoint {source.name} shares no parameter with the model of this recipe")
-    left = [name for name, value in source.tensors.items() if name in own and own[name].shape != value.shape]
+    left = [name for name, value in tensors.items() if name in own and own[name].shape != value.shape]
     tqdm.write(f"{source.name}: {len(shared)} of {len(own)} tensors taken over")
     if left:
         tqdm.write(f"{source.name}: {len(left)} have another shape here and were left, such as {left[0]}")
     with torch.no_grad():
         for name in shared:
-            own[name].copy_(source.tensors[name])
+            own[name].copy_(tensors[name])
+
+
+def _first_own_layers(model: PhysCon, source: Checkpoint) -> dict[str, Tensor]:
+    """The last layer that all levels of a checkpoint share, as the own one of each level that has one in the model."""
+    last = f"encoder.interactions.{model.config.encoder.n_layers - 1}."
+    shared = {name.removeprefix(last): value for name, value in source.tensors.items() if name.startswith(last)}
+    return {f"own_layers.{level}.{name}": value for level in model.own_layers for name, value in shared.items()}
 
 
 def _limited(data: DataRecipe, molecules: int) -> DataRecipe:

@@ -12,11 +12,21 @@ from torch import Tensor
 
 from physcon_ase.batch import Batch, make_batch, with_positions
 from physcon_ase.model import gradient
-from physcon_ase.model.config import EncoderConfig, ModelConfig
+from physcon_ase.model.config import EncoderConfig, LevelConfig, ModelConfig
 from physcon_ase.model.forces import energies_and_forces
 from physcon_ase.model.layers import DENSE_SLOTS, bessel, bessel_and_slope, envelope, envelope_slope
 from physcon_ase.model.physcon import PhysCon
-from tests.tiny import ETHANOL, ETHANOL_NUMBERS, LEVELS, WATER, WATER_NUMBERS, evaluate, pack, tiny_model
+from tests.tiny import (
+    ETHANOL,
+    ETHANOL_NUMBERS,
+    LEVELS,
+    OWN_LAYER_LEVELS,
+    WATER,
+    WATER_NUMBERS,
+    evaluate,
+    pack,
+    tiny_model,
+)
 
 ROUNDING = 1e-12
 """Relative, float64: sums of some hundred terms in another order."""
@@ -25,13 +35,13 @@ SMALLEST_FORCE = 1e-2
 """[eV/Å] Below it a comparison of forces would say nothing."""
 
 
-def small_model(**encoder: int) -> PhysCon:
+def small_model(levels: tuple[LevelConfig, ...] = LEVELS, **encoder: int) -> PhysCon:
     """A tiny model with other sizes of the encoder, both of its levels with a say."""
     sizes = {"n_radial": 5, "channels": 12, "mixed_channels": 10, "source_scalars": 4, "hidden": 14, **encoder}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
-        model = PhysCon(ModelConfig(LEVELS, EncoderConfig(**sizes)), dtype=torch.float64)
-        for level in LEVELS:
+        model = PhysCon(ModelConfig(levels, EncoderConfig(**sizes)), dtype=torch.float64)
+        for level in levels:
             torch.nn.init.normal_(model.get_parameter(f"heads.{level.name}.network.2.weight"), std=40.0)
     return model.eval().requires_grad_(False)
 
@@ -63,9 +73,9 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     seen: list[int] = []
     by_hand = gradient.energies_of_atoms
 
-    def counted(encoder, heads, batch: Batch, pairs):
+    def counted(encoder, heads, batch: Batch, pairs, last):
         seen.append(len(batch))
-        return by_hand(encoder, heads, batch, pairs)
+        return by_hand(encoder, heads, batch, pairs, last)
 
     monkeypatch.setattr("physcon_ase.model.physcon.energies_of_atoms", counted)
     return seen
@@ -117,6 +127,19 @@ def test_derivatives_of_several_levels_at_once_are_those_of_autograd(calls: list
     found = forces()
     assert calls == [2]
     assert_same(found, by_autograd(model, forces))
+
+
+@pytest.mark.parametrize("sizes", [{"source_vectors": 4}, {"n_layers": 1}], ids=["vectors", "one layer"])
+def test_forces_of_a_level_with_its_own_layer_are_those_of_autograd(sizes: dict[str, int], calls: list[int]) -> None:
+    model = small_model(OWN_LAYER_LEVELS, **sizes)
+    batch = pack(model, [(ETHANOL_NUMBERS, ETHANOL), (WATER_NUMBERS, WATER)])
+    _, forces = energies_and_forces(model.energy_fn("dft"), batch)
+    assert calls == [2]
+    assert_same(forces, by_autograd(model, lambda: energies_and_forces(model.energy_fn("dft"), batch)[1]))
+    levels = torch.tensor([0, 1])
+    _, mixed = energies_and_forces(lambda moved: model.energies_at(moved, levels), batch)
+    assert calls == [2, 1, 1]
+    torch.testing.assert_close(mixed[1], forces[1], rtol=0, atol=ROUNDING * forces.abs().max().item())
 
 
 def test_a_lone_atom_feels_no_force() -> None:

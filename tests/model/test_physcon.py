@@ -7,10 +7,10 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from physcon_ase.errors import CorruptCheckpointError, MissingHeadError, PhysConError, UnknownLevelError
-from physcon_ase.model.checkpoint import save_checkpoint
+from physcon_ase.model.checkpoint import load_into, save_checkpoint
 from physcon_ase.model.config import StructureConfig, config_from_dict, config_to_dict
 from physcon_ase.model.physcon import PhysCon, load_model
-from tests.tiny import ETHANOL, ETHANOL_NUMBERS, STRUCTURE, WATER, WATER_NUMBERS, pack, tiny_model
+from tests.tiny import ETHANOL, ETHANOL_NUMBERS, OWN_LAYER_LEVELS, STRUCTURE, WATER, WATER_NUMBERS, pack, tiny_model
 
 EQUIVARIANCE = 1e-8
 """Rounding of float64 forces [eV/Å]."""
@@ -72,6 +72,22 @@ def test_each_molecule_can_have_its_own_level() -> None:
     found = model.energies_at(batch, torch.tensor([0, 1, 0]))
     cheap, dft = model.energies(batch, "cheap"), model.energies(batch, "dft")
     torch.testing.assert_close(found, torch.stack([cheap[0], dft[1], cheap[2]]), rtol=0, atol=1e-9)
+
+
+def test_a_level_with_its_own_layer_changes_no_other_level() -> None:
+    shared, own = tiny_model(4), tiny_model(4, levels=OWN_LAYER_LEVELS)
+    load_into(own, {**own.state_dict(), **shared.state_dict()})
+    batch = pack(own, [(ETHANOL_NUMBERS, ETHANOL), (WATER_NUMBERS, WATER), (WATER_NUMBERS, WATER)])
+    cheap, dft = own.energies(batch, "cheap"), own.energies(batch, "dft")
+    assert torch.equal(cheap, shared.energies(batch, "cheap"))
+    assert (dft - shared.energies(batch, "dft")).abs().min() > 1e-3
+    found = own.energies_at(batch, torch.tensor([1, 0, 1]))
+    torch.testing.assert_close(found, torch.stack([dft[0], cheap[1], dft[2]]), rtol=0, atol=1e-9)
+    torch.testing.assert_close(own.energies_at(batch, torch.tensor([1, 1, 1])), dft, rtol=0, atol=1e-9)
+    both = own.interaction_energies(batch, ["dft", "cheap"]).sum(dim=1)
+    for column, level in enumerate(("dft", "cheap")):
+        alone = own.interaction_energies(batch, [level]).sum(dim=1).squeeze(1)
+        torch.testing.assert_close(both[:, column], alone, rtol=0, atol=1e-9)
 
 
 def test_atomic_energies_add_up_to_the_total() -> None:

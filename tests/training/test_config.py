@@ -132,7 +132,9 @@ def test_a_level_is_added_to_a_checkpoint_of_which_nothing_else_is_trained(recip
     assert [level.name for level in added.levels] == ["cheap", "dft", "better"]
     assert added.start_from == ("tiny",)
     assert (added.encoder, added.structure) == (config.encoder, config.structure)
-    assert added.optim.freeze == ("encoder", "structure", "heads.cheap.", "heads.dft.")
+    assert added.optim.freeze == (
+        "encoder", "structure", "heads.cheap.", "own_layers.cheap.", "heads.dft.", "own_layers.dft."
+    )  # fmt: skip
     assert added_to(parse_recipe(text, known_levels=["cheap"]), "tiny", config, frozen=False).optim.freeze == ()
 
 

@@ -367,6 +367,30 @@ def test_an_added_level_leaves_the_other_levels_bit_for_bit(recipe: Recipe, stor
     assert after.tensors["heads.dft.network.2.weight"].abs().max() > 0  # it starts at zero
 
 
+def test_a_layer_of_its_own_begins_as_the_shared_one_and_alone_is_trained(recipe: Recipe, stores: Path, tmp_path: Path):
+    quiet = replace(recipe, loss=replace(recipe.loss, structure=0.0))
+    first = train(with_steps(quiet, 3), tmp_path / "first", store_root=stores, options=QUIET)
+    own = replace(
+        quiet,
+        levels=(quiet.levels[0], replace(quiet.levels[1], own_layer=True)),
+        start_from=(str(first),),
+        optim=replace(quiet.optim, freeze=("encoder", "heads.cheap.")),
+    )
+    items = load_training_items(own, stores, "train")
+    labelled = next(iter(epoch_batches(items, seed=0, epoch=0, atoms_per_batch=64)))
+    old, new = load_model(first).model, make_model(own, items)
+    expected = old.energies_at(labelled.batch, labelled.level)
+    torch.testing.assert_close(new.energies_at(labelled.batch, labelled.level), expected, rtol=0, atol=1e-5)
+    second = train(with_steps(own, 20), tmp_path / "second", store_root=stores, options=QUIET)
+    before, after = read_checkpoint(first).tensors, read_checkpoint(second).tensors
+    kept = [name for name in before if not name.startswith("heads.dft.")]
+    assert same({name: before[name] for name in kept}, {name: after[name] for name in kept})
+    assert not torch.equal(after["own_layers.dft.mix.0"], before["encoder.interactions.1.mix.0"])
+    forgetful = replace(own, levels=quiet.levels, start_from=(str(second),))
+    with pytest.raises(RecipeError, match=r"level 'dft' has a layer of its own .* own_layer = true"):
+        train(with_steps(forgetful, 3), tmp_path / "third", store_root=stores, options=QUIET)
+
+
 def charges_of(items: Items) -> set[int]:
     return {charge for bucket in items.buckets for charge in bucket.charge.tolist()}
 
