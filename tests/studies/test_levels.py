@@ -77,7 +77,7 @@ def test_counts_are_those_below_all_labels_and_all() -> None:
 def test_all_rows_are_trained_once_and_never_on_a_test_molecule(stores: Path, tmp_path: Path) -> None:
     folder = tmp_path / "study"
     records = run_levels("b3lyp", folder, SECONDS, stores=stores, seeds=(0,))
-    assert len(records) == 7 * 3 + 3
+    assert len(records) == 8 * 3 + 3
     assert all(np.isfinite(record["accurate"]["force_mae"]) for record in records)
     assert {record["row"] for record in records if record["cheap"] is None} == {SCRATCH, "score matching"}
     assert "| 20 (all) |" in format_curves(records)
@@ -95,7 +95,9 @@ def test_all_rows_are_trained_once_and_never_on_a_test_molecule(stores: Path, tm
 
 
 def test_rows_start_from_the_pretraining_and_fit_their_own_references(stores: Path, tmp_path: Path) -> None:
-    run_levels("b3lyp", tmp_path, SECONDS, stores=stores, seeds=(0,), rows=("fine-tuned", "two heads, delta"))
+    run_levels(
+        "b3lyp", tmp_path, SECONDS, stores=stores, seeds=(0,), rows=("fine-tuned", "two heads, delta", "own last layer")
+    )
     first, copied, zero = (
         read_checkpoint(tmp_path / name) for name in ("pretraining/pretraining", "begin", "begin-delta")
     )
@@ -113,6 +115,10 @@ def test_rows_start_from_the_pretraining_and_fit_their_own_references(stores: Pa
     moved = [key for key, value in first.tensors.items() if not tuned.tensors[key].equal(value)]
     assert moved
     assert all(key.startswith("encoder") for key in moved)
+    own = read_checkpoint(tmp_path / "row7-16-0" / "row7-16-0")
+    assert own.config["levels"][1]["own_layer"]
+    assert all(own.tensors[key].equal(value) for key, value in first.tensors.items())
+    assert not own.tensors["own_layers.b3lyp.mix.0"].equal(first.tensors["encoder.interactions.0.mix.0"])
 
 
 @pytest.mark.slow
