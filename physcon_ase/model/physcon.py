@@ -1,4 +1,4 @@
-"""The model: one encoder, one energy head per level of theory, and the structure head."""
+"""The model: one encoder, one energy head (and maybe a last layer) per level of theory, and the structure head."""
 
 import functools
 from collections.abc import Callable, Sequence
