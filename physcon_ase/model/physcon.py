@@ -175,12 +175,19 @@ class PhysCon(nn.Module):
 
     def _passes(self, levels: Sequence[str]) -> list[list[str]]:
         """The levels, those together that share all layers of the encoder."""
-        sharing = [name for name in levels if name not in self.own_layers]
-        return [*([sharing] if sharing else []), *([name] for name in levels if name in self.own_layers)]
+        passes: dict[str, list[str]] = {}
+        for name in levels:
+            passes.setdefault(self._owner_of_last_layer(name), []).append(name)
+        return list(passes.values())
+
+    def _owner_of_last_layer(self, level: str) -> str:
+        """The first of the level and those which it corrects that has a last layer of its own; "" for the encoder's."""
+        return next((name for name in self._chain(level) if name in self.own_layers), "")
 
     def _last_layer(self, levels: Sequence[str]) -> Interaction | None:
-        """What stands in for the encoder's last layer at levels that go together."""
-        return cast(Interaction, self.own_layers[levels[0]]) if levels[0] in self.own_layers else None
+        """What stands in for the encoder's last layer at levels that share all layers."""
+        owner = self._owner_of_last_layer(levels[0])
+        return cast(Interaction, self.own_layers[owner]) if owner else None
 
     def _one_pass(
         self, batch: Batch, levels: Sequence[str]
@@ -335,12 +342,16 @@ class PhysCon(nn.Module):
         )
 
     def _with_bases(self, levels: Sequence[str]) -> tuple[str, ...]:
-        bases = {self.level(name).base for name in levels} - {""}
+        bases = {base for name in levels for base in self._chain(name)[1:]}
         return tuple(dict.fromkeys([*levels, *sorted(bases)]))
 
+    def _chain(self, level: str) -> list[str]:
+        """The level, that which it corrects, that which this one corrects, and so on."""
+        base = self.level(level).base
+        return [level, *(self._chain(base) if base else [])]
+
     def _with_base(self, own: dict[str, Tensor], name: str) -> Tensor:
-        base = self.level(name).base
-        return own[name] + own[base] if base else own[name]
+        return functools.reduce(torch.add, [own[part] for part in self._chain(name)])
 
 
 def energies_forces_and_features(

@@ -25,7 +25,7 @@ class LevelRecipe:
     base: str = ""
     """Level on top of which this one is a small correction."""
     own_layer: bool = False
-    """Whether it gets a last layer of its own, which begins as that which the others share."""
+    """Whether it gets a last layer of its own, which begins as that of its base."""
 
 
 @dataclass(frozen=True)
@@ -242,11 +242,12 @@ def check_recipe(recipe: Recipe, origin: str = "recipe", *, known_levels: Sequen
     names = [level.name for level in recipe.levels]
     _require(len(names) > 0, origin, "has no [[levels]]; name at least one level of theory")
     _require(len(set(names)) == len(names), origin, f"names a level twice: {', '.join(names)}")
-    for level in recipe.levels:
+    for place, level in enumerate(recipe.levels):
+        before = [*known_levels, *names[:place]]
         _require(
-            level.base in ("", *names, *known_levels),
+            level.base in ("", *before),
             origin,
-            f"level {level.name!r} builds on {level.base!r}, which is none of {names}",
+            f"level {level.name!r} builds on {level.base!r}, which is none of those named before it: {before}",
         )
     for data in recipe.data:
         unknown = sorted(set(data.levels) - set(names))

@@ -490,10 +490,17 @@ def _take_over(model: PhysCon, source: Checkpoint, part: str) -> None:
 
 
 def _first_own_layers(model: PhysCon, source: Checkpoint) -> dict[str, Tensor]:
-    """The last layer that all levels of a checkpoint share, as the own one of each level that has one in the model."""
-    last = f"encoder.interactions.{model.config.encoder.n_layers - 1}."
-    shared = {name.removeprefix(last): value for name, value in source.tensors.items() if name.startswith(last)}
-    return {f"own_layers.{level}.{name}": value for level in model.own_layers for name, value in shared.items()}
+    """What the last layer of each level that has its own begins as: that of the level which it corrects."""
+    shared, found = f"encoder.interactions.{model.config.encoder.n_layers - 1}.", {}
+    for level in model.own_layers:
+        of_base = f"own_layers.{model.level(level).base}."
+        begin = of_base if any(name.startswith(of_base) for name in source.tensors) else shared
+        found |= {
+            f"own_layers.{level}.{name.removeprefix(begin)}": value
+            for name, value in source.tensors.items()
+            if name.startswith(begin)
+        }
+    return found
 
 
 def _limited(data: DataRecipe, molecules: int) -> DataRecipe:

@@ -35,6 +35,11 @@ def test_mistyped_key_gets_a_suggestion(recipe_text: str):
         ("steps = 40", "steps = 0", "optim.steps is 0"),
         ("forces = 1.0", "forces = -1.0", "loss weight forces is -1.0"),
         ('base = "cheap"', 'base = "cheep"', "builds on 'cheep'"),
+        (
+            'base = "cheap"',
+            'base = "dft"',
+            r"level 'dft' builds on 'dft', which is none of those named before it: \['cheap'\]",
+        ),
         ('levels = ["cheap", "dft"]', 'levels = ["ccsd"]', r"uses levels \['ccsd'\]"),
         ('name = "dft"', 'name = "cheap"', "names a level twice"),
         ("[structure]", "[unstructured]", "unknown key 'unstructured'"),
