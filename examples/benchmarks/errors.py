@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def error_rows(store: str, model: PhysCon, level: str, molecules: list[Molecule]) -> list[Row]:
-    """One row for each kind of geometry, and one for the hot ones together."""
+    """One row for each kind of geometry, and one for the hot ones together if there are both."""
     usable = covered(molecules, model.level(level))
     pairs = [
         (m, kind, g) for m in usable for kind, g in m.geometries.items() if level in g.forces and level in g.energies
@@ -62,8 +62,10 @@ def error_rows(store: str, model: PhysCon, level: str, molecules: list[Molecule]
         _row(store, kind, [i for i, own in enumerate(kinds) if own == kind], energy_errors, force_errors, n_uncovered)
         for kind in sorted(set(kinds), key=lambda kind: (kind in HOT, kind))
     ]
-    hot = [i for i, own in enumerate(kinds) if own in HOT]
-    return [*rows, _row(store, " + ".join(HOT), hot, energy_errors, force_errors, len(HOT) * n_uncovered)]
+    if set(HOT).issubset(kinds):
+        hot = [i for i, own in enumerate(kinds) if own in HOT]
+        rows.append(_row(store, " + ".join(HOT), hot, energy_errors, force_errors, len(HOT) * n_uncovered))
+    return rows
 
 
 def _row(
