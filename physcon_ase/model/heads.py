@@ -18,10 +18,10 @@ _SCREENING_EXPONENTS: Final = (3.2, 0.9423, 0.4029, 0.2016)
 _CORE_RADIUS_SCALE: Final = 0.75
 """Cores repel below this fraction of the sum of covalent radii, which no bond of a stable molecule reaches."""
 
-_CORE_STRENGTH: Final = 4.0
+_CORE_STRENGTH: Final = 7.0
 """Multiplies the repulsion of the bare cores, which must also outweigh what the network contributed where it fades out
-(`fade_in`): with 1, nine of the 36 pairs of elements of an early physcon-1 had dents of up to 2 eV there; with 3, one
-(C-H at level b3lyp, .5 eV at .7 Å) of the 66 of today's; with 3.5 none has."""
+(`fade_in`): with 4, three pairs of elements (C-H, N-H, P-P) of today's physcon-1 have dents there at levels with a
+layer of their own; with 6 one has; with 7 none has."""
 
 _FALLBACK_RADIUS: Final = 1.2
 """Covalent radius [Å] of elements without an entry: they meet a core earlier rather than later."""
@@ -103,7 +103,7 @@ class References(nn.Module):
 class CoreRepulsion(nn.Module):
     """Screened nuclear repulsion that keeps atoms from falling into each other where no data reach.
 
-    E_ij = s Z_i Z_j e²/(4πε₀ r) φ(r/a) f(r/c), s = 4, a = .8854 a₀ / (Z_i^.23 + Z_j^.23), c = .75 (R_i + R_j).
+    E_ij = s Z_i Z_j e²/(4πε₀ r) φ(r/a) f(r/c), s = 7, a = .8854 a₀ / (Z_i^.23 + Z_j^.23), c = .75 (R_i + R_j).
     Ziegler, Biersack and Littmark 1985, doi 10.1007/978-1-4615-8103-1_3; f is `layers.envelope`.
     """
 

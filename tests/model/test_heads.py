@@ -28,7 +28,7 @@ def zbl(first: int, second: int, distance: float) -> float:
         + 0.02817 * math.exp(-0.2016 * x)
     )
     coulomb = 27.211386245981 * 0.529177210544 * first * second / distance
-    return 4 * coulomb * screening * (1 - 28 * y**6 + 48 * y**7 - 21 * y**8)
+    return 7 * coulomb * screening * (1 - 28 * y**6 + 48 * y**7 - 21 * y**8)
 
 
 def repulsion(numbers: list[int], positions: np.ndarray) -> torch.Tensor | None:
