@@ -1,0 +1,28 @@
+"""The recipes of the repository: each can be read, and none begins from a checkpoint that no recipe makes."""
+
+from pathlib import Path
+
+import pytest
+
+from physcon_ase.model.checkpoint import read_checkpoint
+from physcon_ase.training.config import parse_recipe, read_recipe
+
+ROOT = Path(__file__).parent.parent / "recipes"
+RECIPES = sorted(ROOT.rglob("*.toml"))
+LATER_STARTS = ("direct", "asteroid")
+"""Folders whose scripts say where their recipes begin."""
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_a_recipe_can_be_read_and_begins_from_what_another_one_makes(path: Path) -> None:
+    recipe = read_recipe(path)
+    made = {other.stem for other in RECIPES}
+    for start in recipe.start_from:
+        folder = Path(start.partition("#")[0])
+        assert folder.name in made or folder.parent.name in made or path.parent.name in LATER_STARTS, start
+
+
+def test_the_shipped_checkpoint_holds_its_recipe() -> None:
+    stored = read_checkpoint("physcon-1").recipe
+    assert stored is not None
+    assert parse_recipe(stored) == read_recipe(ROOT / "physcon-1" / "physcon-1.toml")
