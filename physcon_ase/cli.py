@@ -447,9 +447,10 @@ def _models_info(options: argparse.Namespace) -> int:
     print(f"{stored.name}\n  revision   {stored.revision}\n  parameters {size}, {_heads(stored.config)}")
     for level in stored.config["levels"]:
         base = f", a correction to {level['base']}" if level["base"] else ""
+        layer = " with its own last layer" if level.get("own_layer") else ""  # older checkpoints do not say
         elements = " ".join(CHEMICAL_SYMBOLS[z] for z in level["elements"])
         charges = format_charges(level.get("charges", [0]))
-        print(f"  level      {level['name']}: {level['description']}{base}; {elements}; charge {charges}")
+        print(f"  level      {level['name']}: {level['description']}{base}{layer}; {elements}; charge {charges}")
     return 0
 
 
