@@ -178,7 +178,7 @@ def test_killed_training_ends_with_the_weights_of_an_uninterrupted_one(recipe_te
 def test_two_processes_keep_the_same_weights(recipe_text: str, stores: Path, tmp_path: Path):
     (tmp_path / "recipe.toml").write_text(recipe_text.replace("steps = 40", "steps = 6"))
     (tmp_path / "script.py").write_text(WEIGHTS_OF_EACH_PROCESS)
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=29517", "script.py"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone", "script.py"]
     arguments = ["recipe.toml", "run", str(stores), "60"]
     subprocess.run([*command, *arguments], cwd=tmp_path, check=True, capture_output=True)
     # each process has seen batches of its own
