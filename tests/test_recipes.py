@@ -1,5 +1,6 @@
 """The recipes of the repository: each can be read, and none begins from a checkpoint that no recipe makes."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -26,3 +27,9 @@ def test_the_shipped_checkpoint_holds_its_recipe() -> None:
     stored = read_checkpoint("physcon-1").recipe
     assert stored is not None
     assert parse_recipe(stored) == read_recipe(ROOT / "physcon-1" / "physcon-1.toml")
+
+
+def test_every_molecule_stands_once_in_the_reference_of_frequencies() -> None:
+    path = ROOT.parent / "examples" / "data" / "frequencies.json"
+    smiles = [record["smiles"] for record in json.loads(path.read_text(encoding="utf-8"))]
+    assert len(smiles) == len(set(smiles)) == 20
