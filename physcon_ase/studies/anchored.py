@@ -78,8 +78,8 @@ def anchored_forces(
                 molecule_of.append(molecule)
     if not moved:
         raise LabelError(f"level {teacher_level!r} of {teacher.name} covers none of the {len(minima)} minima")
-    at_minima = _forces(anchors, teacher, teacher_level)
-    forces = [own - at_minima[i] for own, i in zip(_forces(moved, teacher, teacher_level), anchor_of, strict=True)]
+    at_minima = forces_of(anchors, teacher, teacher_level)
+    forces = [own - at_minima[i] for own, i in zip(forces_of(moved, teacher, teacher_level), anchor_of, strict=True)]
     tqdm.write(f"{len(moved)} displacements of {len(anchors)} of {len(minima)} minima of {store.source}")
     return Store(
         molecules=store.molecules,
@@ -97,9 +97,10 @@ def anchored_forces(
     )
 
 
-def _forces(
+def forces_of(
     molecules: Sequence[tuple[MolGraph, np.ndarray]], teacher: LoadedModel, level: str
 ) -> list[Float[np.ndarray, "atoms 3"]]:
+    """Forces [eV/Å] of a level on each of these molecules at these positions [Å], many at a time."""
     found: list[np.ndarray] = [np.zeros((0, 3))] * len(molecules)
     energy_fn = teacher.model.energy_fn(level)
     bar = tqdm(total=len(molecules), unit="geometry", disable=None)

@@ -21,6 +21,7 @@ from physcon_ase.errors import EmbeddingError
 from physcon_ase.model.forces import energies_and_forces
 from physcon_ase.model.physcon import load_model
 from physcon_ase.relax.driver import relax
+from physcon_ase.studies.anchored import forces_of
 
 KEPT = (0, 1, 2, 3, 5, 8, 12, 16, 20, 24)
 """Steps whose geometries are kept, beside the last one."""
@@ -66,20 +67,23 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    model, teacher = load_model(options.checkpoint).model, load_model(options.teacher)
-    own, lent = model.energy_fn(options.level), teacher.model.energy_fn(options.level)
+    student, teacher = load_model(options.checkpoint), load_model(options.teacher)
+    energy_fn = student.model.energy_fn(options.level)
     store = open_store(options.store)
-    chosen = starts(store, options.n, options.seed, set(model.level(options.level).elements))
+    chosen = starts(store, options.n, options.seed, set(student.model.level(options.level).elements))
     frames: list[tuple[int, MolGraph, np.ndarray]] = []
-    forces: dict[int, np.ndarray] = {}
-    differences: dict[int, float] = {}
 
     def go(rows: list[int]) -> None:
         graphs = [chosen[i][1] for i in rows]
         batch = make_batch([graph.atomic_numbers for graph in graphs], [chosen[i][2] for i in rows])
         bonds = [graph.bonds for graph in graphs]
         ended = relax(
-            lambda b: energies_and_forces(own, b), batch, fmax=0.05, max_steps=options.steps, bonds=bonds, history=True
+            lambda b: energies_and_forces(energy_fn, b),
+            batch,
+            fmax=0.05,
+            max_steps=options.steps,
+            bonds=bonds,
+            history=True,
         )
         for i, trajectory in zip(rows, ended.trajectories or (), strict=True):
             molecule, graph, _ = chosen[i]
@@ -87,20 +91,17 @@ def main() -> None:
             kept = sorted({*(k for k in KEPT if k < len(places)), len(places) - 1})
             frames.extend((molecule, graph, places[k]) for k in kept if np.isfinite(places[k]).all())
 
-    def judge(rows: list[int]) -> None:
-        batch = make_batch([frames[i][1].atomic_numbers for i in rows], [frames[i][2] for i in rows])
-        _, found = energies_and_forces(lent, batch)
-        _, ours = energies_and_forces(own, batch)
-        worst = (ours - found).norm(dim=2).amax(dim=1).tolist()
-        forces.update({i: of_one[: frames[i][1].n_atoms].numpy() for i, of_one in zip(rows, found, strict=True)})
-        differences.update(zip(rows, worst, strict=True))
-
     in_chunks([graph.n_atoms for _, graph, _ in chosen], SLOTS, go)
-    in_chunks([graph.n_atoms for _, graph, _ in frames], SLOTS, judge)
+    places = [(graph, place) for _, graph, place in frames]
+    forces = forces_of(places, teacher, options.level)
+    differences = [
+        np.linalg.norm(ours - own, axis=1).max()
+        for ours, own in zip(forces_of(places, student, options.level), forces, strict=True)
+    ]
     rows = [
         i
-        for i in range(len(frames))
-        if np.abs(forces[i]).max() < LARGEST_FORCE and differences[i] >= options.disagreement
+        for i, own in enumerate(forces)
+        if np.abs(own).max() < LARGEST_FORCE and differences[i] >= options.disagreement
     ]
     tqdm.write(f"{len(rows)} of {len(frames)} geometries of {len(chosen)} molecules kept")
     found = Store(
