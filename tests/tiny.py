@@ -21,7 +21,8 @@ LEVELS = (
     LevelConfig("dft", "a correction of cheap", (1, 6, 7, 8), (-13.1, -1030.2, -1480.3, -2040.4), "cheap"),
 )
 
-OWN_LAYER_LEVELS = (LEVELS[0], replace(LEVELS[1], own_layer=True))
+OWN_LAYER_LEVELS = (LEVELS[0], replace(LEVELS[1], own_layers=1))
+OWN_ENCODER_LEVELS = (LEVELS[0], replace(LEVELS[1], own_layers=2))
 
 STRUCTURE = StructureConfig(
     n_layers=2, n_radial=4, channels=12, mixed_channels=10, source_scalars=4, source_vectors=3, hidden=12

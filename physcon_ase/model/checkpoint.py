@@ -10,6 +10,7 @@ The checkpoints that ship with the package are listed in `manifest.json` beside 
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -51,7 +52,21 @@ Config: TypeAlias = dict[str, Any]
 Upgrade: TypeAlias = Callable[[Config, dict[str, Tensor]], tuple[Config, dict[str, Tensor]]]
 """Turns configuration and tensors of one format version into those of the next."""
 
-UPGRADES: tuple[Upgrade, ...] = ()
+
+def upgrade_v1_v2(config: Config, tensors: dict[str, Tensor]) -> tuple[Config, dict[str, Tensor]]:
+    """A level could have one last layer of its own; version 2 says how many, and names them as in the encoder."""
+    levels = [dict(level) for level in config.get("levels", [])]
+    for level in levels:
+        level["own_layers"] = int(level.pop("own_layer", False))
+    last = config.get("encoder", {}).get("n_layers", 2) - 1
+    renamed = {
+        re.sub(r"^own_layers\.([^.]+)\.", rf"own_layers.\1.interactions.{last}.", name): value
+        for name, value in tensors.items()
+    }
+    return {**config, "levels": levels}, renamed
+
+
+UPGRADES: tuple[Upgrade, ...] = (upgrade_v1_v2,)
 """`upgrade_v1_v2`, `upgrade_v2_v3`, ... in this order; the current format version is one more than their number."""
 
 

@@ -74,8 +74,8 @@ class LevelConfig:
     """Level on top of which this one is a small correction; empty for a level of its own."""
     charges: tuple[int, ...] = (0,)
     """Total charges [e] that the level covers."""
-    own_layer: bool = False
-    """Whether the level has a last layer of its own in the encoder, and not only a head."""
+    own_layers: int = 0
+    """How many of the encoder's last layers the level has for itself; with all of them the embedding is its own too."""
 
 
 @dataclass(frozen=True)

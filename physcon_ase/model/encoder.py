@@ -17,7 +17,11 @@ _NEIGHBOUR_SCALE = 0.25
 """About 1 / sqrt(number of neighbours within 5 Å): keeps the density of order 1."""
 
 
-def make_layer(config: EncoderConfig, layer: int) -> Interaction:
+def _embedding(config: EncoderConfig) -> nn.Embedding:
+    return nn.Embedding(MAX_ATOMIC_NUMBER + 1, config.channels, padding_idx=0)
+
+
+def _layer(config: EncoderConfig, layer: int) -> Interaction:
     """The interaction at this place among those of an encoder."""
     return Interaction(
         n_radial=config.n_radial,
@@ -31,14 +35,29 @@ def make_layer(config: EncoderConfig, layer: int) -> Interaction:
     )
 
 
+class OwnLayers(nn.Module):
+    """The last layers of an encoder once more, with weights of their own: what a level need not share with others.
+
+    Parameters are named as in `Encoder`. With as many layers as the encoder has, the embedding is there too.
+    """
+
+    def __init__(self, config: EncoderConfig, n_layers: int):
+        super().__init__()
+        first = config.n_layers - n_layers
+        self.embedding = _embedding(config) if first == 0 else None
+        self.interactions = nn.ModuleDict(
+            {str(layer): _layer(config, layer) for layer in range(first, config.n_layers)}
+        )
+
+
 class Encoder(nn.Module):
     """Features of each atom from its surroundings, smooth in the positions."""
 
     def __init__(self, config: EncoderConfig):
         super().__init__()
         self.config = config
-        self.embedding = nn.Embedding(MAX_ATOMIC_NUMBER + 1, config.channels, padding_idx=0)
-        self.interactions = nn.ModuleList(make_layer(config, layer) for layer in range(config.n_layers))
+        self.embedding = _embedding(config)
+        self.interactions = nn.ModuleList(_layer(config, layer) for layer in range(config.n_layers))
         self.charge_shares = ChargeShares(config.channels) if config.charged else None
 
     def forward(
@@ -46,7 +65,7 @@ class Encoder(nn.Module):
         batch: Batch,
         pairs: Pairs,
         visibility: Float[Tensor, "molecules slots neighbours"] | None = None,
-        last: Interaction | None = None,
+        own: OwnLayers | None = None,
     ) -> tuple[Float[Tensor, "molecules slots channels"], Float[Tensor, "molecules slots 3 output_vectors"] | None]:
         """Scalar and, if there are any, vector features of each atom; those of empty slots mean nothing.
 
@@ -54,20 +73,28 @@ class Encoder(nn.Module):
             batch: the molecules.
             pairs: their pairs of atoms.
             visibility: factor of each pair in the density; None for 1.
-            last: what stands in for the last layer, if a level has one of its own.
+            own: what stands in for the last layers, if a level has its own.
         """
         basis = pair_products(*self.pair_functions(pairs, visibility))
-        scalars, vectors = self.embedding(batch.atomic_numbers), None
-        for layer, interaction in enumerate(self.layers(last)):
+        scalars, vectors = self.embedded(batch, own), None
+        for layer, interaction in enumerate(self.layers(own)):
             if (shares := self.shares_before(layer, batch)) is not None:
                 scalars = shares(scalars, batch)
             scalars, vectors = interaction(basis, scalars, vectors, pairs.neighbours)
         return scalars, vectors
 
-    def layers(self, last: Interaction | None = None) -> list[Interaction]:
-        """The layers in their order, with `last` in place of the last one if it is given."""
-        layers = [cast(Interaction, layer) for layer in self.interactions]
-        return layers if last is None else [*layers[:-1], last]
+    def embedded(self, batch: Batch, own: OwnLayers | None = None) -> Float[Tensor, "molecules slots channels"]:
+        """What each atom is told of its element."""
+        embedding = self.embedding if own is None or own.embedding is None else own.embedding
+        return embedding(batch.atomic_numbers)
+
+    def layers(self, own: OwnLayers | None = None) -> list[Interaction]:
+        """The layers in their order, with those of `own` in place of the last ones."""
+        shared = [cast(Interaction, layer) for layer in self.interactions]
+        if own is None:
+            return shared
+        last = [cast(Interaction, layer) for layer in own.interactions.values()]
+        return [*shared[: len(shared) - len(last)], *last]
 
     def shares_before(self, layer: int, batch: Batch) -> ChargeShares | None:
         """What tells the atoms of the total charge before a layer: the last one, and only if a molecule is charged."""

@@ -15,13 +15,13 @@ from torch import Tensor
 
 from physcon_ase.batch import Batch, with_positions
 from physcon_ase.model.charge import ChargeShares
-from physcon_ase.model.encoder import Encoder
+from physcon_ase.model.encoder import Encoder, OwnLayers
 from physcon_ase.model.heads import EnergyHead
-from physcon_ase.model.layers import Interaction, Pairs, bessel_and_slope, make_pairs, monomials, pair_products
+from physcon_ase.model.layers import Pairs, bessel_and_slope, make_pairs, monomials, pair_products
 
 
 def energies_of_atoms(
-    encoder: Encoder, heads: Sequence[EnergyHead], batch: Batch, pairs: Pairs, last: Interaction | None = None
+    encoder: Encoder, heads: Sequence[EnergyHead], batch: Batch, pairs: Pairs, own: OwnLayers | None = None
 ) -> tuple[tuple[Float[Tensor, "molecules slots"], ...], tuple[Float[Tensor, "molecules slots hidden"], ...]]:
     """Each head on the features of the encoder, differentiable with respect to the positions only.
 
@@ -32,9 +32,9 @@ def energies_of_atoms(
         heads: the same.
         batch: the molecules.
         pairs: their pairs of atoms, made without gradient.
-        last: as in `Encoder.forward`.
+        own: as in `Encoder.forward`.
     """
-    found = cast(tuple[Tensor, ...], _Energies.apply(batch.positions, encoder, heads, batch, pairs, last))
+    found = cast(tuple[Tensor, ...], _Energies.apply(batch.positions, encoder, heads, batch, pairs, own))
     return found[: len(heads)], found[len(heads) :]
 
 
@@ -47,15 +47,15 @@ class _Energies(torch.autograd.Function):
         heads: Sequence[EnergyHead],
         batch: Batch,
         pairs: Pairs,
-        last: Interaction | None,
+        own: OwnLayers | None,
     ) -> tuple[Tensor, ...]:
         # Padding is put to the cutoff, where radial functions and their slopes vanish.
         distances = torch.where(pairs.mask, pairs.distances, encoder.config.cutoff)
         radial, slope = bessel_and_slope(distances, encoder.config.cutoff, encoder.config.n_radial)
         angular = monomials(pairs.unit_vectors)
         basis = pair_products(radial, angular)
-        scalars, vectors, traces, charged = encoder.embedding(batch.atomic_numbers), None, [], []
-        for layer, interaction in enumerate(encoder.layers(last)):
+        scalars, vectors, traces, charged = encoder.embedded(batch, own), None, [], []
+        for layer, interaction in enumerate(encoder.layers(own)):
             charged.append(_with_charge(encoder.shares_before(layer, batch), scalars, batch))
             if charged[-1] is not None:
                 scalars = charged[-1][1].detach()
@@ -63,22 +63,22 @@ class _Energies(torch.autograd.Function):
             traces.append(trace)
         energies, hidden = zip(*(head.traced(scalars) for head in heads), strict=True)
         ctx.save_for_backward(positions)
-        ctx.inputs, ctx.traces = (encoder, heads, batch, pairs, last), (traces, charged, hidden)
+        ctx.inputs, ctx.traces = (encoder, heads, batch, pairs, own), (traces, charged, hidden)
         ctx.functions = radial, slope, angular
         ctx.mark_non_differentiable(*hidden)
         return *energies, *hidden
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        encoder, heads, batch, pairs, last = ctx.inputs
+        encoder, heads, batch, pairs, own = ctx.inputs
         grads = grads[: len(heads)]  # nothing comes back through the hidden layers
         (positions,) = ctx.saved_tensors
         if torch.is_grad_enabled():  # the derivative itself is to be differentiated
             batch = with_positions(batch, positions)
-            scalars, _ = encoder(batch, make_pairs(batch, encoder.config.cutoff), last=last)
+            scalars, _ = encoder(batch, make_pairs(batch, encoder.config.cutoff), own=own)
             energies = [head(scalars) for head in heads]
             return *torch.autograd.grad(energies, positions, grads, create_graph=True), *5 * [None]
-        layers, (traces, charged, hidden), (radial, slope, angular) = encoder.layers(last), ctx.traces, ctx.functions
+        layers, (traces, charged, hidden), (radial, slope, angular) = encoder.layers(own), ctx.traces, ctx.functions
         of_heads = [head.pull_back(*rest) for head, *rest in zip(heads, hidden, grads, strict=True)]
         grad_scalars, grad_vectors, of_basis = functools.reduce(torch.add, of_heads), None, []
         for layer, trace, before in zip(reversed(layers), reversed(traces), reversed(charged), strict=True):

@@ -1,4 +1,4 @@
-"""The model: one encoder, one energy head (and maybe a last layer) per level of theory, and the structure head."""
+"""The model: one encoder, one energy head (and maybe last layers) per level of theory, and the structure head."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -14,11 +14,11 @@ from physcon_ase.batch import Batch, EnergyFn, select
 from physcon_ase.errors import MissingHeadError, PhysConError, UnknownLevelError
 from physcon_ase.model.checkpoint import load_into, read_checkpoint
 from physcon_ase.model.config import LevelConfig, ModelConfig, config_from_dict
-from physcon_ase.model.encoder import Encoder, make_layer
+from physcon_ase.model.encoder import Encoder, OwnLayers
 from physcon_ase.model.forces import energies_and_forces
 from physcon_ase.model.gradient import energies_of_atoms
 from physcon_ase.model.heads import CoreRepulsion, DirectForceHead, EnergyHead, References, fade_in
-from physcon_ase.model.layers import Interaction, Pairs, make_pairs
+from physcon_ase.model.layers import Pairs, make_pairs
 from physcon_ase.model.structure import Denoiser, StructureHead
 from physcon_ase.model.uncertainty import EnergyRigidity, ForceRigidity, features_of_atoms
 
@@ -84,11 +84,7 @@ class PhysCon(nn.Module):
         self.config = config
         self.encoder = Encoder(config.encoder)
         self.own_layers = nn.ModuleDict(
-            {
-                level.name: make_layer(config.encoder, config.encoder.n_layers - 1)
-                for level in config.levels
-                if level.own_layer
-            }
+            {level.name: OwnLayers(config.encoder, level.own_layers) for level in config.levels if level.own_layers > 0}
         )
         self.core = CoreRepulsion()
         self.heads = nn.ModuleDict({level.name: EnergyHead(config.encoder.channels, level) for level in config.levels})
@@ -177,24 +173,24 @@ class PhysCon(nn.Module):
         """The levels, those together that share all layers of the encoder."""
         passes: dict[str, list[str]] = {}
         for name in levels:
-            passes.setdefault(self._owner_of_last_layer(name), []).append(name)
+            passes.setdefault(self._owner_of_layers(name), []).append(name)
         return list(passes.values())
 
-    def _owner_of_last_layer(self, level: str) -> str:
-        """The first of the level and those which it corrects that has a last layer of its own; "" for the encoder's."""
+    def _owner_of_layers(self, level: str) -> str:
+        """The first of the level and those which it corrects that has layers of its own; "" if none has."""
         return next((name for name in self._chain(level) if name in self.own_layers), "")
 
-    def _last_layer(self, levels: Sequence[str]) -> Interaction | None:
-        """What stands in for the encoder's last layer at levels that share all layers."""
-        owner = self._owner_of_last_layer(levels[0])
-        return cast(Interaction, self.own_layers[owner]) if owner else None
+    def _layers_of(self, levels: Sequence[str]) -> OwnLayers | None:
+        """What stands in for the encoder's last layers at levels that share all layers."""
+        owner = self._owner_of_layers(levels[0])
+        return cast(OwnLayers, self.own_layers[owner]) if owner else None
 
     def _one_pass(
         self, batch: Batch, levels: Sequence[str]
     ) -> tuple[list[Float[Tensor, "molecules slots"]], dict[str, Tensor]]:
         """Energies at levels that share all layers, and the hidden layer of each head that they need."""
         names = self._with_bases(levels)
-        of_heads, hidden, pairs, overlap = self._energies_of_heads(batch, names, self._last_layer(levels))
+        of_heads, hidden, pairs, overlap = self._energies_of_heads(batch, names, self._layers_of(levels))
         energies = self._totals(batch, dict(zip(names, of_heads, strict=True)), levels, pairs, overlap)
         return energies, dict(zip(names, hidden, strict=True))
 
@@ -210,7 +206,7 @@ class PhysCon(nn.Module):
         return [energy * atom_mask for energy in energies]
 
     def _energies_of_heads(
-        self, batch: Batch, names: Sequence[str], last: Interaction | None
+        self, batch: Batch, names: Sequence[str], own: OwnLayers | None
     ) -> tuple[Sequence[Tensor], Sequence[Tensor], Pairs, Tensor | None]:
         """What the heads say, their hidden layers, the pairs of atoms, and the overlap of their cores if any."""
         heads = [cast(EnergyHead, self.heads[name]) for name in names]
@@ -219,16 +215,16 @@ class PhysCon(nn.Module):
                 pairs = make_pairs(batch, self.config.encoder.cutoff)
                 overlap = self.core.overlap(batch, pairs)
             if overlap is None:
-                return *energies_of_atoms(self.encoder, heads, batch, pairs, last), pairs, None
-        scalars, _, pairs, overlap = self._features(batch, last)
+                return *energies_of_atoms(self.encoder, heads, batch, pairs, own), pairs, None
+        scalars, _, pairs, overlap = self._features(batch, own)
         energies, hidden = zip(*(head.traced(scalars) for head in heads), strict=True)
         return energies, hidden, pairs, overlap
 
-    def _features(self, batch: Batch, last: Interaction | None) -> tuple[Tensor, Tensor | None, Pairs, Tensor | None]:
+    def _features(self, batch: Batch, own: OwnLayers | None) -> tuple[Tensor, Tensor | None, Pairs, Tensor | None]:
         """Scalars and vectors of the encoder, the pairs of atoms, and the overlap of their cores if there is any."""
         pairs = make_pairs(batch, self.config.encoder.cutoff)
         overlap = self.core.overlap(batch, pairs)
-        scalars, vectors = self.encoder(batch, pairs, None if overlap is None else fade_in(overlap), last)
+        scalars, vectors = self.encoder(batch, pairs, None if overlap is None else fade_in(overlap), own)
         return scalars, vectors, pairs, overlap
 
     def energies_at(self, batch: Batch, level_index: Int[Tensor, " molecules"]) -> Float[Tensor, " molecules"]:
@@ -333,7 +329,7 @@ class PhysCon(nn.Module):
         names = self._with_bases(levels)
         if not len(self.direct_heads):
             raise MissingHeadError("this model has no direct-force heads; train one with encoder.output_vectors > 0")
-        scalars, vectors, pairs, overlap = self._features(batch, self._last_layer(levels))
+        scalars, vectors, pairs, overlap = self._features(batch, self._layers_of(levels))
         energies = {name: self.heads[name](scalars) for name in names}
         forces = {name: self.direct_heads[name](vectors, batch.atom_mask) for name in names}
         return (

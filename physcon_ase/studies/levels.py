@@ -132,8 +132,8 @@ class Row:
     """Whether the accurate level is a correction to the cheap one."""
     minima: bool = False
     """Whether minima of the accurate level count as zero force."""
-    own_layer: bool = False
-    """Whether the accurate level has a last layer of its own, and all that the levels share stays as it is."""
+    own_layers: int = 0
+    """How many last layers of its own the accurate level has; with any, all that the levels share stays as it is."""
     without_labels: bool = False
     """Whether there is such a model without any accurate label."""
 
@@ -149,7 +149,7 @@ ROWS: Final = {
     "two heads, delta, zero force at minima": Row(together=True, delta=True, minima=True, without_labels=True),
     "ASTEROID": Row(start="asteroid"),
     "score matching": Row(start="score", without_labels=True),
-    "own last layer": Row(own_layer=True),
+    "own last layer": Row(own_layers=1),
 }
 
 
@@ -338,9 +338,9 @@ def row_recipe(
     steps = scale.steps if row.start else scale.scratch_steps
     # a head without labels stays as it is; what it stands on moves
     freeze = (f"heads.{cheap.name}.",) if both and not row.together else ()
-    if row.own_layer:
+    if row.own_layers:
         freeze = (*freeze, "encoder")
-    accurate = replace(accurate, base=cheap.name if row.delta else "", own_layer=row.own_layer)
+    accurate = replace(accurate, base=cheap.name if row.delta else "", own_layers=row.own_layers)
     optim = _optim(scale, steps, len(data) * scale.atoms_per_batch, freeze=freeze)
     return Recipe(
         name=name,

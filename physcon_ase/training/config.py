@@ -24,8 +24,9 @@ class LevelRecipe:
     """Method and basis set in full."""
     base: str = ""
     """Level on top of which this one is a small correction."""
-    own_layer: bool = False
-    """Whether it gets a last layer of its own, which begins as that of its base."""
+    own_layers: int = 0
+    """How many of the encoder's last layers it gets for itself, which begin as those of its base; all of them: with an
+    embedding."""
 
 
 @dataclass(frozen=True)
@@ -249,6 +250,13 @@ def check_recipe(recipe: Recipe, origin: str = "recipe", *, known_levels: Sequen
             origin,
             f"level {level.name!r} builds on {level.base!r}, which is none of those named before it: {before}",
         )
+        known_layers = () if known_levels else (recipe.encoder.n_layers,)  # or those of the checkpoint it is added to
+        _require(
+            0 <= level.own_layers <= min(known_layers, default=level.own_layers),
+            origin,
+            f"gives level {level.name!r} own_layers = {level.own_layers}; the encoder has {recipe.encoder.n_layers}: "
+            "give 0 up to that",
+        )
     for data in recipe.data:
         unknown = sorted(set(data.levels) - set(names))
         _require(not unknown, origin, f"data set {data.store} uses levels {unknown}; [[levels]] has {names}")
@@ -358,7 +366,7 @@ def added_to(recipe: Recipe, checkpoint: str, config: ModelConfig, *, frozen: bo
     Raises:
         RecipeError: the checkpoint has one of the levels already, or a level builds on one that nobody has.
     """
-    old = tuple(LevelRecipe(level.name, level.description, level.base, level.own_layer) for level in config.levels)
+    old = tuple(LevelRecipe(level.name, level.description, level.base, level.own_layers) for level in config.levels)
     known = sorted({level.name for level in old} & {level.name for level in recipe.levels})
     _require(not known, checkpoint, f"has level {', '.join(known)} already; a level to be added needs another name")
     of_levels = [f"{part}.{level.name}." for level in old for part in ("heads", "own_layers")]

@@ -459,14 +459,15 @@ def _level_config(
                 f"but there are none for {missing}; add energies, or leave these molecules out"
             )
         references = {element: references[element] for element in elements}
-    if old is not None and old.own_layer and not entry.own_layer:
+    if old is not None and old.own_layers > entry.own_layers:
         raise RecipeError(
-            f"level {entry.name!r} has a layer of its own in a checkpoint of start_from; set own_layer = true here too"
+            f"level {entry.name!r} has own_layers = {old.own_layers} in a checkpoint of start_from and "
+            f"{entry.own_layers} here; give as many, or more"
         )
     energies = tuple(references[element] for element in sorted(references))
     charges = tuple(sorted(charges | set(old.charges if old else ())))
     return LevelConfig(
-        entry.name, entry.description, tuple(sorted(references)), energies, entry.base, charges, entry.own_layer
+        entry.name, entry.description, tuple(sorted(references)), energies, entry.base, charges, entry.own_layers
     )
 
 
@@ -490,17 +491,14 @@ def _take_over(model: PhysCon, source: Checkpoint, part: str) -> None:
 
 
 def _first_own_layers(model: PhysCon, source: Checkpoint) -> dict[str, Tensor]:
-    """What the last layer of each level that has its own begins as: that of the level which it corrects."""
-    shared, found = f"encoder.interactions.{model.config.encoder.n_layers - 1}.", {}
-    for level in model.own_layers:
-        of_base = f"own_layers.{model.level(level).base}."
-        begin = of_base if any(name.startswith(of_base) for name in source.tensors) else shared
-        found |= {
-            f"own_layers.{level}.{name.removeprefix(begin)}": value
-            for name, value in source.tensors.items()
-            if name.startswith(begin)
-        }
-    return found
+    """What layers that a level has for itself begin as: those of the level which it corrects, or of the encoder."""
+    return {
+        f"own_layers.{level}.{name.removeprefix(begin)}": value
+        for level in model.own_layers
+        for begin in ("encoder.", f"own_layers.{model.level(level).base}.")
+        for name, value in source.tensors.items()
+        if name.startswith(begin)
+    }
 
 
 def _limited(data: DataRecipe, molecules: int) -> DataRecipe:

@@ -23,6 +23,8 @@ from physcon_ase.model.checkpoint import (
     shipped_root,
     write_manifest,
 )
+from physcon_ase.model.config import config_from_dict, config_to_dict
+from tests.tiny import OWN_LAYER_LEVELS, tiny_model
 
 CONFIG = {"levels": ["gfn2"], "cutoff": 5.0}
 
@@ -246,11 +248,27 @@ def test_an_older_format_goes_through_every_upgrade_in_turn(folder: Path, monkey
         return {**config, "seen": [*config["seen"], 2]}, tensors
 
     monkeypatch.setattr(checkpoint, "UPGRADES", (upgrade_v1_v2, upgrade_v2_v3))
+    _edit_header(folder, format_version=1)
     found = read_checkpoint(folder)
     assert found.config["seen"] == [1, 2]
     assert "block.weight" in found.tensors
     save_checkpoint(folder, found.tensors, found.config)
     assert read_checkpoint(folder).config["seen"] == [1, 2]
+
+
+def test_version_1_said_only_whether_a_level_has_a_last_layer_of_its_own(tmp_path: Path) -> None:
+    model = tiny_model(levels=OWN_LAYER_LEVELS)
+    tensors = {key.replace(".dft.interactions.1.", ".dft."): value for key, value in model.state_dict().items()}
+    config = config_to_dict(model.config)
+    config["levels"] = [
+        {**{key: value for key, value in level.items() if key != "own_layers"}, "own_layer": level["own_layers"] == 1}
+        for level in config["levels"]
+    ]
+    save_checkpoint(tmp_path / "old", tensors, config)
+    _edit_header(tmp_path / "old", format_version=1)
+    found = read_checkpoint(tmp_path / "old")
+    assert config_from_dict(found.config) == model.config
+    load_into(model, found.tensors)
 
 
 def _edit_header(folder: Path, **changes: object) -> None:

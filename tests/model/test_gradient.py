@@ -20,6 +20,7 @@ from tests.tiny import (
     ETHANOL,
     ETHANOL_NUMBERS,
     LEVELS,
+    OWN_ENCODER_LEVELS,
     OWN_LAYER_LEVELS,
     WATER,
     WATER_NUMBERS,
@@ -129,15 +130,25 @@ def test_derivatives_of_several_levels_at_once_are_those_of_autograd(calls: list
     assert_same(found, by_autograd(model, forces))
 
 
-@pytest.mark.parametrize("sizes", [{"source_vectors": 4}, {"n_layers": 1}], ids=["vectors", "one layer"])
-def test_forces_of_a_level_with_its_own_layer_are_those_of_autograd(sizes: dict[str, int], calls: list[int]) -> None:
-    model = small_model(OWN_LAYER_LEVELS, **sizes)
+@pytest.mark.parametrize(
+    ("levels", "sizes"),
+    [
+        (OWN_LAYER_LEVELS, {"source_vectors": 4}),
+        (OWN_LAYER_LEVELS, {"n_layers": 1}),
+        (OWN_ENCODER_LEVELS, {"source_vectors": 4}),
+    ],
+    ids=["last layer", "the only layer", "both layers"],
+)
+def test_forces_of_a_level_with_its_own_layers_are_those_of_autograd(
+    levels: tuple[LevelConfig, ...], sizes: dict[str, int], calls: list[int]
+) -> None:
+    model = small_model(levels, **sizes)
     batch = pack(model, [(ETHANOL_NUMBERS, ETHANOL), (WATER_NUMBERS, WATER)])
     _, forces = energies_and_forces(model.energy_fn("dft"), batch)
     assert calls == [2]
     assert_same(forces, by_autograd(model, lambda: energies_and_forces(model.energy_fn("dft"), batch)[1]))
-    levels = torch.tensor([0, 1])
-    _, mixed = energies_and_forces(lambda moved: model.energies_at(moved, levels), batch)
+    index = torch.tensor([0, 1])
+    _, mixed = energies_and_forces(lambda moved: model.energies_at(moved, index), batch)
     assert calls == [2, 1, 1]
     torch.testing.assert_close(mixed[1], forces[1], rtol=0, atol=ROUNDING * forces.abs().max().item())
 

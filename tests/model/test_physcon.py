@@ -84,7 +84,7 @@ def test_a_level_with_its_own_layer_changes_no_other_level() -> None:
     found = own.energies_at(batch, torch.tensor([1, 0, 1]))
     torch.testing.assert_close(found, torch.stack([dft[0], cheap[1], dft[2]]), rtol=0, atol=1e-9)
     torch.testing.assert_close(own.energies_at(batch, torch.tensor([1, 1, 1])), dft, rtol=0, atol=1e-9)
-    third = replace(OWN_LAYER_LEVELS[1], name="more", base="dft", own_layer=False)  # a correction of a correction
+    third = replace(OWN_LAYER_LEVELS[1], name="more", base="dft", own_layers=0)  # a correction of a correction
     three = tiny_model(4, levels=(*OWN_LAYER_LEVELS, third))
     load_into(three, {**three.state_dict(), **own.state_dict()})
     with torch.no_grad():

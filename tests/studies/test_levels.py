@@ -116,9 +116,9 @@ def test_rows_start_from_the_pretraining_and_fit_their_own_references(stores: Pa
     assert moved
     assert all(key.startswith("encoder") for key in moved)
     own = read_checkpoint(tmp_path / "row7-16-0" / "row7-16-0")
-    assert own.config["levels"][1]["own_layer"]
+    assert own.config["levels"][1]["own_layers"] == 1
     assert all(own.tensors[key].equal(value) for key, value in first.tensors.items())
-    assert not own.tensors["own_layers.b3lyp.mix.0"].equal(first.tensors["encoder.interactions.0.mix.0"])
+    assert not own.tensors["own_layers.b3lyp.interactions.0.mix.0"].equal(first.tensors["encoder.interactions.0.mix.0"])
 
 
 @pytest.mark.slow

@@ -40,6 +40,7 @@ def test_mistyped_key_gets_a_suggestion(recipe_text: str):
             'base = "dft"',
             r"level 'dft' builds on 'dft', which is none of those named before it: \['cheap'\]",
         ),
+        ('base = "cheap"', "own_layers = 3", r"level 'dft' own_layers = 3; the encoder has 2: give 0 up to that"),
         ('levels = ["cheap", "dft"]', 'levels = ["ccsd"]', r"uses levels \['ccsd'\]"),
         ('name = "dft"', 'name = "cheap"', "names a level twice"),
         ("[structure]", "[unstructured]", "unknown key 'unstructured'"),

@@ -372,7 +372,7 @@ def test_a_layer_of_its_own_begins_as_the_shared_one_and_alone_is_trained(recipe
     first = train(with_steps(quiet, 3), tmp_path / "first", store_root=stores, options=QUIET)
     own = replace(
         quiet,
-        levels=(quiet.levels[0], replace(quiet.levels[1], own_layer=True)),
+        levels=(quiet.levels[0], replace(quiet.levels[1], own_layers=1)),
         start_from=(str(first),),
         optim=replace(quiet.optim, freeze=("encoder", "heads.cheap.")),
     )
@@ -385,9 +385,9 @@ def test_a_layer_of_its_own_begins_as_the_shared_one_and_alone_is_trained(recipe
     before, after = read_checkpoint(first).tensors, read_checkpoint(second).tensors
     kept = [name for name in before if not name.startswith("heads.dft.")]
     assert same({name: before[name] for name in kept}, {name: after[name] for name in kept})
-    assert not torch.equal(after["own_layers.dft.mix.0"], before["encoder.interactions.1.mix.0"])
+    assert not torch.equal(after["own_layers.dft.interactions.1.mix.0"], before["encoder.interactions.1.mix.0"])
     forgetful = replace(own, levels=quiet.levels, start_from=(str(second),))
-    with pytest.raises(RecipeError, match=r"level 'dft' has a layer of its own .* own_layer = true"):
+    with pytest.raises(RecipeError, match=r"level 'dft' has own_layers = 1 .* and 0 here"):
         train(with_steps(forgetful, 3), tmp_path / "third", store_root=stores, options=QUIET)
 
 
