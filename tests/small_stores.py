@@ -1,6 +1,6 @@
 """Small molecules, and stores and archives made of them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,7 +8,7 @@ import pytest
 from ase.build import molecule
 
 from physcon_ase.chem.graph import MolGraph, make_graph
-from physcon_ase.chem.smiles import canonical_key
+from physcon_ase.chem.smiles import canonical_key, canonical_smiles
 from physcon_ase.data.split import key_hash
 from physcon_ase.data.store import Geometries, LevelLabels, Store, pack_molecules
 from physcon_ase.units import COVALENT_RADII
@@ -52,6 +52,28 @@ def graphs(examples: list[Example]) -> list[MolGraph]:
     bare = [make_graph(e.atomic_numbers, e.bonds, np.ones(len(e.bonds))) for e in examples[:-1]]
     chiral = examples[-1]
     return [*bare, make_graph(chiral.atomic_numbers, chiral.bonds, np.ones(4), tetrahedra=np.array([[1, 2, 3, 4]]))]
+
+
+def bare_store(
+    graphs: Sequence[MolGraph], places: Sequence[np.ndarray], *, kind: str, minimum_of: str, names: Sequence[str]
+) -> Store:
+    """One geometry of each molecule, without labels."""
+    return Store(
+        molecules=pack_molecules(
+            graphs,
+            smiles=[canonical_smiles(graph) for graph in graphs],
+            names=names,
+            key_hashes=[key_hash(canonical_key(graph)) for graph in graphs],
+        ),
+        geometries=Geometries(
+            molecule=np.arange(len(graphs), dtype=np.int32),
+            kind=np.full(len(graphs), kind),
+            minimum_of=np.full(len(graphs), minimum_of),
+            positions=np.concatenate(places).astype(np.float32),
+        ),
+        labels={},
+        source=f"{len(graphs)} molecules",
+    )
 
 
 @pytest.fixture

@@ -44,8 +44,8 @@ class Subject:
 
 SUBJECTS: Final = {
     "ethanol": Subject("CCO", cheap=1500, accurate=80, test=40),
-    "toluene": Subject("Cc1ccccc1", cheap=1200, accurate=20, test=20),
-    "aspirin": Subject("CC(=O)Oc1ccccc1C(=O)O", cheap=1000, accurate=10, test=10),
+    "toluene": Subject("Cc1ccccc1", cheap=1200, accurate=50, test=20),
+    "aspirin": Subject("CC(=O)Oc1ccccc1C(=O)O", cheap=1000, accurate=20, test=12),
 }
 
 

@@ -3,13 +3,13 @@ import pytest
 
 from physcon_ase.batch import make_batch
 from physcon_ase.chem.conformers import embed, mmff94_minimize
-from physcon_ase.chem.smiles import canonical_key, canonical_smiles, graph_from_smiles
-from physcon_ase.data.split import key_hash
-from physcon_ase.data.store import Geometries, Store, geometry_offsets, pack_molecules
+from physcon_ase.chem.smiles import graph_from_smiles
+from physcon_ase.data.store import Store, geometry_offsets
 from physcon_ase.errors import LabelError
 from physcon_ase.model.forces import energies_and_forces
 from physcon_ase.model.physcon import LoadedModel, load_model
 from physcon_ase.studies.anchored import anchored_forces
+from tests.small_stores import bare_store
 
 SMILES = ("CCO", "CC(=O)O", "C[Si](C)C")
 """Level b3lyp of the shipped model does not cover the last one."""
@@ -20,22 +20,7 @@ def minima() -> Store:
     graphs = [graph_from_smiles(smiles) for smiles in SMILES]
     places = [mmff94_minimize(graph, embed(graph, seed=0)[0]).positions for graph in graphs[:2]]
     places.append(embed(graphs[2], seed=0)[0])
-    return Store(
-        molecules=pack_molecules(
-            graphs,
-            smiles=[canonical_smiles(graph) for graph in graphs],
-            names=list(SMILES),
-            key_hashes=[key_hash(canonical_key(graph)) for graph in graphs],
-        ),
-        geometries=Geometries(
-            molecule=np.arange(3, dtype=np.int32),
-            kind=np.full(3, "minimum"),
-            minimum_of=np.full(3, "accurate"),
-            positions=np.concatenate(places).astype(np.float32),
-        ),
-        labels={},
-        source="three",
-    )
+    return bare_store(graphs, places, kind="minimum", minimum_of="accurate", names=SMILES)
 
 
 def forces_of(teacher: LoadedModel, numbers: np.ndarray, place: np.ndarray) -> np.ndarray:

@@ -1,14 +1,13 @@
-import numpy as np
 import pytest
 
 from physcon_ase.batch import make_batch
 from physcon_ase.chem.conformers import embed, mmff94_minimize
-from physcon_ase.chem.smiles import canonical_key, canonical_smiles, graph_from_smiles
-from physcon_ase.data.split import key_hash
-from physcon_ase.data.store import Geometries, Store, geometry_offsets, molecule_graph, pack_molecules
+from physcon_ase.chem.smiles import graph_from_smiles
+from physcon_ase.data.store import Store, geometry_offsets, molecule_graph
 from physcon_ase.model.forces import energies_and_forces
 from physcon_ase.model.physcon import load_model
 from physcon_ase.studies.taught import taught_minima
+from tests.small_stores import bare_store
 
 FMAX = 0.011
 """Largest force [eV/Å] in a taught minimum: .01, and rounding to float32."""
@@ -20,22 +19,7 @@ def cheap() -> Store:
     graphs = [graph_from_smiles(smiles) for smiles in ("CCO", "CC=O", "NC=O")]
     places = [mmff94_minimize(graph, embed(graph, seed=0)[0]).positions for graph in graphs]
     places[1] = 3 * places[1]
-    return Store(
-        molecules=pack_molecules(
-            graphs,
-            smiles=[canonical_smiles(graph) for graph in graphs],
-            names=["a", "b", "c"],
-            key_hashes=[key_hash(canonical_key(graph)) for graph in graphs],
-        ),
-        geometries=Geometries(
-            molecule=np.arange(3, dtype=np.int32),
-            kind=np.full(3, "start"),
-            minimum_of=np.full(3, "mmff94"),
-            positions=np.concatenate(places).astype(np.float32),
-        ),
-        labels={},
-        source="three",
-    )
+    return bare_store(graphs, places, kind="start", minimum_of="mmff94", names="abc")
 
 
 def test_taught_minima_are_minima_of_the_teacher_and_what_breaks_is_left_out(cheap: Store) -> None:
