@@ -60,7 +60,12 @@ def model_hessian(
 
 
 def model_hessians(
-    batch: Batch, positions: Float[Tensor, "molecules slots 3"], internals: Internals
+    batch: Batch,
+    positions: Float[Tensor, "molecules slots 3"],
+    internals: Internals,
+    *,
+    torsion_stiffness: float = TORSION_STIFFNESS,
+    unit_term: float = UNIT_TERM,
 ) -> Float[Tensor, "molecules coordinates coordinates"]:
     """Model Hessians [eV/Å²] at these positions; coordinates are x, y, z of slot 0, then of slot 1, and so on.
 
@@ -74,12 +79,12 @@ def model_hessians(
         (internals.stretches, stretch_vectors(positions, internals.stretches), STRETCH_STIFFNESS),
         (internals.bends, bends, BEND_STIFFNESS),
         (internals.bends, linear_bends, BEND_STIFFNESS),
-        (internals.torsions, torsion_vectors(positions, internals.torsions), TORSION_STIFFNESS),
+        (internals.torsions, torsion_vectors(positions, internals.torsions), torsion_stiffness),
     ):
         strengths = stiffness * _bond_strengths(batch.atomic_numbers, positions, atoms)
         _add_springs(blocks, n_slots, atoms, vectors, strengths)
     hessians = blocks.view(n_molecules, n_slots, n_slots, 3, 3).transpose(2, 3).reshape(n_molecules, 3 * n_slots, -1)
-    hessians.diagonal(dim1=1, dim2=2).add_(UNIT_TERM)
+    hessians.diagonal(dim1=1, dim2=2).add_(unit_term)
     return hessians
 
 

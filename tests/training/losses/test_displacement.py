@@ -1,5 +1,6 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -19,9 +20,9 @@ def batch() -> Batch:
 def test_the_loss_is_the_mean_step_of_the_labelled_atoms(batch: Batch) -> None:
     label = torch.zeros_like(batch.positions)
     label[1, :3] = math.nan
-    wrong = torch.ones_like(batch.positions)  # a uniform force moves all atoms of ethanol by F / .1
+    wrong = torch.ones_like(batch.positions)  # a uniform force moves all atoms of ethanol by F / .01
     loss = displacement_loss(wrong, labelled_with(batch, label)).item()
-    assert loss == pytest.approx(10 * math.sqrt(3), abs=2 * SMOOTHING)
+    assert loss == pytest.approx(100 * math.sqrt(3), abs=2 * SMOOTHING)
 
 
 def test_the_loss_reaches_the_forces_but_not_the_positions(batch: Batch) -> None:
@@ -32,3 +33,14 @@ def test_the_loss_reaches_the_forces_but_not_the_positions(batch: Batch) -> None
     assert positions.grad is None
     assert forces.grad is not None
     assert forces.grad[0].abs().min() > 0
+
+
+def test_a_force_along_a_torsion_counts_for_far_more_than_one_along_a_bond(batch: Batch) -> None:
+    def loss(direction: np.ndarray, *atoms: int) -> float:
+        forces = torch.zeros_like(batch.positions)
+        for atom, sign in zip(atoms, (1, -1), strict=False):
+            forces[0, atom] = sign * torch.from_numpy(direction / np.linalg.norm(direction))
+        return displacement_loss(forces, labelled_with(batch, torch.zeros_like(batch.positions))).item()
+
+    hydroxyl, axis = ETHANOL[8] - ETHANOL[2], ETHANOL[2] - ETHANOL[1]
+    assert loss(np.cross(axis, hydroxyl), 8) > 20 * loss(hydroxyl, 8, 2)
