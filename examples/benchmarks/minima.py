@@ -3,7 +3,7 @@
     python minima.py --stores STORES [--tblite]
 
 a) level b3lyp from the GFN2 minimum, against the B3LYP minimum of the same conformer (wanted: median RMSD at most
-   .035 Å, heavy-atom bonds .004 Å);
+   .020 Å, heavy-atom bonds .002 Å);
 b) level gfn2 from the B3LYP minimum, against the GFN2 minimum;
 d) level m062x from the GFN2 minimum of drug-like molecules, against the M06-2X minimum of the same conformer (wanted:
    heavy-atom bonds .003 Å), if the model has this level;
