@@ -43,8 +43,8 @@ from physcon_ase.model.coverage import check_charge, check_elements
 from physcon_ase.model.forces import energies_and_forces
 from physcon_ase.model.physcon import DEFAULT_CHECKPOINT, LoadedModel, PhysCon, load_model
 from physcon_ase.relax.driver import METHODS, RelaxResult, RelaxStatus, relax
-from physcon_ase.relax.model_hessian import model_hessian
 from physcon_ase.results import STATUSES, Record, Result
+from physcon_ase.valence.model_hessian import model_hessian
 
 STARTS: Final = ("guess", "etkdg", "mmff94")
 """Where a relaxation starts: the structure head's guess, an ETKDG geometry, or that geometry relaxed with MMFF94."""

@@ -10,7 +10,7 @@ import physcon_ase
 PACKAGE = Path(__file__).resolve().parents[1] / "physcon_ase"
 
 LAYERS = (
-    "units errors < chem < batch < model relax data < labelling training hub < "
+    "units errors < chem < batch < valence < model relax data < labelling training hub < "
     "generator calculator files dynamics < results < optimization < studies checks < cli"
 )
 RANK = {part: rank for rank, layer in enumerate(LAYERS.split(" < ")) for part in layer.split()}

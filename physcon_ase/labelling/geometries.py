@@ -25,8 +25,8 @@ from physcon_ase.chem.torsions import rotatable_bonds, turned
 from physcon_ase.errors import MissingParametersError, PhysConError
 from physcon_ase.labelling.engines import Engine, EngineCalculator, EngineFunction, engine_forces, record_as_dict
 from physcon_ase.relax.driver import RelaxStatus, relax
-from physcon_ase.relax.model_hessian import model_hessian
 from physcon_ase.units import CHEMICAL_SYMBOLS, EV_PER_KELVIN
+from physcon_ase.valence.model_hessian import model_hessian
 
 Geometry: TypeAlias = tuple[str, np.ndarray]
 """Kind, and positions [Å]."""

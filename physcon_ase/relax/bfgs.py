@@ -11,9 +11,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from physcon_ase.relax.model_hessian import model_hessians
 from physcon_ase.relax.quasi_newton import QuasiNewtonState, damped, quasi_newton_init, try_move
 from physcon_ase.relax.state import ForceFn
+from physcon_ase.valence.model_hessian import model_hessians
 
 SMALLEST_EIGENVALUE: Final = 1e-3
 """Curvature [eV/Å²] below which rounding may have spoilt an eigenvalue."""

@@ -14,10 +14,10 @@ from physcon_ase.batch import Batch
 from physcon_ase.errors import PhysConError
 from physcon_ase.relax.bfgs import bfgs_init, bfgs_step
 from physcon_ase.relax.fire import FireState, fire_init, fire_step
-from physcon_ase.relax.internals import distances, make_internals
 from physcon_ase.relax.lbfgs import lbfgs_init, lbfgs_step
 from physcon_ase.relax.quasi_newton import QuasiNewtonState
 from physcon_ase.relax.state import ForceFn, Point, is_finite, keep, largest_norm
+from physcon_ase.valence.internals import distances, make_internals
 
 EXPLODED_DISTANCE: Final = 6.0
 """Distance [Å] from its nearest neighbour at which an atom has left a molecule it was part of."""

@@ -12,8 +12,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from physcon_ase.batch import Batch
-from physcon_ase.relax.internals import Internals
 from physcon_ase.relax.state import MAX_STEP, ForceFn, Point, choose, evaluate, is_finite, shorten
+from physcon_ase.valence.internals import Internals
 
 FIRST_TIME_STEP: Final = 0.1
 """Time step of the start; the unit of mass is such that force times time² is a length."""

@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from physcon_ase.relax.model_hessian import model_hessians
 from physcon_ase.relax.quasi_newton import QuasiNewtonState, damped, quasi_newton_init, try_move
 from physcon_ase.relax.state import ForceFn
+from physcon_ase.valence.model_hessian import model_hessians
 
 lbfgs_init = quasi_newton_init
 

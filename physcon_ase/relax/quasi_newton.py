@@ -8,8 +8,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from physcon_ase.batch import Batch
-from physcon_ase.relax.internals import Internals
 from physcon_ase.relax.state import MAX_STEP, ForceFn, Point, choose, evaluate, is_finite, largest_norm, shorten
+from physcon_ase.valence.internals import Internals
 
 MEMORY: Final = 30
 """Number of past steps whose curvature is remembered: more changes nothing, 20 costs a few steps on soft molecules."""

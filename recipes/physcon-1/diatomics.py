@@ -1,13 +1,17 @@
 """Writes diatomics.h5: pairs of atoms at many distances with GFN2-xTB labels, which no other data set has.
 
     python recipes/physcon-1/diatomics.py stores/diatomics.h5
+    python recipes/physcon-1/diatomics.py stores/radicals.h5 --radicals
 
-Without them a network knows nothing of H2 or N2 and makes holes where cores begin to overlap. Left out are pairs with
-an odd number of electrons (radicals), geometries without a converged field, and those more than 10 eV above the lowest
-of their pair. All belong to the training split.
+Without them a network knows nothing of H2 or N2 and makes holes where cores begin to overlap. Left out are geometries
+without a converged field, and those more than 10 eV above the lowest of their pair. All belong to the training split.
+
+Pairs with an odd number of electrons (CH, NO) are in a store of their own, computed as doublets, and only at distances
+below .8 sums of covalent radii: there cores repel each other whatever the spin, so a network of closed shells may learn
+them as if they were singlets.
 """
 
-import sys
+from argparse import ArgumentParser
 from itertools import combinations_with_replacement, count
 
 import numpy as np
@@ -24,28 +28,33 @@ FRACTIONS = np.linspace(0.5, 2.2, 69)
 """Distances in sums of covalent radii."""
 HIGHEST = 10.0
 """Energy [eV] above the lowest of a pair."""
+CORES = 0.8
+"""Fraction below which the spin does not matter."""
 
 
-def label_of(engine: Engine, numbers: np.ndarray, positions: np.ndarray) -> EngineLabel | None:
+def label_of(engine: Engine, numbers: np.ndarray, positions: np.ndarray, multiplicity: int) -> EngineLabel | None:
     """The label, or None where the self-consistent field does not converge."""
     try:
-        return engine(numbers, positions, 0, 1)
+        return engine(numbers, positions, 0, multiplicity)
     except EngineError:
         return None
 
 
-def main(path: str) -> None:
+def main(path: str, radicals: bool) -> None:
     """Computes the labels and writes the store."""
     engine, graphs, names, hashes, geometries, labels = tblite_engine("gfn2"), [], [], [], [], []
     for first, second in combinations_with_replacement(ELEMENTS, 2):
-        if (first + second) % 2:
+        if (first + second) % 2 != radicals:
             continue
         numbers = np.array([first, second])
         reach = COVALENT_RADII[first] + COVALENT_RADII[second]
         places = [np.array([[0, 0, 0], [0, 0, fraction * reach]]) for fraction in FRACTIONS]
-        found = [(place, label) for place in places if (label := label_of(engine, numbers, place)) is not None]
+        labelled = [(place, label_of(engine, numbers, place, 1 + radicals)) for place in places]
+        found = [(place, label) for place, label in labelled if label is not None]
         lowest = min(label.energy for _, label in found)
         kept = [(place, label) for place, label in found if label.energy < lowest + HIGHEST]
+        if radicals:
+            kept = [(place, label) for place, label in kept if place[1, 2] < CORES * reach]
         name = CHEMICAL_SYMBOLS[first] + CHEMICAL_SYMBOLS[second]
         graphs.append(make_graph(numbers, np.array([[0, 1]]), np.ones(1)))
         names.append(name)
@@ -67,7 +76,7 @@ def main(path: str) -> None:
                 np.concatenate([label.forces for label in flat]).astype(np.float32),
             )
         },
-        source="diatomics",
+        source="radicals" if radicals else "diatomics",
         licence="CC0",
         doi="10.1021/acs.jctc.8b01176",
         provenance="GFN2-xTB (tblite), recipes/physcon-1/diatomics.py",
@@ -77,4 +86,8 @@ def main(path: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    parser = ArgumentParser(description=__doc__)
+    parser.add_argument("store")
+    parser.add_argument("--radicals", action="store_true", help="pairs with an odd number of electrons")
+    arguments = parser.parse_args()
+    main(arguments.store, arguments.radicals)

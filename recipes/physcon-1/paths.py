@@ -1,4 +1,4 @@
-"""Geometries on the way of a checkpoint from ETKDG geometries to its minima, with the forces of a more robust one.
+"""Geometries on the way of a checkpoint to its minima, from ETKDG geometries or near minima, with another one's forces.
 
     python recipes/physcon-1/paths.py runs/b3lyp-3/b3lyp-3 runs/energy-9/energy-9 stores/qm9_b3lyp.h5 stores/paths-2.h5
 
@@ -16,8 +16,17 @@ from physcon_ase.batch import in_chunks, make_batch
 from physcon_ase.chem.conformers import embed
 from physcon_ase.chem.graph import MolGraph
 from physcon_ase.data.split import split_mask
-from physcon_ase.data.store import Geometries, LevelLabels, Store, molecule_graph, open_store, write_store
+from physcon_ase.data.store import (
+    Geometries,
+    LevelLabels,
+    Store,
+    geometry_offsets,
+    molecule_graph,
+    open_store,
+    write_store,
+)
 from physcon_ase.errors import EmbeddingError
+from physcon_ase.labelling.geometries import thermal
 from physcon_ase.model.forces import energies_and_forces
 from physcon_ase.model.physcon import load_model
 from physcon_ase.relax.driver import relax
@@ -32,18 +41,28 @@ LARGEST_FORCE = 30.0
 SLOTS = 1024
 
 
-def starts(store: Store, n: int, seed: int, elements: set[int]) -> list[tuple[int, MolGraph, np.ndarray]]:
-    """Molecule, graph and ETKDG geometry of so many training molecules."""
+def starts(
+    store: Store, n: int, seed: int, elements: set[int], least_rings: int, minima_of: str
+) -> list[tuple[int, MolGraph, np.ndarray]]:
+    """Molecule, graph and geometry of so many training molecules: ETKDG's, or minima of a level displaced by heat."""
+    bounds, at_minimum = geometry_offsets(store), np.flatnonzero(store.geometries.minimum_of == minima_of)
+    minimum = dict(zip(store.geometries.molecule[at_minimum].tolist(), at_minimum.tolist(), strict=True))
     generator, found = np.random.default_rng(seed), []
     for molecule in generator.permutation(np.flatnonzero(split_mask(store, "train"))).tolist():
         graph = molecule_graph(store, molecule)
-        has_few_rings = len(graph.bonds) - graph.n_atoms + 1 < 2
-        if not elements.issuperset(graph.atomic_numbers.tolist()):
+        n_rings = len(graph.bonds) - graph.n_atoms + 1
+        if not elements.issuperset(graph.atomic_numbers.tolist()) or n_rings < least_rings:
             continue
-        if has_few_rings and generator.uniform() > RINGLESS:
+        if n_rings < 2 and generator.uniform() > RINGLESS:
             continue
         try:
-            found.append((molecule, graph, embed(graph, seed=seed)[0]))
+            if minima_of:
+                row = minimum[molecule]
+                place = store.geometries.positions[bounds[row] : bounds[row + 1]].astype(float)
+                ((_, place),) = thermal(graph, seed, 1, place)
+            else:
+                place = embed(graph, seed=seed)[0]
+            found.append((molecule, graph, place))
         except EmbeddingError as error:
             tqdm.write(f"molecule {molecule} left out: {error}")
         if len(found) == n:
@@ -64,13 +83,16 @@ def main() -> None:
     parser.add_argument(
         "--disagreement", type=float, default=0.0, help="least difference of the force on any atom [eV/Å] (default: 0)"
     )
+    parser.add_argument("--rings", type=int, default=0, help="least number of rings of a molecule (default: 0)")
+    parser.add_argument("--from-minima", action="store_true", help="begin at minima in the store, displaced by heat")
     parser.add_argument("--seed", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(1)
     student, teacher = load_model(options.checkpoint), load_model(options.teacher)
     energy_fn = student.model.energy_fn(options.level)
     store = open_store(options.store)
-    chosen = starts(store, options.n, options.seed, set(student.model.level(options.level).elements))
+    elements, minima_of = set(student.model.level(options.level).elements), options.level if options.from_minima else ""
+    chosen = starts(store, options.n, options.seed, elements, options.rings, minima_of)
     frames: list[tuple[int, MolGraph, np.ndarray]] = []
 
     def go(rows: list[int]) -> None:

@@ -6,11 +6,11 @@ import torch
 from physcon_ase.batch import make_batch
 from physcon_ase.relax.bfgs import bfgs_init, bfgs_step, hessians, rational_step
 from physcon_ase.relax.fire import fire_init, fire_step
-from physcon_ase.relax.internals import make_internals
 from physcon_ase.relax.lbfgs import lbfgs_init, two_loop_step
-from physcon_ase.relax.model_hessian import model_hessians
 from physcon_ase.relax.quasi_newton import LEAST_CURVATURE, MEMORY, QuasiNewtonState, damped
 from physcon_ase.relax.state import MAX_STEP, largest_norm, shorten
+from physcon_ase.valence.internals import make_internals
+from physcon_ase.valence.model_hessian import model_hessians
 from tests.relax.potentials import (
     ETHANOL_NUMBERS,
     argon_batch,

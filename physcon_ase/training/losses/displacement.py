@@ -7,9 +7,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from physcon_ase.data.sample import LabelledBatch
-from physcon_ase.relax.internals import make_internals
-from physcon_ase.relax.model_hessian import TORSION_STIFFNESS, model_hessians
 from physcon_ase.training.losses.multitask import force_errors, mean_length
+from physcon_ase.valence.internals import make_internals
+from physcon_ase.valence.model_hessian import TORSION_STIFFNESS, model_hessians
 
 _HUBER_WIDTH: Final = 0.002
 """Displacements [Å] below this count quadratically."""

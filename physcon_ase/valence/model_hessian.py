@@ -14,7 +14,8 @@ from jaxtyping import Float, Int, Integer
 from torch import Tensor
 
 from physcon_ase.batch import Batch, make_batch
-from physcon_ase.relax.internals import (
+from physcon_ase.units import ANGSTROM_PER_BOHR, EV_PER_HARTREE
+from physcon_ase.valence.internals import (
     Internals,
     bend_vectors,
     make_internals,
@@ -22,7 +23,6 @@ from physcon_ase.relax.internals import (
     stretch_vectors,
     torsion_vectors,
 )
-from physcon_ase.units import ANGSTROM_PER_BOHR, EV_PER_HARTREE
 
 STRETCH_STIFFNESS: Final = 0.45 * EV_PER_HARTREE / ANGSTROM_PER_BOHR**2
 """Force constant [eV/Å²] of a bond of the reference length."""

@@ -5,9 +5,9 @@ from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from physcon_ase.batch import make_batch
-from physcon_ase.relax.internals import bend_vectors, make_internals, stretch_vectors, torsion_vectors
-from physcon_ase.relax.model_hessian import UNIT_TERM, model_hessian, model_hessians
 from physcon_ase.units import ANGSTROM_PER_BOHR, EV_PER_HARTREE
+from physcon_ase.valence.internals import bend_vectors, make_internals, stretch_vectors, torsion_vectors
+from physcon_ase.valence.model_hessian import UNIT_TERM, model_hessian, model_hessians
 from tests.relax.potentials import rattled_ethanol
 from tests.tiny import ETHANOL, ETHANOL_BONDS, ETHANOL_NUMBERS
 
