@@ -25,7 +25,7 @@ from physcon_ase.model.forces import energies_and_forces
 from physcon_ase.model.physcon import LoadedModel, PhysCon
 from physcon_ase.relax.driver import RelaxStatus, relax
 from physcon_ase.relax.state import ForceFn
-from physcon_ase.units import CHEMICAL_SYMBOLS, COVALENT_RADII, EV_PER_KELVIN
+from physcon_ase.units import CHEMICAL_SYMBOLS, COVALENT_RADII, EV_PER_KELVIN, FALLBACK_RADIUS
 
 SMILES: Final = ("O", "CCO", "CC(=O)NC", "c1ccccc1O", "CC(C)C[C@H](N)C(=O)O")
 """Molecules that are checked, as far as a level covers their elements."""
@@ -202,7 +202,7 @@ def short_range_check(model: PhysCon, level: str) -> Check:
     """Number of pairs of elements that attract each other anywhere below .7 of the sum of their covalent radii."""
     holes = []
     for first, second in _pairs(model, level):
-        reach = 0.7 * (COVALENT_RADII.get(first, 1.2) + COVALENT_RADII.get(second, 1.2))
+        reach = 0.7 * sum(COVALENT_RADII.get(number, FALLBACK_RADIUS) for number in (first, second))
         energies = [_pair(model, level, first, second, r)[0] for r in np.linspace(0.25, reach, 12)]
         if (np.diff(energies) > 0).any():
             holes.append(f"{CHEMICAL_SYMBOLS[first]}-{CHEMICAL_SYMBOLS[second]}")

@@ -47,3 +47,6 @@ COVALENT_RADII: Final[dict[int, float]] = {
     53: 1.39,
 }
 """Covalent radius [Å] of the elements that our checkpoints know, Cordero et al. 2008, doi 10.1039/b801115j."""
+
+FALLBACK_RADIUS: Final = 1.2
+"""Covalent radius [Å] of an element that `COVALENT_RADII` does not list: it is met earlier rather than later."""

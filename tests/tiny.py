@@ -78,9 +78,9 @@ def tiny_model(
     return model.to(dtype).eval().requires_grad_(False)
 
 
-def charged_tiny_model() -> PhysCon:
+def charged_tiny_model(own_layers: int = 0) -> PhysCon:
     """A tiny model whose first level covers charges of -1 and 1 as well."""
-    levels = (replace(LEVELS[0], charges=(-1, 0, 1)), LEVELS[1])
+    levels = (replace(LEVELS[0], charges=(-1, 0, 1)), replace(LEVELS[1], own_layers=own_layers))
     return tiny_model(source_vectors=4, levels=levels, charged=True)
 
 

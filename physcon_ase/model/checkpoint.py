@@ -55,14 +55,19 @@ Upgrade: TypeAlias = Callable[[Config, dict[str, Tensor]], tuple[Config, dict[st
 
 def upgrade_v1_v2(config: Config, tensors: dict[str, Tensor]) -> tuple[Config, dict[str, Tensor]]:
     """A level could have one last layer of its own; version 2 says how many, and names them as in the encoder."""
-    levels = [dict(level) for level in config.get("levels", [])]
+    if "levels" not in config or "encoder" not in config:
+        return config, tensors  # whoever builds the model says what is missing
+    levels = [dict(level) for level in config["levels"]]
     for level in levels:
         level["own_layers"] = int(level.pop("own_layer", False))
-    last = config.get("encoder", {}).get("n_layers", 2) - 1
+    last = config["encoder"]["n_layers"] - 1
     renamed = {
         re.sub(r"^own_layers\.([^.]+)\.", rf"own_layers.\1.interactions.{last}.", name): value
         for name, value in tensors.items()
     }
+    if last == 0:  # the only layer is all layers, with which goes an embedding
+        owners = [level["name"] for level in levels if level["own_layers"]]
+        renamed |= {f"own_layers.{name}.embedding.weight": tensors["encoder.embedding.weight"] for name in owners}
     return {**config, "levels": levels}, renamed
 
 

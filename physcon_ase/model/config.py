@@ -75,7 +75,8 @@ class LevelConfig:
     charges: tuple[int, ...] = (0,)
     """Total charges [e] that the level covers."""
     own_layers: int = 0
-    """How many of the encoder's last layers the level has for itself; with all of them the embedding is its own too."""
+    """How many of the encoder's last layers the level has for itself; with all of them the embedding is its own too,
+    but never how atoms share the total charge."""
 
 
 @dataclass(frozen=True)

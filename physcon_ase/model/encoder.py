@@ -38,7 +38,8 @@ def _layer(config: EncoderConfig, layer: int) -> Interaction:
 class OwnLayers(nn.Module):
     """The last layers of an encoder once more, with weights of their own: what a level need not share with others.
 
-    Parameters are named as in `Encoder`. With as many layers as the encoder has, the embedding is there too.
+    Parameters are named as in `Encoder`. With as many layers as the encoder has, the embedding is there too. How atoms
+    share the total charge stays what all levels have in common.
     """
 
     def __init__(self, config: EncoderConfig, n_layers: int):

@@ -11,7 +11,8 @@ from physcon_ase.model.config import LevelConfig
 from physcon_ase.model.encoder import MAX_ATOMIC_NUMBER
 from physcon_ase.model.layers import Pairs, envelope
 from physcon_ase.model.noise import centred
-from physcon_ase.units import ANGSTROM_PER_BOHR, COULOMB_EV_ANGSTROM, COVALENT_RADII
+from physcon_ase.units import ANGSTROM_PER_BOHR, COULOMB_EV_ANGSTROM
+from physcon_ase.valence.internals import covalent_radii
 
 _SCREENING_COEFFICIENTS: Final = (0.1818, 0.5099, 0.2802, 0.02817)
 _SCREENING_EXPONENTS: Final = (3.2, 0.9423, 0.4029, 0.2016)
@@ -22,9 +23,6 @@ _CORE_STRENGTH: Final = 7.0
 """Multiplies the repulsion of the bare cores, which must also outweigh what the network contributed where it fades out
 (`fade_in`): with 4, three pairs of elements (C-H, N-H, P-P) of today's physcon-1 have dents there at levels with a
 layer of their own; with 6 one has; with 7 none has."""
-
-_FALLBACK_RADIUS: Final = 1.2
-"""Covalent radius [Å] of elements without an entry: they meet a core earlier rather than later."""
 
 
 class EnergyHead(nn.Module):
@@ -111,9 +109,7 @@ class CoreRepulsion(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        radii = torch.full((MAX_ATOMIC_NUMBER + 1,), _FALLBACK_RADIUS, dtype=torch.float64)
-        radii[list(COVALENT_RADII)] = torch.tensor(list(COVALENT_RADII.values()), dtype=torch.float64)
-        self.register_buffer("radii", _CORE_RADIUS_SCALE * radii, persistent=False)
+        self.register_buffer("radii", _CORE_RADIUS_SCALE * covalent_radii(), persistent=False)
 
     def overlap(self, batch: Batch, pairs: Pairs) -> Float[Tensor, "molecules slots neighbours"] | None:
         """r/c of pairs closer than c and 1 for all others; None if no two atoms are that close, as is the rule."""

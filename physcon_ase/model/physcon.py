@@ -136,6 +136,15 @@ class PhysCon(nn.Module):
         of_heads = torch.cat([hidden[name].detach() for name in self._with_bases([level])], dim=-1)
         return interaction + self.references[level](batch), features_of_atoms(of_heads, batch.atom_mask)
 
+    def chain(self, level: str) -> list[str]:
+        """The level, that which it corrects, that which this one corrects, and so on.
+
+        Raises:
+            UnknownLevelError: the model has no such level.
+        """
+        base = self.level(level).base
+        return [level, *(self.chain(base) if base else [])]
+
     def n_features(self, level: str) -> int:
         """Number of features in `atomic_energies_and_features`."""
         return sum(cast(EnergyHead, self.heads[name]).n_hidden for name in self._with_bases([level]))
@@ -178,7 +187,7 @@ class PhysCon(nn.Module):
 
     def _owner_of_layers(self, level: str) -> str:
         """The first of the level and those which it corrects that has layers of its own; "" if none has."""
-        return next((name for name in self._chain(level) if name in self.own_layers), "")
+        return next((name for name in self.chain(level) if name in self.own_layers), "")
 
     def _layers_of(self, levels: Sequence[str]) -> OwnLayers | None:
         """What stands in for the encoder's last layers at levels that share all layers."""
@@ -338,16 +347,11 @@ class PhysCon(nn.Module):
         )
 
     def _with_bases(self, levels: Sequence[str]) -> tuple[str, ...]:
-        bases = {base for name in levels for base in self._chain(name)[1:]}
+        bases = {base for name in levels for base in self.chain(name)[1:]}
         return tuple(dict.fromkeys([*levels, *sorted(bases)]))
 
-    def _chain(self, level: str) -> list[str]:
-        """The level, that which it corrects, that which this one corrects, and so on."""
-        base = self.level(level).base
-        return [level, *(self._chain(base) if base else [])]
-
     def _with_base(self, own: dict[str, Tensor], name: str) -> Tensor:
-        return functools.reduce(torch.add, [own[part] for part in self._chain(name)])
+        return functools.reduce(torch.add, [own[part] for part in self.chain(name)])
 
 
 def energies_forces_and_features(

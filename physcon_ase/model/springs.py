@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from physcon_ase.batch import Batch
-from physcon_ase.units import COVALENT_RADII
+from physcon_ase.valence.internals import covalent_radii
 
 _BOND_STIFFNESS: Final = 32.0
 """Spring [eV/Å²] between two atoms at the sum of their covalent radii."""
@@ -16,10 +16,7 @@ _DECAY: Final = 2.7
 """Decay of the springs with the distance in sums of covalent radii: 5, .5 and .06 eV/Å² for 1-3, 1-4 and 1-5 pairs."""
 
 _SOFTEST: Final = 0.1
-"""Stiffness [eV/Å²] that any displacement of an atom meets at least: that of a soft torsion."""
-
-_RADIUS: Final = 1.2
-"""Covalent radius [Å] of elements without an entry."""
+"""Stiffness [eV/Å²] that any displacement of an atom meets at least."""
 
 
 def newton_steps(forces: Float[Tensor, "molecules slots 3"], batch: Batch) -> Float[Tensor, "molecules slots 3"]:
@@ -37,7 +34,7 @@ def spring_hessian(batch: Batch) -> Float[Tensor, "molecules coordinates coordin
     """
     positions, mask = batch.positions, batch.atom_mask
     molecules, slots, _ = positions.shape
-    radii = _radii(positions)[batch.atomic_numbers]
+    radii = covalent_radii().to(positions)[batch.atomic_numbers]
     vectors = positions[:, :, None] - positions[:, None]
     is_pair = _pairs(mask)
     distances = torch.where(is_pair, vectors.norm(dim=3), 1.0)
@@ -49,12 +46,6 @@ def spring_hessian(batch: Batch) -> Float[Tensor, "molecules coordinates coordin
     index = torch.arange(slots, device=positions.device)
     blocks[:, index, index] = own
     return blocks.transpose(2, 3).reshape(molecules, 3 * slots, 3 * slots)
-
-
-def _radii(like: Tensor) -> Float[Tensor, " elements"]:
-    radii = torch.full((256,), _RADIUS, dtype=like.dtype, device=like.device)
-    radii[list(COVALENT_RADII)] = torch.tensor(list(COVALENT_RADII.values()), dtype=like.dtype, device=like.device)
-    return radii
 
 
 def _pairs(mask: Bool[Tensor, "molecules slots"]) -> Bool[Tensor, "molecules slots slots"]:

@@ -257,6 +257,13 @@ def check_recipe(recipe: Recipe, origin: str = "recipe", *, known_levels: Sequen
             f"gives level {level.name!r} own_layers = {level.own_layers}; the encoder has {recipe.encoder.n_layers}: "
             "give 0 up to that",
         )
+        of_base = _own_layers_of_base(level, recipe.levels)
+        _require(
+            level.own_layers == 0 or level.own_layers >= of_base,
+            origin,
+            f"gives level {level.name!r} own_layers = {level.own_layers}, but what it corrects has {of_base}, on which "
+            f"they would not fit; give 0 to share those, or {of_base} and more",
+        )
     for data in recipe.data:
         unknown = sorted(set(data.levels) - set(names))
         _require(not unknown, origin, f"data set {data.store} uses levels {unknown}; [[levels]] has {names}")
@@ -347,6 +354,12 @@ def _check_asteroid(recipe: Recipe, origin: str) -> None:
         "has an asteroid.checkpoint, but no data set with borrow_forces_from that it could judge; name the level that "
         "lends the inaccurate forces",
     )
+
+
+def _own_layers_of_base(level: LevelRecipe, levels: Sequence[LevelRecipe]) -> int:
+    """`own_layers` of the first of those that a level corrects which has any."""
+    base = next((other for other in levels if other.name == level.base), None)
+    return 0 if base is None else base.own_layers or _own_layers_of_base(base, levels)
 
 
 def with_steps(recipe: Recipe, steps: int) -> Recipe:

@@ -4,7 +4,7 @@ import functools
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -368,8 +368,8 @@ def make_model(recipe: Recipe, items: Items) -> PhysCon:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         model = PhysCon(config)
-    for source, part in sources:
-        _take_over(model, source, part)
+    taken = {name for source, part in sources for name in _take_over(model, source, part)}
+    _begin_own_layers(model, taken)
     for name, parameter in model.named_parameters():
         if name.startswith(recipe.optim.freeze):
             parameter.requires_grad_(False)
@@ -459,11 +459,6 @@ def _level_config(
                 f"but there are none for {missing}; add energies, or leave these molecules out"
             )
         references = {element: references[element] for element in elements}
-    if old is not None and old.own_layers > entry.own_layers:
-        raise RecipeError(
-            f"level {entry.name!r} has own_layers = {old.own_layers} in a checkpoint of start_from and "
-            f"{entry.own_layers} here; give as many, or more"
-        )
     energies = tuple(references[element] for element in sorted(references))
     charges = tuple(sorted(charges | set(old.charges if old else ())))
     return LevelConfig(
@@ -475,9 +470,16 @@ def _references(level: LevelConfig | None) -> dict[int, float]:
     return {} if level is None else dict(zip(level.elements, level.references, strict=True))
 
 
-def _take_over(model: PhysCon, source: Checkpoint, part: str) -> None:
+def _take_over(model: PhysCon, source: Checkpoint, part: str) -> list[str]:
+    """Copies the parameters of a checkpoint whose names begin with `part`, and says which."""
     own = {name: value for name, value in model.named_parameters() if name.startswith(part)}
-    tensors = {**_first_own_layers(model, source), **source.tensors}
+    tensors = {name: value for name, value in source.tensors.items() if name.startswith(part)}
+    for level in model.config.levels:
+        if any(name.startswith(f"own_layers.{level.name}.") and name not in own for name in tensors):
+            raise RecipeError(
+                f"start_from: checkpoint {source.name} has more own_layers of level {level.name!r} than the "
+                f"{level.own_layers} of this recipe; give as many, or more"
+            )
     shared = [name for name, value in tensors.items() if name in own and own[name].shape == value.shape]
     if not shared:
         raise RecipeError(f"start_from: checkpoint {source.name} shares no parameter with the model of this recipe")
@@ -488,17 +490,20 @@ def _take_over(model: PhysCon, source: Checkpoint, part: str) -> None:
     with torch.no_grad():
         for name in shared:
             own[name].copy_(tensors[name])
+    return shared
 
 
-def _first_own_layers(model: PhysCon, source: Checkpoint) -> dict[str, Tensor]:
-    """What layers that a level has for itself begin as: those of the level which it corrects, or of the encoder."""
-    return {
-        f"own_layers.{level}.{name.removeprefix(begin)}": value
-        for level in model.own_layers
-        for begin in ("encoder.", f"own_layers.{model.level(level).base}.")
-        for name, value in source.tensors.items()
-        if name.startswith(begin)
-    }
+@torch.no_grad()
+def _begin_own_layers(model: PhysCon, taken: Collection[str]) -> None:
+    """Layers that a level has for itself begin as those of its base, or of the encoder, unless they were taken over."""
+    parameters = dict(model.named_parameters())
+    for level in model.own_layers:
+        own = f"own_layers.{level}."
+        shared = [*(f"own_layers.{base}." for base in model.chain(level)[1:]), "encoder."]
+        for name in parameters:
+            if name.startswith(own) and name not in taken:
+                origins = (begin + name.removeprefix(own) for begin in shared)
+                parameters[name].copy_(parameters[next(origin for origin in origins if origin in parameters)])
 
 
 def _limited(data: DataRecipe, molecules: int) -> DataRecipe:

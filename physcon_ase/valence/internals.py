@@ -10,10 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from physcon_ase.batch import Batch
-from physcon_ase.units import COVALENT_RADII
-
-FALLBACK_RADIUS: Final = 1.2
-"""Covalent radius [Å] of an element that `units.COVALENT_RADII` does not list."""
+from physcon_ase.units import COVALENT_RADII, FALLBACK_RADIUS
 
 BOND_STRETCH: Final = 1.3
 """Two atoms closer than this multiple of the sum of their covalent radii count as bonded."""
@@ -57,15 +54,32 @@ def make_internals(batch: Batch, bonds: Sequence[np.ndarray | None] | None = Non
     return Internals(*(_pad([row[kind] for row in chains], kind + 2, batch.positions.device) for kind in range(3)))
 
 
+def covalent_radii() -> Float[Tensor, " elements"]:
+    """Covalent radius [Å] at the place of each atomic number, in float64."""
+    radii = torch.full((256,), FALLBACK_RADIUS, dtype=torch.float64)
+    radii[list(COVALENT_RADII)] = torch.tensor(list(COVALENT_RADII.values()), dtype=torch.float64)
+    return radii
+
+
 def guess_bonded(batch: Batch) -> Bool[Tensor, "molecules slots slots"]:
     """Whether two atoms are close enough to be bonded."""
-    table = torch.full((256,), FALLBACK_RADIUS, dtype=torch.float64)
-    table[list(COVALENT_RADII)] = torch.tensor(list(COVALENT_RADII.values()), dtype=torch.float64)
-    radii = table.to(batch.positions.device)[batch.atomic_numbers]
+    radii = covalent_radii().to(batch.positions.device)[batch.atomic_numbers]
     limits = BOND_STRETCH * (radii[:, :, None] + radii[:, None])
     are_atoms = batch.atom_mask[:, :, None] & batch.atom_mask[:, None]
     different = ~torch.eye(radii.shape[1], dtype=torch.bool, device=radii.device)
     return (distances(batch.positions.double()) < limits) & are_atoms & different
+
+
+def are_connected(batch: Batch, internals: Internals) -> Bool[Tensor, " molecules"]:
+    """Whether bonds join all atoms of a molecule."""
+    n_molecules, n_slots = batch.atomic_numbers.shape
+    molecule, bond = torch.nonzero(internals.stretches[:, :, 0] >= 0, as_tuple=True)
+    first, second = internals.stretches[molecule, bond].T
+    reach = torch.eye(n_slots, device=batch.positions.device).repeat(n_molecules, 1, 1)
+    reach[molecule, first, second] = reach[molecule, second, first] = 1
+    for _ in range(n_slots.bit_length()):  # twice as many bonds in each round
+        reach = (reach @ reach).clamp(max=1)
+    return ((reach[:, 0] > 0) | ~batch.atom_mask).all(dim=1)
 
 
 def distances(positions: Float[Tensor, "molecules slots 3"]) -> Float[Tensor, "molecules slots slots"]:

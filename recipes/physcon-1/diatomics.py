@@ -79,7 +79,7 @@ def main(path: str, radicals: bool) -> None:
         source="radicals" if radicals else "diatomics",
         licence="CC0",
         doi="10.1021/acs.jctc.8b01176",
-        provenance="GFN2-xTB (tblite), recipes/physcon-1/diatomics.py",
+        provenance=f"GFN2-xTB (tblite){', doublets' if radicals else ''}, recipes/physcon-1/diatomics.py",
     )
     write_store(path, store)
     print(f"{len(flat)} geometries of {len(graphs)} pairs")

@@ -53,13 +53,15 @@ def starts(
         n_rings = len(graph.bonds) - graph.n_atoms + 1
         if not elements.issuperset(graph.atomic_numbers.tolist()) or n_rings < least_rings:
             continue
+        if minima_of and molecule not in minimum:
+            continue
         if n_rings < 2 and generator.uniform() > RINGLESS:
             continue
         try:
             if minima_of:
                 row = minimum[molecule]
                 place = store.geometries.positions[bounds[row] : bounds[row + 1]].astype(float)
-                ((_, place),) = thermal(graph, seed, 1, place)
+                ((_, place),) = thermal(graph, int(generator.integers(2**31)), 1, place)
             else:
                 place = embed(graph, seed=seed)[0]
             found.append((molecule, graph, place))

@@ -62,9 +62,9 @@ def test_an_untrained_charge_changes_nothing_and_a_trained_one_does() -> None:
     torch.testing.assert_close(model.energies(ions, "cheap"), model.energies(neutral, "cheap"), rtol=1e-13, atol=0)
 
 
-@pytest.mark.parametrize("level", ["cheap", "dft"])
-def test_forces_of_ions_by_hand_are_those_of_autograd(level: str) -> None:
-    model = charged_tiny_model()
+@pytest.mark.parametrize(("level", "n_own"), [("cheap", 0), ("dft", 0), ("dft", 1), ("dft", 2)])
+def test_forces_of_ions_by_hand_are_those_of_autograd(level: str, n_own: int) -> None:
+    model = charged_tiny_model(n_own)
     batch = batch_of(CHARGES)
     found = forces(model, batch, level)
     model.requires_grad_(True)

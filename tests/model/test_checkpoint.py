@@ -1,6 +1,7 @@
 import json
 import pickle
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,7 @@ from physcon_ase.model.checkpoint import (
     write_manifest,
 )
 from physcon_ase.model.config import config_from_dict, config_to_dict
+from physcon_ase.model.physcon import PhysCon
 from tests.tiny import OWN_LAYER_LEVELS, tiny_model
 
 CONFIG = {"levels": ["gfn2"], "cutoff": 5.0}
@@ -256,9 +258,15 @@ def test_an_older_format_goes_through_every_upgrade_in_turn(folder: Path, monkey
     assert read_checkpoint(folder).config["seen"] == [1, 2]
 
 
-def test_version_1_said_only_whether_a_level_has_a_last_layer_of_its_own(tmp_path: Path) -> None:
-    model = tiny_model(levels=OWN_LAYER_LEVELS)
-    tensors = {key.replace(".dft.interactions.1.", ".dft."): value for key, value in model.state_dict().items()}
+@pytest.mark.parametrize("n_layers", [1, 2])
+def test_version_1_said_only_whether_a_level_has_a_last_layer_of_its_own(n_layers: int, tmp_path: Path) -> None:
+    config = tiny_model(levels=OWN_LAYER_LEVELS).config
+    model = PhysCon(replace(config, encoder=replace(config.encoder, n_layers=n_layers)))
+    tensors = {
+        key.replace(f".dft.interactions.{n_layers - 1}.", ".dft."): value
+        for key, value in model.state_dict().items()
+        if key != "own_layers.dft.embedding.weight"  # shared in version 1, even where the only layer was not
+    }
     config = config_to_dict(model.config)
     config["levels"] = [
         {**{key: value for key, value in level.items() if key != "own_layers"}, "own_layer": level["own_layers"] == 1}

@@ -74,9 +74,9 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     seen: list[int] = []
     by_hand = gradient.energies_of_atoms
 
-    def counted(encoder, heads, batch: Batch, pairs, last):
+    def counted(encoder, heads, batch: Batch, pairs, own):
         seen.append(len(batch))
-        return by_hand(encoder, heads, batch, pairs, last)
+        return by_hand(encoder, heads, batch, pairs, own)
 
     monkeypatch.setattr("physcon_ase.model.physcon.energies_of_atoms", counted)
     return seen

@@ -8,9 +8,19 @@ from scipy.spatial.transform import Rotation
 
 from physcon_ase.errors import CorruptCheckpointError, MissingHeadError, PhysConError, UnknownLevelError
 from physcon_ase.model.checkpoint import load_into, save_checkpoint
-from physcon_ase.model.config import StructureConfig, config_from_dict, config_to_dict
+from physcon_ase.model.config import LevelConfig, StructureConfig, config_from_dict, config_to_dict
 from physcon_ase.model.physcon import PhysCon, load_model
-from tests.tiny import ETHANOL, ETHANOL_NUMBERS, OWN_LAYER_LEVELS, STRUCTURE, WATER, WATER_NUMBERS, pack, tiny_model
+from tests.tiny import (
+    ETHANOL,
+    ETHANOL_NUMBERS,
+    OWN_ENCODER_LEVELS,
+    OWN_LAYER_LEVELS,
+    STRUCTURE,
+    WATER,
+    WATER_NUMBERS,
+    pack,
+    tiny_model,
+)
 
 EQUIVARIANCE = 1e-8
 """Rounding of float64 forces [eV/Å]."""
@@ -74,8 +84,9 @@ def test_each_molecule_can_have_its_own_level() -> None:
     torch.testing.assert_close(found, torch.stack([cheap[0], dft[1], cheap[2]]), rtol=0, atol=1e-9)
 
 
-def test_a_level_with_its_own_layer_changes_no_other_level() -> None:
-    shared, own = tiny_model(4), tiny_model(4, levels=OWN_LAYER_LEVELS)
+@pytest.mark.parametrize("levels", [OWN_LAYER_LEVELS, OWN_ENCODER_LEVELS], ids=["last layer", "both layers"])
+def test_a_level_with_its_own_layers_changes_no_other_level(levels: tuple[LevelConfig, ...]) -> None:
+    shared, own = tiny_model(4), tiny_model(4, levels=levels)
     load_into(own, {**own.state_dict(), **shared.state_dict()})
     batch = pack(own, [(ETHANOL_NUMBERS, ETHANOL), (WATER_NUMBERS, WATER), (WATER_NUMBERS, WATER)])
     cheap, dft = own.energies(batch, "cheap"), own.energies(batch, "dft")
@@ -84,8 +95,8 @@ def test_a_level_with_its_own_layer_changes_no_other_level() -> None:
     found = own.energies_at(batch, torch.tensor([1, 0, 1]))
     torch.testing.assert_close(found, torch.stack([dft[0], cheap[1], dft[2]]), rtol=0, atol=1e-9)
     torch.testing.assert_close(own.energies_at(batch, torch.tensor([1, 1, 1])), dft, rtol=0, atol=1e-9)
-    third = replace(OWN_LAYER_LEVELS[1], name="more", base="dft", own_layers=0)  # a correction of a correction
-    three = tiny_model(4, levels=(*OWN_LAYER_LEVELS, third))
+    third = replace(levels[1], name="more", base="dft", own_layers=0)  # a correction of a correction
+    three = tiny_model(4, levels=(*levels, third))
     load_into(three, {**three.state_dict(), **own.state_dict()})
     with torch.no_grad():
         three.get_parameter("heads.more.network.2.weight").zero_()  # it corrects nothing yet

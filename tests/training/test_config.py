@@ -41,6 +41,11 @@ def test_mistyped_key_gets_a_suggestion(recipe_text: str):
             r"level 'dft' builds on 'dft', which is none of those named before it: \['cheap'\]",
         ),
         ('base = "cheap"', "own_layers = 3", r"level 'dft' own_layers = 3; the encoder has 2: give 0 up to that"),
+        (
+            'base = "cheap"',
+            'base = "cheap"\nown_layers = 2\n[[levels]]\nname = "more"\ndescription = ""\nbase = "dft"\nown_layers = 1',
+            r"level 'more' own_layers = 1, but what it corrects has 2",
+        ),
         ('levels = ["cheap", "dft"]', 'levels = ["ccsd"]', r"uses levels \['ccsd'\]"),
         ('name = "dft"', 'name = "cheap"', "names a level twice"),
         ("[structure]", "[unstructured]", "unknown key 'unstructured'"),

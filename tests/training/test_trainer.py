@@ -367,12 +367,15 @@ def test_an_added_level_leaves_the_other_levels_bit_for_bit(recipe: Recipe, stor
     assert after.tensors["heads.dft.network.2.weight"].abs().max() > 0  # it starts at zero
 
 
-def test_a_layer_of_its_own_begins_as_the_shared_one_and_alone_is_trained(recipe: Recipe, stores: Path, tmp_path: Path):
+@pytest.mark.parametrize("n_own", [1, 2])
+def test_layers_of_its_own_begin_as_the_shared_ones_and_alone_are_trained(
+    n_own: int, recipe: Recipe, stores: Path, tmp_path: Path
+):
     quiet = replace(recipe, loss=replace(recipe.loss, structure=0.0))
     first = train(with_steps(quiet, 3), tmp_path / "first", store_root=stores, options=QUIET)
     own = replace(
         quiet,
-        levels=(quiet.levels[0], replace(quiet.levels[1], own_layers=1)),
+        levels=(quiet.levels[0], replace(quiet.levels[1], own_layers=n_own)),
         start_from=(str(first),),
         optim=replace(quiet.optim, freeze=("encoder", "heads.cheap.")),
     )
@@ -385,10 +388,26 @@ def test_a_layer_of_its_own_begins_as_the_shared_one_and_alone_is_trained(recipe
     before, after = read_checkpoint(first).tensors, read_checkpoint(second).tensors
     kept = [name for name in before if not name.startswith("heads.dft.")]
     assert same({name: before[name] for name in kept}, {name: after[name] for name in kept})
-    assert not torch.equal(after["own_layers.dft.interactions.1.mix.0"], before["encoder.interactions.1.mix.0"])
+    for layer in range(2 - n_own, 2):
+        name = f"interactions.{layer}.mix.0"
+        assert not torch.equal(after[f"own_layers.dft.{name}"], before[f"encoder.{name}"])
     forgetful = replace(own, levels=quiet.levels, start_from=(str(second),))
-    with pytest.raises(RecipeError, match=r"level 'dft' has own_layers = 1 .* and 0 here"):
+    with pytest.raises(RecipeError, match=r"has more own_layers of level 'dft' than the 0 of this recipe"):
         train(with_steps(forgetful, 3), tmp_path / "third", store_root=stores, options=QUIET)
+    # What is named comes from where it is named; a plain source that has none of these layers leaves them alone.
+    for sources in ((str(second), str(first)), (str(first), f"{second}#own_layers.dft.")):
+        mixed = make_model(replace(own, start_from=sources), items).state_dict()
+        taken = [name for name in after if name.startswith("own_layers.dft.")]
+        assert same({name: mixed[name] for name in taken}, {name: after[name] for name in taken})
+    corrected = replace(own, levels=(*own.levels, LevelRecipe("more", "corrects dft", "dft", own_layers=2)))
+    corrected = replace(corrected, start_from=(str(second),))
+    begun = make_model(corrected, load_training_items(corrected, stores, "train")).state_dict()
+    for name in (name for name in begun if name.startswith("own_layers.more.")):
+        origin = name.replace(".more.", ".dft.")
+        origin = origin if origin in begun else name.replace("own_layers.more", "encoder")
+        assert torch.equal(begun[name], begun[origin])
+    with pytest.raises(RecipeError, match="shares no parameter"):
+        make_model(replace(own, start_from=(str(second), f"{first}#own_layers.dft.")), items)
 
 
 def charges_of(items: Items) -> set[int]:

@@ -1,5 +1,6 @@
 """Errors of the forces, measured by how far they move an equilibrium structure."""
 
+from dataclasses import replace
 from typing import Final
 
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor
 
 from physcon_ase.data.sample import LabelledBatch
 from physcon_ase.training.losses.multitask import force_errors, mean_length
-from physcon_ase.valence.internals import make_internals
+from physcon_ase.valence.internals import are_connected, make_internals
 from physcon_ase.valence.model_hessian import TORSION_STIFFNESS, model_hessians
 
 _HUBER_WIDTH: Final = 0.002
@@ -26,13 +27,23 @@ _UNIT_TERM: Final = 0.01
 def displacement_loss(forces: Float[Tensor, "molecules slots 3"], labelled: LabelledBatch) -> Float[Tensor, ""]:
     """Mean length of the Newton steps H⁻¹ (F - F_label) [Å] with a valence force field's Hessian H; 0 without a label.
 
+    Geometries whose atoms are not all joined by bonds, guessed from distances, do not count.
+
     The error of a force says little about the error of a minimum: the same 10 meV/Å moves a bond by .3 mÅ and a
     torsion by .1 Å. A loss of forces alone is spent on what is stiff.
     """
     batch, errors = labelled.batch, force_errors(forces, labelled)
     with torch.no_grad():
-        stiffness = {"torsion_stiffness": _TORSION_STIFFNESS, "unit_term": _UNIT_TERM}
-        hessians = model_hessians(batch, batch.positions.double(), make_internals(batch), **stiffness)
+        internals = make_internals(batch)
+        hessians = model_hessians(
+            batch,
+            batch.positions.double(),
+            internals,
+            torsion_stiffness=_TORSION_STIFFNESS,
+            unit_term=_UNIT_TERM,
+        )
         factors = torch.linalg.cholesky(hessians)
     steps = torch.cholesky_solve(errors.double().flatten(1)[..., None], factors).view_as(errors)
-    return mean_length(steps.to(forces.dtype), labelled, _HUBER_WIDTH)
+    # Nothing but the unit term holds atoms that have come apart: their steps would be metres long and mean nothing.
+    in_one_piece = replace(labelled, weight=labelled.weight * are_connected(batch, internals))
+    return mean_length(steps.to(forces.dtype), in_one_piece, _HUBER_WIDTH)

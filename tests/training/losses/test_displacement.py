@@ -6,6 +6,8 @@ import torch
 
 from physcon_ase.batch import Batch, make_batch, with_positions
 from physcon_ase.training.losses.displacement import displacement_loss
+from physcon_ase.units import ANGSTROM_PER_BOHR, EV_PER_HARTREE
+from physcon_ase.valence.internals import torsion_vectors
 from tests.tiny import ETHANOL, ETHANOL_NUMBERS, WATER, WATER_NUMBERS, labelled_with
 
 SMOOTHING = 0.002
@@ -35,12 +37,28 @@ def test_the_loss_reaches_the_forces_but_not_the_positions(batch: Batch) -> None
     assert forces.grad[0].abs().min() > 0
 
 
-def test_a_force_along_a_torsion_counts_for_far_more_than_one_along_a_bond(batch: Batch) -> None:
-    def loss(direction: np.ndarray, *atoms: int) -> float:
-        forces = torch.zeros_like(batch.positions)
-        for atom, sign in zip(atoms, (1, -1), strict=False):
-            forces[0, atom] = sign * torch.from_numpy(direction / np.linalg.norm(direction))
-        return displacement_loss(forces, labelled_with(batch, torch.zeros_like(batch.positions))).item()
+def test_a_force_along_a_torsion_moves_the_atoms_as_far_as_half_a_torsion_constant_says() -> None:
+    # Flat hydrogen peroxide: whatever moves atoms out of the plane is its torsion, all that is stiff lies within.
+    positions = np.array([[0.0, 0.95, 0.0], [0.0, 0.0, 0.0], [1.45, 0.0, 0.0], [1.45, -0.95, 0.0]])
+    batch = make_batch([np.array([1, 8, 8, 1])], [positions], dtype=torch.float64)
+    along = torsion_vectors(batch.positions, torch.tensor([[[0, 1, 2, 3]]]))[0]
+    square = along.square().sum().item()
+    bonds = ((0.95, 2.10, 0.3949), (1.45, 2.87, 0.28), (0.95, 2.10, 0.3949))  # length [Å], reference and decay [bohr]
+    strength = math.exp(sum(decay * (at_rest**2 - (r / ANGSTROM_PER_BOHR) ** 2) for r, at_rest, decay in bonds))
+    stiffness = 0.0025 * EV_PER_HARTREE * strength * square + 0.01
+    expected = 0.1 * along[0].norm(dim=1).mean().item() / stiffness
+    loss = displacement_loss(0.1 * along, labelled_with(batch, torch.zeros_like(batch.positions))).item()
+    assert loss == pytest.approx(expected, abs=SMOOTHING)
+    assert loss > 20 * SMOOTHING
 
-    hydroxyl, axis = ETHANOL[8] - ETHANOL[2], ETHANOL[2] - ETHANOL[1]
-    assert loss(np.cross(axis, hydroxyl), 8) > 20 * loss(hydroxyl, 8, 2)
+
+def test_atoms_that_have_come_apart_do_not_count(batch: Batch) -> None:
+    apart = batch.positions.clone()
+    apart[0, 8] += 3.0  # the hydroxyl hydrogen of ethanol
+    forces, moved = torch.ones_like(apart), with_positions(batch, apart)
+    label = torch.zeros_like(apart)
+    label[0, :9] = math.nan
+    alone = displacement_loss(forces, labelled_with(moved, label))
+    assert alone > 0
+    together = displacement_loss(forces, labelled_with(moved, torch.zeros_like(apart)))
+    torch.testing.assert_close(together, alone)
