@@ -1,4 +1,4 @@
-"""A crude Hessian that any molecule has: what it makes of forces is a step towards the minimum."""
+"""A crude Hessian that any molecule has: what `newton_steps` makes of forces with it is a step towards the minimum."""
 
 from typing import Final
 
@@ -17,12 +17,6 @@ _DECAY: Final = 2.7
 
 _SOFTEST: Final = 0.1
 """Stiffness [eV/Å²] that any displacement of an atom meets at least."""
-
-
-def newton_steps(forces: Float[Tensor, "molecules slots 3"], batch: Batch) -> Float[Tensor, "molecules slots 3"]:
-    """H⁻¹ F [Å], differentiable in the forces [eV/Å] only."""
-    factors = torch.linalg.cholesky(spring_hessian(batch))
-    return torch.cholesky_solve(forces.flatten(1)[..., None], factors).view_as(forces)
 
 
 @torch.no_grad()

@@ -15,7 +15,8 @@ from physcon_ase.model.config import StructureConfig
 from physcon_ase.model.encoder import MAX_ATOMIC_NUMBER
 from physcon_ase.model.layers import Interaction, Pairs, make_pairs, monomials, pair_products
 from physcon_ase.model.noise import centred
-from physcon_ase.model.springs import newton_steps
+from physcon_ase.model.springs import spring_hessian
+from physcon_ase.valence.model_hessian import newton_steps
 
 DATA_SCALE: Final = 1.5
 """Standard deviation [Å] per coordinate of the atoms of a small molecule about its centre."""
@@ -177,7 +178,7 @@ def _guides(
     forces = forces.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0) * batch.atom_mask[..., None]
     sizes = forces.norm(dim=2, keepdim=True)
     guides = [forces / (scale + sizes) for scale in _FORCE_SCALES]
-    steps = newton_steps(_FORCE_SCALES[-1] * guides[-1], batch) / sigma[:, None, None]
+    steps = newton_steps(_FORCE_SCALES[-1] * guides[-1], spring_hessian(batch)) / sigma[:, None, None]
     steps = steps / (_STEP_SCALE + steps.norm(dim=2, keepdim=True))
     return torch.stack([*guides, steps], dim=3)
 

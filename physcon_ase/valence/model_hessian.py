@@ -88,6 +88,13 @@ def model_hessians(
     return hessians
 
 
+def newton_steps(
+    forces: Float[Tensor, "molecules slots 3"], hessians: Float[Tensor, "molecules coordinates coordinates"]
+) -> Float[Tensor, "molecules slots 3"]:
+    """H⁻¹ F [Å] for forces [eV/Å] and Hessians [eV/Å²]."""
+    return torch.cholesky_solve(forces.flatten(1)[..., None], torch.linalg.cholesky(hessians)).view_as(forces)
+
+
 def _bond_strengths(
     atomic_numbers: Int[Tensor, "molecules slots"],
     positions: Float[Tensor, "molecules slots 3"],

@@ -26,10 +26,11 @@ from physcon_ase.batch import Batch, EnergyFn, with_positions
 from physcon_ase.data.sample import LabelledBatch
 from physcon_ase.model.forces import energies_and_forces
 from physcon_ase.model.noise import align, centred, gaussian_noise, log_uniform
-from physcon_ase.model.springs import newton_steps
+from physcon_ase.model.springs import spring_hessian
 from physcon_ase.model.structure import Denoiser
 from physcon_ase.training.config import OptimalityRecipe, ScoreRecipe
 from physcon_ase.training.losses.structure import weighted_errors
+from physcon_ase.valence.model_hessian import newton_steps
 
 MAX_STEP: Final = 0.2
 """Longest Newton step [Å] of an atom that is believed: beyond, the model Hessian knows nothing."""
@@ -116,7 +117,8 @@ def teacher_steps(energy_fn: EnergyFn, batch: Batch) -> Float[Tensor, "molecules
     than `MAX_STEP`; the molecule neither moves nor, to first order, turns.
     """
     _, forces = energies_and_forces(energy_fn, batch)
-    steps = newton_steps(forces.detach().to(batch.positions.dtype), batch) * batch.atom_mask[..., None]
+    forces = forces.detach().to(batch.positions.dtype)
+    steps = newton_steps(forces, spring_hessian(batch)) * batch.atom_mask[..., None]
     longest = steps.norm(dim=2).amax(dim=1)[:, None, None]
     return steps * (MAX_STEP / longest.clamp(min=MAX_STEP))
 

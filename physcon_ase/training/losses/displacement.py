@@ -10,7 +10,7 @@ from torch import Tensor
 from physcon_ase.data.sample import LabelledBatch
 from physcon_ase.training.losses.multitask import force_errors, mean_length
 from physcon_ase.valence.internals import are_connected, make_internals
-from physcon_ase.valence.model_hessian import TORSION_STIFFNESS, model_hessians
+from physcon_ase.valence.model_hessian import TORSION_STIFFNESS, model_hessians, newton_steps
 
 _HUBER_WIDTH: Final = 0.002
 """Displacements [Å] below this count quadratically."""
@@ -42,8 +42,7 @@ def displacement_loss(forces: Float[Tensor, "molecules slots 3"], labelled: Labe
             torsion_stiffness=_TORSION_STIFFNESS,
             unit_term=_UNIT_TERM,
         )
-        factors = torch.linalg.cholesky(hessians)
-    steps = torch.cholesky_solve(errors.double().flatten(1)[..., None], factors).view_as(errors)
-    # Nothing but the unit term holds atoms that have come apart: their steps would be metres long and mean nothing.
+    steps = newton_steps(errors.double(), hessians)
+    # Nothing but the unit term holds atoms that have come apart: their steps would be 100 Å long and mean nothing.
     in_one_piece = replace(labelled, weight=labelled.weight * are_connected(batch, internals))
     return mean_length(steps.to(forces.dtype), in_one_piece, _HUBER_WIDTH)
