@@ -378,10 +378,11 @@ def _data_describe(options: argparse.Namespace) -> int:
 
 
 def _label(options: argparse.Namespace) -> int:
+    from physcon_ase.data.store import open_store
     from physcon_ase.files import check_output, read_molecules
     from physcon_ase.labelling.engines import engine_by_name
     from physcon_ase.labelling.geometries import parse_samplings
-    from physcon_ase.labelling.pipeline import format_label_report, label
+    from physcon_ase.labelling.pipeline import format_label_report, known_geometries, label
 
     files = [path for molecule in options.molecules for path in _inputs(molecule)]
     check_output(options.output, files, kinds=(".h5",))
@@ -391,7 +392,10 @@ def _label(options: argparse.Namespace) -> int:
     selection = _selection(options)
     molecules = []
     for molecule in options.molecules:
-        molecules += read_molecules(molecule) if _inputs(molecule) else [molecule]
+        if molecule.endswith(".h5"):
+            molecules += known_geometries(open_store(molecule), minima_of=options.minima_of)
+        else:
+            molecules += read_molecules(molecule) if _inputs(molecule) else [molecule]
     report = label(
         molecules,
         engine,
@@ -399,7 +403,7 @@ def _label(options: argparse.Namespace) -> int:
         options.output,
         selection=selection,
         seed=options.seed,
-        processes=options.processes,
+        processes=options.jobs,
         scheduler=options.scheduler,
         source=options.source,
         licence=options.licence,
@@ -701,7 +705,8 @@ def _add_label(commands: argparse._SubParsersAction) -> None:
         help="with --select: who disagrees, checkpoints with or without a level, or other engines; at least two",
     )
     command.add_argument("--per-molecule", type=int, metavar="N", help="with --select: at most so many of a molecule")
-    command.add_argument("--processes", type=int, metavar="N", help="worker processes (default: one per core)")
+    command.add_argument("--minima-of", metavar="LEVEL", help="of stores: their minima of this level only")
+    command.add_argument("--jobs", type=int, metavar="N", help="worker processes (default: one per core)")
     command.add_argument("--scheduler", metavar="ADDRESS", help="Dask scheduler whose workers are used instead")
     command.add_argument("--seed", type=int, default=0, help="of all geometries (default: 0)")
     command.add_argument("--source", default="", help="name of the data set (default: that of the store)")

@@ -152,7 +152,7 @@ def test_energy_of_a_smiles_is_that_of_the_relaxed_molecule(capsys: pytest.Captu
         ("data import none.xyz -o stores", "there is no file none.xyz"),
         ("data import two.xyz -o stores", "does not say its level"),
         ("data describe two.xyz", "two.xyz is no readable HDF5 file"),
-        ("label foo -o out.h5 --processes 0", "invalid SMILES 'foo'"),
+        ("label foo -o out.h5 --jobs 0", "invalid SMILES 'foo'"),
         ("label O -o out.xyz", "cannot write out.xyz"),
         ("label O -o out.h5 --engine magic", "checkpoint 'magic' does not exist"),
         ("label O -o out.h5 --geometries magic:2", "'magic:2': write KIND:NUMBER with a kind of start, conformer"),

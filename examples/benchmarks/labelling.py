@@ -17,10 +17,9 @@ import numpy as np
 from rates import ISOMER, geometry
 from reporting import Clock, Row, Table, finish, make_parser
 
-from physcon_ase.chem.graph import MolGraph
 from physcon_ase.errors import EngineError
-from physcon_ase.labelling.engines import Engine, mopac_engine, pyscf_engine, tblite_engine
-from physcon_ase.labelling.geometries import Geometry, Sampling, thermal_displacements
+from physcon_ase.labelling.engines import Engine, Molecule, mopac_engine, pyscf_engine, tblite_engine
+from physcon_ase.labelling.geometries import Geometry, Origin, Sampling, hessian_factor, thermal_displacements
 from physcon_ase.labelling.pipeline import label
 
 
@@ -54,7 +53,7 @@ class Given:
     geometries: Sequence[Geometry] = dataclasses.field(repr=False)  # it would be printed for the provenance
     """Of one molecule."""
 
-    def __call__(self, graph: MolGraph, seed: int, n: int, start: np.ndarray | None = None) -> list[Geometry]:
+    def __call__(self, origin: Origin, seed: int, n: int) -> list[Geometry]:
         """The geometries."""
         return list(self.geometries)
 
@@ -73,16 +72,17 @@ def row(name: str, case: Case, limit: int, seed: int) -> Row:
     except EngineError as error:
         return _cells(name, str(error).split(":")[0], 0, np.full(2, np.nan), np.full(2, np.nan))
     graph, start = geometry(case.smiles)
-    places = thermal_displacements(graph, start, np.random.default_rng(seed), n, max_kelvin=300.0)
+    generator = np.random.default_rng(seed)
+    places = thermal_displacements(start, hessian_factor(graph, start), generator, n, max_kelvin=300.0)
     through, bare = np.zeros(2), np.zeros(2)
-    engine(graph.atomic_numbers, start, 0, 1)  # imports the program
+    engine(Molecule(graph.atomic_numbers, start))  # imports the program
     with tempfile.TemporaryDirectory() as folder:
         for number, part in enumerate(np.array_split(np.arange(n), TURNS)):
             chosen = [places[index] for index in part.tolist()]
             sampling = Sampling("thermal", len(chosen), Given([("thermal", place) for place in chosen]))
             began = seconds()
             for place in chosen:
-                engine(graph.atomic_numbers, place, 0, 1)
+                engine(Molecule(graph.atomic_numbers, place))
             bare += seconds() - began
             began = seconds()
             label([case.smiles], engine, [sampling], Path(folder) / f"{number}.h5", processes=0, progress_bar=False)

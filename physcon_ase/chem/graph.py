@@ -1,6 +1,6 @@
 """The molecular graph: what a molecule is, apart from where its atoms are."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Final
 
 import numpy as np
@@ -74,6 +74,11 @@ def make_graph(
         double_bond_is_cis=np.asarray(double_bond_is_cis, dtype=bool),
         multiplicity=multiplicity,
     )
+
+
+def graph_bytes(graph: MolGraph) -> tuple[bytes, ...]:
+    """The graph as a key of dictionaries: equal for graphs with the same atoms, bonds and stereo in the same order."""
+    return tuple(np.asarray(getattr(graph, field.name)).tobytes() for field in fields(graph))
 
 
 def topological_distances(graph: MolGraph) -> Float[np.ndarray, "atoms atoms"]:

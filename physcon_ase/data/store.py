@@ -90,6 +90,8 @@ class Geometries:
     the geometry has the bonds and the stereo of its molecule."""
     positions: Float32[np.ndarray, "geometry_atoms 3"]
     """Positions [Å] of all geometries, one after the other."""
+    start: Int[np.ndarray, " geometries"] | None = None
+    """Index of the geometry that each one was displaced from, -1 if of none; None if not known."""
 
     def __len__(self) -> int:
         return len(self.molecule)
@@ -103,6 +105,10 @@ class LevelLabels:
     """Total energy [eV]."""
     forces: Float32[np.ndarray, "geometry_atoms 3"] | None = None
     """Forces [eV/Å], laid out as the positions; None if no geometry has any."""
+    charges: Float32[np.ndarray, " geometry_atoms"] | None = None
+    """Partial charges [e], laid out as the positions; None if no geometry has any."""
+    force_spread: Float32[np.ndarray, " geometries"] | None = None
+    """Largest disagreement [eV/Å] on the force on any atom among the models whose mean the forces are, or None."""
 
 
 @dataclass(frozen=True)
@@ -196,11 +202,30 @@ def select_geometries(store: Store, chosen: Int[np.ndarray, " chosen"]) -> Store
             names=m.name[kept].tolist(),
             key_hashes=m.key_hash[kept].tolist(),
         ),
-        geometries=Geometries(molecule.astype(np.int32), g.kind[chosen], g.minimum_of[chosen], g.positions[atoms]),
-        labels={
-            level: LevelLabels(labels.energy[chosen], None if labels.forces is None else labels.forces[atoms])
-            for level, labels in store.labels.items()
-        },
+        geometries=Geometries(
+            molecule.astype(np.int32),
+            g.kind[chosen],
+            g.minimum_of[chosen],
+            g.positions[atoms],
+            None if g.start is None else _renumbered(g.start, chosen, len(g)),
+        ),
+        labels={level: _select_labels(labels, chosen, atoms) for level, labels in store.labels.items()},
+    )
+
+
+def _renumbered(start: np.ndarray, chosen: np.ndarray, n_geometries: int) -> np.ndarray:
+    """`Geometries.start` of the chosen geometries; -1 where the start was not chosen."""
+    new = np.full(n_geometries + 1, -1, dtype=np.int64)  # the last entry serves -1
+    new[chosen] = np.arange(len(chosen))
+    return new[start[chosen]].astype(np.int32)
+
+
+def _select_labels(labels: LevelLabels, chosen: np.ndarray, atoms: np.ndarray) -> LevelLabels:
+    return LevelLabels(
+        labels.energy[chosen],
+        None if labels.forces is None else labels.forces[atoms],
+        None if labels.charges is None else labels.charges[atoms],
+        None if labels.force_spread is None else labels.force_spread[chosen],
     )
 
 
@@ -281,6 +306,10 @@ def check_store(store: Store) -> None:
     _expect_shape("geometries/minimum_of", g.minimum_of, (len(g),))
     if len(g) and not 0 <= g.molecule.min() <= g.molecule.max() < len(m):
         raise StoreError(f"geometries/molecule reaches {g.molecule.max()}, but there are {len(m)} molecules")
+    if g.start is not None:
+        _expect_shape("geometries/start", g.start, (len(g),))
+        if len(g) and not -1 <= g.start.min() <= g.start.max() < len(g):
+            raise StoreError(f"geometries/start reaches {g.start.max()}, but there are {len(g)} geometries")
     offsets = geometry_offsets(store)
     _expect_shape("geometries/positions", g.positions, (int(offsets[-1]), 3))
     wrong = np.flatnonzero(~np.isfinite(g.positions).all(axis=1))
@@ -311,6 +340,10 @@ def _check_labels(level: str, labels: LevelLabels, offsets: np.ndarray) -> None:
     infinite = np.flatnonzero(np.isinf(labels.energy))
     if len(infinite):
         raise LabelError(f"{level}: the energy of geometry {infinite[0]} is infinite; use NaN where there is none")
+    if labels.charges is not None:
+        _expect_shape(f"labels/{level}/charges", labels.charges, (int(offsets[-1]),))
+    if labels.force_spread is not None:
+        _expect_shape(f"labels/{level}/force_spread", labels.force_spread, (n_geometries,))
     if labels.forces is None:
         return
     if labels.forces.shape != (offsets[-1], 3):
@@ -390,7 +423,7 @@ def _read_record(file: h5py.File, group: str, record: type) -> Any:
     values = {}
     for field in fields(record):
         path = f"{group}/{field.name}"
-        if field.name == "forces" and path not in file:
+        if field.default is None and path not in file:
             continue
         if path not in file:
             raise KeyError(path)

@@ -1,7 +1,8 @@
 """Geometries worth a label: conformers, thermal displacements, ways to a minimum, turned torsions, short dynamics.
 
-A sampler is a function (graph, seed, n, start) -> geometries of one kind. It begins at `start`, or, where there is
-none, at the MMFF94 minimum of an ETKDG conformer. The same arguments give the same geometries.
+A sampler is a function (origin, seed, n) -> geometries of one kind. The `Origin` of a molecule, which its samplers
+share, is a given geometry, or else an ETKDG conformer and that conformer relaxed with MMFF94. The same arguments give the same
+geometries.
 """
 
 import functools
@@ -16,12 +17,13 @@ from ase import Atoms
 from ase import units as ase_units
 from ase.md.langevin import Langevin
 from jaxtyping import Float
+from scipy.linalg import solve_triangular
 
 from physcon_ase.batch import make_batch
 from physcon_ase.chem.compare import BondCheck, bonds_intact
 from physcon_ase.chem.conformers import embed, mmff94_minimize
 from physcon_ase.chem.graph import MolGraph
-from physcon_ase.chem.torsions import rotatable_bonds, turned
+from physcon_ase.chem.torsions import RotatableBond, rotatable_bonds, turned
 from physcon_ase.errors import MissingParametersError, PhysConError
 from physcon_ase.labelling.engines import Engine, EngineCalculator, EngineFunction, engine_forces, record_as_dict
 from physcon_ase.relax.driver import RelaxStatus, relax
@@ -31,23 +33,79 @@ from physcon_ase.valence.model_hessian import model_hessian
 Geometry: TypeAlias = tuple[str, np.ndarray]
 """Kind, and positions [Å]."""
 
-Sampler: TypeAlias = Callable[[MolGraph, int, int, np.ndarray | None], list[Geometry]]
-"""(graph, seed, n, start [Å] or None) -> geometries; raises PhysConError."""
+
+class Origin:
+    """Where the samplers of one molecule begin; each part is computed when it is first asked for, and once."""
+
+    def __init__(self, graph: MolGraph, seed: int, given: Float[np.ndarray, "atoms 3"] | None = None):
+        """Keeps the arguments.
+
+        Args:
+            graph: the molecule.
+            seed: of the ETKDG conformer.
+            given: positions [Å] that take the place of conformer and minimum.
+        """
+        self.graph, self.seed, self.given = graph, seed, given
+
+    @functools.cached_property
+    def conformer(self) -> Float[np.ndarray, "atoms 3"]:
+        """ETKDG conformer [Å].
+
+        Raises:
+            EmbeddingError, FragmentsError, BondPerceptionError: see `chem.conformers.embed`.
+        """
+        return embed(self.graph, seed=self.seed)[0]
+
+    @functools.cached_property
+    def start(self) -> Float[np.ndarray, "atoms 3"]:
+        """The given geometry [Å], or the conformer relaxed with MMFF94, or the conformer if that is not possible."""
+        if self.given is not None:
+            return self.given
+        try:
+            relaxed = mmff94_minimize(self.graph, self.conformer, max_steps=_MMFF94_STEPS).positions
+        except MissingParametersError:
+            return self.conformer
+        return relaxed if bonds_intact(self.graph, relaxed).intact else self.conformer
+
+    @functools.cached_property
+    def hessian_factor(self) -> Float[np.ndarray, "coordinates coordinates"]:
+        """`hessian_factor` at the start."""
+        return hessian_factor(self.graph, self.start)
+
+    @functools.cached_property
+    def rotors(self) -> list[RotatableBond]:
+        """Bonds about which the molecule can turn."""
+        return rotatable_bonds(self.graph)
+
+
+Sampler: TypeAlias = Callable[[Origin, int, int], list[Geometry]]
+"""(origin, seed, n) -> geometries; raises PhysConError."""
 
 MAX_KELVIN: Final = 700.0
 """Highest temperature of thermal displacements unless another is asked for."""
 
+_MMFF94_STEPS: Final = 100
+"""Steps of the relaxation of a conformer: drug-like molecules of 42 atoms end 0.13 eV above the minimum on average, in a
+third of the time."""
+
 _TURNS_TRIED: Final = 20
 _SMALLEST_TURN: Final = np.radians(30)
+_TWISTS: Final = np.radians((5.0, 40.0))
+"""Smallest and largest angle of a twist."""
+_MOST_TWISTED: Final = 3
+"""Bonds twisted at a time, at most."""
 _PATH_FMAX: Final = 0.05
 _PATH_STEPS: Final = 100
 _TIME_STEP_FS: Final = 0.5
 _FRICTION_PER_FS: Final = 0.02
 _RIGID_STIFFNESS: Final = 1e4
-"""Force constant [eV/Å²] that stops rigid motions: of .003 Å at 700 K."""
+"""Force constant [eV/Å²] that stops rigid motions: of 0.003 Å at 700 K."""
 
 _LINEAR: Final = 1e-6
 """Relative size of a rotation that moves no atom: that of a linear molecule about its axis."""
+
+DISPLACED: Final = ("thermal", "torsion", "twist", "md")
+"""Kinds that begin at the start."""
 
 _PROPAGATED: Final = ("path", "md")
 """Kinds that an engine drives."""
@@ -55,7 +113,7 @@ _PROPAGATED: Final = ("path", "md")
 
 @dataclass(frozen=True)
 class Sampling:
-    """So many geometries of one sampler."""
+    """A sampler and the number of geometries wanted from it."""
 
     kind: str
     """Name of the kind, for messages."""
@@ -80,42 +138,54 @@ class Rejected:
 # ---- samplers
 
 
-def start_geometry(graph: MolGraph, seed: int, n: int, start: np.ndarray | None = None) -> list[Geometry]:
+def start_geometry(origin: Origin, seed: int, n: int) -> list[Geometry]:
     """The start itself (kind "start"); there is only one, whatever `n`."""
-    return [("start", _start(graph, seed, start))] if n > 0 else []
+    return [("start", origin.start)] if n > 0 else []
 
 
-def conformers(graph: MolGraph, seed: int, n: int, start: np.ndarray | None = None) -> list[Geometry]:
-    """ETKDG conformers (kind "conformer"); the start is not used.
+def conformers(origin: Origin, seed: int, n: int) -> list[Geometry]:
+    """ETKDG conformers (kind "conformer"), the first of them that from which the start was relaxed.
 
     Raises:
         EmbeddingError, FragmentsError, BondPerceptionError: see `chem.conformers.embed`.
     """
-    return [("conformer", positions) for positions in embed(graph, n=n, seed=seed)] if n > 0 else []
+    if n == 1:
+        return [("conformer", origin.conformer)]
+    return [("conformer", positions) for positions in embed(origin.graph, n=n, seed=origin.seed)] if n > 0 else []
 
 
-def thermal(
-    graph: MolGraph, seed: int, n: int, start: np.ndarray | None = None, *, max_kelvin: float = MAX_KELVIN
-) -> list[Geometry]:
+def relaxing(origin: Origin, seed: int, n: int) -> list[Geometry]:
+    """Random places on the straight line from the conformer to the start, relaxed from it (kind "relaxing").
+
+    Raises:
+        PhysConError: a geometry was given, which no conformer leads to.
+        EmbeddingError, FragmentsError, BondPerceptionError: see `chem.conformers.embed`.
+    """
+    if origin.given is not None:
+        raise PhysConError("a geometry was given, so there is no way from a conformer; leave the kind relaxing out")
+    shares = np.random.default_rng(seed).uniform(0, 1, n)
+    return [("relaxing", share * origin.start + (1 - share) * origin.conformer) for share in shares]
+
+
+def thermal(origin: Origin, seed: int, n: int, *, max_kelvin: float = MAX_KELVIN) -> list[Geometry]:
     """Displacements of the start as at random temperatures up to `max_kelvin` [K] (kind "thermal")."""
-    place, generator = _start(graph, seed, start), np.random.default_rng(seed)
-    return [("thermal", hot) for hot in thermal_displacements(graph, place, generator, n, max_kelvin=max_kelvin)]
+    generator = np.random.default_rng(seed)
+    places = thermal_displacements(origin.start, origin.hessian_factor, generator, n, max_kelvin=max_kelvin)
+    return [("thermal", place) for place in places]
 
 
-def path(
-    graph: MolGraph, seed: int, n: int, start: np.ndarray | None = None, *, engine: EngineFunction
-) -> list[Geometry]:
-    """Frames on the way from the start, or else a raw ETKDG conformer, to the engine's minimum (kind "path").
+def path(origin: Origin, seed: int, n: int, *, engine: EngineFunction) -> list[Geometry]:
+    """Frames on the way from the given geometry, or else an ETKDG conformer, to the engine's minimum (kind "path").
 
     The frames are spread evenly over the steps, first and last included; a way of fewer steps gives fewer frames.
 
     Raises:
         PhysConError: the engine refuses a geometry on the way, or an atom leaves.
     """
-    place = embed(graph, seed=seed)[0] if start is None else start
+    graph = origin.graph
     batch = make_batch(
         [graph.atomic_numbers],
-        [place],
+        [embed(graph, seed=seed)[0] if origin.given is None else origin.given],
         charges=[graph.charge],
         multiplicities=[graph.multiplicity],
         dtype=torch.float64,
@@ -131,36 +201,36 @@ def path(
     return [("path", frames[index]) for index in chosen]
 
 
-def torsion(graph: MolGraph, seed: int, n: int, start: np.ndarray | None = None) -> list[Geometry]:
+def torsion(origin: Origin, seed: int, n: int) -> list[Geometry]:
     """The start, each time turned about one bond by a random angle that keeps atoms apart (kind "torsion").
 
     Raises:
         PhysConError: there is no bond to turn about, or atoms come too close whatever the angle.
     """
-    place, rotors = _start(graph, seed, start), rotatable_bonds(graph)
-    if not rotors:
-        raise PhysConError("no bond to turn about; leave the kind torsion out for this molecule")
     generator = np.random.default_rng(seed)
-    return [("torsion", _turned_once(graph, place, rotors, generator)) for _ in range(n)]
+    return [("torsion", _turned(origin, "torsion", 1, _SMALLEST_TURN, 2 * np.pi - _SMALLEST_TURN, generator))
+            for _ in range(n)]  # fmt: skip
+
+
+def twist(origin: Origin, seed: int, n: int) -> list[Geometry]:
+    """The start, each time turned about one to three bonds by 5 to 40 degrees (kind "twist").
+
+    Raises:
+        PhysConError: there is no bond to turn about, or atoms come too close whatever the angles.
+    """
+    generator = np.random.default_rng(seed)
+    return [("twist", _turned(origin, "twist", _MOST_TWISTED, *_TWISTS, generator)) for _ in range(n)]
 
 
 def md(
-    graph: MolGraph,
-    seed: int,
-    n: int,
-    start: np.ndarray | None = None,
-    *,
-    engine: EngineFunction,
-    kelvin: float = 500.0,
-    steps: int = 100,
+    origin: Origin, seed: int, n: int, *, engine: EngineFunction, kelvin: float = 500.0, steps: int = 100
 ) -> list[Geometry]:
     """Frames of Langevin dynamics from the start, in steps of half a femtosecond (kind "md").
 
     Args:
-        graph: the molecule.
-        seed: of start, velocities and noise.
+        origin: where the dynamics begin.
+        seed: of velocities and noise.
         n: number of frames.
-        start: [Å].
         engine: whose forces drive the atoms.
         kelvin: temperature [K].
         steps: between two frames, and before the first.
@@ -168,9 +238,9 @@ def md(
     Raises:
         EngineError: the engine refuses a geometry on the way.
     """
-    generator = np.random.default_rng(seed)
+    graph, generator = origin.graph, np.random.default_rng(seed)
     symbols = [CHEMICAL_SYMBOLS[number] for number in graph.atomic_numbers.tolist()]
-    atoms = Atoms(symbols, _start(graph, seed, start))
+    atoms = Atoms(symbols, origin.start)
     atoms.calc = EngineCalculator(engine, charge=graph.charge, multiplicity=graph.multiplicity)
     spread = np.sqrt(EV_PER_KELVIN * kelvin * atoms.get_masses())[:, None]  # of Maxwell and Boltzmann
     atoms.set_momenta(spread * generator.normal(size=atoms.positions.shape))
@@ -185,23 +255,14 @@ def md(
     return frames
 
 
-def thermal_displacements(
-    graph: MolGraph,
-    positions: Float[np.ndarray, "atoms 3"],
-    generator: np.random.Generator,
-    n: int,
-    *,
-    max_kelvin: float = MAX_KELVIN,
-    keep_rigid: bool = False,
-) -> list[Float[np.ndarray, "atoms 3"]]:
-    """Drawn from exp(-xᵀHx / 2kT) with the model Hessian H and a random temperature T up to `max_kelvin` [K].
+def hessian_factor(
+    graph: MolGraph, positions: Float[np.ndarray, "atoms 3"], *, keep_rigid: bool = False
+) -> Float[np.ndarray, "coordinates coordinates"]:
+    """Cholesky factor L of the model Hessian H = L Lᵀ [eV/Å²], for `thermal_displacements`.
 
     Args:
         graph: the molecule.
         positions: [Å].
-        generator: what is drawn from.
-        n: number of geometries.
-        max_kelvin: highest temperature [K].
         keep_rigid: whether rigid motions are displacements like others. Rotations then are steps along a straight line
             that stretch the bonds: 1.24 Å for O-H in water at 700 K.
     """
@@ -209,12 +270,31 @@ def thermal_displacements(
     if not keep_rigid:
         hessian = hessian + _RIGID_STIFFNESS * _rigid_projector(positions)
     # the unit term of the model Hessian keeps rigid motions and free torsions finite
-    values, vectors = np.linalg.eigh(hessian)
+    return np.linalg.cholesky(hessian)
+
+
+def thermal_displacements(
+    positions: Float[np.ndarray, "atoms 3"],
+    factor: Float[np.ndarray, "coordinates coordinates"],
+    generator: np.random.Generator,
+    n: int,
+    *,
+    max_kelvin: float = MAX_KELVIN,
+) -> list[Float[np.ndarray, "atoms 3"]]:
+    """Geometries [Å] drawn from exp(-xᵀHx / 2kT), H = L Lᵀ, as x = sqrt(kT) L⁻ᵀ z with normally distributed z.
+
+    Args:
+        positions: where x = 0 [Å].
+        factor: L, `hessian_factor`.
+        generator: of the random numbers.
+        n: number of geometries, each at a random temperature T.
+        max_kelvin: highest temperature [K].
+    """
     places = []
     for _ in range(n):
         kt = EV_PER_KELVIN * generator.uniform(0, max_kelvin)
-        normal = generator.normal(size=len(values)) * np.sqrt(kt / values)
-        places.append(positions + (vectors @ normal).reshape(-1, 3))
+        step = solve_triangular(factor, generator.normal(size=len(factor)), lower=True, trans="T")
+        places.append(positions + np.sqrt(kt) * step.reshape(-1, 3))
     return places
 
 
@@ -225,7 +305,7 @@ def parse_samplings(text: str, *, engine: Engine | None = None, max_kelvin: floa
     """What a text such as "thermal:2,conformer:1" asks for.
 
     Args:
-        text: kinds with their numbers: start, conformer, thermal, torsion, path or md.
+        text: kinds with their numbers: start, conformer, relaxing, thermal, torsion, twist, path or md.
         engine: what drives path and md.
         max_kelvin: highest temperature [K] of thermal displacements.
 
@@ -235,8 +315,10 @@ def parse_samplings(text: str, *, engine: Engine | None = None, max_kelvin: floa
     samplers: dict[str, Sampler] = {
         "start": start_geometry,
         "conformer": conformers,
+        "relaxing": relaxing,
         "thermal": functools.partial(thermal, max_kelvin=max_kelvin),
         "torsion": torsion,
+        "twist": twist,
     }
     if engine is not None:
         samplers |= {"path": functools.partial(path, engine=engine), "md": functools.partial(md, engine=engine)}
@@ -261,11 +343,12 @@ def sample(
     A sampler that fails, and a geometry that lost a bond or formed one, is a `Rejected` in its place. A `start` given
     by the caller is taken as it is.
     """
-    seeds = np.random.SeedSequence(seed).generate_state(len(samplings))
+    first_seed, *seeds = np.random.SeedSequence(seed).generate_state(1 + len(samplings)).tolist()
+    origin = Origin(graph, first_seed, start)
     found: list[Geometry | Rejected] = []
-    for sampling, own_seed in zip(samplings, seeds.tolist(), strict=True):
+    for sampling, own_seed in zip(samplings, seeds, strict=True):
         try:
-            geometries = sampling.sampler(graph, own_seed, sampling.n, start)
+            geometries = sampling.sampler(origin, own_seed, sampling.n)
         except PhysConError as error:
             found.append(Rejected(sampling.kind, type(error).__name__, str(error)))
             continue
@@ -314,26 +397,21 @@ def _bond_changes(graph: MolGraph, check: BondCheck) -> str:
     return "; ".join(f"{what}: {names(pairs)}" for what, pairs in told if pairs)
 
 
-def _turned_once(
-    graph: MolGraph, positions: np.ndarray, rotors: Sequence[Any], generator: np.random.Generator
+def _turned(
+    origin: Origin, kind: str, most: int, smallest: float, largest: float, generator: np.random.Generator
 ) -> np.ndarray:
+    """The start turned about one to `most` bonds, either way, by angles between these [radians]."""
+    if not origin.rotors:
+        raise PhysConError(f"no bond to turn about; leave the kind {kind} out for this molecule")
     for _ in range(_TURNS_TRIED):
-        rotor = rotors[int(generator.integers(len(rotors)))]
-        place = turned(positions, rotor, generator.uniform(_SMALLEST_TURN, 2 * np.pi - _SMALLEST_TURN))
-        if bonds_intact(graph, place).intact:
+        n_turned = int(generator.integers(1, min(most, len(origin.rotors)) + 1))
+        place = origin.start
+        for index in generator.choice(len(origin.rotors), n_turned, replace=False):
+            angle = generator.choice((-1, 1)) * generator.uniform(smallest, largest)
+            place = turned(place, origin.rotors[index], angle)
+        if bonds_intact(origin.graph, place).intact:
             return place
-    raise PhysConError(f"atoms came too close in all of {_TURNS_TRIED} turns; leave the kind torsion out")
-
-
-def _start(graph: MolGraph, seed: int, start: np.ndarray | None) -> np.ndarray:
-    if start is not None:
-        return start
-    conformer = embed(graph, seed=seed)[0]
-    try:
-        minimum = mmff94_minimize(graph, conformer).positions
-    except MissingParametersError:
-        return conformer
-    return minimum if bonds_intact(graph, minimum).intact else conformer
+    raise PhysConError(f"atoms came too close in all of {_TURNS_TRIED} turns; leave the kind {kind} out")
 
 
 def _rigid_projector(positions: np.ndarray) -> np.ndarray:

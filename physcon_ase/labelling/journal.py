@@ -40,6 +40,10 @@ class Entry:
     """Total energy [eV]."""
     forces: np.ndarray | None = None
     """Forces [eV/Å], float32 [atoms, 3]; None without a label."""
+    charges: np.ndarray | None = None
+    """Partial charges [e], float32 [atoms]; None without any."""
+    force_spread: float = float("nan")
+    """`EngineLabel.force_spread` [eV/Å]."""
     error: str = ""
     """Name of the error class; empty with a label."""
     reason: str = ""
@@ -59,8 +63,17 @@ class Finished:
 def labelled_line(molecule: int, number: int, geometry: Geometry, label: EngineLabel) -> str:
     """The line of a label."""
     kind, positions = geometry
+    extras: dict[str, Any] = {} if label.charges is None else {"charges": _packed(label.charges)}
+    if label.force_spread is not None:
+        extras["spread"] = label.force_spread
     return _line(
-        m=molecule, g=number, kind=kind, positions=_packed(positions), energy=label.energy, forces=_packed(label.forces)
+        m=molecule,
+        g=number,
+        kind=kind,
+        positions=_packed(positions),
+        energy=label.energy,
+        forces=_packed(label.forces),
+        **extras,
     )
 
 
@@ -143,9 +156,11 @@ def _take(record: dict[str, Any], finished: Finished) -> list[int]:
         molecule,
         record["g"],
         record["kind"],
-        _unpacked(record.get("positions")),
+        _unpacked(record.get("positions"), (-1, 3)),
         record.get("energy", float("nan")),
-        _unpacked(record.get("forces")),
+        _unpacked(record.get("forces"), (-1, 3)),
+        _unpacked(record.get("charges"), (-1,)),
+        record.get("spread", float("nan")),
         record.get("error", ""),
         record.get("reason", ""),
     )
@@ -161,5 +176,5 @@ def _packed(array: np.ndarray) -> str:
     return base64.b64encode(np.ascontiguousarray(array, dtype="<f4").tobytes()).decode()
 
 
-def _unpacked(text: str | None) -> np.ndarray | None:
-    return None if text is None else np.frombuffer(base64.b64decode(text), dtype="<f4").reshape(-1, 3)
+def _unpacked(text: str | None, shape: tuple[int, ...]) -> np.ndarray | None:
+    return None if text is None else np.frombuffer(base64.b64decode(text), dtype="<f4").reshape(shape)

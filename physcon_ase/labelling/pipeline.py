@@ -11,7 +11,7 @@ import itertools
 import json
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -26,15 +26,24 @@ import numpy as np
 from ase import Atoms
 from tqdm import tqdm
 
-from physcon_ase.chem.graph import MolGraph, make_graph
+from physcon_ase.chem.graph import MolGraph, graph_bytes, make_graph
 from physcon_ase.chem.perceive import graph_from_geometry
 from physcon_ase.chem.smiles import canonical_key, canonical_smiles, graph_from_smiles
 from physcon_ase.data.sources.ase_files import structure_from_atoms
 from physcon_ase.data.split import key_hash
-from physcon_ase.data.store import Geometries, LevelLabels, Store, check_level_name, pack_molecules, write_store
+from physcon_ase.data.store import (
+    Geometries,
+    LevelLabels,
+    Store,
+    check_level_name,
+    geometry_offsets,
+    molecule_graph,
+    pack_molecules,
+    write_store,
+)
 from physcon_ase.errors import BondPerceptionError, EngineError, PhysConError, StoreError
-from physcon_ase.labelling.engines import Engine, record_as_dict
-from physcon_ase.labelling.geometries import Geometry, Rejected, Sampling, describe_samplings, sample
+from physcon_ase.labelling.engines import Engine, Molecule, record_as_dict
+from physcon_ase.labelling.geometries import DISPLACED, Geometry, Rejected, Sampling, describe_samplings, sample
 from physcon_ase.labelling.journal import Entry, Journal, complete_line, failed_line, labelled_line
 from physcon_ase.labelling.selection import (
     Disagreement,
@@ -45,10 +54,10 @@ from physcon_ase.labelling.selection import (
 )
 from physcon_ase.labelling.worker import prepare_worker
 
-_TASK_SECONDS: Final = 1.0
+_TASK_SECONDS: Final = 2.0
 """A worker returns what it has after this time: no more than that, or one geometry, is lost when it is killed."""
 
-_LARGEST_TASK: Final = 16
+_LARGEST_TASK: Final = 32
 """Molecules that a worker gets at a time."""
 
 _DEATHS: Final = 3
@@ -62,13 +71,76 @@ _ALL_DIE: Final = (
 _DASK_SECONDS: Final = 30
 """How long a scheduler may take to answer."""
 
-Molecule: TypeAlias = str | Atoms
-"""A SMILES, or a geometry; its charge and multiplicity are `info["charge"]` and `info["spin"]`, or else 0 and 1."""
+_MOST_SLOTS_WASTED: Final = 1.25
+"""Largest molecule of a batch, as a multiple of the smallest: more padding costs more than larger batches save."""
+
+
+@dataclass(frozen=True)
+class KnownGeometry:
+    """A geometry whose molecule is known, such as one of a store: nothing has to be perceived."""
+
+    graph: MolGraph
+    """The molecule."""
+    positions: np.ndarray
+    """Positions [Å], [atoms, 3]."""
+    key_hash: int
+    """`split.key_hash` of the molecule."""
+    smiles: str = ""
+    """SMILES of the molecule."""
+    name: str = ""
+    """Name of the molecule."""
+    minimum_of: str = ""
+    """Level of theory whose minimum the geometry is; empty if of none."""
+    energy: float = float("nan")
+    """Total energy [eV] at that level; NaN if not known."""
+
+
+Input: TypeAlias = str | Atoms | KnownGeometry
+"""A SMILES, or a geometry; the charge and multiplicity of an `Atoms` are `info["charge"]` and `info["spin"]`, or else 0
+and 1."""
+
+
+def known_geometries(store: Store, *, minima_of: str | None = None) -> list[KnownGeometry]:
+    """The geometries of a store, each with its molecule, to be labelled.
+
+    Args:
+        store: the store.
+        minima_of: level of theory whose minima are taken, with their energies; all geometries unless given.
+
+    Raises:
+        StoreError: the store has no minima of that level.
+    """
+    rows = np.arange(len(store.geometries))
+    if minima_of is not None:
+        rows = np.flatnonzero(store.geometries.minimum_of == minima_of)
+        if not len(rows):
+            found = ", ".join(sorted(set(store.geometries.minimum_of.tolist()) - {""})) or "none"
+            raise StoreError(f"{store.source} has no minima of {minima_of!r}; it has those of: {found}")
+    molecules, offsets = store.molecules, geometry_offsets(store)
+    graphs = {
+        molecule: molecule_graph(store, molecule) for molecule in np.unique(store.geometries.molecule[rows]).tolist()
+    }
+    found = []
+    for row in rows.tolist():
+        molecule, level = int(store.geometries.molecule[row]), str(store.geometries.minimum_of[row])
+        labels = store.labels.get(level)
+        found.append(
+            KnownGeometry(
+                graphs[molecule],
+                store.geometries.positions[offsets[row] : offsets[row + 1]].astype(np.float64),
+                int(molecules.key_hash[molecule]),
+                str(molecules.smiles[molecule]),
+                str(molecules.name[molecule]),
+                level,
+                float("nan") if labels is None else float(labels.energy[row]),
+            )
+        )
+    return found
 
 
 @dataclass(frozen=True)
 class LabelReport:
-    """What came of a run."""
+    """Outcome of a labelling run."""
 
     output: Path
     """The store."""
@@ -115,7 +187,7 @@ class _Job:
     """One molecule, or what is left to do of it."""
 
     row: int
-    molecule: Molecule
+    molecule: Input
     done: frozenset[int] = frozenset()
     geometries: tuple[Geometry | Rejected, ...] | None = None
     """None before they were sampled."""
@@ -128,12 +200,14 @@ class _Identity:
     graph: MolGraph
     start: np.ndarray | None
     smiles: str
-    key: str
+    key_hash: int
     name: str
+    minimum_of: str = ""
+    energy: float = float("nan")
 
 
 def label(
-    molecules: Sequence[Molecule],
+    molecules: Sequence[Input],
     engine: Engine,
     samplings: Sequence[Sampling],
     output: str | Path,
@@ -227,55 +301,113 @@ def format_label_report(report: LabelReport, engine: Engine, *, n_shown: int = 1
 # ---- in the workers
 
 
+@dataclass(frozen=True)
+class _Opened:
+    """A job whose geometries are there."""
+
+    job: _Job
+    graph: MolGraph
+    geometries: tuple[Geometry | Rejected, ...]
+    done: set[int]
+
+
 def _work(plan: _Plan, jobs: Sequence[_Job]) -> tuple[list[str], list[_Job]]:
     """Journal lines of what is finished, and the jobs that are not."""
     deadline, lines = monotonic() + _TASK_SECONDS, []
-    for position, job in enumerate(jobs):
+    opened: list[_Opened] = []
+    n_seen = 0
+    for job in jobs:
+        if (opened or lines) and monotonic() > deadline:
+            break
+        n_seen += 1
+        found = _open_job(plan, job)
+        if isinstance(found, _Opened):
+            opened.append(found)
+        else:
+            lines += found
+    for chunk in _chunks(plan.engine, opened):
         if lines and monotonic() > deadline:
-            return lines, list(jobs[position:])
-        finished, rest = _label_molecule(plan, job, deadline)
-        lines += finished
-        if rest is not None:
-            return lines, [rest, *jobs[position + 1 :]]
-    return lines, []
+            break
+        lines += _label_chunk(plan.engine, opened, chunk)
+    unfinished = []
+    for own in opened:
+        if len(own.done) == len(own.geometries):
+            lines.append(complete_line(own.job.row, len(own.geometries)))
+        else:
+            unfinished.append(replace(own.job, geometries=own.geometries, done=frozenset(own.done)))
+    return lines, [*unfinished, *jobs[n_seen:]]
 
 
-def _label_molecule(plan: _Plan, job: _Job, deadline: float) -> tuple[list[str], _Job | None]:
+def _open_job(plan: _Plan, job: _Job) -> _Opened | list[str]:
+    """The molecule with its geometries, or the journal lines that say why there is none."""
     try:
         identity = _identify(job.molecule)
     except PhysConError as error:
-        return [
-            failed_line(job.row, 0, Rejected("", type(error).__name__, str(error))),
-            complete_line(job.row, 1),
-        ], None
+        rejected = Rejected("", type(error).__name__, str(error))
+        return [failed_line(job.row, 0, rejected), complete_line(job.row, 1)]
     geometries = job.geometries
     if geometries is None:
         own_seed = int(np.random.SeedSequence([plan.seed, job.row]).generate_state(1)[0])
         geometries = tuple(sample(identity.graph, plan.samplings, own_seed, identity.start))
-    lines: list[str] = []
-    done = set(job.done)
-    for number in [number for number in range(len(geometries)) if number not in job.done]:
-        if lines and monotonic() > deadline:
-            return lines, replace(job, geometries=geometries, done=frozenset(done))
-        lines.append(_label_geometry(plan.engine, identity.graph, job.row, number, geometries[number]))
-        done.add(number)
-    return [*lines, complete_line(job.row, len(geometries))], None
+    return _Opened(job, identity.graph, geometries, set(job.done))
 
 
-def _label_geometry(engine: Engine, graph: MolGraph, row: int, number: int, geometry: Geometry | Rejected) -> str:
-    if isinstance(geometry, Rejected):
-        return failed_line(row, number, geometry)
-    try:
-        found = engine(graph.atomic_numbers, geometry[1], graph.charge, graph.multiplicity)
-    except EngineError as error:
-        return failed_line(row, number, Rejected(geometry[0], type(error).__name__, str(error)))
-    return labelled_line(row, number, geometry, found)
+def _chunks(engine: Engine, opened: Sequence[_Opened]) -> Iterator[list[tuple[int, int]]]:
+    """What is labelled at a time: (index in `opened`, number of the geometry).
+
+    Geometries of like size go together if the engine labels many at a time, else each goes alone.
+    """
+    waiting = [
+        (index, number)
+        for index, own in enumerate(opened)
+        for number in range(len(own.geometries))
+        if number not in own.done
+    ]
+    if engine.batched is None:
+        yield from ([place] for place in waiting)
+        return
+    groups = [(own.job.row % engine.n_turns, own.graph.n_atoms) for own in opened]
+    waiting.sort(key=lambda place: groups[place[0]])
+    chunk: list[tuple[int, int]] = []
+    for place in waiting:
+        turn, size = groups[place[0]]
+        if chunk:
+            first_turn, smallest = groups[chunk[0][0]]
+            is_full = (len(chunk) + 1) * size > engine.batch_slots
+            if turn != first_turn or is_full or size > _MOST_SLOTS_WASTED * smallest:
+                yield chunk
+                chunk = []
+        chunk.append(place)
+    if chunk:
+        yield chunk
 
 
-def _identify(molecule: Molecule) -> _Identity:
+def _label_chunk(engine: Engine, opened: Sequence[_Opened], chunk: Sequence[tuple[int, int]]) -> list[str]:
+    lines, asked_molecules, asked = [], [], []
+    for index, number in chunk:
+        own = opened[index]
+        geometry, row, graph = own.geometries[number], own.job.row, own.graph
+        own.done.add(number)
+        if isinstance(geometry, Rejected):
+            lines.append(failed_line(row, number, geometry))
+            continue
+        asked_molecules.append(Molecule(graph.atomic_numbers, geometry[1], graph.charge, graph.multiplicity, row))
+        asked.append((row, number, geometry))
+    for (row, number, geometry), found in zip(asked, engine.label_many(asked_molecules) if asked else [], strict=True):
+        if isinstance(found, EngineError):
+            lines.append(failed_line(row, number, Rejected(geometry[0], type(found).__name__, str(found))))
+        else:
+            lines.append(labelled_line(row, number, geometry, found))
+    return lines
+
+
+def _identify(molecule: Input) -> _Identity:
+    if isinstance(molecule, KnownGeometry):
+        m = molecule
+        return _Identity(m.graph, m.positions, m.smiles, m.key_hash, m.name, m.minimum_of, m.energy)
     if isinstance(molecule, str):
         graph = graph_from_smiles(molecule)
-        return _Identity(graph, None, canonical_smiles(graph), canonical_key(graph), molecule)
+        return _Identity(graph, None, canonical_smiles(graph), key_hash(canonical_key(graph)), molecule)
     structure = structure_from_atoms(molecule)
     numbers, charge, multiplicity = structure.atomic_numbers, structure.charge, structure.multiplicity
     formula = molecule.get_chemical_formula()
@@ -287,9 +419,9 @@ def _identify(molecule: Molecule) -> _Identity:
         charges = [charge, *[0] * (len(numbers) - 1)]
         graph = make_graph(numbers, np.zeros((0, 2)), np.zeros(0), charges, multiplicity=multiplicity)
         key = canonical_key(structure.smiles) if structure.smiles else f"{formula} {structure.name}".strip()
-        return _Identity(graph, structure.positions, structure.smiles, key, name)
+        return _Identity(graph, structure.positions, structure.smiles, key_hash(key), name)
     smiles = structure.smiles or canonical_smiles(graph)
-    return _Identity(graph, structure.positions, smiles, canonical_key(smiles), name)
+    return _Identity(graph, structure.positions, smiles, key_hash(canonical_key(smiles)), name)
 
 
 # ---- in the parent
@@ -306,7 +438,7 @@ class _Workers:
 
 
 def _finish(
-    molecules: Sequence[Molecule],
+    molecules: Sequence[Input],
     plan: _Plan,
     path: Path,
     workers: _Workers,
@@ -327,7 +459,7 @@ def _finish(
         return [journal.finished.entries[key] for key in sorted(journal.finished.entries)], n_resumed
 
 
-def _open_jobs(molecules: Sequence[Molecule], journal: Journal, candidates: _Candidates | None) -> list[_Job]:
+def _open_jobs(molecules: Sequence[Input], journal: Journal, candidates: _Candidates | None) -> list[_Job]:
     done: dict[int, set[int]] = {}
     for row, number in journal.finished.entries:
         done.setdefault(row, set()).add(number)
@@ -483,7 +615,7 @@ def _n_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _check(molecules: Sequence[Molecule], plan: _Plan, output: Path, processes: int | None) -> None:
+def _check(molecules: Sequence[Input], plan: _Plan, output: Path, processes: int | None) -> None:
     if not molecules:
         raise PhysConError("no molecules to label; give at least one")
     if not plan.samplings:
@@ -499,12 +631,15 @@ def _check(molecules: Sequence[Molecule], plan: _Plan, output: Path, processes: 
         raise StoreError(f"there is no folder {output.parent} to write {output.name} to; make it first")
 
 
-def _fingerprint(molecules: Sequence[Molecule], plan: _Plan) -> str:
+def _fingerprint(molecules: Sequence[Input], plan: _Plan) -> str:
     digest = hashlib.sha256(json.dumps(_plan_as_dict(plan), sort_keys=True, default=_name_of).encode())
     for molecule in molecules:
         digest.update(b"\n")
         if isinstance(molecule, str):
             digest.update(molecule.encode())
+        elif isinstance(molecule, KnownGeometry):
+            digest.update(molecule.graph.atomic_numbers.tobytes() + molecule.positions.tobytes())
+            digest.update(repr([molecule.graph.charge, molecule.name, molecule.minimum_of]).encode())
         else:
             digest.update(np.ascontiguousarray(molecule.numbers).tobytes() + molecule.positions.tobytes())
             digest.update(repr([molecule.info.get(key) for key in ("charge", "spin", "smiles", "name")]).encode())
@@ -529,8 +664,10 @@ def _name_of(value: object) -> str:
     return getattr(value, "__qualname__", type(value).__name__)
 
 
-def _failures(molecules: Sequence[Molecule], entries: Sequence[Entry]) -> list[dict[str, Any]]:
-    def name(molecule: Molecule) -> str:
+def _failures(molecules: Sequence[Input], entries: Sequence[Entry]) -> list[dict[str, Any]]:
+    def name(molecule: Input) -> str:
+        if isinstance(molecule, KnownGeometry):
+            return molecule.smiles or molecule.name
         return molecule if isinstance(molecule, str) else molecule.get_chemical_formula()
 
     return [
@@ -556,7 +693,7 @@ def _write_failures(output: Path, failures: Sequence[dict[str, Any]]) -> Path | 
 
 
 def _pack(
-    molecules: Sequence[Molecule],
+    molecules: Sequence[Input],
     entries: Sequence[Entry],
     plan: _Plan,
     disagreement: Disagreement | None,
@@ -564,34 +701,74 @@ def _pack(
     licence: str,
 ) -> Store:
     labelled = [entry for entry in entries if not entry.error]
-    rows = sorted({entry.molecule for entry in labelled})
-    identities = [_identify(molecules[row]) for row in rows]
-    place = {row: number for number, row in enumerate(rows)}
+    identities = {row: _identify(molecules[row]) for row in sorted({entry.molecule for entry in labelled})}
+    kept, molecule_of = _group([identities[entry.molecule] for entry in labelled])
     provenance = {"made by": f"physcon label {_own_version()}", **_plan_as_dict(plan)}
     if disagreement is not None:
         provenance["selection"] |= asdict(disagreement)
     return Store(
         molecules=pack_molecules(
-            [identity.graph for identity in identities],
-            smiles=[identity.smiles for identity in identities],
-            names=[identity.name for identity in identities],
-            key_hashes=[key_hash(identity.key) for identity in identities],
+            [identity.graph for identity in kept],
+            smiles=[identity.smiles for identity in kept],
+            names=[identity.name for identity in kept],
+            key_hashes=[identity.key_hash for identity in kept],
         ),
         geometries=Geometries(
-            molecule=np.array([place[entry.molecule] for entry in labelled], dtype=np.int32),
+            molecule=np.array(molecule_of, dtype=np.int32),
             kind=np.array([entry.kind for entry in labelled], dtype=str),
-            minimum_of=np.array([""] * len(labelled), dtype=str),
+            minimum_of=np.array(
+                [identities[entry.molecule].minimum_of if entry.kind == "start" else "" for entry in labelled],
+                dtype=str,
+            ),
             positions=_joined([entry.positions for entry in labelled]),
+            start=_starts(labelled),
         ),
-        labels={
-            plan.engine.record.level: LevelLabels(
-                np.array([entry.energy for entry in labelled]), _joined([entry.forces for entry in labelled])
-            )
-        },
+        labels=_labels(labelled, plan.engine.record.level, identities),
         source=source,
         licence=licence,
         provenance=json.dumps(provenance, default=_name_of),
     )
+
+
+def _group(identities: Sequence[_Identity]) -> tuple[list[_Identity], list[int]]:
+    """Molecules of different graphs or names, and the index among them of each identity."""
+    index_by_key: dict[tuple[str, tuple[bytes, ...]], int] = {}
+    kept, index_of = [], []
+    for identity in identities:
+        key = (identity.name, graph_bytes(identity.graph))
+        if key not in index_by_key:
+            index_by_key[key] = len(kept)
+            kept.append(identity)
+        index_of.append(index_by_key[key])
+    return kept, index_of
+
+
+def _starts(labelled: Sequence[Entry]) -> np.ndarray:
+    """`Geometries.start`; conformers and what relaxes from them were not displaced from the start."""
+    index = {entry.molecule: place for place, entry in enumerate(labelled) if entry.kind == "start"}
+    return np.array(
+        [index.get(entry.molecule, -1) if entry.kind in DISPLACED else -1 for entry in labelled], dtype=np.int32
+    )
+
+
+def _labels(labelled: Sequence[Entry], level: str, identities: Mapping[int, _Identity]) -> dict[str, LevelLabels]:
+    """Labels of the engine, and the known energies of the starts at their own levels."""
+    has_charges = any(entry.charges is not None for entry in labelled)
+    spread = np.array([entry.force_spread for entry in labelled], dtype=np.float32)
+    labels = {
+        level: LevelLabels(
+            np.array([entry.energy for entry in labelled]),
+            _joined([entry.forces for entry in labelled]),
+            _joined([entry.charges for entry in labelled]) if has_charges else None,
+            spread if np.isfinite(spread).any() else None,
+        )
+    }
+    known = np.array([identities[entry.molecule].energy if entry.kind == "start" else np.nan for entry in labelled])
+    levels = np.array([identities[entry.molecule].minimum_of for entry in labelled])
+    for own in np.unique(levels[np.isfinite(known)]).tolist():
+        if own != level:
+            labels[own] = LevelLabels(np.where(levels == own, known, np.nan))
+    return labels
 
 
 def _joined(arrays: Sequence[np.ndarray | None]) -> np.ndarray:

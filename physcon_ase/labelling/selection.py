@@ -8,12 +8,20 @@ import numpy as np
 from jaxtyping import Float, Int, Integer
 
 from physcon_ase.errors import PhysConError
-from physcon_ase.labelling.engines import Engine, EngineFunction, EngineLabel, EngineRecord, record_as_dict
+from physcon_ase.labelling.engines import (
+    Engine,
+    EngineFunction,
+    EngineLabel,
+    EngineRecord,
+    Molecule,
+    force_disagreement,
+    record_as_dict,
+)
 
 
 @dataclass(frozen=True)
 class Selection:
-    """So many of the sampled geometries: those on which a committee disagrees most."""
+    """Choice of those sampled geometries on which a committee disagrees most."""
 
     n: int
     """Geometries to be labelled."""
@@ -37,12 +45,6 @@ class Disagreement:
     """Largest disagreement."""
 
 
-def force_disagreement(forces: Float[np.ndarray, "models atoms 3"]) -> float:
-    """Largest spread of the force on any atom [eV/Å]: max_i sqrt(mean_m |F_mi - mean_m F_mi|²)."""
-    spread = ((forces - forces.mean(axis=0)) ** 2).sum(axis=2).mean(axis=0)  # (atoms,)
-    return float(np.sqrt(spread.max(initial=0.0)))
-
-
 def committee_engine(committee: Sequence[Engine]) -> Engine:
     """An engine whose "energy" is the disagreement [eV/Å] of others, and whose forces are their mean [eV/Å].
 
@@ -54,15 +56,8 @@ def committee_engine(committee: Sequence[Engine]) -> Engine:
     return Engine(record, functools.partial(_judge, committee=tuple(committee)))
 
 
-def _judge(
-    atomic_numbers: Integer[np.ndarray, " atoms"],
-    positions: Float[np.ndarray, "atoms 3"],
-    charge: int,
-    multiplicity: int,
-    *,
-    committee: tuple[EngineFunction, ...],
-) -> EngineLabel:
-    forces = np.stack([engine(atomic_numbers, positions, charge, multiplicity).forces for engine in committee])
+def _judge(molecule: Molecule, *, committee: tuple[EngineFunction, ...]) -> EngineLabel:
+    forces = np.stack([engine(molecule).forces for engine in committee])
     return EngineLabel(force_disagreement(forces), forces.mean(axis=0))
 
 

@@ -21,7 +21,7 @@ from physcon_ase.chem.compare import bonds_intact
 from physcon_ase.chem.graph import MolGraph
 from physcon_ase.data.store import Geometries, LevelLabels, Store, geometry_offsets, molecule_graph
 from physcon_ase.errors import LabelError
-from physcon_ase.labelling.geometries import thermal_displacements
+from physcon_ase.labelling.geometries import hessian_factor, thermal_displacements
 from physcon_ase.model.forces import energies_and_forces
 from physcon_ase.model.physcon import LoadedModel
 
@@ -71,7 +71,8 @@ def anchored_forces(
         if graph.charge not in config.charges or not elements.issuperset(graph.atomic_numbers.tolist()):
             continue
         anchors.append((graph, place))
-        for hot in thermal_displacements(graph, place.astype(float), generator, n, max_kelvin=max_kelvin):
+        start = place.astype(float)
+        for hot in thermal_displacements(start, hessian_factor(graph, start), generator, n, max_kelvin=max_kelvin):
             if bonds_intact(graph, hot).intact:
                 moved.append((graph, hot.astype(np.float32)))
                 anchor_of.append(len(anchors) - 1)

@@ -9,7 +9,7 @@ from jaxtyping import Float
 
 from physcon_ase.chem.graph import MolGraph
 from physcon_ase.errors import EngineError
-from physcon_ase.labelling.engines import Engine, pyscf_energy, record_as_dict
+from physcon_ase.labelling.engines import Engine, Molecule, pyscf_energy, record_as_dict
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,9 @@ class KeptEnergies:
         own = kept.setdefault(settings, {})
         if name not in own:
             try:
-                own[name] = pyscf_energy(self.engine, graph.atomic_numbers, positions, graph.charge, graph.multiplicity)
+                own[name] = pyscf_energy(
+                    self.engine, Molecule(graph.atomic_numbers, positions, graph.charge, graph.multiplicity)
+                )
             except EngineError:
                 own[name] = float("inf")
             # a run that is killed while it writes must not take the other energies with it

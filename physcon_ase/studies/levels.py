@@ -30,7 +30,7 @@ from physcon_ase.data.store import (
     select_geometries,
     write_store,
 )
-from physcon_ase.labelling.engines import Engine, tblite_engine
+from physcon_ase.labelling.engines import Engine, Molecule, tblite_engine
 from physcon_ase.model.checkpoint import read_checkpoint, save_checkpoint
 from physcon_ase.model.config import EncoderConfig
 from physcon_ase.model.physcon import load_model
@@ -221,7 +221,7 @@ def _relabelled(store: Store, engine: Engine) -> Store:
     for row, (begin, end) in enumerate(pairwise(geometry_offsets(store).tolist())):
         graph = molecule_graph(store, int(store.geometries.molecule[row]))
         place = store.geometries.positions[begin:end].astype(np.float64)
-        labels.append(engine(graph.atomic_numbers, place, graph.charge, graph.multiplicity))
+        labels.append(engine(Molecule(graph.atomic_numbers, place, graph.charge, graph.multiplicity)))
     energy = np.array([label.energy for label in labels])
     forces = np.concatenate([label.forces for label in labels]).astype(np.float32)
     return replace(store, labels={engine.record.level: LevelLabels(energy, forces)})

@@ -28,8 +28,8 @@ from physcon_ase.chem.smiles import canonical_key, canonical_smiles, graph_from_
 from physcon_ase.data.split import key_hash, split_of
 from physcon_ase.data.store import Geometries, LevelLabels, Store, pack_molecules
 from physcon_ase.errors import PhysConError
-from physcon_ase.labelling.engines import EngineFunction, engine_forces
-from physcon_ase.labelling.geometries import thermal_displacements
+from physcon_ase.labelling.engines import EngineFunction, Molecule, engine_forces
+from physcon_ase.labelling.geometries import hessian_factor, thermal_displacements
 from physcon_ase.relax.driver import RelaxStatus, relax
 
 CHEAP: Final = "mmff94"
@@ -92,7 +92,8 @@ def _make(smiles: str, engine: EngineFunction, seed: int) -> _Molecule:
     generator = np.random.default_rng(seed)
     numbers = graph.atomic_numbers
     # keep_rigid: the published tables were made so
-    places = [start, *thermal_displacements(graph, start, generator, N_THERMAL, keep_rigid=True)]
+    factor = hessian_factor(graph, start, keep_rigid=True)
+    places = [start, *thermal_displacements(start, factor, generator, N_THERMAL)]
     batch = make_batch([numbers], [start], dtype=torch.float64)
     ended = relax(engine_forces(engine), batch, fmax=_FMAX, max_steps=_MAX_STEPS, bonds=[graph.bonds])
     if ended.statuses[0] is not RelaxStatus.CONVERGED:
@@ -101,7 +102,7 @@ def _make(smiles: str, engine: EngineFunction, seed: int) -> _Molecule:
     for place in (places[0], places[-1]):
         if not (bonds_intact(graph, place).intact and stereo_intact(graph, place).intact):
             raise PhysConError("a minimum has other bonds or another configuration than the graph")
-    labels = [engine(numbers, place, graph.charge, graph.multiplicity) for place in places]
+    labels = [engine(Molecule(numbers, place, graph.charge, graph.multiplicity)) for place in places]
     energies, forces = [label.energy for label in labels], [label.forces for label in labels]
     return _Molecule(graph, canonical_smiles(graph), places, energies, forces)
 

@@ -19,7 +19,7 @@ from physcon_ase.chem.compare import distance_mae_rmse, rmsd, symmetric_rmsd
 from physcon_ase.chem.graph import MolGraph
 from physcon_ase.errors import EngineError
 from physcon_ase.generator import REFINE_SIGMA
-from physcon_ase.labelling.engines import Engine
+from physcon_ase.labelling.engines import Engine, Molecule
 from physcon_ase.model.config import StructureConfig
 from physcon_ase.model.noise import gaussian_noise, sigma_schedule
 from physcon_ase.model.structure import Denoiser, ddim, refined
@@ -135,6 +135,7 @@ def _energy_above(engine: Engine | None, molecule: Truth, positions: np.ndarray)
         return float("nan")
     graph = molecule.graph
     try:
-        return engine(graph.atomic_numbers, positions, graph.charge, graph.multiplicity).energy - molecule.energy
+        label = engine(Molecule(graph.atomic_numbers, positions, graph.charge, graph.multiplicity))
+        return label.energy - molecule.energy
     except EngineError:  # atoms that clash: no energy is no small energy
         return float("inf")

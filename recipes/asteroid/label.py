@@ -14,11 +14,8 @@ from pathlib import Path
 from time import monotonic
 from typing import Final
 
-import numpy as np
-
-from physcon_ase.chem.graph import MolGraph
 from physcon_ase.labelling.engines import Engine, pyscf_engine, tblite_engine
-from physcon_ase.labelling.geometries import Geometry, Sampling, md
+from physcon_ase.labelling.geometries import Geometry, Origin, Sampling, md
 from physcon_ase.labelling.pipeline import label
 
 KELVIN: Final = 500.0
@@ -49,12 +46,10 @@ SUBJECTS: Final = {
 }
 
 
-def warm(
-    graph: MolGraph, seed: int, n: int, start: np.ndarray | None = None, *, engine: Engine, steps: int
-) -> list[Geometry]:
+def warm(origin: Origin, seed: int, n: int, *, engine: Engine, steps: int) -> list[Geometry]:
     """Frames of one trajectory, without its beginning."""
     left_out = WARM_UP // steps
-    return md(graph, seed, left_out + n, start, engine=engine, kelvin=KELVIN, steps=steps)[left_out:]
+    return md(origin, seed, left_out + n, engine=engine, kelvin=KELVIN, steps=steps)[left_out:]
 
 
 def trajectories(subject: Subject, engine: Engine, output: Path, *, n: int, frames: int, steps: int, seed: int) -> None:

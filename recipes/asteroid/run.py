@@ -19,7 +19,7 @@ import torch
 
 from physcon_ase.data.loader import DataSource, Items, load_items
 from physcon_ase.data.store import geometry_offsets, molecule_graph, open_store
-from physcon_ase.labelling.engines import tblite_engine
+from physcon_ase.labelling.engines import Molecule, tblite_engine
 from physcon_ase.model.physcon import load_model
 from physcon_ase.training.config import AsteroidRecipe, LossRecipe, Recipe, read_recipe
 from physcon_ase.training.evaluate import evaluate_energies
@@ -87,9 +87,8 @@ def cheap_mae(path: Path) -> float:
     for row, molecule in enumerate(store.geometries.molecule.tolist()):
         atoms = slice(bounds[row], bounds[row + 1])
         graph = molecule_graph(store, molecule)
-        forces = engine(
-            graph.atomic_numbers, store.geometries.positions[atoms], graph.charge, graph.multiplicity
-        ).forces
+        positions = store.geometries.positions[atoms]
+        forces = engine(Molecule(graph.atomic_numbers, positions, graph.charge, graph.multiplicity)).forces
         errors.append(np.abs(forces - labels.forces[atoms]).ravel())
     return 1000 * float(np.concatenate(errors).mean())
 

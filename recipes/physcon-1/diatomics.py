@@ -20,7 +20,7 @@ from physcon_ase.chem.graph import make_graph
 from physcon_ase.data.split import key_hash, split_of
 from physcon_ase.data.store import Geometries, LevelLabels, Store, pack_molecules, write_store
 from physcon_ase.errors import EngineError
-from physcon_ase.labelling.engines import Engine, EngineLabel, tblite_engine
+from physcon_ase.labelling.engines import Engine, EngineLabel, Molecule, tblite_engine
 from physcon_ase.units import ATOMIC_NUMBERS, CHEMICAL_SYMBOLS, COVALENT_RADII
 
 ELEMENTS = [ATOMIC_NUMBERS[symbol] for symbol in ("H", "C", "N", "O", "F", "Si", "P", "S", "Cl", "Br", "I")]
@@ -35,7 +35,7 @@ CORES = 0.8
 def label_of(engine: Engine, numbers: np.ndarray, positions: np.ndarray, multiplicity: int) -> EngineLabel | None:
     """The label, or None where the self-consistent field does not converge."""
     try:
-        return engine(numbers, positions, 0, multiplicity)
+        return engine(Molecule(numbers, positions, multiplicity=multiplicity))
     except EngineError:
         return None
 

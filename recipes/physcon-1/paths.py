@@ -26,7 +26,7 @@ from physcon_ase.data.store import (
     write_store,
 )
 from physcon_ase.errors import EmbeddingError
-from physcon_ase.labelling.geometries import thermal
+from physcon_ase.labelling.geometries import Origin, thermal
 from physcon_ase.model.forces import energies_and_forces
 from physcon_ase.model.physcon import load_model
 from physcon_ase.relax.driver import relax
@@ -61,7 +61,7 @@ def starts(
             if minima_of:
                 row = minimum[molecule]
                 place = store.geometries.positions[bounds[row] : bounds[row + 1]].astype(float)
-                ((_, place),) = thermal(graph, int(generator.integers(2**31)), 1, place)
+                ((_, place),) = thermal(Origin(graph, 0, place), int(generator.integers(2**31)), 1)
             else:
                 place = embed(graph, seed=seed)[0]
             found.append((molecule, graph, place))

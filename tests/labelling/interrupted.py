@@ -5,9 +5,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
-from physcon_ase.labelling.engines import Engine, EngineLabel, tblite_engine
+from physcon_ase.labelling.engines import Engine, EngineLabel, Molecule, tblite_engine
 from physcon_ase.labelling.geometries import parse_samplings
 from physcon_ase.labelling.pipeline import label
 
@@ -16,9 +14,9 @@ GEOMETRIES = "conformer:2,thermal:2"
 SECONDS = 0.4
 
 
-def slow_gfn2(numbers: np.ndarray, positions: np.ndarray, charge: int, multiplicity: int) -> EngineLabel:
+def slow_gfn2(molecule: Molecule) -> EngineLabel:
     time.sleep(SECONDS)
-    return tblite_engine()(numbers, positions, charge, multiplicity)
+    return tblite_engine()(molecule)
 
 
 def slow_engine() -> Engine:

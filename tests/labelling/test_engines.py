@@ -19,6 +19,7 @@ from physcon_ase.labelling.engines import (
     EngineCalculator,
     EngineLabel,
     EngineRecord,
+    Molecule,
     ase_engine,
     checkpoint_engine,
     engine_by_name,
@@ -48,21 +49,21 @@ def assert_forces_are_slopes(engine: Engine, tolerance: float) -> None:
     """Of the energy of water, along the coordinate of the oxygen on its axis."""
     step = np.zeros_like(WATER)
     step[0, 2] = 1e-3
-    up, down = (engine(WATER_NUMBERS, WATER + sign * step, 0, 1).energy for sign in (1, -1))
-    force = engine(WATER_NUMBERS, WATER, 0, 1).forces[0, 2]
+    up, down = (engine(Molecule(WATER_NUMBERS, WATER + sign * step, 0, 1)).energy for sign in (1, -1))
+    force = engine(Molecule(WATER_NUMBERS, WATER)).forces[0, 2]
     assert abs(force) > 100 * tolerance
     assert force == pytest.approx((down - up) / 2e-3, abs=tolerance)
 
 
 def assert_cation_costs_the_ionisation_energy(engine: Engine) -> None:
-    neutral, cation = (engine(WATER_NUMBERS, WATER, charge, spin).energy for charge, spin in ((0, 1), (1, 2)))
+    neutral, cation = (engine(Molecule(WATER_NUMBERS, WATER, charge, spin)).energy for charge, spin in ((0, 1), (1, 2)))
     assert 8 < cation - neutral < 20  # the ionisation energy of water is 12.6 eV
 
 
 @pytest.mark.parametrize(("level", "method"), [("gfn2", "GFN2-xTB"), ("gfn1", "GFN1-xTB")])
 def test_labels_are_those_of_tblites_own_calculator_in_ev_and_angstrom(level: str, method: str) -> None:
     atoms = Atoms(ETHANOL_NUMBERS, ETHANOL, calculator=TBLite(method=method, verbosity=0))
-    label = tblite_engine(level)(ETHANOL_NUMBERS, ETHANOL, 0, 1)
+    label = tblite_engine(level)(Molecule(ETHANOL_NUMBERS, ETHANOL, 0, 1))
     assert label.energy == pytest.approx(atoms.get_potential_energy(), abs=SAME_PROGRAM)
     np.testing.assert_allclose(label.forces, atoms.get_forces(), atol=SAME_PROGRAM)
 
@@ -86,20 +87,20 @@ def test_pyscf_has_charge_spin_and_forces_and_the_b3lyp_of_gaussian() -> None:
 @needs_pyscf
 def test_an_energy_alone_is_that_of_the_label() -> None:
     small = pyscf_engine("small", functional="lda", basis="sto-3g", grid_level=0)
-    label = small(WATER_NUMBERS, WATER, 0, 1)
-    assert pyscf_energy(small, WATER_NUMBERS, WATER, 0, 1) == pytest.approx(label.energy, abs=SAME_PROGRAM)
+    label = small(Molecule(WATER_NUMBERS, WATER))
+    assert pyscf_energy(small, Molecule(WATER_NUMBERS, WATER)) == pytest.approx(label.energy, abs=SAME_PROGRAM)
     with pytest.raises(EngineError, match="PySCF failed"):
-        pyscf_energy(small, WATER_NUMBERS, WATER, 0, 2)
+        pyscf_energy(small, Molecule(WATER_NUMBERS, WATER, multiplicity=2))
 
 
 @needs_pyscf
 def test_an_scf_that_does_not_converge_is_an_error() -> None:
     with pytest.raises(EngineError, match="SCF not converged within 100 cycles"):
         pyscf_engine("tight", functional="lda", basis="sto-3g", grid_level=0, convergence=1e-300)(
-            WATER_NUMBERS, WATER, 0, 1
+            Molecule(WATER_NUMBERS, WATER)
         )
     with pytest.raises(EngineError, match="PySCF failed"):  # ten electrons are no doublet
-        pyscf_engine("small", functional="lda", basis="sto-3g")(WATER_NUMBERS, WATER, 0, 2)
+        pyscf_engine("small", functional="lda", basis="sto-3g")(Molecule(WATER_NUMBERS, WATER, multiplicity=2))
 
 
 @needs_pyscf
@@ -126,7 +127,7 @@ def test_gpu4pyscf_computes_where_it_finds_a_device(
     monkeypatch.setattr("pyscf.df.df_jk._DFHF.to_gpu", lambda method: sent.append("gpu") or method)
     engine = pyscf_engine("small", functional="lda", basis="sto-3g", grid_level=0)
     assert engine.record.settings["gpu"] is computes_there
-    engine(WATER_NUMBERS, WATER, 0, 1)
+    engine(Molecule(WATER_NUMBERS, WATER))
     assert sent == ["gpu"] * computes_there
     assert pyscf_engine("r2scan", gpu=False).record.settings["gpu"] is False
 
@@ -138,7 +139,7 @@ def test_mopac_has_charge_spin_and_forces(capfd: pytest.CaptureFixture) -> None:
     assert_cation_costs_the_ionisation_energy(pm6)
     assert pm6.record.version[0].isdigit()
     with pytest.raises(EngineError, match="MOPAC failed"):
-        pm6(np.array([92, 1]), WATER[:2], 0, 1)
+        pm6(Molecule(np.array([92, 1]), WATER[:2], 0, 1))
     assert capfd.readouterr().out == ""
 
 
@@ -168,11 +169,11 @@ class Broken(Calculator):
 def test_any_ase_calculator_is_an_engine_and_its_failure_an_error() -> None:
     engine = pickle.loads(pickle.dumps(ase_engine(lennard_jones, level="lj", program="ASE")))
     atoms = Atoms(WATER_NUMBERS, WATER, calculator=lennard_jones(0, 1))
-    label = engine(WATER_NUMBERS, WATER, 0, 1)
+    label = engine(Molecule(WATER_NUMBERS, WATER))
     assert label.energy == atoms.get_potential_energy()
     np.testing.assert_array_equal(label.forces, atoms.get_forces())
     with pytest.raises(EngineError, match="ASE failed: CalculationFailed: no licence today"):
-        ase_engine(lambda *_: Broken(), level="none")(WATER_NUMBERS, WATER, 0, 1)
+        ase_engine(lambda *_: Broken(), level="none")(Molecule(WATER_NUMBERS, WATER))
 
 
 def test_a_checkpoint_is_an_engine_with_its_own_level_name() -> None:
@@ -183,9 +184,9 @@ def test_a_checkpoint_is_an_engine_with_its_own_level_name() -> None:
     )
     assert_forces_are_slopes(engine, 1e-4)
     with pytest.raises(EngineError, match="does not cover U; use another engine"):
-        engine(np.array([92, 1]), WATER[:2], 0, 1)
+        engine(Molecule(np.array([92, 1]), WATER[:2], 0, 1))
     with pytest.raises(EngineError, match=r"knows closed shells of charge .* only, received charge \+1"):
-        engine(WATER_NUMBERS, WATER, 1, 2)
+        engine(Molecule(WATER_NUMBERS, WATER, 1, 2))
     with pytest.raises(UnknownLevelError):
         checkpoint_engine("physcon-1", level="magic")
     with pytest.raises(CheckpointNotFoundError):
@@ -203,24 +204,24 @@ def test_every_engine_says_where_its_labels_come_from() -> None:
 
 def test_what_the_program_refuses_is_one_error() -> None:
     with pytest.raises(EngineError, match="tblite failed"):
-        tblite_engine()(np.array([0, 1]), np.zeros((2, 3)), 0, 1)
+        tblite_engine()(Molecule(np.array([0, 1]), np.zeros((2, 3)), 0, 1))
     with pytest.raises(EngineError, match="has no level 'pm7'; choose one of gfn2, gfn1"):
         tblite_engine("pm7")
 
 
 def test_labels_that_are_not_finite_are_errors() -> None:
-    def infinite(numbers: np.ndarray, positions: np.ndarray, charge: int, multiplicity: int) -> EngineLabel:
-        return EngineLabel(1.0, np.full_like(positions, np.nan))
+    def infinite(molecule: Molecule) -> EngineLabel:
+        return EngineLabel(1.0, np.full_like(molecule.positions, np.nan))
 
     with pytest.raises(EngineError, match="Nonsense found an energy or forces that are not finite"):
-        Engine(EngineRecord("none", "Nonsense", "0"), infinite)(WATER_NUMBERS, WATER, 0, 1)
+        Engine(EngineRecord("none", "Nonsense", "0"), infinite)(Molecule(WATER_NUMBERS, WATER))
 
 
 def test_a_geometry_without_label_is_nan_among_the_others() -> None:
-    def engine(numbers: np.ndarray, positions: np.ndarray, charge: int, multiplicity: int) -> EngineLabel:
-        if len(numbers) == 3:
+    def engine(molecule: Molecule) -> EngineLabel:
+        if len(molecule.atomic_numbers) == 3:
             raise EngineError("no water today")
-        return EngineLabel(1.5, np.ones((len(numbers), 3)))
+        return EngineLabel(1.5, np.ones_like(molecule.positions))
 
     batch = make_batch([WATER_NUMBERS, ETHANOL_NUMBERS], [WATER, ETHANOL])
     energies, forces = engine_forces(engine)(batch)
@@ -232,4 +233,4 @@ def test_a_geometry_without_label_is_nan_among_the_others() -> None:
 def test_an_engine_works_as_an_ase_calculator() -> None:
     engine = tblite_engine()
     atoms = Atoms(WATER_NUMBERS, WATER, calculator=EngineCalculator(engine, charge=1, multiplicity=2))
-    assert atoms.get_potential_energy() == engine(WATER_NUMBERS, WATER, 1, 2).energy
+    assert atoms.get_potential_energy() == engine(Molecule(WATER_NUMBERS, WATER, 1, 2)).energy

@@ -5,27 +5,31 @@ import pytest
 
 from physcon_ase.chem.compare import bonds_intact, rmsd
 from physcon_ase.chem.conformers import embed
-from physcon_ase.chem.graph import MolGraph
+from physcon_ase.chem.graph import MolGraph, topological_distances
 from physcon_ase.chem.smiles import graph_from_smiles
-from physcon_ase.chem.torsions import rotatable_bonds, turned
+from physcon_ase.chem.torsions import RotatableBond, rotatable_bonds, turned
 from physcon_ase.errors import EngineError, PhysConError
-from physcon_ase.labelling.engines import EngineLabel, tblite_engine
+from physcon_ase.labelling.engines import EngineLabel, Molecule, tblite_engine
 from physcon_ase.labelling.geometries import (
+    Origin,
     Rejected,
     Sampling,
     describe_samplings,
+    hessian_factor,
     md,
     parse_samplings,
     path,
+    relaxing,
     sample,
     thermal_displacements,
+    twist,
 )
 from tests.tiny import WATER
 
 ROUNDING = 1e-12
 """Of rotations in float64 [Å]."""
 
-EVERYTHING = "start,conformer:2,thermal:2,torsion:2,path:3,md:2"
+EVERYTHING = "start,conformer:2,relaxing:1,thermal:2,torsion:2,twist:2,path:3,md:2"
 
 
 def distances(positions: np.ndarray) -> np.ndarray:
@@ -36,7 +40,7 @@ def test_every_sampler_keeps_the_bonds_or_says_so_and_the_seed_decides() -> None
     graph, samplings = graph_from_smiles("C[C@H](O)C=O"), parse_samplings(EVERYTHING, engine=tblite_engine())
     found, again = (sample(graph, pickle.loads(pickle.dumps(samplings)), 4) for _ in range(2))
     kinds = [item.kind if isinstance(item, Rejected) else item[0] for item in found]
-    expected = {"start": 1, "conformer": 2, "thermal": 2, "torsion": 2, "path": 3, "md": 2}
+    expected = {"start": 1, "conformer": 2, "relaxing": 1, "thermal": 2, "torsion": 2, "twist": 2, "path": 3, "md": 2}
     assert {kind: kinds.count(kind) for kind in kinds} == expected
     geometries = [item for item in found if not isinstance(item, Rejected)]
     assert len(geometries) >= len(found) - 2
@@ -53,7 +57,7 @@ def test_every_sampler_keeps_the_bonds_or_says_so_and_the_seed_decides() -> None
 
 
 def test_a_lost_bond_is_a_record_that_names_the_atoms() -> None:
-    def apart(graph: MolGraph, seed: int, n: int, start: np.ndarray | None) -> list:
+    def apart(origin: Origin, seed: int, n: int) -> list:
         return [("mine", WATER * [1, 1, 3]), ("mine", WATER)]
 
     water = graph_from_smiles("O")
@@ -64,10 +68,11 @@ def test_a_lost_bond_is_a_record_that_names_the_atoms() -> None:
 
 
 def test_a_sampler_that_fails_stops_no_other() -> None:
-    nothing, water = sample(graph_from_smiles("O"), parse_samplings("torsion:2,thermal:1"), 0)
-    assert isinstance(nothing, Rejected)
-    assert (nothing.kind, nothing.error) == ("torsion", "PhysConError")
-    assert "no bond to turn about" in nothing.reason
+    turned, twisted, water = sample(graph_from_smiles("O"), parse_samplings("torsion:2,twist:1,thermal:1"), 0)
+    for nothing, kind in ((turned, "torsion"), (twisted, "twist")):
+        assert isinstance(nothing, Rejected)
+        assert (nothing.kind, nothing.error) == (kind, "PhysConError")
+        assert "no bond to turn about" in nothing.reason
     assert water[0] == "thermal"
 
 
@@ -76,7 +81,7 @@ def test_thermal_displacements_grow_with_temperature_and_do_not_turn_the_molecul
     start = embed(graph)[0]
     stretched = []
     for kelvin in (30.0, 700.0):
-        places = thermal_displacements(graph, start, generator, 40, max_kelvin=kelvin)
+        places = thermal_displacements(start, hessian_factor(graph, start), generator, 40, max_kelvin=kelvin)
         stretched.append(
             np.mean([np.abs(distances(place)[0, 1:] - distances(start)[0, 1:]).mean() for place in places])
         )
@@ -104,6 +109,52 @@ def test_a_turn_moves_one_side_about_one_bond_and_nothing_else() -> None:
         np.testing.assert_allclose(turned(place, rotor, -np.pi / 2), start, atol=ROUNDING)
 
 
+def test_a_twist_turns_one_to_three_bonds_by_5_to_40_degrees_and_keeps_bonds_and_angles() -> None:
+    graph = graph_from_smiles("CCCCO")
+    origin = Origin(graph, 0)
+    near = topological_distances(graph) <= 2  # bonds and angles
+    n_turned = []
+    for kind, place in twist(origin, 1, 30):
+        assert kind == "twist"
+        np.testing.assert_allclose(distances(place)[near], distances(origin.start)[near], atol=ROUNDING)
+        turns = [
+            np.degrees(abs(wrapped(dihedral(place, r, graph) - dihedral(origin.start, r, graph))))
+            for r in origin.rotors
+        ]
+        changed = [angle for angle in turns if angle > 1e-6]
+        assert all(5 <= angle <= 40 for angle in changed)
+        n_turned.append(len(changed))
+    assert set(n_turned) == {1, 2, 3}
+
+
+def dihedral(positions: np.ndarray, rotor: RotatableBond, graph: MolGraph) -> float:
+    """Angle [radians] about the bond between one neighbour at each end."""
+    first, second = rotor.bond
+    bonds = graph.bonds.tolist()
+    a = next(i + j - first for i, j in bonds if first in (i, j) and second not in (i, j))
+    d = next(i + j - second for i, j in bonds if second in (i, j) and first not in (i, j))
+    axis = positions[second] - positions[first]
+    axis = axis / np.linalg.norm(axis)
+    u, v = positions[a] - positions[first], positions[d] - positions[second]
+    u, v = u - (u @ axis) * axis, v - (v @ axis) * axis
+    return float(np.arctan2(np.cross(u, v) @ axis, u @ v))
+
+
+def wrapped(angle: float) -> float:
+    return (angle + np.pi) % (2 * np.pi) - np.pi
+
+
+def test_what_relaxes_lies_between_the_conformer_and_the_start() -> None:
+    origin = Origin(graph_from_smiles("CCO"), 3)
+    way = origin.start - origin.conformer
+    for _, place in relaxing(origin, 0, 5):
+        share = ((place - origin.conformer) * way).sum() / (way**2).sum()
+        assert 0 <= share <= 1
+        np.testing.assert_allclose(place, origin.conformer + share * way, atol=ROUNDING)
+    with pytest.raises(PhysConError, match="a geometry was given, so there is no way from a conformer"):
+        relaxing(Origin(origin.graph, 3, origin.start), 0, 1)
+
+
 @pytest.mark.parametrize(
     ("smiles", "n_rotors"),
     [
@@ -125,12 +176,13 @@ def test_rotatable_bonds_are_single_outside_of_rings_and_lines(smiles: str, n_ro
 def test_a_path_goes_downhill_and_dynamics_keep_their_distance_from_the_start() -> None:
     graph, engine = graph_from_smiles("O"), tblite_engine()
     start = embed(graph)[0] * 1.1
-    frames = path(graph, 0, 4, start, engine=engine)
-    energies = [engine(graph.atomic_numbers, place, 0, 1).energy for _, place in frames]
+    origin = Origin(graph, 0, start)
+    frames = path(origin, 0, 4, engine=engine)
+    energies = [engine(Molecule(graph.atomic_numbers, place)).energy for _, place in frames]
     np.testing.assert_array_equal(frames[0][1], start)
     assert energies == sorted(energies, reverse=True)
-    assert len(path(graph, 0, 1000, start, engine=engine)) < 30  # no frame twice
-    hot = md(graph, 0, 2, start, engine=engine, kelvin=300.0, steps=20)
+    assert len(path(origin, 0, 1000, engine=engine)) < 30  # no frame twice
+    hot = md(origin, 0, 2, engine=engine, kelvin=300.0, steps=20)
     assert [kind for kind, _ in hot] == ["md", "md"]
     assert 0.01 < rmsd(hot[0][1], hot[1][1]) < 0.5
 
@@ -139,17 +191,20 @@ def test_an_engine_that_fails_on_the_way_is_an_error() -> None:
     def failing(*_: object) -> EngineLabel:
         raise EngineError("no licence today")
 
-    graph = graph_from_smiles("O")
+    origin = Origin(graph_from_smiles("O"), 0, WATER)
     with pytest.raises(EngineError, match="no licence today"):
-        md(graph, 0, 1, WATER, engine=failing)
+        md(origin, 0, 1, engine=failing)
     with pytest.raises(PhysConError, match="the way to the minimum was lost"):
-        path(graph, 0, 1, WATER, engine=failing)
+        path(origin, 0, 1, engine=failing)
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("magic:1", "'magic:1': write KIND:NUMBER with a kind of start, conformer, thermal, torsion, path, md"),
+        (
+            "magic:1",
+            "'magic:1': write KIND:NUMBER with a kind of start, conformer, relaxing, thermal, torsion, twist, path, md",
+        ),
         ("thermal:0", "'thermal:0': write KIND:NUMBER"),
         ("thermal:-1", "'thermal:-1': write"),
         ("", "'': write"),

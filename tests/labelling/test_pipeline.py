@@ -15,8 +15,8 @@ from ase.build import molecule
 from physcon_ase.cli import main
 from physcon_ase.data.store import Store, molecule_graph, open_store
 from physcon_ase.errors import EngineError, PhysConError, StoreError
-from physcon_ase.labelling.engines import Engine, EngineLabel, EngineRecord, tblite_engine
-from physcon_ase.labelling.geometries import Sampling, parse_samplings
+from physcon_ase.labelling.engines import Engine, EngineLabel, EngineRecord, Molecule, tblite_engine
+from physcon_ase.labelling.geometries import Origin, Sampling, parse_samplings
 from physcon_ase.labelling.pipeline import LabelReport, format_label_report, label
 from tests.labelling import interrupted
 from tests.tiny import WATER
@@ -26,11 +26,12 @@ PATIENCE = 120
 """Seconds until a program on a busy machine counts as hanging."""
 
 
-def harmonic(numbers: np.ndarray, positions: np.ndarray, charge: int, multiplicity: int) -> EngineLabel:
+def harmonic(molecule: Molecule) -> EngineLabel:
     """A cheap stand-in for a program; chlorine does not converge."""
-    if 17 in numbers.tolist():
+    if 17 in molecule.atomic_numbers.tolist():
         raise EngineError("SCF not converged within 100 cycles")
-    return EngineLabel(float((positions**2).sum()) + charge + 10 * multiplicity, -2 * positions)
+    energy = float((molecule.positions**2).sum()) + molecule.charge + 10 * molecule.multiplicity
+    return EngineLabel(energy, -2 * molecule.positions)
 
 
 HARMONIC = Engine(EngineRecord("harmonic", "tests", "1", {"stiffness": 2}), harmonic)
@@ -75,9 +76,9 @@ def test_a_run_that_is_killed_goes_on_without_losing_or_doubling_a_label(tmp_pat
         journal.write('{"m": 3, "g": 1, "kind": "confor')  # what a crash leaves of a line
     calls = []
 
-    def counted(*arguments) -> EngineLabel:
-        calls.append(arguments)
-        return tblite_engine()(*arguments)
+    def counted(molecule: Molecule) -> EngineLabel:
+        calls.append(molecule)
+        return tblite_engine()(molecule)
 
     engine = replace(tblite_engine(), function=counted)
     report = run(interrupted.MOLECULES, killed, interrupted.GEOMETRIES, engine=engine, seed=3)
@@ -120,10 +121,10 @@ def test_the_number_of_workers_changes_nothing_and_the_environment_is_left_alone
     assert_same(open_store(tmp_path / "0.h5"), open_store(tmp_path / "2.h5"))
 
 
-def deadly(numbers: np.ndarray, positions: np.ndarray, charge: int, multiplicity: int) -> EngineLabel:
-    if 17 in numbers.tolist():
+def deadly(molecule: Molecule) -> EngineLabel:
+    if 17 in molecule.atomic_numbers.tolist():
         os._exit(9)
-    return harmonic(numbers, positions, charge, multiplicity)
+    return harmonic(molecule)
 
 
 @pytest.mark.slow
@@ -158,7 +159,7 @@ def test_labels_belong_to_the_rounded_geometries_of_the_store(tmp_path: Path) ->
     ):
         graph = molecule_graph(store, int(which))
         positions = store.geometries.positions[row : row + graph.n_atoms].astype(float)
-        assert energy == harmonic(graph.atomic_numbers, positions, 0, 1).energy, geometry
+        assert energy == harmonic(Molecule(graph.atomic_numbers, positions)).energy, geometry
         row += graph.n_atoms
 
 
@@ -189,7 +190,9 @@ def test_a_bad_molecule_among_a_hundred_costs_one_label(bad: str, tmp_path: Path
     report = run(molecules, tmp_path / "out.h5")
     assert (report.n_molecules, report.n_labelled) == (100, 99)
     assert [(failure["molecule"], failure["name"]) for failure in report.failures] == [(57, bad)]
-    assert open_store(tmp_path / "out.h5").molecules.name.tolist() == molecules[:57] + molecules[58:]
+    store = open_store(tmp_path / "out.h5")
+    assert store.molecules.name.tolist() == molecules[:5], "rows of one name and graph are one molecule"
+    assert store.molecules.name[store.geometries.molecule].tolist() == molecules[:57] + molecules[58:]
 
 
 def test_structures_keep_their_geometry_charge_and_spin(tmp_path: Path) -> None:
@@ -249,7 +252,7 @@ def test_no_sampling_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_sampler_of_ones_own_is_named_in_the_provenance(tmp_path: Path) -> None:
-    def squeezed(graph, seed: int, n: int, start: np.ndarray | None) -> list:
+    def squeezed(origin: Origin, seed: int, n: int) -> list:
         return [("squeezed", WATER * 0.95)]
 
     label(["O"], HARMONIC, [Sampling("squeezed", 1, squeezed)], tmp_path / "out.h5", processes=0, progress_bar=False)
@@ -275,7 +278,7 @@ def test_the_command_writes_a_store_and_counts_failures(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("list.smi").write_text("CCO ethanol\nfoo\n")
-    command = ["label", "O", "list.smi", "-o", "out.h5", "--geometries", "thermal:1,conformer:1", "--processes", "0"]
+    command = ["label", "O", "list.smi", "-o", "out.h5", "--geometries", "thermal:1,conformer:1", "--jobs", "0"]
     assert main([*command, "--engine", "physcon-1", "--level", "b3lyp", "--seed", "2", "--quiet"]) == 1
     out = capsys.readouterr().out
     assert "3 molecules, 4 geometries labelled at physcon-1.b3lyp" in out

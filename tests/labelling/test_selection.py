@@ -1,5 +1,4 @@
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +8,7 @@ import pytest
 from physcon_ase.cli import main
 from physcon_ase.data.store import Store, geometry_offsets, molecule_graph, open_store
 from physcon_ase.errors import EngineError, PhysConError, StoreError
-from physcon_ase.labelling.engines import Engine, EngineLabel, EngineRecord
+from physcon_ase.labelling.engines import Engine, EngineFunction, EngineLabel, EngineRecord, Molecule
 from physcon_ase.labelling.geometries import parse_samplings
 from physcon_ase.labelling.pipeline import LabelReport, format_label_report, label
 from physcon_ase.labelling.selection import Selection, committee_engine, force_disagreement, most_disputed
@@ -19,13 +18,13 @@ MOLECULES = ["O", "CCO", "foo", "CCl", "CO"]
 CANDIDATES = "conformer:1,thermal:3"
 
 
-def springs(stiffness: float) -> Callable[[np.ndarray, np.ndarray, int, int], EngineLabel]:
+def springs(stiffness: float) -> EngineFunction:
     """The hotter a geometry, the more those of different stiffness disagree; chlorine is not covered."""
 
-    def function(numbers: np.ndarray, positions: np.ndarray, charge: int, multiplicity: int) -> EngineLabel:
-        if 17 in numbers.tolist():
+    def function(molecule: Molecule) -> EngineLabel:
+        if 17 in molecule.atomic_numbers.tolist():
             raise EngineError("does not cover Cl")
-        return EngineLabel(0.5 * stiffness * float((positions**2).sum()), -stiffness * positions)
+        return EngineLabel(0.5 * stiffness * float((molecule.positions**2).sum()), -stiffness * molecule.positions)
 
     return function
 
@@ -61,7 +60,7 @@ def test_disagreement_is_the_largest_spread_of_the_force_on_an_atom() -> None:
     forces = np.zeros((2, 3, 3))
     forces[:, 1, 0] = 3.0, 9.0
     assert force_disagreement(forces) == 3.0  # from their mean
-    judged = committee_engine(COMMITTEE)(WATER_NUMBERS, WATER, 0, 1)
+    judged = committee_engine(COMMITTEE)(Molecule(WATER_NUMBERS, WATER))
     assert judged.energy == pytest.approx(np.linalg.norm(WATER, axis=1).max())
     np.testing.assert_allclose(judged.forces, -2 * WATER)
 
@@ -102,7 +101,7 @@ def test_labels_of_a_selection_are_those_of_the_engine_and_the_store_tells_the_c
     assert labels.forces is not None
     for row, molecule in enumerate(store.geometries.molecule.tolist()):
         places = store.geometries.positions[bounds[row] : bounds[row + 1]].astype(float)
-        expected = ACCURATE(molecule_graph(store, molecule).atomic_numbers, places, 0, 1)
+        expected = ACCURATE(Molecule(molecule_graph(store, molecule).atomic_numbers, places))
         assert labels.energy[row] == expected.energy
         np.testing.assert_array_equal(labels.forces[bounds[row] : bounds[row + 1]], expected.forces.astype(np.float32))
     told = json.loads(store.provenance)["selection"]
@@ -163,7 +162,7 @@ def test_the_command_selects_with_levels_of_a_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    command = ["label", "O", "CO", "-o", "out.h5", "--geometries", "thermal:3", "--processes", "0", "--quiet"]
+    command = ["label", "O", "CO", "-o", "out.h5", "--geometries", "thermal:3", "--jobs", "0", "--quiet"]
     assert main([*command, "--select", "2", "--committee", "physcon-1:gfn2", "physcon-1:b3lyp"]) == 0
     out = capsys.readouterr().out
     assert "2 molecules, 2 geometries labelled at gfn2" in out

@@ -6,7 +6,7 @@ An archive is recognised by its fields, never by its name.
 
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 
 from physcon_ase.chem.compare import bonds_intact, stereo_intact
-from physcon_ase.chem.graph import MolGraph
+from physcon_ase.chem.graph import MolGraph, graph_bytes
 from physcon_ase.chem.perceive import graph_from_bonds
 from physcon_ase.chem.smiles import canonical_key
 from physcon_ase.data.sources.report import ImportReport
@@ -54,9 +54,14 @@ class ArchiveFormat:
     """Kind of the (first) geometries."""
     forces: Mapping[str, str] = field(default_factory=dict)
     """Level of theory by field, for the forces at these geometries."""
+    rows_are_conformers: bool = False
+    """Whether rows with equal graphs are conformers of one molecule, named after the first of them."""
 
 
 _QM9_DOI: Final = "10.1038/sdata.2014.22"
+
+_OPENFF_LEVEL: Final = "b3lyp-d3"
+"""Level of the OpenFF archives: B3LYP-D3(BJ)/DZVP."""
 
 FORMATS: Final = (
     ArchiveFormat(
@@ -137,6 +142,32 @@ FORMATS: Final = (
         origin="thermal geometries of QM9 molecules; energies and forces B3LYP/6-31G(2df,p) (PySCF, "
         "recipes/b3lyp-thermal); energies on another scale than those of QM9",
     ),
+    ArchiveFormat(
+        name="openff_minima_dzvp",
+        fields=frozenset({"positions", "energy", "charge", "record", "meta"}),
+        identifier="record",
+        minimum_of=_OPENFF_LEVEL,
+        energies={"energy": _OPENFF_LEVEL},
+        licence="MIT",
+        doi="10.1021/acs.jcim.2c01185",
+        origin="drug-like molecules of the OpenFF Industry Benchmark Season 1 v1.0; minima and energies "
+        "B3LYP-D3(BJ)/DZVP (Psi4, geomeTRIC)",
+        rows_are_conformers=True,
+    ),
+    ArchiveFormat(
+        name="openff_torsions_dzvp",
+        fields=frozenset({"positions", "energy", "forces", "charge", "drive", "angle", "dihedral", "meta"}),
+        identifier="drive",
+        kind="torsion-drive",
+        minimum_of="",
+        energies={"energy": _OPENFF_LEVEL},
+        forces={"forces": _OPENFF_LEVEL},
+        licence="MIT",
+        doi="",
+        origin="torsion drives of the Open Force Field Initiative; constrained minima with energies and forces "
+        "B3LYP-D3(BJ)/DZVP (Psi4, geomeTRIC)",
+        rows_are_conformers=True,
+    ),
 )
 """The archives that can be read."""
 
@@ -179,14 +210,21 @@ def read_archive(
     atoms_of = offsets_of(archive["n_atoms"])
     graphs, hashes = _perceive(path, archive, geometries[0].positions, on_progress)
     geometries = [geometries[0], *(_without_rearranged(geometry, graphs, atoms_of) for geometry in geometries[1:])]
-    names = archive[layout.identifier] if layout.identifier else np.arange(len(graphs))
+    names = (archive[layout.identifier] if layout.identifier else np.arange(len(graphs))).astype(str)
+    if layout.rows_are_conformers:
+        first_rows, molecule_of_row = _group_conformers(graphs)
+    else:
+        first_rows = molecule_of_row = np.arange(len(graphs))
     molecules = pack_molecules(
-        graphs, smiles=archive["smiles"].tolist(), names=names.astype(str).tolist(), key_hashes=hashes
+        [graphs[row] for row in first_rows],
+        smiles=archive["smiles"][first_rows].tolist(),
+        names=names[first_rows].tolist(),
+        key_hashes=[hashes[row] for row in first_rows],
     )
     present = [_present(path, geometry, atoms_of) for geometry in geometries]
     store = Store(
         molecules=molecules,
-        geometries=_join_geometries(geometries, present, atoms_of),
+        geometries=_join_geometries(geometries, present, atoms_of, molecule_of_row),
         labels=_join_labels(geometries, present, atoms_of),
         source=layout.name,
         licence=layout.licence,
@@ -227,8 +265,10 @@ def _check_rows(path: str | Path, archive: Mapping[str, np.ndarray]) -> None:
     shapes = {
         "atomic_numbers": (n_atoms,), "formal_charges": (n_atoms,), "bonds": (n_bonds, 2), "bond_orders": (n_bonds,),
         "positions": (n_atoms, 3), "positions_mmff94": (n_atoms, 3), "forces_b3lyp_pyscf": (n_atoms, 3),
-        "positions_q": (4, n_atoms, 3), "forces": (4, n_atoms, 3), "energy": (n_molecules, 4),
+        "positions_q": (4, n_atoms, 3), "forces": (n_atoms, 3), "dihedral": (n_molecules, 4), "meta": (),
     }  # fmt: skip
+    if "positions_q" in archive:
+        shapes |= {"forces": (4, n_atoms, 3), "energy": (n_molecules, 4)}
     for name, values in archive.items():
         shape = shapes.get(name, (n_molecules,))
         if values.shape != shape:
@@ -292,21 +332,39 @@ def _perceive(
     for row, smiles in enumerate(archive["smiles"].tolist()):
         atoms, bonds = slice(atoms_of[row], atoms_of[row + 1]), slice(bonds_of[row], bonds_of[row + 1])
         try:
-            graphs.append(
-                graph_from_bonds(
-                    archive["atomic_numbers"][atoms],
-                    archive["bonds"][bonds],
-                    archive["bond_orders"][bonds],
-                    archive["formal_charges"][atoms],
-                    positions=positions[atoms],
-                )
+            graph = graph_from_bonds(
+                archive["atomic_numbers"][atoms],
+                archive["bonds"][bonds],
+                archive["bond_orders"][bonds],
+                archive["formal_charges"][atoms],
+                positions=positions[atoms],
             )
+            if "charge" in archive and graph.charge != archive["charge"][row]:
+                raise StoreError(f"formal charges sum to {graph.charge:+d}, the row says {archive['charge'][row]:+d}")
+            graphs.append(graph)
             hashes.append(key_hash(canonical_key(smiles)))
         except PhysConError as error:
             raise StoreError(f"{path}: row {row} ({smiles}) has no valid molecular graph: {error}") from error
         if on_progress is not None and row % 100 == 0:
             on_progress(row, len(archive["smiles"]))
     return graphs, hashes
+
+
+def _group_conformers(graphs: Sequence[MolGraph]) -> tuple[np.ndarray, np.ndarray]:
+    """First row of each molecule, and the molecule of each row; equal graphs (stereo included) are one molecule.
+
+    Conformers that list the atoms in another order, or have the stereocentres of a meso compound the other way round,
+    are molecules of their own here; their key, and so their split, is the same.
+    """
+    molecule_by_graph: dict[tuple[bytes, ...], int] = {}
+    first_rows, molecule_of_row = [], []
+    for row, graph in enumerate(graphs):
+        key = graph_bytes(graph)
+        if key not in molecule_by_graph:
+            molecule_by_graph[key] = len(first_rows)
+            first_rows.append(row)
+        molecule_of_row.append(molecule_by_graph[key])
+    return np.array(first_rows, dtype=np.int64), np.array(molecule_of_row, dtype=np.int64)
 
 
 def _without_rearranged(geometry: _Geometry, graphs: list[MolGraph], atoms_of: np.ndarray) -> _Geometry:
@@ -346,10 +404,12 @@ def _present(path: str | Path, geometry: _Geometry, atoms_of: np.ndarray) -> np.
     return ~absent
 
 
-def _join_geometries(geometries: list[_Geometry], present: list[np.ndarray], atoms_of: np.ndarray) -> Geometries:
+def _join_geometries(
+    geometries: list[_Geometry], present: list[np.ndarray], atoms_of: np.ndarray, molecule_of_row: np.ndarray
+) -> Geometries:
     atoms_present = [np.repeat(mask, np.diff(atoms_of)) for mask in present]
     return Geometries(
-        molecule=np.concatenate([np.flatnonzero(mask) for mask in present]).astype(np.int32),
+        molecule=np.concatenate([molecule_of_row[mask] for mask in present]).astype(np.int32),
         kind=np.concatenate([g.kind[mask] for g, mask in zip(geometries, present, strict=True)]),
         minimum_of=np.concatenate([g.minimum_of[mask] for g, mask in zip(geometries, present, strict=True)]),
         positions=np.concatenate([g.positions[mask] for g, mask in zip(geometries, atoms_present, strict=True)]),

@@ -1,0 +1,221 @@
+"""AIMNet2 as an engine: four networks trained on ωB97M-D3(BJ)/def2-TZVPP.
+
+Anstine, Zubatyuk and Isayev 2025, doi 10.1039/D4SC08572H. The weights are one TorchScript file, which the package does
+not ship: `WHEEL` of the Python package index holds it, and `aimnet2_engine` reads it from there. TorchScript is a
+program, so a file is loaded only if its SHA-256 is the recorded one.
+"""
+
+import functools
+import hashlib
+import io
+import os
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from physcon_ase.errors import EngineError
+from physcon_ase.labelling.engines.engine import (
+    Engine,
+    EngineLabel,
+    EngineRecord,
+    Molecule,
+    force_disagreement,
+)
+from physcon_ase.units import CHEMICAL_SYMBOLS
+
+LEVEL: Final = "wb97m"
+"""Level of theory of the labels: ωB97M-D3(BJ)/def2-TZVPP as AIMNet2 predicts it."""
+
+ELEMENTS: Final = (1, 5, 6, 7, 8, 9, 14, 15, 16, 17, 33, 34, 35, 53)
+"""Atomic numbers that the networks know: H B C N O F Si P S Cl As Se Br I."""
+
+N_MEMBERS: Final = 4
+"""Networks in the file."""
+
+WHEEL: Final = "Auto3D==2.3.1"
+"""Package whose wheel holds the file (MIT licence)."""
+
+MEMBER_FILE: Final = "Auto3D/models/aimnet2_wb97m_ens_f.jpt"
+"""Place of the file in the wheel."""
+
+SHA256: Final = "e34e147e3dd67bfe3e5ae8c2a2a097d59ff3a8260d98e42552004f710bb3a68b"
+"""SHA-256 of the file."""
+
+PATH_VARIABLE: Final = "PHYSCON_AIMNET2"
+"""Environment variable with the path of the file or of the wheel."""
+
+BATCH_SLOTS: Final = 448
+"""Padded atoms of one evaluation; of 128 to 2,048, 320 to 560 are fastest on a core with 1 MiB of cache."""
+
+
+def aimnet2_engine(path: str | Path | None = None, *, member: int | None = None, mean: bool = False) -> Engine:
+    """AIMNet2 in float32, with partial charges.
+
+    By default the four networks take turns: molecule n of a run is labelled, in all its geometries, by network n modulo
+    4, which costs a quarter of the mean; a model trained on such labels averages them itself.
+
+    Args:
+        path: the file, or the wheel that holds it; by default the environment variable `PHYSCON_AIMNET2`, then an
+            installed Auto3D, which is not imported.
+        member: the one network, 0 to 3, that computes all labels.
+        mean: whether labels are the mean over the four networks, with their disagreement (`EngineLabel.force_spread`).
+
+    Raises:
+        EngineError: there is no file, it is not the recorded one, or the options exclude each other.
+    """
+    if member is not None and (mean or not 0 <= member < N_MEMBERS):
+        raise EngineError(f"AIMNet2 network {member} (mean={mean}): give one of 0 to {N_MEMBERS - 1}, or the mean")
+    found = find_file(path)
+    _networks(str(found))  # a missing or foreign file is an error now, not in the workers
+    members = "mean" if mean else "in turn" if member is None else member
+    record = EngineRecord(
+        LEVEL,
+        "AIMNet2",
+        WHEEL.replace("==", " "),
+        {"file": MEMBER_FILE, "sha256": SHA256, "members": members, "dtype": "float32"},
+    )
+    return Engine(
+        record,
+        functools.partial(_label_one, path=str(found), members=members),
+        batched=functools.partial(_label_many, path=str(found), members=members),
+        batch_slots=BATCH_SLOTS,
+        n_turns=N_MEMBERS if members == "in turn" else 1,
+    )
+
+
+def find_file(path: str | Path | None = None) -> Path:
+    """The TorchScript file, or a wheel that holds it, at the first place where there is one.
+
+    Raises:
+        EngineError: it is nowhere; says how to get it.
+    """
+    for place in (path, os.environ.get(PATH_VARIABLE)):
+        if place:
+            if not Path(place).is_file():
+                raise EngineError(f"there is no AIMNet2 file {place}; {_remedy()}")
+            return Path(place).resolve()
+    installed = _installed_file()
+    if installed is None:
+        raise EngineError(f"the AIMNet2 networks were not found; {_remedy()}")
+    return installed
+
+
+def _remedy() -> str:
+    return (
+        f"`pip download --no-deps {WHEEL}` (50 MB) brings a wheel with {MEMBER_FILE}: give the path of that wheel, or "
+        f"set the environment variable {PATH_VARIABLE} to it"
+    )
+
+
+def _installed_file() -> Path | None:
+    """The file of an installed Auto3D, found without importing it."""
+    from importlib.metadata import PackageNotFoundError, distribution
+
+    try:
+        place = Path(str(distribution("Auto3D").locate_file(MEMBER_FILE)))
+    except PackageNotFoundError:
+        return None
+    return place if place.is_file() else None
+
+
+def _read_file(path: Path) -> bytes:
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                if MEMBER_FILE in archive.namelist():  # a TorchScript file is a zip archive itself
+                    return archive.read(MEMBER_FILE)
+        return path.read_bytes()
+    except (OSError, zipfile.BadZipFile) as error:
+        raise EngineError(f"{path} cannot be read ({error}); {_remedy()}") from error
+
+
+@functools.lru_cache(maxsize=1)
+def _networks(path: str) -> tuple[Any, ...]:
+    """The networks, once for each process.
+
+    Raises:
+        EngineError: the file is not the recorded one.
+    """
+    content = _read_file(Path(path))
+    found = hashlib.sha256(content).hexdigest()
+    if found != SHA256:
+        raise EngineError(
+            f"{path} has the SHA-256 {found}, expected {SHA256}; TorchScript is a program, and this one is not loaded: "
+            f"{_remedy()}"
+        )
+    ensemble = torch.jit.load(io.BytesIO(content), map_location="cpu").eval()
+    return tuple(getattr(ensemble.models, str(number)) for number in range(N_MEMBERS))
+
+
+def _label_one(molecule: Molecule, *, path: str, members: str | int) -> EngineLabel:
+    (label,) = _label_many([molecule], path=path, members=members)
+    if isinstance(label, EngineError):
+        raise label
+    return label
+
+
+def _label_many(molecules: Sequence[Molecule], *, path: str, members: str | int) -> list[EngineLabel | EngineError]:
+    """Labels in the order of the molecules; geometries that the networks do not cover get their error."""
+    labels: list[EngineLabel | EngineError] = [_refusal(molecule) or EngineError("") for molecule in molecules]
+    covered = [index for index, molecule in enumerate(molecules) if _refusal(molecule) is None]
+    for chosen, rows in _shares(molecules, covered, members):
+        found = _evaluate([_networks(path)[number] for number in chosen], [molecules[row] for row in rows])
+        for row, label in zip(rows, found, strict=True):
+            labels[row] = label
+    return labels
+
+
+def _shares(
+    molecules: Sequence[Molecule], covered: list[int], members: str | int
+) -> list[tuple[tuple[int, ...], list[int]]]:
+    """Networks, and the molecules that they label."""
+    if members == "in turn":
+        shares = [((n,), [row for row in covered if molecules[row].row % N_MEMBERS == n]) for n in range(N_MEMBERS)]
+    else:
+        shares = [(tuple(range(N_MEMBERS)) if isinstance(members, str) else (members,), covered)]
+    return [(chosen, rows) for chosen, rows in shares if rows]
+
+
+def _refusal(molecule: Molecule) -> EngineError | None:
+    foreign = sorted(set(molecule.atomic_numbers.tolist()) - set(ELEMENTS))
+    if foreign:
+        symbols = ", ".join(CHEMICAL_SYMBOLS.get(number, str(number)) for number in foreign)
+        known = " ".join(CHEMICAL_SYMBOLS[number] for number in ELEMENTS)
+        return EngineError(f"AIMNet2 does not know {symbols}, only {known}; use another engine")
+    if molecule.multiplicity != 1:
+        return EngineError(
+            f"AIMNet2 knows closed shells only, received multiplicity {molecule.multiplicity}; use another engine"
+        )
+    return None
+
+
+def _evaluate(networks: Sequence[Any], molecules: Sequence[Molecule]) -> list[EngineLabel]:
+    n_atoms = [len(molecule.atomic_numbers) for molecule in molecules]
+    numbers = torch.zeros(len(molecules), max(n_atoms), dtype=torch.int64)
+    positions = torch.zeros(len(molecules), max(n_atoms), 3)
+    for row, molecule in enumerate(molecules):
+        numbers[row, : n_atoms[row]] = torch.as_tensor(molecule.atomic_numbers.astype(np.int64))
+        positions[row, : n_atoms[row]] = torch.as_tensor(molecule.positions - molecule.positions.mean(axis=0))
+    charge = torch.tensor([float(molecule.charge) for molecule in molecules])
+    found = [_outputs(network, positions, numbers, charge) for network in networks]
+    energies, forces, charges = (torch.stack(values).double().numpy() for values in zip(*found, strict=True))
+    return [
+        EngineLabel(
+            energy=float(energies[:, row].mean()),
+            forces=forces[:, row, :n].mean(axis=0),
+            charges=charges[:, row, :n].mean(axis=0),
+            force_spread=force_disagreement(forces[:, row, :n]) if len(networks) > 1 else None,
+        )
+        for row, n in enumerate(n_atoms)
+    ]
+
+
+def _outputs(network: Any, positions: Tensor, numbers: Tensor, charge: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Energies [molecules] in eV, forces [molecules, slots, 3] in eV/Å and partial charges [molecules, slots] in e."""
+    found = network({"coord": positions.clone(), "numbers": numbers, "charge": charge})
+    return found["energy"].detach(), found["forces"].detach(), found["charges"].detach()

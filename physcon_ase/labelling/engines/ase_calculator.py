@@ -1,0 +1,56 @@
+"""Any ASE calculator as an engine."""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.calculator import Calculator, CalculatorError
+
+from physcon_ase.errors import EngineError
+from physcon_ase.labelling.engines.engine import Engine, EngineLabel, EngineRecord, Molecule, one_line
+
+
+def ase_engine(
+    factory: Callable[[int, int], Calculator],
+    *,
+    level: str,
+    program: str = "ASE",
+    program_version: str = "",
+    settings: Mapping[str, Any] | None = None,
+) -> Engine:
+    """Any ASE calculator that has energy and forces.
+
+    Args:
+        factory: (total charge [e], multiplicity) -> a new calculator; called once for each geometry. To label in
+            several processes it has to be picklable: a function of a module, or `functools.partial` of one.
+        level: level of theory.
+        program: name of the program, for the provenance.
+        program_version: its version.
+        settings: its settings, for the provenance.
+    """
+    record = EngineRecord(level, program, program_version, dict(settings or {}))
+    return Engine(record, functools.partial(_label_with_factory, factory=factory, program=program))
+
+
+def _label_with_factory(molecule: Molecule, *, factory: Callable[[int, int], Calculator], program: str) -> EngineLabel:
+    atoms = Atoms(molecule.atomic_numbers, molecule.positions)
+    try:
+        atoms.calc = factory(molecule.charge, molecule.multiplicity)
+    except ImportError as error:
+        raise EngineError(f"{program} is not installed: {one_line(error)}; install it") from error
+    return label_of_atoms(atoms, program)
+
+
+def label_of_atoms(atoms: Atoms, program: str) -> EngineLabel:
+    """Energy and forces of the calculator of `atoms`.
+
+    Raises:
+        EngineError: the calculator failed; names the program.
+    """
+    try:
+        return EngineLabel(float(atoms.get_potential_energy()), np.array(atoms.get_forces(), dtype=float))
+    # Readers of output files end in any of these when a program has stopped half-way.
+    except (CalculatorError, RuntimeError, ValueError, KeyError, IndexError, AssertionError, OSError) as error:
+        raise EngineError(f"{program} failed: {type(error).__name__}: {one_line(error)}") from error
