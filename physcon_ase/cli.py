@@ -377,12 +377,27 @@ def _data_describe(options: argparse.Namespace) -> int:
     return 0
 
 
+def _data_anchor(options: argparse.Namespace) -> int:
+    from physcon_ase.data.store import open_store, write_store
+    from physcon_ase.files import check_output
+    from physcon_ase.labelling.anchored import anchor, format_anchor_report
+
+    check_output(options.output, [options.store], kinds=(".h5",))
+    store = open_store(options.store)
+    anchored, report = anchor(store, options.level, options.teacher)
+    write_store(options.output, anchored)
+    print(format_anchor_report(report, store.source))
+    print(f"  written to {options.output}")
+    return 0
+
+
 def _label(options: argparse.Namespace) -> int:
     from physcon_ase.data.store import open_store
     from physcon_ase.files import check_output, read_molecules
     from physcon_ase.labelling.engines import engine_by_name
     from physcon_ase.labelling.geometries import parse_samplings
-    from physcon_ase.labelling.pipeline import format_label_report, known_geometries, label
+    from physcon_ase.labelling.inputs import known_geometries
+    from physcon_ase.labelling.pipeline import format_label_report, label
 
     files = [path for molecule in options.molecules for path in _inputs(molecule)]
     check_output(options.output, files, kinds=(".h5",))
@@ -667,6 +682,12 @@ def _add_data(commands: argparse._SubParsersAction) -> None:
     command.add_argument("--level", help="level of theory of the labels, for extended XYZ and ASE databases")
     command.add_argument("--energy-key", help="name of the energies in such files, if not that of ASE's calculators")
     command.add_argument("--forces-key", help="name of the forces in such files, if not that of ASE's calculators")
+    text = "labels of an accurate level around its minima, with the curvature of a teacher"
+    command = _command(data, "anchor", _data_anchor, text)
+    command.add_argument("store", type=Path, metavar="STORE", help="minima, displacements, labels of the teacher")
+    command.add_argument("-o", "--output", type=Path, required=True, help="the store: .h5")
+    command.add_argument("--level", required=True, help="level of theory of the minima")
+    command.add_argument("--teacher", required=True, metavar="LEVEL", help="level that knows the curvature")
     command = _command(data, "describe", _data_describe, "what a store holds")
     command.add_argument("store", type=Path, metavar="STORE")
 
@@ -675,22 +696,26 @@ def _add_label(commands: argparse._SubParsersAction) -> None:
     text = "sample geometries of molecules and label them: a store; goes on where an interrupted run stopped"
     command = _command(commands, "label", _label, text)
     command.add_argument(
-        "molecules", nargs="+", metavar="SMILES|FILE", help="SMILES, lists of them (.smi) or geometries (.xyz)"
+        "molecules",
+        nargs="+",
+        metavar="SMILES|FILE",
+        help="SMILES, lists of them (.smi), geometries (.xyz) or stores (.h5)",
     )
     command.add_argument("-o", "--output", type=Path, required=True, help="the store: .h5")
     command.add_argument(
         "--engine",
         default="gfn2",
         metavar="ENGINE",
-        help="gfn2, gfn1 (tblite), pm6, pm7 (MOPAC), b3lyp, wb97x-d3bj, r2scan, m062x (PySCF), or a checkpoint, "
-        "by name or folder (default: gfn2)",
+        help="gfn2, gfn1 (tblite), pm6, pm7 (MOPAC), b3lyp, b3lyp-d3, wb97x-d3bj, r2scan, m062x (PySCF), aimnet2 "
+        "(networks in turn), aimnet2-mean, or a checkpoint, by name or folder (default: gfn2)",
     )
     command.add_argument("--level", help="level of theory of a checkpoint (default: its first)")
     command.add_argument(
         "--geometries",
         default="conformer:1,thermal:2",
         metavar="KIND:N,...",
-        help="start (as given, or MMFF94 minimum), conformer, thermal, torsion, path, md (default: %(default)s)",
+        help="start (as given, or relaxed with MMFF94), conformer, relaxing, thermal, torsion, twist, path, md "
+        "(default: %(default)s)",
     )
     command.add_argument("--max-kelvin", type=float, default=700.0, help="of thermal geometries (default: 700)")
     command.add_argument(

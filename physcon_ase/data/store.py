@@ -270,6 +270,10 @@ def open_store(path: str | Path, *, levels: Collection[str] | None = None) -> St
     try:
         with h5py.File(path, "r") as file:
             store = _read_file(file, levels)
+    except BlockingIOError as error:
+        raise StoreError(
+            f"the store {path} is open for writing in another process; try again when it has ended"
+        ) from error
     except OSError as error:
         raise StoreError(
             f"{path} is no readable HDF5 file ({error}); it is damaged or something else, import it anew"

@@ -1,8 +1,8 @@
 """Geometries worth a label: conformers, thermal displacements, ways to a minimum, turned torsions, short dynamics.
 
 A sampler is a function (origin, seed, n) -> geometries of one kind. The `Origin` of a molecule, which its samplers
-share, is a given geometry, or else an ETKDG conformer and that conformer relaxed with MMFF94. The same arguments give the same
-geometries.
+share, is a given geometry, or else an ETKDG conformer and that conformer relaxed with MMFF94. The same arguments give
+the same geometries.
 """
 
 import functools
@@ -85,8 +85,8 @@ MAX_KELVIN: Final = 700.0
 """Highest temperature of thermal displacements unless another is asked for."""
 
 _MMFF94_STEPS: Final = 100
-"""Steps of the relaxation of a conformer: drug-like molecules of 42 atoms end 0.13 eV above the minimum on average, in a
-third of the time."""
+"""Steps of the relaxation of a conformer: drug-like molecules of 42 atoms end 0.13 eV above the minimum on average, in
+0.4 of the time."""
 
 _TURNS_TRIED: Final = 20
 _SMALLEST_TURN: Final = np.radians(30)

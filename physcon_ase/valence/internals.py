@@ -88,6 +88,23 @@ def distances(positions: Float[Tensor, "molecules slots 3"]) -> Float[Tensor, "m
     return (positions[:, :, None] - positions[:, None]).norm(dim=-1)
 
 
+def internal_values(
+    positions: Float[Tensor, "molecules slots 3"], internals: Internals
+) -> tuple[Float[Tensor, "molecules stretches"], Float[Tensor, "molecules bends"], Float[Tensor, "molecules torsions"]]:
+    """Bond lengths [Å], bond angles [rad, 0 to π] and torsion angles [rad, -π to π]; padding has any value.
+
+    Differentiable but where atoms lie on top of each other; the derivatives of angles and torsions diverge where three
+    of the atoms approach a line.
+    """
+    lengths = _along(positions, internals.stretches, (0, 1)).square().sum(dim=-1).clamp(min=_TINY**2).sqrt()
+    first, second = (_along(positions, internals.bends, (1, end)) for end in (0, 2))
+    angles = _angle(torch.linalg.cross(first, second), (first * second).sum(dim=-1))
+    before, axis, after = (_along(positions, internals.torsions, pair) for pair in ((0, 1), (1, 2), (2, 3)))
+    left, right = torch.linalg.cross(before, axis), torch.linalg.cross(axis, after)
+    sine = (before * right).sum(dim=-1) * axis.square().sum(dim=-1).clamp(min=_TINY**2).sqrt()
+    return lengths, angles, torch.atan2(sine, _away_from_zero((left * right).sum(dim=-1)))
+
+
 def stretch_vectors(
     positions: Float[Tensor, "molecules slots 3"], atoms: Int[Tensor, "molecules stretches 2"]
 ) -> Float[Tensor, "molecules stretches 2 3"]:
@@ -148,6 +165,15 @@ def _along(positions: Tensor, atoms: Tensor, pair: tuple[int, int]) -> Tensor:
     """Vectors from one member of each internal to another."""
     ends = pick(positions, atoms[:, :, list(pair)])
     return ends[:, :, 1] - ends[:, :, 0]
+
+
+def _angle(cross: Tensor, dot: Tensor) -> Tensor:
+    return torch.atan2(cross.square().sum(dim=-1).clamp(min=_TINY**4).sqrt(), _away_from_zero(dot))
+
+
+def _away_from_zero(values: Tensor) -> Tensor:
+    """The values, and 1 where they are 0, so that the angle of two vectors of no length has a derivative."""
+    return torch.where(values == 0, torch.ones_like(values), values)
 
 
 def _unit(vectors: Tensor) -> tuple[Tensor, Tensor]:

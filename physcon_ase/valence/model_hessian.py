@@ -75,17 +75,31 @@ def model_hessians(
     n_molecules, n_slots, _ = positions.shape
     blocks = torch.zeros(n_molecules * n_slots**2, 9, dtype=torch.float64, device=positions.device)
     bends, linear_bends = bend_vectors(positions, internals.bends)
-    for atoms, vectors, stiffness in (
-        (internals.stretches, stretch_vectors(positions, internals.stretches), STRETCH_STIFFNESS),
-        (internals.bends, bends, BEND_STIFFNESS),
-        (internals.bends, linear_bends, BEND_STIFFNESS),
-        (internals.torsions, torsion_vectors(positions, internals.torsions), torsion_stiffness),
+    for atoms, vectors in (
+        (internals.stretches, stretch_vectors(positions, internals.stretches)),
+        (internals.bends, bends),
+        (internals.bends, linear_bends),
+        (internals.torsions, torsion_vectors(positions, internals.torsions)),
     ):
-        strengths = stiffness * _bond_strengths(batch.atomic_numbers, positions, atoms)
+        strengths = stiffnesses(batch.atomic_numbers, positions, atoms, torsion_stiffness=torsion_stiffness)
         _add_springs(blocks, n_slots, atoms, vectors, strengths)
     hessians = blocks.view(n_molecules, n_slots, n_slots, 3, 3).transpose(2, 3).reshape(n_molecules, 3 * n_slots, -1)
     hessians.diagonal(dim1=1, dim2=2).add_(unit_term)
     return hessians
+
+
+def stiffnesses(
+    atomic_numbers: Int[Tensor, "molecules slots"],
+    positions: Float[Tensor, "molecules slots 3"],
+    atoms: Int[Tensor, "molecules internals members"],
+    *,
+    torsion_stiffness: float = TORSION_STIFFNESS,
+) -> Float[Tensor, "molecules internals"]:
+    """Force constants k_q of stretches [eV/Å²], bends or torsions [eV/rad²], by the number of their atoms; 0 for
+    padding.
+    """
+    constants = {2: STRETCH_STIFFNESS, 3: BEND_STIFFNESS, 4: torsion_stiffness}
+    return constants[atoms.shape[2]] * _bond_strengths(atomic_numbers, positions, atoms)
 
 
 def newton_steps(

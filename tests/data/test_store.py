@@ -1,4 +1,6 @@
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
@@ -251,6 +253,42 @@ def test_chosen_geometries_keep_their_molecules_and_labels(make_store: MakeStore
             if labels.forces is not None:
                 np.testing.assert_array_equal(part.labels[level].forces[new], labels.forces[former])
     assert part.labels["dft"].forces is None
+
+
+def test_chosen_geometries_keep_their_starts_charges_and_spreads(make_store: MakeStore, path: Path):
+    store = make_store()
+    n_geometries, n_atoms = len(store.geometries), len(store.geometries.positions)
+    start = np.full(n_geometries, -1)
+    start[[3, 4, 5]] = 0, 0, 2
+    store = replace(store, geometries=replace(store.geometries, start=start))
+    charges, spread = np.arange(n_atoms, dtype=np.float32), np.arange(n_geometries, dtype=np.float32)
+    store = with_labels(store, "cheap", charges=charges, force_spread=spread)
+    write_store(path, store)
+    store = open_store(path)
+    part = select_geometries(store, np.array([4, 5, 0]))
+    check_store(part)
+    assert part.geometries.start is not None
+    assert part.geometries.start.tolist() == [2, -1, -1], "the start of the second was not chosen"
+    offsets = geometry_offsets(store)
+    expected = np.concatenate([charges[offsets[row] : offsets[row + 1]] for row in (4, 5, 0)])
+    np.testing.assert_array_equal(part.labels["cheap"].charges, expected)
+    assert part.labels["cheap"].force_spread.tolist() == [4, 5, 0]
+    start[3] = n_geometries
+    with pytest.raises(StoreError, match=f"geometries/start reaches {n_geometries}, but there are {n_geometries}"):
+        check_store(replace(store, geometries=replace(store.geometries, start=start)))
+
+
+def test_a_store_that_another_process_writes_is_not_called_damaged(make_store: MakeStore, path: Path):
+    write_store(path, make_store())
+    script = f"import h5py, sys; file = h5py.File({str(path)!r}, 'a'); print('open', flush=True); sys.stdin.read()"
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout.readline() == "open\n"
+        with pytest.raises(StoreError, match="is open for writing in another process; try again when it has ended"):
+            open_store(path)
+        process.stdin.close()
+    assert len(open_store(path).geometries) == len(make_store().geometries)
 
 
 def test_no_geometry_can_be_chosen(make_store: MakeStore):

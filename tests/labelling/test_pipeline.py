@@ -17,6 +17,7 @@ from physcon_ase.data.store import Store, molecule_graph, open_store
 from physcon_ase.errors import EngineError, PhysConError, StoreError
 from physcon_ase.labelling.engines import Engine, EngineLabel, EngineRecord, Molecule, tblite_engine
 from physcon_ase.labelling.geometries import Origin, Sampling, parse_samplings
+from physcon_ase.labelling.inputs import known_geometries
 from physcon_ase.labelling.pipeline import LabelReport, format_label_report, label
 from tests.labelling import interrupted
 from tests.tiny import WATER
@@ -193,6 +194,67 @@ def test_a_bad_molecule_among_a_hundred_costs_one_label(bad: str, tmp_path: Path
     store = open_store(tmp_path / "out.h5")
     assert store.molecules.name.tolist() == molecules[:5], "rows of one name and graph are one molecule"
     assert store.molecules.name[store.geometries.molecule].tolist() == molecules[:57] + molecules[58:]
+
+
+def test_a_second_run_on_the_same_output_is_refused_and_the_first_one_goes_on(tmp_path: Path) -> None:
+    refused = []
+
+    def impatient(molecule: Molecule) -> EngineLabel:
+        with pytest.raises(
+            StoreError, match=r"another process is labelling .*out\.h5 at this moment; wait"
+        ):
+            run(["O", "C"], tmp_path / "out.h5")
+        refused.append(True)
+        return harmonic(molecule)
+
+    report = run(["O", "C"], tmp_path / "out.h5", engine=replace(HARMONIC, function=impatient))
+    assert (report.n_labelled, len(refused)) == (2, 2)
+    assert [path.name for path in tmp_path.iterdir()] == ["out.h5"]
+
+
+def many_harmonic(molecules: list[Molecule]) -> list:
+    sizes = [len(molecule.atomic_numbers) for molecule in molecules]
+    BATCHES.append(([molecule.row % 2 for molecule in molecules], sizes))
+    return [EngineError("SCF not converged") if 17 in m.atomic_numbers else harmonic(m) for m in molecules]
+
+
+BATCHES: list[tuple[list[int], list[int]]] = []
+TOGETHER = replace(HARMONIC, batched=many_harmonic, batch_slots=40, n_turns=2)
+
+
+def test_geometries_of_like_size_and_the_same_turn_are_labelled_together(tmp_path: Path) -> None:
+    BATCHES.clear()
+    molecules = ["O", "CCO", "CCl", "CCC", "C", "foo", "OCCO", "N"]
+    report = run(molecules, tmp_path / "together.h5", "thermal:4", engine=TOGETHER)
+    alone = run(molecules, tmp_path / "alone.h5", "thermal:4", source="together")
+    assert report.failures == tuple(
+        {**failure, "reason": failure["reason"].replace(" within 100 cycles", "")} for failure in alone.failures
+    )
+    assert_same(open_store(tmp_path / "together.h5"), open_store(tmp_path / "alone.h5"))
+    assert sum(len(turns) for turns, _ in BATCHES) == 28
+    for turns, sizes in BATCHES:
+        assert len(set(turns)) == 1
+        assert len(sizes) * max(sizes) <= 40
+        assert max(sizes) <= 1.25 * min(sizes)
+
+
+def test_minima_of_a_store_are_labelled_without_perception_and_keep_what_is_known(make_store, tmp_path: Path) -> None:
+    store = make_store()
+    minima = known_geometries(store, minima_of="dft")
+    assert len(minima) == (store.geometries.minimum_of == "dft").sum()
+    run(minima, tmp_path / "out.h5", "start,thermal:1")
+    found = open_store(tmp_path / "out.h5")
+    rows = np.flatnonzero(store.geometries.minimum_of == "dft")[:-1]  # the last one has chlorine
+    assert found.molecules.smiles.tolist() == store.molecules.smiles[store.geometries.molecule[rows]].tolist()
+    assert found.geometries.kind.tolist()[:2] == ["start", "thermal"]
+    assert found.geometries.start is not None
+    assert found.geometries.start.tolist()[:4] == [-1, 0, -1, 2]
+    assert found.geometries.minimum_of.tolist()[:4] == ["dft", "", "dft", ""]
+    np.testing.assert_array_equal(found.labels["dft"].energy[::2], store.labels["dft"].energy[rows])
+    assert np.isnan(found.labels["dft"].energy[1::2]).all()
+    assert found.molecules.key_hash.tolist() == store.molecules.key_hash[: len(found.molecules)].tolist()
+    with pytest.raises(StoreError, match="has no minima of 'gfn2'; it has those of: "):
+        known_geometries(store, minima_of="gfn2")
 
 
 def test_structures_keep_their_geometry_charge_and_spin(tmp_path: Path) -> None:

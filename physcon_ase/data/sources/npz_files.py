@@ -26,6 +26,8 @@ _COUNTS: Final = ("n_atoms", "n_bonds")
 
 _GRAPH_FIELDS: Final = {"n_atoms", "n_bonds", "atomic_numbers", "bonds", "bond_orders", "formal_charges", "smiles"}
 
+_FREQUENCY_FIELDS: Final = {"gdb", "n_modes", "frequencies", "zpve", "dipole_debye"}
+
 _QUANTUM: Final = 2048
 """Positions of the GFN2 archives are integers in units of 1/2048 Å."""
 
@@ -246,6 +248,11 @@ def _recognise(path: str | Path, archive: Mapping[str, np.ndarray]) -> ArchiveFo
     for layout in FORMATS:
         if set(archive) == layout.fields | _GRAPH_FIELDS:
             return layout
+    if set(archive) == _FREQUENCY_FIELDS:
+        raise StoreError(
+            f"{path} holds frequencies without structures, so that no store can be made of it; "
+            "examples/benchmarks/frequencies.py reads it beside the minima of QM9"
+        )
     known = "; ".join(f"{layout.name}: {', '.join(sorted(layout.fields))}" for layout in FORMATS)
     raise StoreError(
         f"{path} has the fields {', '.join(sorted(archive))}, which is no known archive; "

@@ -46,6 +46,9 @@ MEMBER_FILE: Final = "Auto3D/models/aimnet2_wb97m_ens_f.jpt"
 SHA256: Final = "e34e147e3dd67bfe3e5ae8c2a2a097d59ff3a8260d98e42552004f710bb3a68b"
 """SHA-256 of the file."""
 
+MAX_SPREAD: Final = 1.0
+"""Disagreement of the networks [eV/Å] beyond which their mean is no label."""
+
 PATH_VARIABLE: Final = "PHYSCON_AIMNET2"
 """Environment variable with the path of the file or of the wheel."""
 
@@ -53,7 +56,9 @@ BATCH_SLOTS: Final = 448
 """Padded atoms of one evaluation; of 128 to 2,048, 320 to 560 are fastest on a core with 1 MiB of cache."""
 
 
-def aimnet2_engine(path: str | Path | None = None, *, member: int | None = None, mean: bool = False) -> Engine:
+def aimnet2_engine(
+    path: str | Path | None = None, *, member: int | None = None, mean: bool = False, max_spread: float = MAX_SPREAD
+) -> Engine:
     """AIMNet2 in float32, with partial charges.
 
     By default the four networks take turns: molecule n of a run is labelled, in all its geometries, by network n modulo
@@ -64,6 +69,7 @@ def aimnet2_engine(path: str | Path | None = None, *, member: int | None = None,
             installed Auto3D, which is not imported.
         member: the one network, 0 to 3, that computes all labels.
         mean: whether labels are the mean over the four networks, with their disagreement (`EngineLabel.force_spread`).
+        max_spread: disagreement [eV/Å] beyond which the mean is no label.
 
     Raises:
         EngineError: there is no file, it is not the recorded one, or the options exclude each other.
@@ -73,16 +79,14 @@ def aimnet2_engine(path: str | Path | None = None, *, member: int | None = None,
     found = find_file(path)
     _networks(str(found))  # a missing or foreign file is an error now, not in the workers
     members = "mean" if mean else "in turn" if member is None else member
-    record = EngineRecord(
-        LEVEL,
-        "AIMNet2",
-        WHEEL.replace("==", " "),
-        {"file": MEMBER_FILE, "sha256": SHA256, "members": members, "dtype": "float32"},
-    )
+    settings = {"file": MEMBER_FILE, "sha256": SHA256, "members": members, "dtype": "float32"}
+    if mean:
+        settings["max_spread"] = max_spread
+    options = {"path": str(found), "members": members, "max_spread": max_spread}
     return Engine(
-        record,
-        functools.partial(_label_one, path=str(found), members=members),
-        batched=functools.partial(_label_many, path=str(found), members=members),
+        EngineRecord(LEVEL, "AIMNet2", WHEEL.replace("==", " "), settings),
+        functools.partial(_label_one, **options),
+        batched=functools.partial(_label_many, **options),
         batch_slots=BATCH_SLOTS,
         n_turns=N_MEMBERS if members == "in turn" else 1,
     )
@@ -152,22 +156,30 @@ def _networks(path: str) -> tuple[Any, ...]:
     return tuple(getattr(ensemble.models, str(number)) for number in range(N_MEMBERS))
 
 
-def _label_one(molecule: Molecule, *, path: str, members: str | int) -> EngineLabel:
-    (label,) = _label_many([molecule], path=path, members=members)
+def _label_one(molecule: Molecule, **options: Any) -> EngineLabel:
+    (label,) = _label_many([molecule], **options)
     if isinstance(label, EngineError):
         raise label
     return label
 
 
-def _label_many(molecules: Sequence[Molecule], *, path: str, members: str | int) -> list[EngineLabel | EngineError]:
+def _label_many(
+    molecules: Sequence[Molecule], *, path: str, members: str | int, max_spread: float
+) -> list[EngineLabel | EngineError]:
     """Labels in the order of the molecules; geometries that the networks do not cover get their error."""
     labels: list[EngineLabel | EngineError] = [_refusal(molecule) or EngineError("") for molecule in molecules]
     covered = [index for index, molecule in enumerate(molecules) if _refusal(molecule) is None]
     for chosen, rows in _shares(molecules, covered, members):
         found = _evaluate([_networks(path)[number] for number in chosen], [molecules[row] for row in rows])
         for row, label in zip(rows, found, strict=True):
-            labels[row] = label
+            labels[row] = _disputed(label.force_spread, max_spread) or label
     return labels
+
+
+def _disputed(spread: float | None, max_spread: float) -> EngineError | None:
+    if spread is None or spread <= max_spread:
+        return None
+    return EngineError(f"the AIMNet2 networks disagree by {spread:.2f} eV/Å, more than {max_spread:.2f}; leave it out")
 
 
 def _shares(

@@ -162,6 +162,73 @@ def test_atomisation_energies_are_a_level_of_their_own(make_archive: MakeArchive
     assert set(store.geometries.minimum_of) == {"pbe0"}
 
 
+@pytest.fixture
+def conformers(make_archive: MakeArchive) -> Archive:
+    """Every molecule twice: as it is, and displaced; rows 0 and 1 are methane with its atoms in two orders."""
+    archive, generator = make_archive(), np.random.default_rng(0)
+    ends = np.cumsum(archive["n_atoms"])
+    shared = {name: np.concatenate([values, values]) for name, values in archive.items()}
+    displaced = archive["positions"] + generator.normal(scale=0.01, size=(ends[-1], 3)).astype(np.float32)
+    shared["positions"] = np.concatenate([archive["positions"], displaced])
+    rows = np.arange(2 * N)
+    meta = np.array('{"level": "B3LYP-D3BJ/DZVP"}')
+    return {**shared, "energy": rows - 1e4, "charge": np.zeros(2 * N, dtype=np.int8), "record": rows + 70, "meta": meta}
+
+
+def test_conformers_of_equal_graphs_are_one_molecule(conformers: Archive, save: Callable[[Archive], Path]):
+    store, report = read_archive(save(conformers))
+    check_store(store)
+    assert (report.n_rows, report.n_molecules, report.n_geometries) == (2 * N, N, 2 * N)
+    assert store.source == "openff_minima_dzvp"
+    assert store.geometries.molecule.tolist() == [*range(N), *range(N)]
+    assert store.molecules.name.tolist() == [str(70 + row) for row in range(N)]
+    assert set(store.geometries.minimum_of.tolist()) == {"b3lyp-d3"}
+    assert (store.labels["b3lyp-d3"].energy == conformers["energy"]).all()
+    np.testing.assert_array_equal(store.geometries.positions, conformers["positions"])
+
+
+def test_conformers_with_another_atom_order_or_configuration_are_molecules_of_their_own(
+    conformers: Archive, save: Callable[[Archive], Path]
+):
+    starts = np.concatenate([[0], np.cumsum(conformers["n_atoms"])])
+    mirrored = slice(starts[2 * N - 1], starts[2 * N])
+    assert conformers["smiles"][-1] == conformers["smiles"][N - 1]
+    first_bond = np.concatenate([[0], np.cumsum(conformers["n_bonds"])])[N]
+    original, _ = read_archive(save(conformers))
+    conformers["bonds"][first_bond] = conformers["bonds"][first_bond][::-1]  # the same bond
+    same, _ = read_archive(save(conformers))
+    assert len(same.molecules) == len(original.molecules) == N
+    conformers["positions"][mirrored, 2] *= -1
+    other, _ = read_archive(save(conformers))
+    is_chiral = len(molecule_graph(original, N - 1).tetrahedra) > 0
+    assert len(other.molecules) == N + is_chiral
+    assert is_chiral
+    assert other.molecules.key_hash[-1] == other.molecules.key_hash[N - 1], "the split does not know stereo"
+
+
+def test_torsion_drives_have_energies_and_forces(conformers: Archive, save: Callable[[Archive], Path]):
+    forces = np.random.default_rng(1).normal(size=conformers["positions"].shape).astype(np.float32)
+    del conformers["record"]
+    drive = {"drive": np.arange(2 * N) % N, "angle": np.zeros(2 * N), "dihedral": np.zeros((2 * N, 4), dtype=np.int16)}
+    store, _ = read_archive(save({**conformers, **drive, "forces": forces}))
+    assert store.source == "openff_torsions_dzvp"
+    assert set(store.geometries.kind.tolist()) == {"torsion-drive"}
+    assert set(store.geometries.minimum_of.tolist()) == {""}
+    np.testing.assert_array_equal(store.labels["b3lyp-d3"].forces, forces)
+
+
+def test_a_charge_that_the_atoms_do_not_have_names_its_row(conformers: Archive, save: Callable[[Archive], Path]):
+    conformers["charge"][3] = 1
+    with pytest.raises(StoreError, match=r"row 3 .*formal charges sum to \+0, the row says \+1"):
+        read_archive(save(conformers))
+
+
+def test_frequencies_are_no_structures(save: Callable[[Archive], Path]):
+    names = ("gdb", "n_modes", "frequencies", "zpve", "dipole_debye")
+    with pytest.raises(StoreError, match="holds frequencies without structures"):
+        read_archive(save({name: np.arange(3) for name in names}))
+
+
 def test_what_the_recipe_packs_comes_back(make_store: Callable[..., Store], save: Callable[[Archive], Path]):
     spec = importlib.util.spec_from_file_location("pack", RECIPE)
     assert spec is not None

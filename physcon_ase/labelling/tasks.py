@@ -1,0 +1,147 @@
+"""What a worker process does with the molecules that it gets."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from time import monotonic
+from typing import Final
+
+import numpy as np
+
+from physcon_ase.chem.graph import MolGraph
+from physcon_ase.errors import EngineError, PhysConError
+from physcon_ase.labelling.engines import Engine, Molecule
+from physcon_ase.labelling.geometries import Geometry, Rejected, Sampling, sample
+from physcon_ase.labelling.inputs import Input, identify
+from physcon_ase.labelling.journal import complete_line, failed_line, labelled_line
+
+_TASK_SECONDS: Final = 2.0
+"""A worker returns what it has after this time: no more than that, or one geometry, is lost when it is killed."""
+
+_MOST_SLOTS_WASTED: Final = 1.25
+"""Largest molecule of a batch, as a multiple of the smallest: more padding costs more than larger batches save."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What workers do with every molecule."""
+
+    engine: Engine
+    """What labels."""
+    samplings: tuple[Sampling, ...]
+    """Geometries of each molecule."""
+    seed: int
+    """Of all geometries; each molecule draws from it by its row."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One molecule, or what is left to do of it."""
+
+    row: int
+    """Row of the molecule in the input."""
+    molecule: Input
+    """The molecule."""
+    done: frozenset[int] = frozenset()
+    """Numbers of the geometries that are finished."""
+    geometries: tuple[Geometry | Rejected, ...] | None = None
+    """None before they were sampled."""
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """A job whose geometries are there."""
+
+    job: Job
+    graph: MolGraph
+    geometries: tuple[Geometry | Rejected, ...]
+    done: set[int]
+
+
+def work(plan: Plan, jobs: Sequence[Job]) -> tuple[list[str], list[Job]]:
+    """Samples and labels for two seconds: the journal lines of what is finished, and the jobs that are not."""
+    deadline, lines = monotonic() + _TASK_SECONDS, []
+    opened: list[_Opened] = []
+    n_seen = 0
+    for job in jobs:
+        if (opened or lines) and monotonic() > deadline:
+            break
+        n_seen += 1
+        found = _open_job(plan, job)
+        if isinstance(found, _Opened):
+            opened.append(found)
+        else:
+            lines += found
+    for chunk in _chunks(plan.engine, opened):
+        if lines and monotonic() > deadline:
+            break
+        lines += _label_chunk(plan.engine, opened, chunk)
+    unfinished = []
+    for own in opened:
+        if len(own.done) == len(own.geometries):
+            lines.append(complete_line(own.job.row, len(own.geometries)))
+        else:
+            unfinished.append(replace(own.job, geometries=own.geometries, done=frozenset(own.done)))
+    return lines, [*unfinished, *jobs[n_seen:]]
+
+
+def _open_job(plan: Plan, job: Job) -> _Opened | list[str]:
+    """The molecule with its geometries, or the journal lines that say why there is none."""
+    try:
+        identity = identify(job.molecule)
+    except PhysConError as error:
+        rejected = Rejected("", type(error).__name__, str(error))
+        return [failed_line(job.row, 0, rejected), complete_line(job.row, 1)]
+    geometries = job.geometries
+    if geometries is None:
+        own_seed = int(np.random.SeedSequence([plan.seed, job.row]).generate_state(1)[0])
+        geometries = tuple(sample(identity.graph, plan.samplings, own_seed, identity.start))
+    return _Opened(job, identity.graph, geometries, set(job.done))
+
+
+def _chunks(engine: Engine, opened: Sequence[_Opened]) -> Iterator[list[tuple[int, int]]]:
+    """What is labelled at a time: (index in `opened`, number of the geometry).
+
+    Geometries of like size go together if the engine labels many at a time, else each goes alone.
+    """
+    waiting = [
+        (index, number)
+        for index, own in enumerate(opened)
+        for number in range(len(own.geometries))
+        if number not in own.done
+    ]
+    if engine.batched is None:
+        yield from ([place] for place in waiting)
+        return
+    groups = [(own.job.row % engine.n_turns, own.graph.n_atoms) for own in opened]
+    waiting.sort(key=lambda place: groups[place[0]])
+    chunk: list[tuple[int, int]] = []
+    for place in waiting:
+        turn, size = groups[place[0]]
+        if chunk:
+            first_turn, smallest = groups[chunk[0][0]]
+            is_full = (len(chunk) + 1) * size > engine.batch_slots
+            if turn != first_turn or is_full or size > _MOST_SLOTS_WASTED * smallest:
+                yield chunk
+                chunk = []
+        chunk.append(place)
+    if chunk:
+        yield chunk
+
+
+def _label_chunk(engine: Engine, opened: Sequence[_Opened], chunk: Sequence[tuple[int, int]]) -> list[str]:
+    lines, asked_molecules, asked = [], [], []
+    for index, number in chunk:
+        own = opened[index]
+        geometry, row, graph = own.geometries[number], own.job.row, own.graph
+        own.done.add(number)
+        if isinstance(geometry, Rejected):
+            lines.append(failed_line(row, number, geometry))
+            continue
+        asked_molecules.append(Molecule(graph.atomic_numbers, geometry[1], graph.charge, graph.multiplicity, row))
+        asked.append((row, number, geometry))
+    for (row, number, geometry), found in zip(asked, engine.label_many(asked_molecules) if asked else [], strict=True):
+        if isinstance(found, EngineError):
+            lines.append(failed_line(row, number, Rejected(geometry[0], type(found).__name__, str(found))))
+        else:
+            lines.append(labelled_line(row, number, geometry, found))
+    return lines

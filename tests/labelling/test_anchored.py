@@ -1,0 +1,134 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from physcon_ase.chem.conformers import embed, mmff94_minimize
+from physcon_ase.chem.smiles import canonical_key, graph_from_smiles
+from physcon_ase.data.split import key_hash
+from physcon_ase.data.store import Store, geometry_offsets, open_store
+from physcon_ase.errors import LabelError
+from physcon_ase.labelling.anchored import AnchorReport, anchor, format_anchor_report
+from physcon_ase.labelling.engines import tblite_engine
+from physcon_ase.labelling.geometries import Sampling, parse_samplings, start_geometry
+from physcon_ase.labelling.inputs import KnownGeometry
+from physcon_ase.labelling.pipeline import label
+
+SMILES = ("CCO", "CC#CC(=O)NC", "O")
+"""The second has linear chains, whose bends no internal coordinate expresses."""
+
+STEP = 1e-3
+"""Of finite differences [Å]."""
+
+SLOPES = 2e-3
+"""Of a finite difference of GFN2-xTB energies with forces stored in float32 [eV/Å]."""
+
+ENERGIES = (-100.0, -200.0, -300.0)
+
+
+@pytest.fixture(scope="module")
+def minima() -> list[KnownGeometry]:
+    """MMFF94 minima, as minima of an accurate level."""
+    found = []
+    for smiles, energy in zip(SMILES, ENERGIES, strict=True):
+        graph = graph_from_smiles(smiles)
+        place = mmff94_minimize(graph, embed(graph, seed=0)[0]).positions
+        place = (place - place.mean(axis=0)).astype(np.float32).astype(float)
+        found.append(KnownGeometry(graph, place, key_hash(canonical_key(graph)), smiles, smiles, "accurate", energy))
+    return found
+
+
+def labelled(minima: list[KnownGeometry], samplings: list[Sampling], folder: Path) -> Store:
+    label(minima, tblite_engine(), samplings, folder / "out.h5", processes=0, progress_bar=False)
+    return open_store(folder / "out.h5")
+
+
+def moved_by(*displacements: np.ndarray) -> list[Sampling]:
+    """The start, and the start displaced by each of these [Å]; of another size than the molecule: the start again."""
+
+    def sampler(origin, seed: int, n: int) -> list:
+        return [("thermal", origin.start + d) for d in displacements if d.shape == origin.start.shape]
+
+    return [Sampling("start", 1, start_geometry), Sampling("thermal", len(displacements), sampler)]
+
+
+def by_molecule(store: Store, smiles: str) -> tuple[np.ndarray, list[np.ndarray], list[np.ndarray]]:
+    """Anchored energies, forces and positions of the geometries of a molecule."""
+    offsets = geometry_offsets(store)
+    rows = np.flatnonzero(store.molecules.smiles[store.geometries.molecule] == smiles)
+    slices = [slice(offsets[row], offsets[row + 1]) for row in rows]
+    labels = store.labels["accurate"]
+    assert labels.forces is not None
+    return labels.energy[rows], [labels.forces[s] for s in slices], [store.geometries.positions[s] for s in slices]
+
+
+@pytest.mark.parametrize("smiles", SMILES)
+def test_anchored_forces_are_the_slopes_of_anchored_energies_and_vanish_at_the_minimum(
+    smiles: str, minima: list[KnownGeometry], tmp_path: Path
+) -> None:
+    own = [minimum for minimum in minima if minimum.smiles == smiles]
+    generator = np.random.default_rng(0)
+    shape = own[0].positions.shape
+    away, along = 0.05 * generator.normal(size=shape), generator.normal(size=shape)
+    steps = [away + sign * STEP * along for sign in (1, -1)]
+    near = [sign * STEP * along for sign in (1, -1)]
+    store = labelled(own, moved_by(away, *steps, *near), tmp_path)
+    anchored, report = anchor(store, "accurate", "gfn2")
+    assert (report.n_minima, report.n_displaced) == (1, 5)
+    energies, forces, _ = by_molecule(anchored, smiles)
+    assert energies[0] == own[0].energy
+    assert not forces[0].any()
+    assert np.abs(store.labels["gfn2"].forces[: len(away)]).max() > 50 * SLOPES, "the teacher's own do not vanish"
+    assert -(forces[1] * along).sum() == pytest.approx((energies[2] - energies[3]) / (2 * STEP), abs=SLOPES * len(away))
+    slope_at_minimum = (energies[4] - energies[5]) / (2 * STEP)
+    assert slope_at_minimum == pytest.approx(0, abs=SLOPES * len(away))
+    curvature = (energies[4] + energies[5] - 2 * energies[0]) / STEP**2
+    assert -((forces[4] - forces[5]) * along).sum() / (2 * STEP) == pytest.approx(curvature, rel=0.02)
+    assert (forces[1] * away).sum() < 0, "displaced uphill: the force points back"
+
+
+def test_the_correction_turns_with_the_molecule(minima: list[KnownGeometry], tmp_path: Path) -> None:
+    ethanol = minima[0]
+    rotation = np.linalg.qr(np.random.default_rng(1).normal(size=(3, 3)))[0]
+    rotation *= np.sign(np.linalg.det(rotation))
+    away = 0.05 * np.random.default_rng(0).normal(size=ethanol.positions.shape)
+    away -= away.mean(axis=0)
+    turned = (ethanol.positions + away) @ rotation.T - ethanol.positions
+    store, _ = anchor(labelled([ethanol], moved_by(away, turned), tmp_path), "accurate", "gfn2")
+    energies, forces, _ = by_molecule(store, "CCO")
+    assert energies[2] == pytest.approx(energies[1], abs=5e-4)
+    np.testing.assert_allclose(forces[2], forces[1] @ rotation.T, atol=SLOPES)
+
+
+def test_twisted_and_thermal_geometries_keep_the_labels_of_the_teacher_and_point_to_their_minimum(
+    minima: list[KnownGeometry], tmp_path: Path
+) -> None:
+    store = labelled(minima, parse_samplings("conformer:1,start,thermal:2,twist:1"), tmp_path)
+    anchored, report = anchor(store, "accurate", "gfn2")
+    assert (report.n_minima, report.n_displaced) == (3, 8)  # water has nothing to twist
+    assert list(report.left_out.values()) == [3, 0]
+    assert set(anchored.geometries.kind.tolist()) == {"start", "thermal", "twist"}
+    starts = anchored.geometries.start
+    assert starts is not None
+    assert (anchored.geometries.minimum_of == np.where(starts < 0, "accurate", "")).all()
+    assert np.array_equal(anchored.geometries.molecule[starts[starts >= 0]], anchored.geometries.molecule[starts >= 0])
+    assert np.isfinite(anchored.labels["accurate"].energy).all()
+    assert np.isfinite(anchored.labels["gfn2"].energy).all()
+    assert "3 minima, 8 displacements\n  left out: 3 not displaced" in format_anchor_report(report, "some.h5")
+
+
+def test_without_the_energy_of_the_minimum_there_are_forces_only(minima: list[KnownGeometry], tmp_path: Path) -> None:
+    unknown = [KnownGeometry(m.graph, m.positions, m.key_hash, m.smiles, m.name, m.minimum_of) for m in minima]
+    store, _ = anchor(labelled(unknown, parse_samplings("start,thermal:1"), tmp_path), "accurate", "gfn2")
+    assert np.isnan(store.labels["accurate"].energy).all()
+    assert store.labels["accurate"].forces is not None
+    assert np.isfinite(store.labels["accurate"].forces).all()
+
+
+def test_what_cannot_be_anchored_is_refused(minima: list[KnownGeometry], tmp_path: Path) -> None:
+    store = labelled(minima[:1], parse_samplings("start,thermal:1"), tmp_path)
+    with pytest.raises(LabelError, match=r"has no forces of 'wb97m'; it has labels of: gfn2"):
+        anchor(store, "accurate", "wb97m")
+    with pytest.raises(LabelError, match=r"has no minima of 'b3lyp' .* minima of: accurate; make them with"):
+        anchor(store, "b3lyp", "gfn2")
+    assert AnchorReport(1, 2, {}).n_minima == 1
