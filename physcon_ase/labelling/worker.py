@@ -35,8 +35,8 @@ def prepare_worker() -> None:
 def keep_freed_memory() -> None:
     """Lets the allocator of glibc keep freed memory: page faults take a quarter of the time of a network else.
 
-    It changes the whole process, so it is for worker processes and commands, not for a library call. Elsewhere than with
-    glibc nothing happens.
+    It changes the whole process, so it is for worker processes and commands, not for a library call. Without glibc
+    nothing happens.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
     if mallopt is not None:

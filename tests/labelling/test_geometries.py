@@ -21,6 +21,7 @@ from physcon_ase.labelling.geometries import (
     path,
     relaxing,
     sample,
+    thermal,
     thermal_displacements,
     twist,
 )
@@ -90,6 +91,23 @@ def test_thermal_displacements_grow_with_temperature_and_do_not_turn_the_molecul
         )  # nothing is gained by turning them back
     assert 2 < stretched[1] / stretched[0] < 10  # the root of 700 / 30 is 4.8
     assert stretched[1] < 0.05  # kT / k of an O-H bond: .037 Å at 700 K
+
+
+@pytest.mark.parametrize("smiles", ["C=O", "O=C[O-]", "CC(C)=O", "[O-][N+](=O)[O-]", "FB(F)F"])
+def test_flat_centres_stay_near_the_plane_of_their_neighbours(smiles: str) -> None:
+    origin = Origin(graph_from_smiles(smiles), 0)
+    bonds = origin.graph.bonds
+    centre = int(np.bincount(bonds.ravel()).argmax() if smiles != "CC(C)=O" else 1)
+    around = [int(sum(bond) - centre) for bond in bonds.tolist() if centre in bond]
+
+    def height(place: np.ndarray) -> float:
+        corners = place[around]
+        normal = np.cross(corners[1] - corners[0], corners[2] - corners[0])
+        return (place[centre] - corners[0]) @ normal / np.linalg.norm(normal)
+
+    assert len(around) == 3
+    moved = [height(place) - height(origin.start) for _, place in thermal(origin, 0, 100, max_kelvin=700.0)]
+    assert np.sqrt(np.mean(np.square(moved))) < 0.06  # sqrt(kT / k) at the mean temperature of 350 K: 0.043 Å
 
 
 def test_a_turn_moves_one_side_about_one_bond_and_nothing_else() -> None:
