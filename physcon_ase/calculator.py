@@ -30,7 +30,7 @@ from physcon_ase.model.physcon import (
     DEFAULT_CHECKPOINT,
     LoadedModel,
     PhysCon,
-    energies_forces_and_features,
+    evaluate_with_forces,
     load_model,
 )
 from physcon_ase.units import CHEMICAL_SYMBOLS
@@ -310,7 +310,7 @@ class PhysConCalculator(Calculator):
         check_charge(atoms.numbers, charge, multiplicity, self.model, self.level)
 
     def _batch(self, structures: list[Atoms]) -> Batch:
-        weight = self.model.encoder.embedding.weight
+        weight = self.model.energy.embedding.weight
         return make_batch(
             [atoms.numbers for atoms in structures],
             # Centred while still float64: far from the origin float32 has no digits left for the bonds.
@@ -413,24 +413,24 @@ def _conservative_evaluation(model: PhysCon, level: str, batch: Batch, *, with_f
     """Forces are the derivative of the energy."""
     with threads_for(batch):
         if with_forces:
-            energies, forces, features = energies_forces_and_features(model, batch, level)
+            outputs, forces = evaluate_with_forces(model, batch, level)
         else:
             forces = None
             with torch.no_grad():
-                energies, features = model.atomic_energies_and_features(batch, level)
+                outputs = model.evaluate(batch, level)
         return _Evaluation(
-            energies,
+            outputs.atomic_energies,
             forces,
-            model.energy_uncertainties(features, level),
-            model.force_uncertainties(features, batch, level) if with_forces else None,
+            model.energy_uncertainties(outputs.features, level),
+            model.force_uncertainties(outputs.features, batch, level) if with_forces else None,
         )
 
 
 def _direct_evaluation(model: PhysCon, level: str, batch: Batch, *, with_forces: bool = True) -> _Evaluation:
     """The same with the forces of the direct head: one pass, without a graph."""
     with threads_for(batch), torch.inference_mode():
-        energies, forces = model.atomic_energies_and_direct_forces(batch, level)
-    return _Evaluation(energies, forces if with_forces else None, None, None)
+        outputs = model.evaluate(batch, level, direct_forces=True)
+    return _Evaluation(outputs.atomic_energies, outputs.direct_forces if with_forces else None, None, None)
 
 
 def _rows(batch: Batch, values: Tensor | None) -> list[np.ndarray] | list[None]:

@@ -219,8 +219,7 @@ def _recipe(options: argparse.Namespace) -> "Recipe":
             )
         return read_recipe(options.recipe)
     config = config_from_dict(read_checkpoint(options.add_level).config)
-    recipe = read_recipe(options.recipe, known_levels=[level.name for level in config.levels])
-    return added_to(recipe, options.add_level, config, frozen=not options.unfreeze)
+    return added_to(read_recipe(options.recipe), options.add_level, config, frozen=not options.unfreeze)
 
 
 def _reproduce(options: argparse.Namespace) -> int:
@@ -465,18 +464,10 @@ def _models_info(options: argparse.Namespace) -> int:
     size = sum(tensor.numel() for tensor in stored.tensors.values())
     print(f"{stored.name}\n  revision   {stored.revision}\n  parameters {size}, {_heads(stored.config)}")
     for level in stored.config["levels"]:
-        base = f", a correction to {level['base']}" if level["base"] else ""
-        layers = _own_layers(level["own_layers"], stored.config["encoder"]["n_layers"])
         elements = " ".join(CHEMICAL_SYMBOLS[z] for z in level["elements"])
         charges = format_charges(level.get("charges", [0]))
-        print(f"  level      {level['name']}: {level['description']}{base}{layers}; {elements}; charge {charges}")
+        print(f"  level      {level['name']}: {level['description']}; {elements}; charge {charges}")
     return 0
-
-
-def _own_layers(n_own: int, n_layers: int) -> str:
-    if n_own in (0, n_layers):
-        return " with its own encoder" if n_own else ""
-    return " with its own last layer" if n_own == 1 else f" with its own last {n_own} layers"
 
 
 def _models_verify(options: argparse.Namespace) -> int:

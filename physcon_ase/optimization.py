@@ -585,8 +585,7 @@ def _energy_uncertainties(model: PhysCon, level: str, batch: Batch) -> Sequence[
     if level not in model.config.energy_uncertainty:
         return [None] * len(batch)
     with torch.no_grad():
-        _, features = model.atomic_energies_and_features(batch, level)
-        found = model.energy_uncertainties(features, level)
+        found = model.energy_uncertainties(model.evaluate(batch, level).features, level)
     assert found is not None
     return found.tolist()
 

@@ -18,11 +18,8 @@ from physcon_ase.model.uncertainty import energy_table, force_table
 
 LEVELS = (
     LevelConfig("cheap", "covers more elements", (1, 6, 7, 8, 9, 17), (-10.5, -50.2, -60.3, -100.4, -120.0, -130.0)),
-    LevelConfig("dft", "a correction of cheap", (1, 6, 7, 8), (-13.1, -1030.2, -1480.3, -2040.4), "cheap"),
+    LevelConfig("dft", "covers fewer", (1, 6, 7, 8), (-13.1, -1030.2, -1480.3, -2040.4)),
 )
-
-OWN_LAYER_LEVELS = (LEVELS[0], replace(LEVELS[1], own_layers=1))
-OWN_ENCODER_LEVELS = (LEVELS[0], replace(LEVELS[1], own_layers=2))
 
 STRUCTURE = StructureConfig(
     n_layers=2, n_radial=4, channels=12, mixed_channels=10, source_scalars=4, source_vectors=3, hidden=12
@@ -54,6 +51,7 @@ def tiny_model(
     structure: StructureConfig | None = None,
     levels: tuple[LevelConfig, ...] = LEVELS,
     charged: bool = False,
+    long_range: bool = False,
     output_vectors: int = 0,
 ) -> PhysCon:
     """Random weights, the same at each call, with forces of about 1 eV/Å: noise of rounding must not hide in them."""
@@ -65,23 +63,34 @@ def tiny_model(
         source_vectors=source_vectors,
         hidden=12,
         charged=charged,
+        long_range=long_range,
         output_vectors=output_vectors,
     )
     state = torch.random.get_rng_state()
     torch.manual_seed(7)
     model = PhysCon(ModelConfig(levels, encoder, structure), dtype=torch.float64)
-    for head in model.heads.values():
-        nn.init.normal_(head.network[2].weight, std=40.0)
-    if model.encoder.charge_shares is not None:
-        nn.init.normal_(model.encoder.charge_shares.effect[2].weight)
+    enliven(model)
     torch.random.set_rng_state(state)
     return model.to(dtype).eval().requires_grad_(False)
 
 
-def charged_tiny_model(own_layers: int = 0) -> PhysCon:
-    """A tiny model whose first level covers charges of -1 and 1 as well."""
-    levels = (replace(LEVELS[0], charges=(-1, 0, 1)), replace(LEVELS[1], own_layers=own_layers))
-    return tiny_model(source_vectors=4, levels=levels, charged=True)
+def enliven(model: PhysCon) -> None:
+    """Random weights in place of those that begin at zero, and large ones in the heads: every part has a say."""
+    network = model.energy
+    for head in network.heads.values():
+        nn.init.normal_(head.network[2].weight, std=40.0)
+    for rows in network.rows.values():
+        nn.init.normal_(rows.weight)
+    if network.charge_effect is not None:
+        nn.init.normal_(network.charge_effect.last.weight)
+        for head in network.charge_heads:
+            nn.init.normal_(head.network[2].weight)
+
+
+def charged_tiny_model() -> PhysCon:
+    """A tiny model with charges and long-range energies, whose first level covers charges of -1 and 1 as well."""
+    levels = (replace(LEVELS[0], charges=(-1, 0, 1)), LEVELS[1])
+    return tiny_model(source_vectors=4, levels=levels, charged=True, long_range=True)
 
 
 def calibrated_model(dtype: torch.dtype = torch.float64) -> PhysCon:
@@ -97,7 +106,7 @@ def calibrated_model(dtype: torch.dtype = torch.float64) -> PhysCon:
     batch = pack(plain, molecules)
     tensors = dict(plain.state_dict())
     for name in names:
-        _, features = plain.atomic_energies_and_features(batch, name)
+        features = plain.evaluate(batch, name).features
         of_molecules, of_atoms = features.sum(dim=1), features[batch.atom_mask]
         errors = torch.as_tensor(generator.normal(scale=0.05, size=(len(of_atoms), 3)))
         energy = energy_table(of_molecules.T @ of_molecules / 60, of_molecules, errors[: len(of_molecules), 0])
@@ -116,7 +125,7 @@ def tiny_loaded(source_vectors: int = 4, dtype: torch.dtype = torch.float64, *, 
 def pack(model: PhysCon, molecules: Iterable[tuple[np.ndarray, np.ndarray]], n_slots: int | None = None) -> Batch:
     """A batch in the number format of the model."""
     numbers, positions = zip(*molecules, strict=True)
-    return make_batch(numbers, positions, n_slots=n_slots, dtype=model.encoder.embedding.weight.dtype)
+    return make_batch(numbers, positions, n_slots=n_slots, dtype=model.energy.embedding.weight.dtype)
 
 
 def evaluate(
@@ -140,4 +149,5 @@ def labelled_with(batch: Batch, forces: torch.Tensor) -> LabelledBatch:
         forces=forces,
         is_minimum=torch.zeros(len(batch), dtype=torch.bool),
         weight=torch.ones(len(batch), dtype=torch.float64),
+        charges=torch.full(batch.atomic_numbers.shape, math.nan, dtype=torch.float64),
     )

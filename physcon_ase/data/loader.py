@@ -78,6 +78,8 @@ class Bucket:
     """Positions [Å], 0 in empty slots."""
     forces: Float32[Tensor, "items slots 3"]
     """Forces [eV/Å]; NaN on the atoms if absent, 0 in empty slots."""
+    charges: Float32[Tensor, "items slots"]
+    """Partial charges [e]; NaN on the atoms if absent, 0 in empty slots."""
     energy: Float64[Tensor, " items"]
     """Energies [eV], NaN if absent."""
     level: Int[Tensor, " items"]
@@ -277,6 +279,7 @@ def take(bucket: Bucket, chosen: Int[np.ndarray, " molecules"]) -> LabelledBatch
         forces=bucket.forces.index_select(0, index),
         is_minimum=bucket.is_minimum.index_select(0, index),
         weight=bucket.weight.index_select(0, index),
+        charges=bucket.charges.index_select(0, index),
     )
 
 
@@ -477,13 +480,14 @@ def _fill_piece(chosen: _Selection, n_slots: int, with_graph: bool) -> Bucket:
     n_atoms = store.molecules.n_atoms[molecule_of_item]
     of_geometry = (geometry_offsets(store)[geometry], n_atoms, n_slots)
     of_molecule = (store.molecules.offsets["n_atoms"][molecule_of_item], n_atoms, n_slots)
-    energy, forces = _labels_of(chosen, of_geometry)
+    energy, forces, charges = _labels_of(chosen, of_geometry)
     graphs = [molecule_graph(store, row) for row in rows.tolist()] if with_graph else []
     n_items = len(geometry)
     return Bucket(
         atomic_numbers=torch.from_numpy(_pad_atoms(store.molecules.atomic_numbers, *of_molecule)),
         positions=torch.from_numpy(_pad_atoms(store.geometries.positions, *of_geometry)),
         forces=torch.from_numpy(forces),
+        charges=torch.from_numpy(charges),
         energy=torch.from_numpy(energy),
         level=torch.from_numpy(chosen.level.astype(np.int8)),
         is_minimum=torch.from_numpy(chosen.is_minimum),
@@ -500,22 +504,28 @@ def _fill_piece(chosen: _Selection, n_slots: int, with_graph: bool) -> Bucket:
     )
 
 
-def _labels_of(chosen: _Selection, layout: tuple[np.ndarray, np.ndarray, int]) -> tuple[np.ndarray, np.ndarray]:
+def _labels_of(
+    chosen: _Selection, layout: tuple[np.ndarray, np.ndarray, int]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Energies, forces and partial charges of the items."""
     first_atoms, n_atoms, n_slots = layout
     energy = np.full(len(first_atoms), np.nan)
     in_molecule = np.arange(n_slots) < n_atoms[:, None]
     forces = np.where(in_molecule & ~chosen.is_zero_force[:, None], np.float32(np.nan), np.float32(0))
     forces = np.repeat(forces[:, :, None], 3, axis=2)
+    charges = np.where(in_molecule, np.float32(np.nan), np.float32(0))
     for level_index in np.unique(chosen.level):
         labels = chosen.store.labels.get(chosen.levels[level_index])
         if labels is None:
             continue
         here = np.flatnonzero(chosen.level == level_index)
         energy[here] = labels.energy[chosen.geometry[here]]
+        if labels.charges is not None:
+            charges[here] = _pad_atoms(labels.charges, first_atoms[here], n_atoms[here], n_slots)
         if labels.forces is not None:
             here = here[~chosen.is_zero_force[here]]
             forces[here] = _pad_atoms(labels.forces, first_atoms[here], n_atoms[here], n_slots)
-    return energy, forces
+    return energy, forces, charges
 
 
 def _pad_atoms(flat: np.ndarray, first_atoms: np.ndarray, n_atoms: np.ndarray, n_slots: int) -> np.ndarray:

@@ -26,6 +26,8 @@ class LabelledBatch:
     """Whether the geometry is a minimum that the structure task learns, of `level` or of another method."""
     weight: Float[Tensor, " molecules"]
     """Weight of the data set that the geometry comes from."""
+    charges: Float[Tensor, "molecules slots"]
+    """Partial charges [e]; NaN on the atoms if absent, 0 in empty slots."""
 
     @property
     def has_energy(self) -> Bool[Tensor, " molecules"]:
@@ -37,6 +39,11 @@ class LabelledBatch:
         """True where there are force labels; zero force at a minimum counts."""
         return self.forces.isfinite().flatten(start_dim=1).all(dim=1)
 
+    @property
+    def has_charges(self) -> Bool[Tensor, " molecules"]:
+        """True where there are labels of partial charges."""
+        return self.charges.isfinite().all(dim=1)
+
     def __len__(self) -> int:
         return len(self.batch)
 
@@ -47,7 +54,7 @@ def to(
     """The batch on another device; `dtype` is that of positions, forces and weights, energies stay float64."""
     tensors = {f.name: getattr(labelled, f.name) for f in fields(labelled) if f.name != "batch"}
     tensors = {name: value.to(device=device) for name, value in tensors.items()}
-    for name in ("forces", "weight"):
+    for name in ("forces", "weight", "charges"):
         tensors[name] = tensors[name].to(dtype=dtype)
     return LabelledBatch(batch=packed.to(labelled.batch, device=device, dtype=dtype), **tensors)
 

@@ -10,7 +10,6 @@ The checkpoints that ship with the package are listed in `manifest.json` beside 
 import hashlib
 import json
 import os
-import re
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -53,26 +52,11 @@ Upgrade: TypeAlias = Callable[[Config, dict[str, Tensor]], tuple[Config, dict[st
 """Turns configuration and tensors of one format version into those of the next."""
 
 
-def upgrade_v1_v2(config: Config, tensors: dict[str, Tensor]) -> tuple[Config, dict[str, Tensor]]:
-    """A level could have one last layer of its own; version 2 says how many, and names them as in the encoder."""
-    if "levels" not in config or "encoder" not in config:
-        return config, tensors  # whoever builds the model says what is missing
-    levels = [dict(level) for level in config["levels"]]
-    for level in levels:
-        level["own_layers"] = int(level.pop("own_layer", False))
-    last = config["encoder"]["n_layers"] - 1
-    renamed = {
-        re.sub(r"^own_layers\.([^.]+)\.", rf"own_layers.\1.interactions.{last}.", name): value
-        for name, value in tensors.items()
-    }
-    if last == 0:  # the only layer is all layers, with which goes an embedding
-        owners = [level["name"] for level in levels if level["own_layers"]]
-        renamed |= {f"own_layers.{name}.embedding.weight": tensors["encoder.embedding.weight"] for name in owners}
-    return {**config, "levels": levels}, renamed
+OLDEST_FORMAT: Final = 3
+"""Oldest format version that can be read; models of versions 1 and 2 had another network."""
 
-
-UPGRADES: tuple[Upgrade, ...] = (upgrade_v1_v2,)
-"""`upgrade_v1_v2`, `upgrade_v2_v3`, ... in this order; the current format version is one more than their number."""
+UPGRADES: tuple[Upgrade, ...] = ()
+"""`upgrade_v3_v4`, ... in this order; the current format version is `OLDEST_FORMAT` plus their number."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +77,7 @@ class Checkpoint:
 
 def format_version() -> int:
     """Format version that `save_checkpoint` writes."""
-    return 1 + len(UPGRADES)
+    return OLDEST_FORMAT + len(UPGRADES)
 
 
 # ---- write
@@ -276,7 +260,7 @@ def read_checkpoint(name_or_path: Path | str) -> Checkpoint:
     if folder.parent == shipped_root():
         _compare_with_manifest(folder)
     config, tensors = header["config"], _parse_weights(weights, folder / WEIGHTS_FILE)
-    for upgrade in UPGRADES[header["format_version"] - 1 :]:
+    for upgrade in UPGRADES[header["format_version"] - OLDEST_FORMAT :]:
         config, tensors = upgrade(config, tensors)
     recipe_file = folder / RECIPE_FILE
     return Checkpoint(
@@ -358,6 +342,11 @@ def _read_header(path: Path) -> dict[str, Any]:
         )
     if version < 1:
         raise CorruptCheckpointError(f"{path} has format_version {version}; the first one was 1. Get a fresh copy.")
+    if version < OLDEST_FORMAT:
+        raise CheckpointVersionError(
+            f"{path.parent} has checkpoint format {version}, whose network this package no longer has; it reads formats "
+            f"from {OLDEST_FORMAT}. Use a newer checkpoint, or the release of physcon-ase that wrote this one."
+        )
     return header
 
 

@@ -1,14 +1,17 @@
 """What a model is made of, as plain data: this is what `config.json` of a checkpoint holds."""
 
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from physcon_ase.errors import CorruptCheckpointError
+
+MAX_ATOMIC_NUMBER: Final = 94
+"""Size of tables by atomic number; which elements a level covers is stated in its `LevelConfig`."""
 
 
 @dataclass(frozen=True)
 class EncoderConfig:
-    """Sizes of an `encoder.Encoder`."""
+    """Sizes of an `energy.EnergyNetwork`."""
 
     cutoff: float = 5.0
     """Distance [Å] at which atoms stop feeling each other within one layer."""
@@ -29,7 +32,9 @@ class EncoderConfig:
     output_vectors: int = 0
     """Vector features for heads that predict forces directly; 0 for none of these heads."""
     charged: bool = False
-    """Whether the total charge of a molecule is an input."""
+    """Whether the network predicts partial charges, for which the total charge of a molecule is an input."""
+    long_range: bool = False
+    """Whether Coulomb between the partial charges, if there are any, and the tail of dispersion are added."""
 
 
 @dataclass(frozen=True)
@@ -70,13 +75,8 @@ class LevelConfig:
     """Atomic numbers that the level covers."""
     references: tuple[float, ...]
     """Fitted atomic reference energy [eV] of each of `elements`."""
-    base: str = ""
-    """Level on top of which this one is a small correction; empty for a level of its own."""
     charges: tuple[int, ...] = (0,)
     """Total charges [e] that the level covers."""
-    own_layers: int = 0
-    """How many of the encoder's last layers the level has for itself; with all of them the embedding is its own too,
-    but never how atoms share the total charge."""
 
 
 @dataclass(frozen=True)
@@ -84,9 +84,9 @@ class ModelConfig:
     """A `physcon.PhysCon`."""
 
     levels: tuple[LevelConfig, ...]
-    """Levels of theory, in the order of the energy heads; the first is the default."""
+    """Levels of theory; the first is the default."""
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
-    """The network behind all energy heads."""
+    """Sizes of the energy network."""
     structure: StructureConfig | None = None
     """The structure head; None for a model that predicts energies only."""
     energy_uncertainty: tuple[str, ...] = ()

@@ -6,7 +6,7 @@ autograd.
 """
 
 import functools
-from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
@@ -14,92 +14,114 @@ from jaxtyping import Float
 from torch import Tensor
 
 from physcon_ase.batch import Batch, with_positions
-from physcon_ase.model.charge import ChargeShares
-from physcon_ase.model.encoder import Encoder, OwnLayers
-from physcon_ase.model.heads import EnergyHead
-from physcon_ase.model.layers import Pairs, bessel_and_slope, make_pairs, monomials, pair_products
+from physcon_ase.model.charges import Charges
+from physcon_ase.model.energy import EnergyNetwork, Levels, all_pairs
+from physcon_ase.model.layers import Pairs, Trace, bessel_and_slope, make_pairs, monomials, pair_products
+from physcon_ase.model.long_range import LongRangeTrace
 
 
 def energies_of_atoms(
-    encoder: Encoder, heads: Sequence[EnergyHead], batch: Batch, pairs: Pairs, own: OwnLayers | None = None
-) -> tuple[tuple[Float[Tensor, "molecules slots"], ...], tuple[Float[Tensor, "molecules slots hidden"], ...]]:
-    """Each head on the features of the encoder, differentiable with respect to the positions only.
+    network: EnergyNetwork, batch: Batch, levels: Levels, pairs: Pairs
+) -> tuple[Float[Tensor, "molecules slots"], Float[Tensor, "molecules slots hidden"], tuple[Tensor, ...]]:
+    """Energies of atoms [eV] without references, differentiable with respect to the positions only.
 
-    The second part is the hidden layer of each head before its activation; no gradient goes through it.
+    Also the hidden layer of the energy head and the partial charges [e] before and after the last layer, through which
+    no gradient goes.
 
     Args:
-        encoder: with weights that need no gradient.
-        heads: the same.
+        network: with weights that need no gradient.
         batch: the molecules.
-        pairs: their pairs of atoms, made without gradient.
-        own: as in `Encoder.forward`.
+        levels: level of theory of each.
+        pairs: their pairs of atoms within the cutoff, made without gradient.
     """
-    found = cast(tuple[Tensor, ...], _Energies.apply(batch.positions, encoder, heads, batch, pairs, own))
-    return found[: len(heads)], found[len(heads) :]
+    energies, hidden, *charges = cast(
+        tuple[Tensor, ...], _Energies.apply(batch.positions, network, batch, levels, pairs)
+    )
+    return energies, hidden, tuple(charges)
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """Intermediate values of the forward pass."""
+
+    traces: list[Trace]
+    charges: list[Charges]
+    effect: Tensor | None
+    hidden: Tensor
+    long_range: LongRangeTrace | None
+    everywhere: Pairs
 
 
 class _Energies(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any,
-        positions: Tensor,
-        encoder: Encoder,
-        heads: Sequence[EnergyHead],
-        batch: Batch,
-        pairs: Pairs,
-        own: OwnLayers | None,
+        ctx: Any, positions: Tensor, network: EnergyNetwork, batch: Batch, levels: Levels, pairs: Pairs
     ) -> tuple[Tensor, ...]:
         # Padding is put to the cutoff, where radial functions and their slopes vanish.
-        distances = torch.where(pairs.mask, pairs.distances, encoder.config.cutoff)
-        radial, slope = bessel_and_slope(distances, encoder.config.cutoff, encoder.config.n_radial)
+        distances = torch.where(pairs.mask, pairs.distances, network.config.cutoff)
+        radial, slope = bessel_and_slope(distances, network.config.cutoff, network.config.n_radial)
         angular = monomials(pairs.unit_vectors)
         basis = pair_products(radial, angular)
-        scalars, vectors, traces, charged = encoder.embedded(batch, own), None, [], []
-        for layer, interaction in enumerate(encoder.layers(own)):
-            charged.append(_with_charge(encoder.shares_before(layer, batch), scalars, batch))
-            if charged[-1] is not None:
-                scalars = charged[-1][1].detach()
+        scalars, vectors, effect = network.embedded(batch, levels), None, None
+        traces, charges = [], []
+        for layer, interaction in enumerate(network.layers):
+            if network.is_charged_before(layer):
+                charges.append(network.charges(0, scalars, batch))
+                assert network.charge_effect is not None
+                scalars, effect = network.charge_effect(scalars, charges[0].partial)
             scalars, vectors, trace = interaction.traced(basis, scalars, vectors, pairs.neighbours)
             traces.append(trace)
-        energies, hidden = zip(*(head.traced(scalars) for head in heads), strict=True)
+        energies, hidden = network.read(scalars, levels)
+        if network.charge_effect is not None:
+            charges.append(network.charges(1, scalars, batch))
+        everywhere, of_pairs = pairs, None
+        if network.long_range is not None:
+            everywhere = all_pairs(batch, pairs)
+            far, of_pairs = network.long_range(batch, everywhere, charges[-1].partial if charges else None)
+            energies = energies + far
         ctx.save_for_backward(positions)
-        ctx.inputs, ctx.traces = (encoder, heads, batch, pairs, own), (traces, charged, hidden)
-        ctx.functions = radial, slope, angular
-        ctx.mark_non_differentiable(*hidden)
-        return *energies, *hidden
+        ctx.inputs, ctx.functions = (network, batch, levels, pairs), (radial, slope, angular)
+        ctx.kept = _Kept(traces, charges, effect, hidden, of_pairs, everywhere)
+        partial = [own.partial for own in charges]
+        ctx.mark_non_differentiable(hidden, *partial)
+        return energies, hidden, *partial
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        encoder, heads, batch, pairs, own = ctx.inputs
-        grads = grads[: len(heads)]  # nothing comes back through the hidden layers
+        network, batch, levels, pairs = ctx.inputs
+        grad = grads[0]  # nothing comes back through hidden layer and charges
         (positions,) = ctx.saved_tensors
         if torch.is_grad_enabled():  # the derivative itself is to be differentiated
             batch = with_positions(batch, positions)
-            scalars, _ = encoder(batch, make_pairs(batch, encoder.config.cutoff), own=own)
-            energies = [head(scalars) for head in heads]
-            return *torch.autograd.grad(energies, positions, grads, create_graph=True), *5 * [None]
-        layers, (traces, charged, hidden), (radial, slope, angular) = encoder.layers(own), ctx.traces, ctx.functions
-        of_heads = [head.pull_back(*rest) for head, *rest in zip(heads, hidden, grads, strict=True)]
-        grad_scalars, grad_vectors, of_basis = functools.reduce(torch.add, of_heads), None, []
-        for layer, trace, before in zip(reversed(layers), reversed(traces), reversed(charged), strict=True):
-            assert grad_scalars is not None
-            part, grad_scalars, grad_vectors = layer.pull_back(
-                trace, grad_scalars, grad_vectors, to_features=layer is not layers[0]
+            found = network(batch, levels, make_pairs(batch, network.config.cutoff))
+            return *torch.autograd.grad(found.energies, positions, grad, create_graph=True), *4 * [None]
+        kept: _Kept = ctx.kept
+        grad_scalars = network.read_back(kept.hidden, grad, levels)
+        of_far = None
+        if kept.long_range is not None:
+            of_charges, of_far = network.long_range.pull_back(kept.long_range, grad)
+            if of_charges is not None:
+                grad_scalars = grad_scalars + network.charge_heads[1].pull_back(
+                    kept.charges[1], of_charges, batch.atom_mask
+                )
+        grad_vectors, of_basis = None, []
+        for layer in reversed(range(len(network.layers))):
+            part, grad_scalars, grad_vectors = network.layers[layer].pull_back(
+                kept.traces[layer], grad_scalars, grad_vectors, to_features=layer > 0
             )
-            if before is not None and grad_scalars is not None:
-                (grad_scalars,) = torch.autograd.grad(before[1], before[0], grad_scalars, retain_graph=True)
             of_basis.append(part)
+            if grad_scalars is not None and network.is_charged_before(layer):
+                grad_scalars, of_charges = network.charge_effect.pull_back(kept.effect, grad_scalars)
+                grad_scalars = grad_scalars + network.charge_heads[0].pull_back(
+                    kept.charges[0], of_charges, batch.atom_mask
+                )
         grad_basis = functools.reduce(torch.add, of_basis)
-        return _pull_back_pairs(grad_basis, radial, slope, angular, pairs), *5 * [None]
-
-
-def _with_charge(shares: ChargeShares | None, scalars: Tensor, batch: Batch) -> tuple[Tensor, Tensor] | None:
-    """Features before and after the charge is told, with autograd between them: few molecules are charged."""
-    if shares is None:
-        return None
-    with torch.enable_grad():
-        before = scalars.detach().requires_grad_()
-        return before, shares(before, batch)
+        dense = pairs.neighbours is None
+        grad_positions = _pull_back_pairs(grad_basis, *ctx.functions, pairs, of_far if dense else None)
+        if of_far is not None and not dense:
+            of_vectors = of_far[:, :, None] * kept.everywhere.unit_vectors
+            grad_positions = grad_positions + of_vectors.sum(dim=1).transpose(1, 2) - of_vectors.sum(dim=3)
+        return grad_positions, *4 * [None]
 
 
 def _pull_back_pairs(
@@ -108,13 +130,16 @@ def _pull_back_pairs(
     slope: Float[Tensor, "molecules slots radial neighbours"],
     angular: Float[Tensor, "molecules slots 9 neighbours"],
     pairs: Pairs,
+    of_far: Float[Tensor, "molecules slots neighbours"] | None,
 ) -> Float[Tensor, "molecules slots 3"]:
-    """Derivative with respect to the positions from that with respect to `pair_products`."""
+    """Derivative with respect to the positions from that with respect to `pair_products`, and to the distances."""
     unit, distances = pairs.unit_vectors, pairs.distances
     grad = grad.unflatten(2, (-1, radial.shape[2]))
     of_monomials = (grad * radial[:, :, None]).sum(dim=3)
     of_radial = (grad * angular[:, :, :, None]).sum(dim=2)
     of_distances = (of_radial * slope).sum(dim=2)
+    if of_far is not None:
+        of_distances = of_distances + of_far
     _, linear, differences, products = of_monomials.split((1, 3, 2, 3), dim=2)
     squares = torch.cat([differences, -differences.sum(dim=2, keepdim=True)], dim=2)
     of_units = torch.addcmul(linear, unit, squares, value=2).addcmul_(products, unit.roll(-1, dims=2))

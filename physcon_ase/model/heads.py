@@ -7,8 +7,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from physcon_ase.batch import Batch
-from physcon_ase.model.config import LevelConfig
-from physcon_ase.model.encoder import MAX_ATOMIC_NUMBER
+from physcon_ase.model.config import MAX_ATOMIC_NUMBER, LevelConfig
 from physcon_ase.model.layers import Pairs, envelope
 from physcon_ase.model.noise import centred
 from physcon_ase.units import ANGSTROM_PER_BOHR, COULOMB_EV_ANGSTROM
@@ -26,14 +25,12 @@ layer of their own; with 6 one has; with 7 none has."""
 
 
 class EnergyHead(nn.Module):
-    """Energy of each atom [eV] at one level, on top of the atomic references; starts at zero for a correction."""
+    """Energy of each atom [eV] at one level, on top of the atomic references."""
 
-    def __init__(self, channels: int, level: LevelConfig):
+    def __init__(self, channels: int):
         super().__init__()
         self.n_hidden = channels // 2
         first, last = nn.Linear(channels, self.n_hidden), nn.Linear(self.n_hidden, 1)
-        if level.base:
-            nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
         self.network = nn.Sequential(first, nn.SiLU(), last)
 
@@ -64,11 +61,9 @@ class DirectForceHead(nn.Module):
     Bigi, Langer and Ceriotti, ICML 2025, doi 10.48550/arXiv.2412.11569, on what goes wrong with them.
     """
 
-    def __init__(self, vectors: int, level: LevelConfig):
+    def __init__(self, vectors: int):
         super().__init__()
         self.readout = nn.Linear(vectors, 1, bias=False)
-        if level.base:
-            nn.init.zeros_(self.readout.weight)
 
     def forward(
         self, vectors: Float[Tensor, "molecules slots 3 vectors"], mask: Bool[Tensor, "molecules slots"]

@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 from physcon_ase.batch import Batch, with_positions
 from physcon_ase.chem.graph import N_PAIR_TYPES
-from physcon_ase.model.config import StructureConfig
-from physcon_ase.model.encoder import MAX_ATOMIC_NUMBER
+from physcon_ase.model.config import MAX_ATOMIC_NUMBER, StructureConfig
 from physcon_ase.model.layers import Interaction, Pairs, make_pairs, monomials, pair_products
 from physcon_ase.model.noise import centred
 from physcon_ase.model.springs import spring_hessian

@@ -21,7 +21,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from physcon_ase.model.encoder import MAX_ATOMIC_NUMBER
+from physcon_ase.model.config import MAX_ATOMIC_NUMBER
 
 REGULARISER: Final = 1e-6
 """s² relative to the mean eigenvalue of FᵀF / n. Values up to .1 fit the held-out errors as well, but rank them

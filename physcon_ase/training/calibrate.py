@@ -17,7 +17,7 @@ from physcon_ase.data.store import open_store
 from physcon_ase.errors import LabelError
 from physcon_ase.model.checkpoint import read_checkpoint, save_checkpoint
 from physcon_ase.model.config import config_from_dict, config_to_dict
-from physcon_ase.model.physcon import PhysCon, energies_forces_and_features, load_model
+from physcon_ase.model.physcon import PhysCon, evaluate_with_forces, load_model
 from physcon_ase.model.uncertainty import energy_table, force_table, rigidity
 from physcon_ase.training.evaluate import check_coverage
 
@@ -191,7 +191,7 @@ def _labelled(
     for path in stores:
         items = load_items([DataSource(path, (level,), zero_force=False, structure=False)], model.level_names, split)
         check_coverage(model, items, level)
-        moved = move_items(items, model.encoder.embedding.weight.device)
+        moved = move_items(items, model.energy.embedding.weight.device)
         for bucket, rows in zip(moved.buckets, _rows_of_some(items, n_molecules, generator), strict=True):
             size = max(1, _ATOMS_PER_BATCH // bucket.n_slots)
             yield from (take(bucket, rows[begin : begin + size]) for begin in range(0, len(rows), size))
@@ -211,12 +211,12 @@ def _second_moments(
     model: PhysCon, level: str, batches: Iterable[LabelledBatch]
 ) -> tuple[int, Float[Tensor, "features features"], Float[Tensor, "features features"]]:
     """Number of geometries, FᵀF / n of their features, and the same of their atoms."""
-    size = model.n_features(level)
+    size = model.energy.head(level).n_hidden
     of_molecules, of_atoms = torch.zeros(2, size, size, dtype=torch.float64)
     n_molecules = n_atoms = 0
     for labelled in batches:
         with torch.no_grad():
-            _, features = model.atomic_energies_and_features(labelled.batch, level)
+            features = model.evaluate(labelled.batch, level).features
         molecules, atoms = features.sum(dim=1).double().cpu(), features[labelled.batch.atom_mask].double().cpu()
         n_molecules, n_atoms = n_molecules + len(molecules), n_atoms + len(atoms)
         of_molecules += molecules.T @ molecules
@@ -225,7 +225,7 @@ def _second_moments(
 
 
 def _held_out(model: PhysCon, level: str, batches: Iterable[LabelledBatch]) -> _HeldOut:
-    size = model.n_features(level)
+    size = model.energy.head(level).n_hidden
     nothing = _HeldOut(
         features=torch.zeros(0, size),
         energy_errors=torch.zeros(0, dtype=torch.float64),
@@ -240,12 +240,13 @@ def _held_out(model: PhysCon, level: str, batches: Iterable[LabelledBatch]) -> _
 
 def _held_out_batch(model: PhysCon, level: str, labelled: LabelledBatch) -> _HeldOut:
     batch = labelled.batch
-    energies, forces, features = energies_forces_and_features(model, batch, level)
+    outputs, forces = evaluate_with_forces(model, batch, level)
+    features = outputs.features
     with_energy, with_forces = labelled.has_energy, labelled.has_forces
     atoms = batch.atom_mask & with_forces[:, None]
     return _HeldOut(
         features=features.sum(dim=1)[with_energy],
-        energy_errors=(energies.sum(dim=1) - labelled.energy)[with_energy],
+        energy_errors=(outputs.energies - labelled.energy)[with_energy],
         atomic_features=features[atoms],
         force_errors=(forces - labelled.forces)[atoms],
         atomic_numbers=batch.atomic_numbers[atoms],

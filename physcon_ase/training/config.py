@@ -4,7 +4,6 @@ import difflib
 import tomllib
 import types
 import typing
-from collections.abc import Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
@@ -22,11 +21,6 @@ class LevelRecipe:
     """Short name; data sets refer to it."""
     description: str
     """Method and basis set in full."""
-    base: str = ""
-    """Level on top of which this one is a small correction."""
-    own_layers: int = 0
-    """How many of the encoder's last layers it gets for itself, which begin as those of its base; all of them: with an
-    embedding."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +70,8 @@ class LossRecipe:
     """Of the force error [Å/eV]."""
     displacement: float = 0.0
     """Of the error of the forces as a Newton step [1/Å], see `losses.displacement`."""
+    charges: float = 0.0
+    """Of the error of partial charges [1/e]."""
     direct_forces: float = 0.0
     """Of the error of the direct-force heads [Å/eV]."""
     structure: float = 0.0
@@ -97,7 +93,9 @@ class LossRecipe:
     @property
     def trains_energies(self) -> bool:
         """Whether any term trains the energies or what is derived from them."""
-        return max(self.energy, self.forces, self.displacement, self.direct_forces, self.score_matching) > 0
+        return (
+            max(self.energy, self.forces, self.displacement, self.charges, self.direct_forces, self.score_matching) > 0
+        )
 
 
 @dataclass(frozen=True)
@@ -176,8 +174,8 @@ class OptimRecipe:
     """Largest norm of the gradient."""
     atoms_per_batch: int = 512
     """Slots per batch and process, empty ones included."""
-    freeze: tuple[str, ...] = ()
-    """Parts of the model that keep their weights: prefixes of parameter names such as ``"encoder"``."""
+    train: tuple[str, ...] = ()
+    """Parts of the model that are trained: prefixes of parameter names such as ``"structure"``; empty for all."""
 
 
 @dataclass(frozen=True)
@@ -211,12 +209,8 @@ class Recipe:
     "checkpoint#structure" only the parameters whose names begin so. Paths are relative to the working directory."""
 
 
-def read_recipe(path: str | Path, *, known_levels: Sequence[str] = ()) -> Recipe:
+def read_recipe(path: str | Path) -> Recipe:
     """Reads and checks a recipe.
-
-    Args:
-        path: the file.
-        known_levels: levels that the recipe may build on without naming them, see `added_to`.
 
     Raises:
         RecipeError: the file is missing, no TOML, has unknown or missing keys, or values of the wrong type.
@@ -224,46 +218,25 @@ def read_recipe(path: str | Path, *, known_levels: Sequence[str] = ()) -> Recipe
     path = Path(path)
     if not path.is_file():
         raise RecipeError(f"no recipe at {path}; give the path of a TOML file such as those in recipes/")
-    return parse_recipe(path.read_text(), str(path), known_levels=known_levels)
+    return parse_recipe(path.read_text(), str(path))
 
 
-def parse_recipe(text: str, origin: str = "recipe", *, known_levels: Sequence[str] = ()) -> Recipe:
+def parse_recipe(text: str, origin: str = "recipe") -> Recipe:
     """A recipe from its TOML text; `origin` names it in errors."""
     try:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise RecipeError(f"{origin} is not valid TOML: {error}") from error
     recipe = _record(Recipe, table, origin)
-    check_recipe(recipe, origin, known_levels=known_levels)
+    check_recipe(recipe, origin)
     return recipe
 
 
-def check_recipe(recipe: Recipe, origin: str = "recipe", *, known_levels: Sequence[str] = ()) -> None:
+def check_recipe(recipe: Recipe, origin: str = "recipe") -> None:
     """Refuses a recipe that contradicts itself, before any data is read."""
     names = [level.name for level in recipe.levels]
     _require(len(names) > 0, origin, "has no [[levels]]; name at least one level of theory")
     _require(len(set(names)) == len(names), origin, f"names a level twice: {', '.join(names)}")
-    for place, level in enumerate(recipe.levels):
-        before = [*known_levels, *names[:place]]
-        _require(
-            level.base in ("", *before),
-            origin,
-            f"level {level.name!r} builds on {level.base!r}, which is none of those named before it: {before}",
-        )
-        known_layers = () if known_levels else (recipe.encoder.n_layers,)  # or those of the checkpoint it is added to
-        _require(
-            0 <= level.own_layers <= min(known_layers, default=level.own_layers),
-            origin,
-            f"gives level {level.name!r} own_layers = {level.own_layers}; the encoder has {recipe.encoder.n_layers}: "
-            "give 0 up to that",
-        )
-        of_base = _own_layers_of_base(level, recipe.levels)
-        _require(
-            level.own_layers == 0 or level.own_layers >= of_base,
-            origin,
-            f"gives level {level.name!r} own_layers = {level.own_layers}, but what it corrects has {of_base}, on which "
-            f"they would not fit; give 0 to share those, or {of_base} and more",
-        )
     for data in recipe.data:
         unknown = sorted(set(data.levels) - set(names))
         _require(not unknown, origin, f"data set {data.store} uses levels {unknown}; [[levels]] has {names}")
@@ -282,6 +255,8 @@ def check_recipe(recipe: Recipe, origin: str = "recipe", *, known_levels: Sequen
         _require(recipe.structure is not None, origin, "trains structures without a [structure] section; add one")
     _check_consistency(recipe, origin)
     _check_asteroid(recipe, origin)
+    if recipe.loss.charges > 0:
+        _require(recipe.encoder.charged, origin, "trains partial charges with encoder.charged = false; set it to true")
     if recipe.loss.direct_forces > 0:
         _require(
             recipe.encoder.output_vectors > 0, origin, "trains direct forces with encoder.output_vectors = 0; give some"
@@ -356,12 +331,6 @@ def _check_asteroid(recipe: Recipe, origin: str) -> None:
     )
 
 
-def _own_layers_of_base(level: LevelRecipe, levels: Sequence[LevelRecipe]) -> int:
-    """`own_layers` of the first of those that a level corrects which has any."""
-    base = next((other for other in levels if other.name == level.base), None)
-    return 0 if base is None else base.own_layers or _own_layers_of_base(base, levels)
-
-
 def with_steps(recipe: Recipe, steps: int) -> Recipe:
     """The same recipe for another number of steps."""
     return replace(recipe, optim=replace(recipe.optim, steps=steps))
@@ -371,26 +340,25 @@ def added_to(recipe: Recipe, checkpoint: str, config: ModelConfig, *, frozen: bo
     """The recipe that adds the levels of `recipe` to a checkpoint.
 
     Args:
-        recipe: its levels are new; its data, losses and schedule are used, its encoder and structure head are not.
+        recipe: its levels are new; its data, losses and schedule are used, its encoder and structure network are not.
         checkpoint: name or folder of the checkpoint.
         config: that of the checkpoint.
-        frozen: whether encoder, old heads and structure head keep their weights, so that nothing else changes.
+        frozen: whether the row and the head of the new levels alone are trained, so that nothing else changes.
 
     Raises:
-        RecipeError: the checkpoint has one of the levels already, or a level builds on one that nobody has.
+        RecipeError: the checkpoint has one of the levels already.
     """
-    old = tuple(LevelRecipe(level.name, level.description, level.base, level.own_layers) for level in config.levels)
+    old = tuple(LevelRecipe(level.name, level.description) for level in config.levels)
     known = sorted({level.name for level in old} & {level.name for level in recipe.levels})
     _require(not known, checkpoint, f"has level {', '.join(known)} already; a level to be added needs another name")
-    of_levels = [f"{part}.{level.name}." for level in old for part in ("heads", "own_layers")]
-    freeze = ("encoder", "structure", *of_levels) if frozen else ()
+    own = [f"energy.{part}.{level.name}." for level in recipe.levels for part in ("rows", "heads")]
     added = replace(
         recipe,
         levels=(*old, *recipe.levels),
         encoder=config.encoder,
         structure=config.structure,
         start_from=(checkpoint,),
-        optim=replace(recipe.optim, freeze=(*recipe.optim.freeze, *freeze)),
+        optim=replace(recipe.optim, train=tuple(own) if frozen else recipe.optim.train),
     )
     check_recipe(added, recipe.name)
     return added

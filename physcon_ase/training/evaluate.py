@@ -58,7 +58,7 @@ def evaluate_energies(model: PhysCon, items: Items) -> tuple[LevelErrors, ...]:
         force_errors, direct_errors = _sums_of_errors(prediction.forces, labelled), math.nan * energy_errors
         if len(model.direct_heads):
             with torch.no_grad():
-                _, direct_forces = model.energies_and_direct_forces_at(labelled.batch, labelled.level)
+                _, direct_forces = model.energies_and_direct_forces(labelled.batch, labelled.level)
             direct_errors = _sums_of_errors(direct_forces, labelled)
         for index in labelled.level.unique().tolist():
             here = labelled.level == index

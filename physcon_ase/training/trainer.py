@@ -1,10 +1,9 @@
 """`train`: a recipe in, a checkpoint out; resumable at any moment."""
 
-import functools
 import json
 import os
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -33,11 +32,10 @@ from physcon_ase.training.evaluate import evaluate_denoising, evaluate_energies
 from physcon_ase.training.losses.asteroid import bias_weights, score_matching_loss
 from physcon_ase.training.losses.consistency import optimality_loss, score_loss
 from physcon_ase.training.losses.displacement import displacement_loss
-from physcon_ase.training.losses.multitask import energy_loss, force_loss, predict
+from physcon_ase.training.losses.multitask import charge_loss, energy_loss, force_loss, predict
 from physcon_ase.training.losses.structure import denoising_loss, refinement_loss
 from physcon_ase.training.optim import WeightAverage, learning_rate, make_optimizer, set_learning_rate
 from physcon_ase.training.state import STATE_FILE, Progress, load_state, save_state
-from physcon_ase.units import CHEMICAL_SYMBOLS
 
 _JUDGED_SLOTS = 2048
 
@@ -187,7 +185,7 @@ class _Training:
         if self.rank > 0:
             return
         model, weights = self._averaged_model(), self.recipe.loss
-        if max(weights.energy, weights.forces, weights.displacement, weights.direct_forces) > 0:
+        if weights.trains_energies:
             for row in evaluate_energies(model, self.validation):
                 errors = {"energy_mae": row.energy_mae, "force_mae": row.force_mae}
                 if weights.direct_forces > 0:
@@ -278,6 +276,7 @@ def check_labels(recipe: Recipe, items: Items) -> None:
         )
     found = {
         "energy": any(bucket.energy.isfinite().any() for bucket in items.buckets),
+        "charges": any(bucket.charges.isfinite().all(dim=1).any() for bucket in items.buckets),
         "forces": any(bucket.forces[:, 0].isfinite().all(dim=1).any() for bucket in items.buckets),
         "structure": any(bucket.is_minimum.any() for bucket in items.buckets),
     }
@@ -361,18 +360,16 @@ def make_model(recipe: Recipe, items: Items) -> PhysCon:
     known = {
         level.name: level for source, part in sources if not part for level in config_from_dict(source.config).levels
     }
-    levels: list[LevelConfig] = []
-    for entry in recipe.levels:
-        levels.append(_level_config(entry, {**known, **{level.name: level for level in levels}}, items, recipe.loss))
-    config = ModelConfig(levels=tuple(levels), encoder=recipe.encoder, structure=recipe.structure)
+    levels = tuple(_level_config(entry, known.get(entry.name), items, recipe.loss) for entry in recipe.levels)
+    config = ModelConfig(levels=levels, encoder=recipe.encoder, structure=recipe.structure)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         model = PhysCon(config)
-    taken = {name for source, part in sources for name in _take_over(model, source, part)}
-    _begin_own_layers(model, taken)
-    for name, parameter in model.named_parameters():
-        if name.startswith(recipe.optim.freeze):
-            parameter.requires_grad_(False)
+    for source, part in sources:
+        _take_over(model, source, part)
+    if recipe.optim.train:
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(name.startswith(recipe.optim.train))
     return model
 
 
@@ -382,7 +379,7 @@ def compute_losses(
     """Weighted loss terms of a batch, those of weight 0 left out; `generator` draws the noise."""
     weights, terms = recipe.loss, {}
     with_forces, with_direct = weights.forces > 0 or weights.displacement > 0, weights.direct_forces > 0
-    if weights.energy > 0 or with_forces or with_direct:
+    if weights.energy > 0 or weights.charges > 0 or with_forces or with_direct:
         found = predict(model, labelled, create_graph=True, forces=with_forces, direct_forces=with_direct)
         if weights.energy > 0:
             terms["energy"] = weights.energy * energy_loss(found, labelled)
@@ -390,12 +387,14 @@ def compute_losses(
             terms["forces"] = weights.forces * force_loss(found.forces, labelled)
         if weights.displacement > 0 and found.forces is not None:
             terms["displacement"] = weights.displacement * displacement_loss(found.forces, labelled)
+        if weights.charges > 0:
+            terms["charges"] = weights.charges * charge_loss(found, labelled)
         if found.direct_forces is not None:
             terms["direct_forces"] = weights.direct_forces * force_loss(found.direct_forces, labelled)
     if weights.score_matching > 0:
         assert recipe.asteroid is not None
         unlabelled = select(labelled, ~labelled.has_forces)
-        energy_fn = functools.partial(model.energies_at, level_index=unlabelled.level)
+        energy_fn = model.energy_fn(unlabelled.level)
         terms["score_matching"] = weights.score_matching * (
             score_matching_loss(energy_fn, unlabelled.batch, recipe.asteroid.kt, generator=generator)
             if len(unlabelled)
@@ -440,46 +439,31 @@ def _active_terms(recipe: Recipe) -> list[str]:
     return [name for name, weight in asdict(recipe.loss).items() if weight > 0]
 
 
-def _level_config(
-    entry: LevelRecipe, known: Mapping[str, LevelConfig], items: Items, weights: LossRecipe
-) -> LevelConfig:
-    """The level with references: those it has, or those of its base if it has no energies; the rest is fitted."""
-    old = known.get(entry.name)
-    references, charges, elements = _references(old), charges_at(items, entry.name), elements_at(items, entry.name)
+def _level_config(entry: LevelRecipe, old: LevelConfig | None, items: Items, weights: LossRecipe) -> LevelConfig:
+    """The level with the references that it has already; those of other elements are fitted to the energies."""
+    references, charges = _references(old), charges_at(items, entry.name)
     if has_energies(items, entry.name):
         references = fit_references(items, entry.name, references)
-    elif old is None and not weights.trains_energies:  # a structure head needs the elements alone
-        references = dict.fromkeys(elements, 0.0)
+    elif old is None and not weights.trains_energies:  # a structure network needs the elements alone
+        references = dict.fromkeys(elements_at(items, entry.name), 0.0)
     elif old is None:
-        references = _references(known.get(entry.base))
-        missing = ", ".join(CHEMICAL_SYMBOLS[number] for number in sorted(elements - set(references)))
-        if missing:
-            raise RecipeError(
-                f"level {entry.name!r} has no energies, and so needs the references of a base level named before it, "
-                f"but there are none for {missing}; add energies, or leave these molecules out"
-            )
-        references = {element: references[element] for element in elements}
+        raise RecipeError(
+            f"level {entry.name!r} has no energies to fit its atomic reference energies to; add a data set with "
+            "energies of that level, or start from a checkpoint that has the level"
+        )
     energies = tuple(references[element] for element in sorted(references))
     charges = tuple(sorted(charges | set(old.charges if old else ())))
-    return LevelConfig(
-        entry.name, entry.description, tuple(sorted(references)), energies, entry.base, charges, entry.own_layers
-    )
+    return LevelConfig(entry.name, entry.description, tuple(sorted(references)), energies, charges)
 
 
 def _references(level: LevelConfig | None) -> dict[int, float]:
     return {} if level is None else dict(zip(level.elements, level.references, strict=True))
 
 
-def _take_over(model: PhysCon, source: Checkpoint, part: str) -> list[str]:
-    """Copies the parameters of a checkpoint whose names begin with `part`, and says which."""
+def _take_over(model: PhysCon, source: Checkpoint, part: str) -> None:
+    """Copies the parameters of a checkpoint whose names begin with `part`."""
     own = {name: value for name, value in model.named_parameters() if name.startswith(part)}
     tensors = {name: value for name, value in source.tensors.items() if name.startswith(part)}
-    for level in model.config.levels:
-        if any(name.startswith(f"own_layers.{level.name}.") and name not in own for name in tensors):
-            raise RecipeError(
-                f"start_from: checkpoint {source.name} has more own_layers of level {level.name!r} than the "
-                f"{level.own_layers} of this recipe; give as many, or more"
-            )
     shared = [name for name, value in tensors.items() if name in own and own[name].shape == value.shape]
     if not shared:
         raise RecipeError(f"start_from: checkpoint {source.name} shares no parameter with the model of this recipe")
@@ -490,20 +474,6 @@ def _take_over(model: PhysCon, source: Checkpoint, part: str) -> list[str]:
     with torch.no_grad():
         for name in shared:
             own[name].copy_(tensors[name])
-    return shared
-
-
-@torch.no_grad()
-def _begin_own_layers(model: PhysCon, taken: Collection[str]) -> None:
-    """Layers that a level has for itself begin as those of its base, or of the encoder, unless they were taken over."""
-    parameters = dict(model.named_parameters())
-    for level in model.own_layers:
-        own = f"own_layers.{level}."
-        shared = [*(f"own_layers.{base}." for base in model.chain(level)[1:]), "encoder."]
-        for name in parameters:
-            if name.startswith(own) and name not in taken:
-                origins = (begin + name.removeprefix(own) for begin in shared)
-                parameters[name].copy_(parameters[next(origin for origin in origins if origin in parameters)])
 
 
 def _limited(data: DataRecipe, molecules: int) -> DataRecipe:

@@ -20,12 +20,11 @@ from tests.tiny import (
     ETHANOL,
     ETHANOL_NUMBERS,
     LEVELS,
-    OWN_ENCODER_LEVELS,
-    OWN_LAYER_LEVELS,
     WATER,
     WATER_NUMBERS,
     evaluate,
     pack,
+    enliven,
     tiny_model,
 )
 
@@ -37,13 +36,12 @@ SMALLEST_FORCE = 1e-2
 
 
 def small_model(levels: tuple[LevelConfig, ...] = LEVELS, **encoder: int) -> PhysCon:
-    """A tiny model with other sizes of the encoder, both of its levels with a say."""
+    """A tiny model with other sizes of the encoder, each of its parts with a say."""
     sizes = {"n_radial": 5, "channels": 12, "mixed_channels": 10, "source_scalars": 4, "hidden": 14, **encoder}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
         model = PhysCon(ModelConfig(levels, EncoderConfig(**sizes)), dtype=torch.float64)
-        for level in levels:
-            torch.nn.init.normal_(model.get_parameter(f"heads.{level.name}.network.2.weight"), std=40.0)
+        enliven(model)
     return model.eval().requires_grad_(False)
 
 
@@ -74,9 +72,9 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     seen: list[int] = []
     by_hand = gradient.energies_of_atoms
 
-    def counted(encoder, heads, batch: Batch, pairs, own):
+    def counted(network, batch: Batch, levels, pairs):
         seen.append(len(batch))
-        return by_hand(encoder, heads, batch, pairs, own)
+        return by_hand(network, batch, levels, pairs)
 
     monkeypatch.setattr("physcon_ase.model.physcon.energies_of_atoms", counted)
     return seen
@@ -99,8 +97,22 @@ MOLECULES = {
         {"n_layers": 1},
         {"n_layers": 3, "source_vectors": 3},
         {"source_vectors": 2, "output_vectors": 2},
+        {"source_vectors": 4, "charged": True},
+        {"source_vectors": 4, "long_range": True},
+        {"n_layers": 3, "source_vectors": 3, "charged": True, "long_range": True},
+        {"n_layers": 1, "charged": True, "long_range": True},
     ],
-    ids=["scalars", "vectors", "one layer", "three layers", "vectors for other heads"],
+    ids=[
+        "scalars",
+        "vectors",
+        "one layer",
+        "three layers",
+        "vectors for other heads",
+        "charges",
+        "dispersion",
+        "charges and long range",
+        "one layer, charges and long range",
+    ],
 )
 def test_forces_by_hand_are_those_of_autograd(
     molecules: list[tuple[np.ndarray, np.ndarray]], level: str, sizes: dict[str, int], calls: list[int]
@@ -123,34 +135,11 @@ def test_derivatives_of_several_levels_at_once_are_those_of_autograd(calls: list
     levels = torch.tensor([1, 0])
 
     def forces() -> Tensor:
-        return energies_and_forces(lambda moved: model.energies_at(moved, levels), batch)[1]
+        return energies_and_forces(lambda moved: model.energies(moved, levels), batch)[1]
 
     found = forces()
     assert calls == [2]
     assert_same(found, by_autograd(model, forces))
-
-
-@pytest.mark.parametrize(
-    ("levels", "sizes"),
-    [
-        (OWN_LAYER_LEVELS, {"source_vectors": 4}),
-        (OWN_LAYER_LEVELS, {"n_layers": 1}),
-        (OWN_ENCODER_LEVELS, {"source_vectors": 4}),
-    ],
-    ids=["last layer", "the only layer", "both layers"],
-)
-def test_forces_of_a_level_with_its_own_layers_are_those_of_autograd(
-    levels: tuple[LevelConfig, ...], sizes: dict[str, int], calls: list[int]
-) -> None:
-    model = small_model(levels, **sizes)
-    batch = pack(model, [(ETHANOL_NUMBERS, ETHANOL), (WATER_NUMBERS, WATER)])
-    _, forces = energies_and_forces(model.energy_fn("dft"), batch)
-    assert calls == [2]
-    assert_same(forces, by_autograd(model, lambda: energies_and_forces(model.energy_fn("dft"), batch)[1]))
-    index = torch.tensor([0, 1])
-    _, mixed = energies_and_forces(lambda moved: model.energies_at(moved, index), batch)
-    assert calls == [2, 1, 1]
-    torch.testing.assert_close(mixed[1], forces[1], rtol=0, atol=ROUNDING * forces.abs().max().item())
 
 
 def test_a_lone_atom_feels_no_force() -> None:
@@ -206,7 +195,7 @@ def test_energies_alone_keep_no_intermediate_values(calls: list[int]) -> None:
     assert calls == []
 
 
-@pytest.mark.parametrize("part", ["heads.dft.network.0.weight", "encoder.interactions.1.mix_own"])
+@pytest.mark.parametrize("part", ["energy.heads.dft.network.0.weight", "energy.interactions.1.mix_own"])
 def test_a_part_alone_can_be_trained(part: str, calls: list[int]) -> None:
     model = (
         copy.deepcopy(small_model(source_vectors=4)).to(torch.float32).to(torch.float64)

@@ -5,10 +5,11 @@ import pytest
 import torch
 
 from physcon_ase.model.config import LevelConfig
-from physcon_ase.model.heads import CoreRepulsion, EnergyHead, References, fade_in
+from physcon_ase.model.energy import Levels
+from physcon_ase.model.heads import CoreRepulsion, References, fade_in
 from physcon_ase.model.layers import make_pairs
 from physcon_ase.units import COVALENT_RADII
-from tests.tiny import ETHANOL, ETHANOL_NUMBERS, LEVELS, pack, tiny_model
+from tests.tiny import ETHANOL, ETHANOL_NUMBERS, pack, tiny_model
 
 ROUNDING = 1e-10
 """Energies [eV] up to some hundred eV in float64."""
@@ -108,14 +109,9 @@ def test_total_energies_keep_their_digits_in_float32() -> None:
     model = tiny_model(dtype=torch.float32)
     batch = pack(model, [(np.full(30, 8), np.random.default_rng(0).normal(size=(30, 3)) * 9)])
     total = model.energies(batch, "dft")
-    interaction = model.interaction_energies(batch, ["dft"]).double().sum()
+    pairs = make_pairs(batch, model.config.encoder.cutoff)
+    interaction = model.energy(batch, Levels(("dft",)), pairs).energies.double().sum()
     assert total.item() - 30 * -2040.4 == pytest.approx(interaction.item(), abs=1e-8)
-
-
-def test_a_correction_starts_at_zero_and_a_base_does_not() -> None:
-    scalars = torch.randn(1, 4, 12, generator=torch.Generator().manual_seed(0))
-    assert (EnergyHead(12, LEVELS[1])(scalars) == 0).all()
-    assert (EnergyHead(12, LEVELS[0])(scalars) != 0).all()
 
 
 def test_references_of_absent_elements_are_zero() -> None:

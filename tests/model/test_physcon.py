@@ -13,8 +13,6 @@ from physcon_ase.model.physcon import PhysCon, load_model
 from tests.tiny import (
     ETHANOL,
     ETHANOL_NUMBERS,
-    OWN_ENCODER_LEVELS,
-    OWN_LAYER_LEVELS,
     STRUCTURE,
     WATER,
     WATER_NUMBERS,
@@ -67,7 +65,7 @@ def test_loading_leaves_the_random_numbers_alone(tmp_path: Path) -> None:
 def test_weights_of_another_size_are_refused(tmp_path: Path) -> None:
     config = config_to_dict(tiny_model(4).config)
     save_checkpoint(tmp_path / "small", tiny_model(0).state_dict(), config)
-    with pytest.raises(CorruptCheckpointError, match=r"do not fit .* missing encoder"):
+    with pytest.raises(CorruptCheckpointError, match=r"do not fit .* missing energy"):
         load_model(tmp_path / "small")
 
 
@@ -79,40 +77,15 @@ def test_an_unknown_level_lists_the_levels() -> None:
 def test_each_molecule_can_have_its_own_level() -> None:
     model = tiny_model()
     batch = pack(model, [(ETHANOL_NUMBERS, ETHANOL), (WATER_NUMBERS, WATER), (WATER_NUMBERS, WATER)])
-    found = model.energies_at(batch, torch.tensor([0, 1, 0]))
+    found = model.energies(batch, torch.tensor([0, 1, 0]))
     cheap, dft = model.energies(batch, "cheap"), model.energies(batch, "dft")
     torch.testing.assert_close(found, torch.stack([cheap[0], dft[1], cheap[2]]), rtol=0, atol=1e-9)
-
-
-@pytest.mark.parametrize("levels", [OWN_LAYER_LEVELS, OWN_ENCODER_LEVELS], ids=["last layer", "both layers"])
-def test_a_level_with_its_own_layers_changes_no_other_level(levels: tuple[LevelConfig, ...]) -> None:
-    shared, own = tiny_model(4), tiny_model(4, levels=levels)
-    load_into(own, {**own.state_dict(), **shared.state_dict()})
-    batch = pack(own, [(ETHANOL_NUMBERS, ETHANOL), (WATER_NUMBERS, WATER), (WATER_NUMBERS, WATER)])
-    cheap, dft = own.energies(batch, "cheap"), own.energies(batch, "dft")
-    assert torch.equal(cheap, shared.energies(batch, "cheap"))
-    assert (dft - shared.energies(batch, "dft")).abs().min() > 1e-3
-    found = own.energies_at(batch, torch.tensor([1, 0, 1]))
-    torch.testing.assert_close(found, torch.stack([dft[0], cheap[1], dft[2]]), rtol=0, atol=1e-9)
-    torch.testing.assert_close(own.energies_at(batch, torch.tensor([1, 1, 1])), dft, rtol=0, atol=1e-9)
-    third = replace(levels[1], name="more", base="dft", own_layers=0)  # a correction of a correction
-    three = tiny_model(4, levels=(*levels, third))
-    load_into(three, {**three.state_dict(), **own.state_dict()})
-    with torch.no_grad():
-        three.get_parameter("heads.more.network.2.weight").zero_()  # it corrects nothing yet
-    torch.testing.assert_close(three.energies(batch, "more"), dft, rtol=0, atol=1e-9)
-    found = three.energies_at(batch, torch.tensor([2, 0, 1]))
-    torch.testing.assert_close(found, torch.stack([dft[0], cheap[1], dft[2]]), rtol=0, atol=1e-9)
-    both = own.interaction_energies(batch, ["dft", "cheap"]).sum(dim=1)
-    for column, level in enumerate(("dft", "cheap")):
-        alone = own.interaction_energies(batch, [level]).sum(dim=1).squeeze(1)
-        torch.testing.assert_close(both[:, column], alone, rtol=0, atol=1e-9)
 
 
 def test_atomic_energies_add_up_to_the_total() -> None:
     model = tiny_model()
     batch = pack(model, [(ETHANOL_NUMBERS, ETHANOL), (WATER_NUMBERS, WATER)])
-    atomic = model.atomic_energies(batch, "dft")
+    atomic = model.evaluate(batch, "dft").atomic_energies
     torch.testing.assert_close(atomic.sum(dim=1), model.energies(batch, "dft"))
     np.testing.assert_array_equal(atomic[1, 3:], 0)
 
@@ -145,7 +118,7 @@ def test_a_model_without_direct_heads_says_so() -> None:
 def test_direct_forces_at_levels_of_their_own_are_those_of_each_level() -> None:
     model = tiny_model(4, output_vectors=3)
     batch = pack(model, [(ETHANOL_NUMBERS, ETHANOL), (WATER_NUMBERS, WATER)])
-    energies, forces = model.energies_and_direct_forces_at(batch, torch.tensor([1, 0]))
+    energies, forces = model.energies_and_direct_forces(batch, torch.tensor([1, 0]))
     for row, level in enumerate(("dft", "cheap")):
         own_energies, own_forces = model.energies_and_direct_forces(batch, level)
         torch.testing.assert_close(energies[row], own_energies[row])

@@ -9,15 +9,19 @@ from torch import Tensor
 from physcon_ase.batch import Batch
 from physcon_ase.data.sample import LabelledBatch
 from physcon_ase.model.forces import energies_and_forces
-from physcon_ase.model.physcon import PhysCon
+from physcon_ase.model.physcon import Outputs, PhysCon
 
 _HUBER_WIDTH = 0.02
 """Errors [eV, eV/Å] below this count quadratically, larger ones linearly: the mean absolute error, made smooth."""
 
 
+_CHARGE_WIDTH = 0.02
+"""Errors [e] below this count quadratically."""
+
+
 @dataclass(frozen=True)
 class Prediction:
-    """Energies and forces of a labelled batch, each molecule at the level of its labels."""
+    """Energies, forces and charges of a labelled batch, each molecule at the level of its labels."""
 
     energies: Float[Tensor, " molecules"]
     """[eV, float64]."""
@@ -25,12 +29,14 @@ class Prediction:
     """Derivatives of the energies [eV/Å]; None if they were not asked for."""
     direct_forces: Float[Tensor, "molecules slots 3"] | None = None
     """Those of the direct heads [eV/Å]; None if they were not asked for."""
+    charges: tuple[Float[Tensor, "molecules slots"], ...] = ()
+    """Partial charges [e] in all forms that the network has: equilibrated and local, early and late."""
 
 
 def predict(
     model: PhysCon, labelled: LabelledBatch, *, create_graph: bool, forces: bool = True, direct_forces: bool = False
 ) -> Prediction:
-    """Energies and forces at the level of each label, from one pass through the encoder.
+    """Energies and forces at the level of each label, from one pass through the energy network.
 
     Args:
         model: the model.
@@ -42,21 +48,20 @@ def predict(
     Raises:
         MissingHeadError: the model has no direct heads.
     """
-    direct: list[Tensor] = []
+    kept: list[Outputs] = []
 
     def energy_fn(batch: Batch) -> Tensor:
-        if not direct_forces:
-            return model.energies_at(batch, labelled.level)
-        energies, own = model.energies_and_direct_forces_at(batch, labelled.level)
-        direct.append(own)
-        return energies
+        kept.append(model.evaluate(batch, labelled.level, direct_forces=direct_forces))
+        return kept[0].energies
 
     derived = None
     if forces:
         energies, derived = energies_and_forces(energy_fn, labelled.batch, create_graph=create_graph)
     else:
         energies = energy_fn(labelled.batch)
-    return Prediction(energies, derived, direct[0] if direct else None)
+    (outputs,) = kept
+    found = (outputs.charges, outputs.early_charges, *outputs.local_charges)
+    return Prediction(energies, derived, outputs.direct_forces, tuple(own for own in found if own is not None))
 
 
 def energy_loss(prediction: Prediction, labelled: LabelledBatch) -> Float[Tensor, ""]:
@@ -66,6 +71,18 @@ def energy_loss(prediction: Prediction, labelled: LabelledBatch) -> Float[Tensor
     target = torch.where(known, labelled.energy, prediction.energies.detach())
     errors = _smooth((prediction.energies - target).abs())
     return _weighted_mean(errors.to(labelled.weight.dtype), labelled.weight * known)
+
+
+def charge_loss(prediction: Prediction, labelled: LabelledBatch) -> Float[Tensor, ""]:
+    """Mean error of the partial charges [e], in all forms that the network has; 0 if no molecule has labels."""
+    known = labelled.has_charges
+    weights = (labelled.weight * known)[:, None] * labelled.batch.atom_mask
+    target = torch.where(known[:, None], labelled.charges, 0.0)
+    errors = [
+        _weighted_mean(((found - target).square() + _CHARGE_WIDTH**2).sqrt() - _CHARGE_WIDTH, weights)
+        for found in prediction.charges
+    ]
+    return torch.stack(errors).mean()
 
 
 def force_loss(forces: Float[Tensor, "molecules slots 3"], labelled: LabelledBatch) -> Float[Tensor, ""]:
