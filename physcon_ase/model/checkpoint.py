@@ -344,8 +344,8 @@ def _read_header(path: Path) -> dict[str, Any]:
         raise CorruptCheckpointError(f"{path} has format_version {version}; the first one was 1. Get a fresh copy.")
     if version < OLDEST_FORMAT:
         raise CheckpointVersionError(
-            f"{path.parent} has checkpoint format {version}, whose network this package no longer has; it reads formats "
-            f"from {OLDEST_FORMAT}. Use a newer checkpoint, or the release of physcon-ase that wrote this one."
+            f"{path.parent} has checkpoint format {version}, whose network this package no longer has; it reads "
+            f"formats from {OLDEST_FORMAT}. Use a newer checkpoint, or the release of physcon-ase that wrote this one."
         )
     return header
 

@@ -21,6 +21,8 @@ class LevelRecipe:
     """Short name; data sets refer to it."""
     description: str
     """Method and basis set in full."""
+    like: str = ""
+    """Level named before it, with whose row, head and missing references it begins; empty to begin with random ones."""
 
 
 @dataclass(frozen=True)
@@ -331,6 +333,21 @@ def _check_asteroid(recipe: Recipe, origin: str) -> None:
     )
 
 
+def check_likeness(recipe: Recipe) -> None:
+    """Refuses a level that is to begin like one that is not named before it.
+
+    Apart from `check_recipe`, because a recipe that is added to a checkpoint may name its levels.
+    """
+    names = [level.name for level in recipe.levels]
+    for place, level in enumerate(recipe.levels):
+        _require(
+            level.like in ("", *names[:place]),
+            f"recipe {recipe.name}",
+            f"has level {level.name!r} begin like {level.like!r}, which is none of those named before it: "
+            f"{names[:place]}",
+        )
+
+
 def with_steps(recipe: Recipe, steps: int) -> Recipe:
     """The same recipe for another number of steps."""
     return replace(recipe, optim=replace(recipe.optim, steps=steps))
@@ -361,6 +378,7 @@ def added_to(recipe: Recipe, checkpoint: str, config: ModelConfig, *, frozen: bo
         optim=replace(recipe.optim, train=tuple(own) if frozen else recipe.optim.train),
     )
     check_recipe(added, recipe.name)
+    check_likeness(added)
     return added
 
 

@@ -3,7 +3,7 @@
 import json
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -27,7 +27,15 @@ from physcon_ase.errors import LabelError, RecipeError, UnsupportedChargeError
 from physcon_ase.model.checkpoint import Checkpoint, load_into, read_checkpoint, save_checkpoint
 from physcon_ase.model.config import LevelConfig, ModelConfig, config_from_dict, config_to_dict
 from physcon_ase.model.physcon import PhysCon, load_model
-from physcon_ase.training.config import DataRecipe, LevelRecipe, LossRecipe, Recipe, format_recipe, parse_recipe
+from physcon_ase.training.config import (
+    DataRecipe,
+    LevelRecipe,
+    LossRecipe,
+    Recipe,
+    check_likeness,
+    format_recipe,
+    parse_recipe,
+)
 from physcon_ase.training.evaluate import evaluate_denoising, evaluate_energies
 from physcon_ase.training.losses.asteroid import bias_weights, score_matching_loss
 from physcon_ase.training.losses.consistency import optimality_loss, score_loss
@@ -36,6 +44,7 @@ from physcon_ase.training.losses.multitask import charge_loss, energy_loss, forc
 from physcon_ase.training.losses.structure import denoising_loss, refinement_loss
 from physcon_ase.training.optim import WeightAverage, learning_rate, make_optimizer, set_learning_rate
 from physcon_ase.training.state import STATE_FILE, Progress, load_state, save_state
+from physcon_ase.units import CHEMICAL_SYMBOLS
 
 _JUDGED_SLOTS = 2048
 
@@ -360,13 +369,19 @@ def make_model(recipe: Recipe, items: Items) -> PhysCon:
     known = {
         level.name: level for source, part in sources if not part for level in config_from_dict(source.config).levels
     }
-    levels = tuple(_level_config(entry, known.get(entry.name), items, recipe.loss) for entry in recipe.levels)
-    config = ModelConfig(levels=levels, encoder=recipe.encoder, structure=recipe.structure)
+    check_likeness(recipe)
+    levels: dict[str, LevelConfig] = {}
+    for entry in recipe.levels:
+        alike = levels.get(entry.like, known.get(entry.like))
+        levels[entry.name] = _level_config(entry, known.get(entry.name), alike, items, recipe.loss)
+    config = ModelConfig(levels=tuple(levels.values()), encoder=recipe.encoder, structure=recipe.structure)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         model = PhysCon(config)
-    for source, part in sources:
-        _take_over(model, source, part)
+    taken = {name for source, part in sources for name in _take_over(model, source, part)}
+    for entry in recipe.levels:
+        if entry.like:
+            _begin_like(model, entry, taken)
     if recipe.optim.train:
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(name.startswith(recipe.optim.train))
@@ -439,18 +454,27 @@ def _active_terms(recipe: Recipe) -> list[str]:
     return [name for name, weight in asdict(recipe.loss).items() if weight > 0]
 
 
-def _level_config(entry: LevelRecipe, old: LevelConfig | None, items: Items, weights: LossRecipe) -> LevelConfig:
-    """The level with the references that it has already; those of other elements are fitted to the energies."""
+def _level_config(
+    entry: LevelRecipe, old: LevelConfig | None, alike: LevelConfig | None, items: Items, weights: LossRecipe
+) -> LevelConfig:
+    """The level with the references that it has already; those of other elements are fitted to the energies.
+
+    Without energies they are those of the level that it begins like.
+    """
     references, charges = _references(old), charges_at(items, entry.name)
     if has_energies(items, entry.name):
         references = fit_references(items, entry.name, references)
     elif old is None and not weights.trains_energies:  # a structure network needs the elements alone
         references = dict.fromkeys(elements_at(items, entry.name), 0.0)
     elif old is None:
-        raise RecipeError(
-            f"level {entry.name!r} has no energies to fit its atomic reference energies to; add a data set with "
-            "energies of that level, or start from a checkpoint that has the level"
-        )
+        elements, borrowed = elements_at(items, entry.name), _references(alike)
+        missing = ", ".join(CHEMICAL_SYMBOLS[number] for number in sorted(elements - set(borrowed)))
+        if missing:
+            raise RecipeError(
+                f"level {entry.name!r} has no energies to fit its atomic reference energies to, and begins like no "
+                f"level that has those of {missing}; add energies, or leave these molecules out"
+            )
+        references = {element: borrowed[element] for element in elements}
     energies = tuple(references[element] for element in sorted(references))
     charges = tuple(sorted(charges | set(old.charges if old else ())))
     return LevelConfig(entry.name, entry.description, tuple(sorted(references)), energies, charges)
@@ -460,8 +484,18 @@ def _references(level: LevelConfig | None) -> dict[int, float]:
     return {} if level is None else dict(zip(level.elements, level.references, strict=True))
 
 
-def _take_over(model: PhysCon, source: Checkpoint, part: str) -> None:
-    """Copies the parameters of a checkpoint whose names begin with `part`."""
+@torch.no_grad()
+def _begin_like(model: PhysCon, entry: LevelRecipe, taken: Collection[str]) -> None:
+    """Copies row and head of another level, unless a checkpoint had those of the level itself."""
+    parameters = dict(model.named_parameters())
+    for part in ("rows", "heads"):
+        prefix = f"energy.{part}.{entry.name}."
+        for name in [name for name in parameters if name.startswith(prefix) and name not in taken]:
+            parameters[name].copy_(parameters[f"energy.{part}.{entry.like}.{name.removeprefix(prefix)}"])
+
+
+def _take_over(model: PhysCon, source: Checkpoint, part: str) -> list[str]:
+    """Copies the parameters of a checkpoint whose names begin with `part`, and returns their names."""
     own = {name: value for name, value in model.named_parameters() if name.startswith(part)}
     tensors = {name: value for name, value in source.tensors.items() if name.startswith(part)}
     shared = [name for name, value in tensors.items() if name in own and own[name].shape == value.shape]
@@ -474,6 +508,7 @@ def _take_over(model: PhysCon, source: Checkpoint, part: str) -> None:
     with torch.no_grad():
         for name in shared:
             own[name].copy_(tensors[name])
+    return shared
 
 
 def _limited(data: DataRecipe, molecules: int) -> DataRecipe:

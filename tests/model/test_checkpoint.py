@@ -1,7 +1,6 @@
 import json
 import pickle
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,9 +23,6 @@ from physcon_ase.model.checkpoint import (
     shipped_root,
     write_manifest,
 )
-from physcon_ase.model.config import config_from_dict, config_to_dict
-from physcon_ase.model.physcon import PhysCon
-from tests.tiny import OWN_LAYER_LEVELS, tiny_model
 
 CONFIG = {"levels": ["gfn2"], "cutoff": 5.0}
 
@@ -243,14 +239,14 @@ def test_a_newer_format_asks_for_an_upgrade(folder: Path) -> None:
 
 
 def test_an_older_format_goes_through_every_upgrade_in_turn(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def upgrade_v1_v2(config: dict, tensors: dict) -> tuple[dict, dict]:
+    def upgrade_v3_v4(config: dict, tensors: dict) -> tuple[dict, dict]:
         return {**config, "seen": [1]}, {key.replace("layer", "block"): value for key, value in tensors.items()}
 
-    def upgrade_v2_v3(config: dict, tensors: dict) -> tuple[dict, dict]:
+    def upgrade_v4_v5(config: dict, tensors: dict) -> tuple[dict, dict]:
         return {**config, "seen": [*config["seen"], 2]}, tensors
 
-    monkeypatch.setattr(checkpoint, "UPGRADES", (upgrade_v1_v2, upgrade_v2_v3))
-    _edit_header(folder, format_version=1)
+    monkeypatch.setattr(checkpoint, "UPGRADES", (upgrade_v3_v4, upgrade_v4_v5))
+    _edit_header(folder, format_version=3)
     found = read_checkpoint(folder)
     assert found.config["seen"] == [1, 2]
     assert "block.weight" in found.tensors
@@ -258,25 +254,11 @@ def test_an_older_format_goes_through_every_upgrade_in_turn(folder: Path, monkey
     assert read_checkpoint(folder).config["seen"] == [1, 2]
 
 
-@pytest.mark.parametrize("n_layers", [1, 2])
-def test_version_1_said_only_whether_a_level_has_a_last_layer_of_its_own(n_layers: int, tmp_path: Path) -> None:
-    config = tiny_model(levels=OWN_LAYER_LEVELS).config
-    model = PhysCon(replace(config, encoder=replace(config.encoder, n_layers=n_layers)))
-    tensors = {
-        key.replace(f".dft.interactions.{n_layers - 1}.", ".dft."): value
-        for key, value in model.state_dict().items()
-        if key != "own_layers.dft.embedding.weight"  # shared in version 1, even where the only layer was not
-    }
-    config = config_to_dict(model.config)
-    config["levels"] = [
-        {**{key: value for key, value in level.items() if key != "own_layers"}, "own_layer": level["own_layers"] == 1}
-        for level in config["levels"]
-    ]
-    save_checkpoint(tmp_path / "old", tensors, config)
-    _edit_header(tmp_path / "old", format_version=1)
-    found = read_checkpoint(tmp_path / "old")
-    assert config_from_dict(found.config) == model.config
-    load_into(model, found.tensors)
+@pytest.mark.parametrize("version", [1, 2])
+def test_formats_of_networks_that_are_gone_are_refused(folder: Path, version: int) -> None:
+    _edit_header(folder, format_version=version)
+    with pytest.raises(CheckpointVersionError, match=f"format {version}, whose network this package no longer has"):
+        read_checkpoint(folder)
 
 
 def _edit_header(folder: Path, **changes: object) -> None:

@@ -22,9 +22,9 @@ from tests.tiny import (
     LEVELS,
     WATER,
     WATER_NUMBERS,
+    enliven,
     evaluate,
     pack,
-    enliven,
     tiny_model,
 )
 

@@ -80,7 +80,7 @@ def test_neighbour_lists_do_not_cut_it_off(monkeypatch: pytest.MonkeyPatch) -> N
     from tests.tiny import charged_tiny_model
 
     model = charged_tiny_model()
-    apart = np.concatenate([ETHANOL_NUMBERS, WATER_NUMBERS]), np.concatenate([ETHANOL, WATER + [9.0, 0, 0]])
+    apart = np.concatenate([ETHANOL_NUMBERS, WATER_NUMBERS]), np.concatenate([ETHANOL, WATER + np.array([9.0, 0, 0])])
     dense = float(model.energies(batch_of(apart), "cheap"))
     monkeypatch.setattr(layers, "DENSE_SLOTS", 0)
     assert float(model.energies(batch_of(apart), "cheap")) == pytest.approx(dense, abs=1e-10)

@@ -7,8 +7,8 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from physcon_ase.errors import CorruptCheckpointError, MissingHeadError, PhysConError, UnknownLevelError
-from physcon_ase.model.checkpoint import load_into, save_checkpoint
-from physcon_ase.model.config import LevelConfig, StructureConfig, config_from_dict, config_to_dict
+from physcon_ase.model.checkpoint import save_checkpoint
+from physcon_ase.model.config import StructureConfig, config_from_dict, config_to_dict
 from physcon_ase.model.physcon import PhysCon, load_model
 from tests.tiny import (
     ETHANOL,

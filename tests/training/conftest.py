@@ -16,7 +16,7 @@ description = "random numbers"
 [[levels]]
 name = "dft"
 description = "other random numbers"
-base = "cheap"
+like = "cheap"
 
 [[data]]
 store = "small.h5"

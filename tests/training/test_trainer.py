@@ -124,13 +124,13 @@ def test_structures_are_learned_from_minima_without_any_energy(
     minima = replace(recipe.data[0], levels=("dft",))
     alone = replace(
         with_steps(recipe, 2),
-        levels=(replace(recipe.levels[1], base=""),),
+        levels=(replace(recipe.levels[1], like=""),),
         data=(minima,),
         loss=replace(recipe.loss, energy=0.0, forces=0.0, structure=1.0),
     )
     (level,) = load_model(train(alone, tmp_path / "run", store_root=tmp_path, options=QUIET)).model.config.levels
     assert level.elements == tuple(sorted(set(bare.molecules.atomic_numbers.tolist())))
-    with pytest.raises(RecipeError, match="has no energies, and so needs the references of a base level"):
+    with pytest.raises(RecipeError, match="no energies to fit its atomic reference energies to"):
         train(
             replace(alone, loss=replace(alone.loss, forces=1.0)), tmp_path / "other", store_root=tmp_path, options=QUIET
         )
@@ -340,11 +340,11 @@ def test_frozen_parts_keep_their_weights_and_start_from_takes_references(recipe:
     second = replace(
         with_steps(recipe, 3),
         start_from=(str(first),),
-        optim=replace(recipe.optim, steps=3, freeze=("encoder", "heads")),
+        optim=replace(recipe.optim, steps=3, train=("structure",)),
     )
     folder = train(second, tmp_path / "second", store_root=stores, options=QUIET)
     before, after = read_checkpoint(first), read_checkpoint(folder)
-    frozen = [name for name in before.tensors if name.startswith(("encoder", "heads"))]
+    frozen = [name for name in before.tensors if name.startswith("energy.")]
     assert same({name: before.tensors[name] for name in frozen}, {name: after.tensors[name] for name in frozen})
     moved = [name for name in before.tensors if name.startswith("structure") and "readout" in name]
     assert not same({name: before.tensors[name] for name in moved}, {name: after.tensors[name] for name in moved})
@@ -367,47 +367,20 @@ def test_an_added_level_leaves_the_other_levels_bit_for_bit(recipe: Recipe, stor
     assert after.tensors["heads.dft.network.2.weight"].abs().max() > 0  # it starts at zero
 
 
-@pytest.mark.parametrize("n_own", [1, 2])
-def test_layers_of_its_own_begin_as_the_shared_ones_and_alone_are_trained(
-    n_own: int, recipe: Recipe, stores: Path, tmp_path: Path
-):
-    quiet = replace(recipe, loss=replace(recipe.loss, structure=0.0))
-    first = train(with_steps(quiet, 3), tmp_path / "first", store_root=stores, options=QUIET)
-    own = replace(
-        quiet,
-        levels=(quiet.levels[0], replace(quiet.levels[1], own_layers=n_own)),
-        start_from=(str(first),),
-        optim=replace(quiet.optim, freeze=("encoder", "heads.cheap.")),
-    )
-    items = load_training_items(own, stores, "train")
-    labelled = next(iter(epoch_batches(items, seed=0, epoch=0, atoms_per_batch=64)))
-    old, new = load_model(first).model, make_model(own, items)
-    expected = old.energies_at(labelled.batch, labelled.level)
-    torch.testing.assert_close(new.energies_at(labelled.batch, labelled.level), expected, rtol=0, atol=1e-5)
-    second = train(with_steps(own, 20), tmp_path / "second", store_root=stores, options=QUIET)
-    before, after = read_checkpoint(first).tensors, read_checkpoint(second).tensors
-    kept = [name for name in before if not name.startswith("heads.dft.")]
-    assert same({name: before[name] for name in kept}, {name: after[name] for name in kept})
-    for layer in range(2 - n_own, 2):
-        name = f"interactions.{layer}.mix.0"
-        assert not torch.equal(after[f"own_layers.dft.{name}"], before[f"encoder.{name}"])
-    forgetful = replace(own, levels=quiet.levels, start_from=(str(second),))
-    with pytest.raises(RecipeError, match=r"has more own_layers of level 'dft' than the 0 of this recipe"):
-        train(with_steps(forgetful, 3), tmp_path / "third", store_root=stores, options=QUIET)
-    # What is named comes from where it is named; a plain source that has none of these layers leaves them alone.
-    for sources in ((str(second), str(first)), (str(first), f"{second}#own_layers.dft.")):
-        mixed = make_model(replace(own, start_from=sources), items).state_dict()
-        taken = [name for name in after if name.startswith("own_layers.dft.")]
-        assert same({name: mixed[name] for name in taken}, {name: after[name] for name in taken})
-    corrected = replace(own, levels=(*own.levels, LevelRecipe("more", "corrects dft", "dft", own_layers=2)))
-    corrected = replace(corrected, start_from=(str(second),))
-    begun = make_model(corrected, load_training_items(corrected, stores, "train")).state_dict()
-    for name in (name for name in begun if name.startswith("own_layers.more.")):
-        origin = name.replace(".more.", ".dft.")
-        origin = origin if origin in begun else name.replace("own_layers.more", "encoder")
-        assert torch.equal(begun[name], begun[origin])
-    with pytest.raises(RecipeError, match="shares no parameter"):
-        make_model(replace(own, start_from=(str(second), f"{first}#own_layers.dft.")), items)
+def test_a_level_begins_like_another_one(recipe: Recipe, stores: Path, tmp_path: Path):
+    cheap = replace(recipe, levels=recipe.levels[:1], data=(replace(recipe.data[0], levels=("cheap",)),))
+    cheap = replace(cheap, loss=replace(cheap.loss, structure=0.0))
+    first = train(with_steps(cheap, 3), tmp_path / "first", store_root=stores, options=QUIET)
+    both = replace(recipe, start_from=(str(first),))
+    model = make_model(both, load_training_items(both, stores, "train"))
+    for cheap_part, dft_part in (
+        (model.energy.rows["cheap"], model.energy.rows["dft"]),
+        (model.energy.heads["cheap"], model.energy.heads["dft"]),
+    ):
+        assert same(cheap_part.state_dict(), dft_part.state_dict())
+    second = train(with_steps(both, 3), tmp_path / "second", store_root=stores, options=QUIET)
+    again = make_model(replace(both, start_from=(str(second),)), load_training_items(both, stores, "train"))
+    assert same(again.energy.heads["dft"].state_dict(), load_model(second).model.energy.heads["dft"].state_dict())
 
 
 def charges_of(items: Items) -> set[int]:
@@ -467,9 +440,9 @@ def test_references_of_new_elements_are_fitted_and_old_ones_stay(recipe: Recipe,
     assert new[8] != dict(zip(fitted.elements, fitted.references, strict=True))[8]  # hydrogen was moved by 1 eV
 
 
-def test_a_level_without_energies_takes_the_references_of_its_base(recipe: Recipe, stores: Path):
+def test_a_level_without_energies_takes_the_references_of_that_which_it_begins_like(recipe: Recipe, stores: Path):
     forces_only = replace(recipe.data[0], levels=("lent",), borrow_forces_from="cheap", structure=False)
-    level = LevelRecipe("lent", "forces of another level", base="cheap")
+    level = LevelRecipe("lent", "forces of another level", like="cheap")
     data = (replace(recipe.data[0], levels=("cheap",)), forces_only)
     lent = replace(recipe, levels=(recipe.levels[0], level), data=data)
     cheap, found = make_model(lent, load_training_items(lent, stores, "train")).config.levels
@@ -478,7 +451,7 @@ def test_a_level_without_energies_takes_the_references_of_its_base(recipe: Recip
     assert len(found.elements) > 1
     assert found.references == tuple(of_cheap[element] for element in found.elements)
     first = replace(lent, levels=(level, recipe.levels[0]))
-    with pytest.raises(RecipeError, match="level 'lent' has no energies, and so needs the references of a base level"):
+    with pytest.raises(RecipeError, match="level 'lent' begin like 'cheap', which is none of those named before it"):
         make_model(first, load_training_items(first, stores, "train"))
 
 
