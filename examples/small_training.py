@@ -12,7 +12,7 @@ from physcon_ase.chem.smiles import graph_from_smiles
 from physcon_ase.data.sources.report import format_import_report
 from physcon_ase.data.sources.structures import Structure, store_from_structures
 from physcon_ase.data.store import write_store
-from physcon_ase.files import read_molecules
+from physcon_ase.inference.files import read_molecules
 from physcon_ase.training.config import parse_recipe
 from physcon_ase.training.trainer import train
 

@@ -54,9 +54,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _optimize(options: argparse.Namespace) -> int:
-    from physcon_ase.files import check_output, read_molecules
-    from physcon_ase.optimization import optimize
-    from physcon_ase.results import format_result, plot_result, write_results
+    from physcon_ase.inference.files import check_output, read_molecules
+    from physcon_ase.inference.optimization import optimize
+    from physcon_ase.inference.results import format_result, plot_result, write_results
 
     inputs = _inputs(options.molecule)
     if options.output is not None:
@@ -88,8 +88,8 @@ def _optimize(options: argparse.Namespace) -> int:
 
 
 def _optimize_many(options: argparse.Namespace, molecules: list) -> int:
-    from physcon_ase.optimization import optimize_many
-    from physcon_ase.results import format_record, format_summary, write_results
+    from physcon_ase.inference.optimization import optimize_many
+    from physcon_ase.inference.results import format_record, format_summary, write_results
 
     if options.plot is not None:
         raise PhysConError(f"--plot draws one molecule, {options.molecule} has {len(molecules)}: leave it out")
@@ -115,8 +115,8 @@ def _optimize_many(options: argparse.Namespace, molecules: list) -> int:
 
 
 def _predict(options: argparse.Namespace) -> int:
-    from physcon_ase.files import XYZ_SUFFIXES, check_output, read_structures, write_structures
-    from physcon_ase.results import predict_structures
+    from physcon_ase.inference.files import XYZ_SUFFIXES, check_output, read_structures, write_structures
+    from physcon_ase.inference.results import predict_structures
 
     check_output(options.output, [options.file], kinds=XYZ_SUFFIXES)
     outcomes = predict_structures(
@@ -132,9 +132,9 @@ def _predict(options: argparse.Namespace) -> int:
 
 
 def _energy(options: argparse.Namespace) -> int:
-    from physcon_ase.files import read_structures
-    from physcon_ase.optimization import optimize
-    from physcon_ase.results import format_result, predict_structures
+    from physcon_ase.inference.files import read_structures
+    from physcon_ase.inference.optimization import optimize
+    from physcon_ase.inference.results import format_result, predict_structures
 
     if not _inputs(options.molecule):
         result = optimize(options.molecule, level=options.level, checkpoint=options.checkpoint, device=options.device)
@@ -163,7 +163,7 @@ def _inputs(molecule: str) -> list[Path]:
 
     No SMILES ends in one of these suffixes, and a file that is missing is not mistaken for one.
     """
-    from physcon_ase.files import SMILES_SUFFIXES, XYZ_SUFFIXES
+    from physcon_ase.inference.files import SMILES_SUFFIXES, XYZ_SUFFIXES
 
     path = Path(molecule)
     return [path] if path.suffix in (*XYZ_SUFFIXES, *SMILES_SUFFIXES) or _is_file(path) else []
@@ -379,7 +379,7 @@ def _data_describe(options: argparse.Namespace) -> int:
 
 def _data_anchor(options: argparse.Namespace) -> int:
     from physcon_ase.data.store import open_store, write_store
-    from physcon_ase.files import check_output
+    from physcon_ase.inference.files import check_output
     from physcon_ase.labelling.anchored import anchor, format_anchor_report
 
     check_output(options.output, [options.store], kinds=(".h5",))
@@ -393,7 +393,7 @@ def _data_anchor(options: argparse.Namespace) -> int:
 
 def _label(options: argparse.Namespace) -> int:
     from physcon_ase.data.store import open_store
-    from physcon_ase.files import check_output, read_molecules
+    from physcon_ase.inference.files import check_output, read_molecules
     from physcon_ase.labelling.engines import engine_by_name
     from physcon_ase.labelling.geometries import parse_samplings
     from physcon_ase.labelling.inputs import known_geometries

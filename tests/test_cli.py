@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from ase.build import molecule
 
-from physcon_ase import optimization
 from physcon_ase.cli import main
 from physcon_ase.data.store import open_store
+from physcon_ase.inference import optimization
 
 ROOT = Path(__file__).resolve().parents[1]
 

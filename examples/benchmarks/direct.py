@@ -28,11 +28,11 @@ from rates import MOLECULES, geometry, interleaved, jittered, latency, training_
 from reporting import Row, Table, add_stores, finish, make_parser, percent, start
 
 from physcon_ase.batch import Batch, make_batch
-from physcon_ase.calculator import FORCES_FROM, PhysConCalculator
 from physcon_ase.checks import asymmetry, direct_forces_of, drift_of, forces_of, loop_work, nve_energies
 from physcon_ase.chem.compare import bonds_intact
-from physcon_ase.dynamics import MultipleTimeStepping
 from physcon_ase.errors import PhysConError
+from physcon_ase.inference.calculator import FORCES_FROM, PhysConCalculator
+from physcon_ase.inference.dynamics import MultipleTimeStepping
 from physcon_ase.model.physcon import LoadedModel, load_model
 from physcon_ase.relax.driver import RelaxStatus
 from physcon_ase.relax.state import ForceFn

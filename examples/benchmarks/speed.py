@@ -23,8 +23,8 @@ from heldout import model_forces
 from rates import MOLECULES, batched_rate, geometry, interleaved, jittered, training_rate
 from reporting import Row, Table, finish, make_parser, start
 
-from physcon_ase.calculator import PhysConCalculator
 from physcon_ase.chem.graph import MolGraph
+from physcon_ase.inference.calculator import PhysConCalculator
 from physcon_ase.model.physcon import LoadedModel
 
 OURS = "PhysCon"
@@ -36,7 +36,7 @@ clocks = lambda: [time.perf_counter(), time.process_time()]
 begin = clocks()
 import torch
 with_torch = clocks()
-from physcon_ase.calculator import PhysConCalculator
+from physcon_ase.inference.calculator import PhysConCalculator
 calculator = PhysConCalculator(sys.argv[1])
 built = clocks()
 from ase.build import molecule

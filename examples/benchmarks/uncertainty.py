@@ -21,8 +21,8 @@ from rates import MOLECULES, geometry, interleaved, jittered
 from reporting import Row, Table, add_stores, finish, make_parser, start
 from scipy.stats import spearmanr
 
-from physcon_ase.calculator import PhysConCalculator
 from physcon_ase.chem.graph import MolGraph
+from physcon_ase.inference.calculator import PhysConCalculator
 from physcon_ase.model.physcon import LoadedModel
 
 STORES = {"gfn2": ("gfn2_qm9", "gfn2_dft8k"), "b3lyp": ("qm9_b3lyp", "b3lyp_thermal")}

@@ -18,7 +18,7 @@ from physcon_ase.batch import in_chunks, make_batch, unpad, with_positions
 from physcon_ase.chem.compare import distance_mae_rmse, rmsd, symmetric_rmsd
 from physcon_ase.chem.graph import MolGraph
 from physcon_ase.errors import EngineError
-from physcon_ase.generator import REFINE_SIGMA
+from physcon_ase.inference.generator import REFINE_SIGMA
 from physcon_ase.labelling.engines import Engine, Molecule
 from physcon_ase.model.config import StructureConfig
 from physcon_ase.model.noise import gaussian_noise, sigma_schedule

@@ -5,7 +5,7 @@ import pytest
 from ase.build import molecule
 
 from physcon_ase.errors import PhysConError, StoreError
-from physcon_ase.files import check_output, read_molecules, read_structures
+from physcon_ase.inference.files import check_output, read_molecules, read_structures
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,6 @@ from ase.units import fs, kB
 from ase.vibrations import Vibrations
 
 from physcon_ase.batch import ONE_THREAD_SLOTS, Batch
-from physcon_ase.calculator import UNITS, PhysConCalculator, check_atoms
 from physcon_ase.errors import (
     CheckpointNotFoundError,
     EmptyStructureError,
@@ -35,12 +34,13 @@ from physcon_ase.errors import (
     UnsupportedChargeError,
     UnsupportedElementError,
 )
+from physcon_ase.inference.calculator import UNITS, PhysConCalculator, check_atoms
 from physcon_ase.model import physcon as physcon_module
 from physcon_ase.model.physcon import LoadedModel
 from physcon_ase.units import COVALENT_RADII
 from tests.tiny import calibrated_model, charged_tiny_model, evaluate, pack, tiny_loaded
 
-PACKAGE = Path(__file__).resolve().parents[1]
+PACKAGE = Path(__file__).resolve().parents[2]
 
 CENTRED_TOLERANCE = 1e-5
 """Forces [eV/Å] of float32 at the origin and 1000 Å away; without centring in float64 first they differ by 2e-4."""

@@ -9,10 +9,10 @@ from ase import Atoms
 from ase.build import molecule
 
 from physcon_ase.errors import BondPerceptionError, PhysConError
-from physcon_ase.files import write_structures
+from physcon_ase.inference.files import write_structures
+from physcon_ase.inference.optimization import optimize
+from physcon_ase.inference.results import Result, plot_result, predict_structures, write_results
 from physcon_ase.model.physcon import LoadedModel, load_model
-from physcon_ase.optimization import optimize
-from physcon_ase.results import Result, plot_result, predict_structures, write_results
 from tests.tiny import calibrated_model
 
 

@@ -15,7 +15,6 @@ from ase.optimize.optimize import Optimizer
 from tqdm import tqdm
 
 from physcon_ase.batch import Batch, in_chunks, make_batch, threads_for, with_positions
-from physcon_ase.calculator import PhysConCalculator, charge_and_multiplicity, check_atoms
 from physcon_ase.chem.compare import bonds_intact, stereo_intact
 from physcon_ase.chem.conformers import mmff94_minimize
 from physcon_ase.chem.graph import MolGraph
@@ -28,7 +27,8 @@ from physcon_ase.errors import (
     OverlappingAtomsError,
     PhysConError,
 )
-from physcon_ase.generator import (
+from physcon_ase.inference.calculator import PhysConCalculator, charge_and_multiplicity, check_atoms
+from physcon_ase.inference.generator import (
     ATOMS_PER_BATCH,
     MAX_SECONDS,
     Guess,
@@ -39,11 +39,11 @@ from physcon_ase.generator import (
     or_error,
     unless_error,
 )
+from physcon_ase.inference.results import STATUSES, Record, Result
 from physcon_ase.model.coverage import check_charge, check_elements
 from physcon_ase.model.forces import energies_and_forces
 from physcon_ase.model.physcon import DEFAULT_CHECKPOINT, LoadedModel, PhysCon, load_model
 from physcon_ase.relax.driver import METHODS, RelaxResult, RelaxStatus, relax
-from physcon_ase.results import STATUSES, Record, Result
 from physcon_ase.valence.model_hessian import model_hessian
 
 STARTS: Final = ("guess", "etkdg", "mmff94")

@@ -5,8 +5,8 @@ from ase.calculators.calculator import Calculator, all_changes
 from ase.constraints import FixAtoms
 from ase.md.verlet import VelocityVerlet
 
-from physcon_ase.dynamics import MultipleTimeStepping
 from physcon_ase.errors import PhysConError
+from physcon_ase.inference.dynamics import MultipleTimeStepping
 
 STEP = 0.2 * units.fs
 

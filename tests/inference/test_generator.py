@@ -3,7 +3,6 @@ import pytest
 import torch
 from ase import Atoms
 
-from physcon_ase.calculator import PhysConCalculator
 from physcon_ase.chem.compare import bonds_intact, rmsd, stereo_intact
 from physcon_ase.chem.conformers import embed
 from physcon_ase.chem.smiles import graph_from_smiles
@@ -16,7 +15,8 @@ from physcon_ase.errors import (
     UnsupportedChargeError,
     UnsupportedElementError,
 )
-from physcon_ase.generator import N_ATTEMPTS, Guess, StructureGenerator, embed_many
+from physcon_ase.inference.calculator import PhysConCalculator
+from physcon_ase.inference.generator import N_ATTEMPTS, Guess, StructureGenerator, embed_many
 from physcon_ase.model.config import EncoderConfig, LevelConfig, ModelConfig, StructureConfig
 from physcon_ase.model.physcon import LoadedModel, PhysCon, load_model
 

@@ -12,12 +12,12 @@ from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from jaxtyping import Float
 
-from physcon_ase.calculator import UNITS, PhysConCalculator, Prediction
 from physcon_ase.chem.draw import depict
 from physcon_ase.chem.files import sdf_block
 from physcon_ase.chem.graph import MolGraph
 from physcon_ase.errors import BondPerceptionError, PhysConError
-from physcon_ase.files import check_output, write_structures
+from physcon_ase.inference.calculator import UNITS, PhysConCalculator, Prediction
+from physcon_ase.inference.files import check_output, write_structures
 from physcon_ase.model.physcon import DEFAULT_CHECKPOINT, LoadedModel
 
 STATUSES: Final = ("ok", "not converged", "changed", "failed")

@@ -10,14 +10,14 @@ from ase.calculators.emt import EMT
 from ase.constraints import FixAtoms
 from ase.optimize import BFGS, FIRE2
 
-from physcon_ase import optimization
-from physcon_ase.calculator import PhysConCalculator
 from physcon_ase.chem.smiles import graph_from_smiles
 from physcon_ase.errors import MissingHeadError, PhysConError, SpinParityError, UnsupportedChargeError
-from physcon_ase.generator import StructureGenerator
+from physcon_ase.inference import optimization
+from physcon_ase.inference.calculator import PhysConCalculator
+from physcon_ase.inference.generator import StructureGenerator
+from physcon_ase.inference.optimization import CHANGED_BONDS, STARTS, SafeBFGS, optimize, optimize_many
+from physcon_ase.inference.results import Result, format_record, format_result, format_summary
 from physcon_ase.model.physcon import LoadedModel, load_model
-from physcon_ase.optimization import CHANGED_BONDS, STARTS, SafeBFGS, optimize, optimize_many
-from physcon_ase.results import Result, format_record, format_result, format_summary
 from tests.tiny import calibrated_model
 
 EXACT = 1e-8
