@@ -10,7 +10,8 @@ if TYPE_CHECKING:
     from physcon_ase.hub import from_pretrained, push_to_hub
     from physcon_ase.inference.calculator import PhysConCalculator
     from physcon_ase.inference.generator import StructureGenerator
-    from physcon_ase.inference.optimization import optimize, optimize_many
+    from physcon_ase.inference.many import optimize_many
+    from physcon_ase.inference.one import optimize
     from physcon_ase.inference.results import Result
 
 __version__ = "0.1.0"
@@ -31,8 +32,8 @@ _MODULES = {
     "Result": "physcon_ase.inference.results",
     "StructureGenerator": "physcon_ase.inference.generator",
     "from_pretrained": "physcon_ase.hub",
-    "optimize": "physcon_ase.inference.optimization",
-    "optimize_many": "physcon_ase.inference.optimization",
+    "optimize": "physcon_ase.inference.one",
+    "optimize_many": "physcon_ase.inference.many",
     "push_to_hub": "physcon_ase.hub",
 }
 

@@ -55,8 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _optimize(options: argparse.Namespace) -> int:
     from physcon_ase.inference.files import check_output, read_molecules
-    from physcon_ase.inference.optimization import optimize
-    from physcon_ase.inference.results import format_result, plot_result, write_results
+    from physcon_ase.inference.one import optimize
+    from physcon_ase.inference.report import format_result, plot_result, write_results
 
     inputs = _inputs(options.molecule)
     if options.output is not None:
@@ -88,8 +88,8 @@ def _optimize(options: argparse.Namespace) -> int:
 
 
 def _optimize_many(options: argparse.Namespace, molecules: list) -> int:
-    from physcon_ase.inference.optimization import optimize_many
-    from physcon_ase.inference.results import format_record, format_summary, write_results
+    from physcon_ase.inference.many import optimize_many
+    from physcon_ase.inference.report import format_record, format_summary, write_results
 
     if options.plot is not None:
         raise PhysConError(f"--plot draws one molecule, {options.molecule} has {len(molecules)}: leave it out")
@@ -115,8 +115,8 @@ def _optimize_many(options: argparse.Namespace, molecules: list) -> int:
 
 
 def _predict(options: argparse.Namespace) -> int:
+    from physcon_ase.inference.calculator import predict_structures
     from physcon_ase.inference.files import XYZ_SUFFIXES, check_output, read_structures, write_structures
-    from physcon_ase.inference.results import predict_structures
 
     check_output(options.output, [options.file], kinds=XYZ_SUFFIXES)
     outcomes = predict_structures(
@@ -132,9 +132,10 @@ def _predict(options: argparse.Namespace) -> int:
 
 
 def _energy(options: argparse.Namespace) -> int:
+    from physcon_ase.inference.calculator import predict_structures
     from physcon_ase.inference.files import read_structures
-    from physcon_ase.inference.optimization import optimize
-    from physcon_ase.inference.results import format_result, predict_structures
+    from physcon_ase.inference.one import optimize
+    from physcon_ase.inference.report import format_result
 
     if not _inputs(options.molecule):
         result = optimize(options.molecule, level=options.level, checkpoint=options.checkpoint, device=options.device)

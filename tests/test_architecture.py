@@ -78,7 +78,7 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
 
 def test_every_public_name_is_found_whatever_was_imported_first_and_others_are_attribute_errors() -> None:
     in_a_fresh_process(
-        "import physcon_ase.inference.optimization\n"  # a module of the name of a function would now hide it
+        "import physcon_ase.inference.one\n"  # a room of the name of a function would now hide it
         "from physcon_ase import *\n"
         "assert type(optimize).__name__ == type(optimize_many).__name__ == 'function'"
     )

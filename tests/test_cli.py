@@ -10,7 +10,7 @@ from ase.build import molecule
 
 from physcon_ase.cli import main
 from physcon_ase.data.store import open_store
-from physcon_ase.inference import optimization
+from physcon_ase.inference import one
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -178,7 +178,7 @@ def test_an_interruption_is_exit_code_130(monkeypatch: pytest.MonkeyPatch, capsy
     def interrupted(*_, **__) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(optimization, "optimize", interrupted)
+    monkeypatch.setattr(one, "optimize", interrupted)
     assert main(["optimize", "O"]) == 130
     assert capsys.readouterr().err == "physcon: interrupted\n"
 

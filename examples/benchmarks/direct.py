@@ -31,8 +31,9 @@ from physcon_ase.batch import Batch, make_batch
 from physcon_ase.checks import asymmetry, direct_forces_of, drift_of, forces_of, loop_work, nve_energies
 from physcon_ase.chem.compare import bonds_intact
 from physcon_ase.errors import PhysConError
-from physcon_ase.inference.calculator import FORCES_FROM, PhysConCalculator
+from physcon_ase.inference.calculator import PhysConCalculator
 from physcon_ase.inference.dynamics import MultipleTimeStepping
+from physcon_ase.inference.results import FORCES_FROM
 from physcon_ase.model.physcon import LoadedModel, load_model
 from physcon_ase.relax.driver import RelaxStatus
 from physcon_ase.relax.state import ForceFn

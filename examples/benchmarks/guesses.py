@@ -34,8 +34,9 @@ from physcon_ase.chem.compare import distance_mae_rmse, rmsd, symmetric_rmsd
 from physcon_ase.chem.conformers import mmff94_minimize
 from physcon_ase.chem.graph import MolGraph
 from physcon_ase.errors import MissingParametersError, PhysConError
-from physcon_ase.inference.generator import N_CONFORMERS, REFINE_SIGMA, StructureGenerator, embed_many
-from physcon_ase.inference.optimization import optimize
+from physcon_ase.inference.embedding import embed_many
+from physcon_ase.inference.generator import N_CONFORMERS, REFINE_SIGMA, StructureGenerator
+from physcon_ase.inference.one import optimize
 from physcon_ase.model.physcon import LoadedModel, PhysCon, load_model
 from physcon_ase.model.structure import refined
 from physcon_ase.relax.state import ForceFn

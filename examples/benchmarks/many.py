@@ -17,7 +17,7 @@ from physcon_ase.chem.smiles import canonical_key, graph_from_smiles
 from physcon_ase.data.sources.smiles_list import read_smiles_list
 from physcon_ase.data.split import key_hash, split_of
 from physcon_ase.errors import PhysConError
-from physcon_ase.inference.optimization import optimize_many
+from physcon_ase.inference.many import optimize_many
 from physcon_ase.inference.results import Record
 from physcon_ase.relax.driver import RelaxStatus
 from physcon_ase.units import ATOMIC_NUMBERS

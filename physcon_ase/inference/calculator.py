@@ -9,23 +9,18 @@ import numpy as np
 import torch
 from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
+from ase.calculators.singlepoint import SinglePointCalculator
 from ase.outputs import Properties
 from jaxtyping import Float
-from scipy.spatial.distance import pdist, squareform
 from torch import Tensor
 
 from physcon_ase.batch import Batch, in_chunks, make_batch, threads_for, unpad
 from physcon_ase.errors import (
-    EmptyStructureError,
     MissingHeadError,
-    NonFinitePositionsError,
-    OverlappingAtomsError,
-    PeriodicCellError,
     PhysConError,
-    UnknownElementError,
-    UnsupportedChargeError,
 )
-from physcon_ase.model.coverage import check_charge, check_elements
+from physcon_ase.inference.intake import charge_and_multiplicity, check_structure, state_in_info
+from physcon_ase.inference.results import FORCES_FROM, Prediction, Provenance
 from physcon_ase.model.physcon import (
     DEFAULT_CHECKPOINT,
     LoadedModel,
@@ -33,61 +28,12 @@ from physcon_ase.model.physcon import (
     energies_forces_and_features,
     load_model,
 )
-from physcon_ase.units import CHEMICAL_SYMBOLS
-
-UNITS: Final = "energies eV, positions Angstrom, forces eV/Angstrom"
-"""Units of every result."""
-
-CLOSEST_ATOMS: Final = 0.3
-"""Distance [Å] below which two atoms are taken for a mistake. The shortest bond there is, H2 at .74 Å, would need more
-than 5 eV to be squeezed that far: no dynamics gets there, while doubled atoms and positions in other units do."""
 
 ATOMS_PER_BATCH: Final = 256
 """Slots that `PhysConCalculator.predict` fills per batch: with more, the intermediates leave the processor's cache."""
 
-FORCES_FROM: Final = {"conservative": "the derivative of the energy", "direct": "a direct head, no energy"}
-"""Kinds of forces that a `PhysConCalculator` offers, and how results call them."""
 
 _PROPERTIES: Final = ("energy", "free_energy", "energies", "forces")
-
-
-@dataclass(frozen=True)
-class Provenance:
-    """Where a number comes from."""
-
-    model: str
-    """Name of the checkpoint."""
-    revision: str
-    """sha256 of its weights."""
-    level: str
-    """Level of theory."""
-    forces_from: str = FORCES_FROM["conservative"]
-    """What the forces are; one of `FORCES_FROM`."""
-    units: str = UNITS
-    """Units of the numbers."""
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What `PhysConCalculator.predict` says about one structure; the numbers are None if it was refused."""
-
-    energy: float | None
-    """Total energy [eV] at the level."""
-    energies: Float[np.ndarray, " atoms"] | None
-    """Share [eV] of each atom in `energy`; how a molecule is divided into atoms is the model's own choice."""
-    atomization_energy: float | None
-    """The level's fitted atomic references minus `energy` [eV], see `PhysConCalculator.atomization_energy`."""
-    energy_uncertainty: float | None
-    """Standard deviation [eV] of the error of `energy`; None if the model cannot tell."""
-    forces: Float[np.ndarray, "atoms 3"] | None
-    """Forces [eV/Å]; None also if they were not asked for."""
-    forces_uncertainty: Float[np.ndarray, " atoms"] | None
-    """Standard deviation [eV/Å] of the error of a component of the force on each atom; None if unknown, or without
-    `forces`."""
-    provenance: Provenance
-    """Model, revision, level and units."""
-    error: PhysConError | None = None
-    """Why the structure was refused."""
 
 
 class PhysConCalculator(Calculator):
@@ -169,7 +115,7 @@ class PhysConCalculator(Calculator):
     def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
         """What has changed since the last calculation, charge and spin in `atoms.info` included."""
         changes = super().check_state(atoms, tol=tol)
-        if self.atoms is not None and _state_in_info(self.atoms) != _state_in_info(atoms):
+        if self.atoms is not None and state_in_info(self.atoms) != state_in_info(atoms):
             changes.append("info")
         return changes
 
@@ -182,7 +128,7 @@ class PhysConCalculator(Calculator):
         """Fills `results` with all properties: the energy alone would be no cheaper by much.
 
         Raises:
-            PhysConError: the structure is refused; see `check_atoms` and `model.coverage`.
+            PhysConError: the structure is refused; see `intake.check_structure`.
         """
         if atoms is not None:
             self.atoms = atoms.copy()
@@ -304,10 +250,7 @@ class PhysConCalculator(Calculator):
         return sum(table[number] for number in atomic_numbers.tolist())
 
     def _check(self, atoms: Atoms) -> None:
-        check_atoms(atoms)
-        check_elements(atoms.numbers, self.model, self.level)
-        charge, multiplicity = charge_and_multiplicity(atoms, self.charge, self.multiplicity)
-        check_charge(atoms.numbers, charge, multiplicity, self.model, self.level)
+        check_structure(atoms, self.model, self.level, self.charge, self.multiplicity)
 
     def _batch(self, structures: list[Atoms]) -> Batch:
         weight = self.model.encoder.embedding.weight
@@ -319,77 +262,6 @@ class PhysConCalculator(Calculator):
             dtype=weight.dtype,
             device=weight.device,
         )
-
-
-# ---- what is refused
-
-
-def check_atoms(atoms: Atoms) -> None:
-    """Refuses what is no molecule at all.
-
-    Raises:
-        EmptyStructureError: no atoms.
-        PeriodicCellError: periodic in any direction; a cell without periodicity is ignored.
-        UnknownElementError: an atomic number that is no element, such as that of ASE's dummy "X".
-        NonFinitePositionsError: positions that are NaN or infinite.
-        OverlappingAtomsError: two atoms closer than `CLOSEST_ATOMS`.
-    """
-    if len(atoms) == 0:
-        raise EmptyStructureError("the structure has no atoms: at least one is needed")
-    if atoms.pbc.any():
-        raise PeriodicCellError(
-            f"the structure is periodic (pbc {atoms.pbc.tolist()}), but this is a model of molecules: cut out a "
-            "molecule and set atoms.pbc = False"
-        )
-    numbers, positions = atoms.numbers, atoms.positions
-    if numbers.min() < 1 or numbers.max() > len(CHEMICAL_SYMBOLS):
-        atom = int(np.flatnonzero((numbers < 1) | (numbers > len(CHEMICAL_SYMBOLS)))[0])
-        raise UnknownElementError(
-            f"atom {atom} has atomic number {numbers[atom]}, which is no element; elements are 1 to "
-            f"{len(CHEMICAL_SYMBOLS)}: remove dummy atoms"
-        )
-    if not np.isfinite(positions).all():
-        atom = int(np.flatnonzero(~np.isfinite(positions).all(axis=1))[0])
-        raise NonFinitePositionsError(
-            f"atom {atom} ({CHEMICAL_SYMBOLS[int(numbers[atom])]}) is at {positions[atom].tolist()}: positions must be "
-            "finite numbers [Å]; did an earlier step explode?"
-        )
-    squared = pdist(positions, "sqeuclidean")
-    if len(squared) and squared.min() < CLOSEST_ATOMS**2:
-        _refuse_overlap(numbers, squareform(squared))
-
-
-def charge_and_multiplicity(atoms: Atoms, charge: int = 0, multiplicity: int = 1) -> tuple[int, int]:
-    """Total charge [e] and spin multiplicity 2S + 1 from `atoms.info["charge"]` and `["spin"]`, or these defaults.
-
-    Raises:
-        UnsupportedChargeError: one of them is no whole number.
-    """
-    stated = _state_in_info(atoms)
-    return (
-        _as_whole_number("charge", charge if stated[0] is None else stated[0]),
-        _as_whole_number("spin", multiplicity if stated[1] is None else stated[1]),
-    )
-
-
-def _state_in_info(atoms: Atoms) -> tuple[Any, Any]:
-    return atoms.info.get("charge"), atoms.info.get("spin")
-
-
-def _as_whole_number(name: str, value: Any) -> int:
-    if isinstance(value, (int, float, np.integer, np.floating)) and float(value).is_integer():
-        return int(value)
-    raise UnsupportedChargeError(f"{name} {value!r} is no whole number: give the total of the molecule, such as 0 or 1")
-
-
-def _refuse_overlap(numbers: np.ndarray, squared: np.ndarray) -> None:
-    np.fill_diagonal(squared, np.inf)
-    first, second = sorted(int(i) for i in np.unravel_index(squared.argmin(), squared.shape))
-    raise OverlappingAtomsError(
-        f"atoms {first} ({CHEMICAL_SYMBOLS[int(numbers[first])]}) and {second} "
-        f"({CHEMICAL_SYMBOLS[int(numbers[second])]}) are {squared[first, second] ** 0.5:.3f} Å apart; at least "
-        f"{CLOSEST_ATOMS} Å is needed: look for doubled atoms and for positions that are not in Å"
-    )
 
 
 # ---- work
@@ -436,3 +308,30 @@ def _direct_evaluation(model: PhysCon, level: str, batch: Batch, *, with_forces:
 def _rows(batch: Batch, values: Tensor | None) -> list[np.ndarray] | list[None]:
     """Per-slot values as one float64 array per molecule; None for each without values."""
     return [None] * len(batch) if values is None else [row.astype(np.float64) for row in unpad(batch, values)]
+
+
+def predict_structures(
+    structures: Sequence[Atoms],
+    *,
+    level: str | None = None,
+    checkpoint: str | Path | LoadedModel = DEFAULT_CHECKPOINT,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype | str = torch.float32,
+) -> list[Atoms | PhysConError]:
+    """Copies of the structures with energy and forces attached, ready to be written; or why one was refused."""
+    calculator = PhysConCalculator(checkpoint, level=level, device=device, dtype=dtype)
+    return [
+        _with_prediction(atoms, prediction)
+        for atoms, prediction in zip(structures, calculator.predict(structures), strict=True)
+    ]
+
+
+def _with_prediction(atoms: Atoms, prediction: Prediction) -> Atoms | PhysConError:
+    if prediction.error is not None:
+        return prediction.error
+    labelled = atoms.copy()
+    labelled.info |= asdict(prediction.provenance)
+    if prediction.energy_uncertainty is not None:
+        labelled.info["energy_uncertainty"] = prediction.energy_uncertainty
+    labelled.calc = SinglePointCalculator(labelled, energy=prediction.energy, forces=prediction.forces)
+    return labelled

@@ -6,12 +6,9 @@ ddim      from pure noise, by the deterministic reverse process (`model.structur
 denoise   the same in one step
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
-from multiprocessing import get_context
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Final
 
 import numpy as np
 import torch
@@ -21,15 +18,17 @@ from torch import Tensor
 
 from physcon_ase.batch import Batch, in_chunks, make_batch, threads_for, unpad, with_positions
 from physcon_ase.chem.compare import bonds_intact, stereo_intact
-from physcon_ase.chem.conformers import embed, lowest_conformer
+from physcon_ase.chem.conformers import embed
 from physcon_ase.chem.graph import MolGraph
-from physcon_ase.chem.smiles import canonical_smiles, graph_from_smiles
+from physcon_ase.chem.smiles import canonical_smiles
 from physcon_ase.errors import MissingHeadError, PhysConError
+from physcon_ase.inference.embedding import MAX_SECONDS, embed_many
+from physcon_ase.inference.intake import as_graph, at_least_one, check_seed, checked_graph, or_error, unless_error
+from physcon_ase.inference.results import Guess
 from physcon_ase.model.checkpoint import read_checkpoint, shipped_names
 from physcon_ase.model.config import StructureConfig
-from physcon_ase.model.coverage import check_charge, check_elements
 from physcon_ase.model.noise import gaussian_noise, sigma_schedule
-from physcon_ase.model.physcon import DEFAULT_CHECKPOINT, LoadedModel, PhysCon, load_model
+from physcon_ase.model.physcon import DEFAULT_CHECKPOINT, LoadedModel, load_model
 from physcon_ase.model.structure import ddim, refined
 
 N_STEPS: Final[dict[str, int]] = {"refine": 8, "ddim": 30, "denoise": 1}
@@ -49,38 +48,13 @@ N_CONFORMERS: Final = 4
 N_ATTEMPTS: Final = 4
 """Guesses with other noise before a molecule gets the geometry that they started from instead."""
 
-MAX_SECONDS: Final = 30.0
-"""Cap on the time that the start geometry of one molecule may take."""
 
 ATOMS_PER_BATCH: Final = 1024
 """Slots of a batch, about what keeps one core busy; a GPU wants more."""
 
-_Value = TypeVar("_Value")
 
 _SEED_STRIDE: Final = 1_000_003
 """Distance between the noise seeds of two guesses, so that the attempts of neighbouring seeds differ."""
-
-
-@dataclass(frozen=True)
-class Guess:
-    """A start geometry for one molecule, with how it came about."""
-
-    graph: MolGraph
-    """The molecule."""
-    positions: Float[np.ndarray, "atoms 3"]
-    """Positions [Å] in the order of the graph's atoms."""
-    mode: str
-    """How it was to be made."""
-    seed: int
-    """Seed that makes it again."""
-    attempts: int
-    """Guesses drawn, the one kept included."""
-    bonds_intact: bool
-    """Whether the geometry has the bonds of the graph."""
-    stereo_intact: bool
-    """Whether the geometry has the configuration of the graph."""
-    fallback: str
-    """Why the positions are the start geometry and no guess of the model; empty if they are one."""
 
 
 class StructureGenerator:
@@ -131,8 +105,8 @@ class StructureGenerator:
         self.denoiser = self.model.denoiser(self.level)
         self.mode = mode
         self.sigmas = _sigmas(mode, n_steps, start_sigma, config)
-        self.n_conformers = _at_least_one("n_conformers", n_conformers)
-        self.n_attempts = _at_least_one("n_attempts", n_attempts)
+        self.n_conformers = at_least_one("n_conformers", n_conformers)
+        self.n_attempts = at_least_one("n_attempts", n_attempts)
         self.max_seconds = max_seconds
 
     def __call__(self, molecule: str | MolGraph, *, n_samples: int = 1, seed: int = 0) -> Atoms | list[Atoms]:
@@ -152,7 +126,7 @@ class StructureGenerator:
             UnsupportedChargeError: a charged or open-shell molecule.
             InvalidSmilesError, DummyAtomError, FragmentsError, UnknownElementError: see `chem.smiles`.
         """
-        _at_least_one("n_samples", n_samples)
+        at_least_one("n_samples", n_samples)
         graph = as_graph(molecule)
         guesses = self.generate_many([graph] * n_samples, seeds=range(seed, seed + n_samples))
         atoms = [self.to_atoms(unless_error(guess)) for guess in guesses]
@@ -182,8 +156,7 @@ class StructureGenerator:
         """
         molecules = list(molecules)
         seeds = [seed] * len(molecules) if seeds is None else list(seeds)
-        if min(seeds, default=0) < 0:
-            raise PhysConError(f"seed must be 0 or more, received {min(seeds)}")
+        check_seed(min(seeds, default=0))
         graphs = [or_error(checked_graph, molecule, self.model, self.level) for molecule in molecules]
         starts: list[np.ndarray | PhysConError | None] = [None] * len(graphs)
         if self.mode == "refine":
@@ -270,70 +243,6 @@ class StructureGenerator:
         return Guess(graph, positions, self.mode, seed, attempts, has_bonds, has_stereo, fallback)
 
 
-def as_graph(molecule: object) -> MolGraph:
-    """The graph of a SMILES; a graph is returned as it is. Raises as `chem.smiles.graph_from_smiles`."""
-    if isinstance(molecule, MolGraph):
-        return molecule
-    if isinstance(molecule, str):
-        return graph_from_smiles(molecule)
-    raise PhysConError(f"a molecule is a SMILES or a MolGraph, received {molecule!r}: pass one of these")
-
-
-def embed_many(
-    graphs: Sequence[MolGraph | PhysConError],
-    seeds: Sequence[int],
-    *,
-    n_conformers: int = 0,
-    max_seconds: float = MAX_SECONDS,
-    n_processes: int = 1,
-) -> list[Float[np.ndarray, "atoms 3"] | PhysConError]:
-    """One geometry [Å] for each graph, or the error that kept it from being found; errors stay where they are.
-
-    Args:
-        graphs: the molecules.
-        seeds: one for each.
-        n_conformers: the lowest MMFF94 minimum of so many ETKDG geometries; 0 for one ETKDG geometry as it is.
-        max_seconds: cap on the time for one molecule.
-        n_processes: processes that share the molecules.
-    """
-    tasks = [(graph, seed, n_conformers, max_seconds) for graph, seed in zip(graphs, seeds, strict=True)]
-    if n_processes <= 1:
-        return [_start_or_error(*task) for task in tasks]
-    # "spawn": a forked child could inherit a lock that a thread of PyTorch holds.
-    with ProcessPoolExecutor(n_processes, mp_context=get_context("spawn")) as pool:
-        futures = [pool.submit(_start_or_error, *task) for task in tasks]
-        return [future.result() for future in futures]
-
-
-def _start_or_error(
-    graph: MolGraph | PhysConError, seed: int, n_conformers: int, max_seconds: float
-) -> Float[np.ndarray, "atoms 3"] | PhysConError:
-    if isinstance(graph, PhysConError):
-        return graph
-    return or_error(_start, graph, seed, n_conformers, max_seconds)
-
-
-def _start(graph: MolGraph, seed: int, n_conformers: int, max_seconds: float) -> np.ndarray:
-    if n_conformers == 0:
-        return embed(graph, seed=seed, max_seconds=max_seconds)[0]
-    return lowest_conformer(graph, n=n_conformers, seed=seed, max_seconds=max_seconds)
-
-
-def or_error(function: Callable[..., _Value], *arguments: Any) -> _Value | PhysConError:
-    """What the function returns, or the error that it raises about its input."""
-    try:
-        return function(*arguments)
-    except PhysConError as error:
-        return error
-
-
-def unless_error(outcome: _Value | PhysConError) -> _Value:
-    """The outcome; an error is raised."""
-    if isinstance(outcome, PhysConError):
-        raise outcome
-    return outcome
-
-
 def _structure_config(loaded: LoadedModel) -> StructureConfig:
     config = loaded.model.config.structure
     if config is None:
@@ -348,7 +257,7 @@ def _structure_config(loaded: LoadedModel) -> StructureConfig:
 def _sigmas(mode: str, n_steps: int | None, start_sigma: float | None, config: StructureConfig) -> list[float]:
     if mode not in N_STEPS:
         raise PhysConError(f"unknown mode {mode!r} of the generator; choose one of {', '.join(N_STEPS)}")
-    n_steps = _at_least_one("n_steps", N_STEPS[mode] if n_steps is None else n_steps)
+    n_steps = at_least_one("n_steps", N_STEPS[mode] if n_steps is None else n_steps)
     if mode == "denoise" and n_steps != 1:
         raise PhysConError(f"n_steps is {n_steps}, but mode 'denoise' has one step: leave it out or take mode 'ddim'")
     if start_sigma is None:
@@ -363,19 +272,6 @@ def _sigmas(mode: str, n_steps: int | None, start_sigma: float | None, config: S
     return sigma_schedule(start_sigma, config.sigma_min, n_steps)
 
 
-def checked_graph(molecule: object, model: PhysCon, level: str) -> MolGraph:
-    """The graph of a SMILES, or the graph itself, if the level covers its elements and its charge.
-
-    Raises:
-        PhysConError: see `as_graph` and `model.coverage`.
-    """
-    graph = as_graph(molecule)
-    atomic_numbers = graph.atomic_numbers.astype(np.int64)
-    check_elements(atomic_numbers, model, level)
-    check_charge(atomic_numbers, graph.charge, graph.multiplicity, model, level)
-    return graph
-
-
 def atoms_of(graph: MolGraph, positions: Float[np.ndarray, "atoms 3"]) -> Atoms:
     """A graph's atoms at these positions [Å]; if they are an ion, `Atoms.info["charge"]` says so."""
     return Atoms(graph.atomic_numbers, positions, info={"charge": graph.charge} if graph.charge else {})
@@ -386,9 +282,3 @@ def _noise(n_atoms: int, seed: int, attempt: int) -> Float[np.ndarray, "atoms 3"
     generator = torch.Generator().manual_seed((seed * _SEED_STRIDE + attempt) % 2**63)
     noise: Tensor = gaussian_noise(torch.ones(1, n_atoms, dtype=torch.bool), generator=generator, dtype=torch.float64)
     return noise[0].numpy()
-
-
-def _at_least_one(name: str, value: int) -> int:
-    if value < 1:
-        raise PhysConError(f"{name} is {value}; 1 or more is needed")
-    return value

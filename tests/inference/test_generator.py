@@ -16,7 +16,8 @@ from physcon_ase.errors import (
     UnsupportedElementError,
 )
 from physcon_ase.inference.calculator import PhysConCalculator
-from physcon_ase.inference.generator import N_ATTEMPTS, Guess, StructureGenerator, embed_many
+from physcon_ase.inference.generator import N_ATTEMPTS, StructureGenerator
+from physcon_ase.inference.results import Guess
 from physcon_ase.model.config import EncoderConfig, LevelConfig, ModelConfig, StructureConfig
 from physcon_ase.model.physcon import LoadedModel, PhysCon, load_model
 
@@ -147,14 +148,6 @@ def test_a_lone_atom_and_h2_are_molecules_too(shipped: LoadedModel) -> None:
     generator = StructureGenerator(shipped)
     assert len(generator("[H][H]")) == 2
     assert np.isfinite(generator("O").positions).all()
-
-
-@pytest.mark.slow
-def test_other_processes_find_the_very_same_geometries() -> None:
-    graphs = [graph_from_smiles(smiles) for smiles in ("CCO", "CC(=O)O", "c1ccccc1")]
-    serial = embed_many(graphs, [0, 1, 2])
-    parallel = embed_many(graphs, [0, 1, 2], n_processes=2)
-    assert all(np.array_equal(a, b) for a, b in zip(serial, parallel, strict=True))
 
 
 def test_a_guess_is_near_the_minimum_of_the_level_that_is_asked_for(shipped: LoadedModel) -> None:

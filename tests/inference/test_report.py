@@ -4,31 +4,17 @@ from pathlib import Path
 import ase.io
 import numpy as np
 import pytest
-import torch
-from ase import Atoms
-from ase.build import molecule
 
 from physcon_ase.errors import BondPerceptionError, PhysConError
-from physcon_ase.inference.files import write_structures
-from physcon_ase.inference.optimization import optimize
-from physcon_ase.inference.results import Result, plot_result, predict_structures, write_results
-from physcon_ase.model.physcon import LoadedModel, load_model
-from tests.tiny import calibrated_model
-
-
-@pytest.fixture(scope="module")
-def double() -> LoadedModel:
-    return load_model(dtype=torch.float64)
+from physcon_ase.inference.one import optimize
+from physcon_ase.inference.report import plot_result, write_results
+from physcon_ase.inference.results import Result
+from physcon_ase.model.physcon import LoadedModel
 
 
 @pytest.fixture(scope="module")
 def alanine(double: LoadedModel) -> Result:
     return optimize("C[C@H](N)C(=O)O", checkpoint=double, max_steps=2)
-
-
-@pytest.fixture(scope="module")
-def water(double: LoadedModel) -> Result:
-    return optimize("O", checkpoint=double)
 
 
 def test_extended_xyz_keeps_energy_forces_and_origin(water: Result, alanine: Result, tmp_path: Path) -> None:
@@ -56,32 +42,8 @@ def test_a_molecule_without_bonds_has_no_sd_record(water: Result, tmp_path: Path
         write_results(replace(water, graph=None), tmp_path / "water.sdf")
 
 
-def test_predictions_can_be_written_and_refusals_stay_in_their_place(double: LoadedModel, tmp_path: Path) -> None:
-    water, salt = molecule("H2O"), Atoms("NaCl", [[0, 0, 0], [0, 0, 2.4]])
-    first, second = predict_structures([water, salt], checkpoint=double)
-    assert type(second).__name__ == "UnsupportedElementError"
-    assert isinstance(first, Atoms)
-    assert water.calc is None
-    write_structures([first], tmp_path / "out.xyz")
-    frame = ase.io.read(tmp_path / "out.xyz")
-    assert isinstance(frame, Atoms)
-    assert frame.get_potential_energy() == pytest.approx(first.get_potential_energy())
-    assert frame.info["level"] == "gfn2"
-
-
 def test_the_plot_is_a_png_file(alanine: Result, tmp_path: Path) -> None:
     plot_result(alanine, tmp_path / "plot.png")
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
     with pytest.raises(PhysConError, match=r"has to end in \.png"):
         plot_result(alanine, tmp_path / "plot.gif")
-
-
-def test_predictions_carry_the_uncertainty_of_a_calibrated_model(tmp_path: Path) -> None:
-    calibrated = LoadedModel(calibrated_model(), "tiny", "0" * 64)
-    (found,) = predict_structures([molecule("H2O")], checkpoint=calibrated)
-    assert isinstance(found, Atoms)
-    write_structures([found], tmp_path / "water.xyz")
-    back = ase.io.read(tmp_path / "water.xyz")
-    assert isinstance(back, Atoms)
-    assert found.info["energy_uncertainty"] > 0
-    assert back.info["energy_uncertainty"] == pytest.approx(found.info["energy_uncertainty"])

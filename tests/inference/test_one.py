@@ -11,41 +11,24 @@ from ase.constraints import FixAtoms
 from ase.optimize import BFGS, FIRE2
 
 from physcon_ase.chem.smiles import graph_from_smiles
-from physcon_ase.errors import MissingHeadError, PhysConError, SpinParityError, UnsupportedChargeError
-from physcon_ase.inference import optimization
+from physcon_ase.errors import PhysConError, SpinParityError, UnsupportedChargeError
+from physcon_ase.inference import one
 from physcon_ase.inference.calculator import PhysConCalculator
-from physcon_ase.inference.generator import StructureGenerator
-from physcon_ase.inference.optimization import CHANGED_BONDS, STARTS, SafeBFGS, optimize, optimize_many
-from physcon_ase.inference.results import Result, format_record, format_result, format_summary
-from physcon_ase.model.physcon import LoadedModel, load_model
+from physcon_ase.inference.many import optimize_many
+from physcon_ase.inference.one import SafeBFGS, optimize
+from physcon_ase.inference.outcome import CHANGED_BONDS
+from physcon_ase.inference.report import format_result
+from physcon_ase.inference.results import Result
+from physcon_ase.model.physcon import LoadedModel
 from tests.tiny import calibrated_model
 
 EXACT = 1e-8
 """Difference [eV, eV/Å] of float64 energies and forces of the same geometry."""
 
-BATCHED = 1e-5
-"""Difference [eV] of energies of the same geometry, or of the same tight minimum, in a batch and alone."""
-
-SINGLE = 2e-3
-"""Difference [eV] of float32 total energies, of which some 1e-7 is rounding, from float64 ones."""
-
-DIVERSE = ["O", "CCO", "C[C@H](N)C(=O)O", "c1ccccc1", "C1CC1", "CC#N", r"F/C=C\F", "CS(C)=O", "NC=O"]
-BAD = {"foo": "InvalidSmilesError", "C*": "DummyAtomError", "[NH3+]CC[NH3+]": "UnsupportedChargeError"}
-
-
-@pytest.fixture(scope="module")
-def double() -> LoadedModel:
-    return load_model(dtype=torch.float64)
-
 
 @pytest.fixture(scope="module")
 def alanine(double: LoadedModel) -> Result:
     return optimize("C[C@H](N)C(=O)O", checkpoint=double)
-
-
-@pytest.fixture(scope="module")
-def water(double: LoadedModel) -> Result:
-    return optimize("O", checkpoint=double)
 
 
 def test_a_hessian_that_the_update_has_ruined_is_forgotten() -> None:
@@ -108,7 +91,7 @@ def test_the_history_pairs_energy_and_force_of_the_same_geometries(tmp_path: Pat
 
 def test_the_model_hessian_saves_half_of_the_steps(double: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     with_hessian = optimize("CCO", checkpoint=double, start="mmff94")
-    monkeypatch.setattr(optimization, "_use_model_hessian", lambda run, job: None)
+    monkeypatch.setattr(one, "_use_model_hessian", lambda run, job: None)
     without = optimize("CCO", checkpoint=double, start="mmff94")
     assert without.converged
     assert with_hessian.steps <= without.steps / 2
@@ -147,43 +130,6 @@ def test_constraints_of_a_geometry_hold(double: LoadedModel) -> None:
     (record,) = optimize_many([atoms], checkpoint=double)
     assert record.status == "failed"
     assert "constraints" in record.reason
-
-
-def test_the_start_is_what_was_asked_for_and_the_result_says_so(double: LoadedModel) -> None:
-    starts = {start: optimize("CCO", checkpoint=double, start=start, max_steps=0) for start in STARTS}
-    assert {start: result.start for start, result in starts.items()} == {start: start for start in starts}
-    assert len({result.energy for result in starts.values()}) == 3
-    assert optimize("CCO", checkpoint=double, max_steps=0).energy == starts["guess"].energy
-    hydrogen = optimize("[H][H]", checkpoint=double, start="mmff94")
-    assert hydrogen.start == "etkdg (MMFF94 has no parameters)"
-
-
-def test_a_guess_can_be_the_start_and_other_atoms_cannot(double: LoadedModel) -> None:
-    guess = StructureGenerator(double)("CCO", seed=7)
-    result = optimize("CCO", start=guess, checkpoint=double, max_steps=0)
-    assert np.allclose(result.atoms.positions, guess.positions)
-    with pytest.raises(PhysConError, match=r"start has the atoms .*in the order of the graph"):
-        optimize("CCO", start=molecule("CH3CH2OH")[::-1], checkpoint=double)
-    with pytest.raises(PhysConError, match="the molecule is a geometry already: leave start out"):
-        optimize(guess, start="etkdg", checkpoint=double)
-
-
-def test_a_guess_that_is_relaxed_afterwards_costs_two_evaluations_and_any_other_eight(double: LoadedModel) -> None:
-    short, default = StructureGenerator(double, n_steps=2)("CCO"), StructureGenerator(double)
-    (record,) = optimize_many(["CCO"], checkpoint=double, max_steps=0, n_attempts=1)
-    assert record.result is not None
-    for result in (optimize("CCO", checkpoint=double, max_steps=0), record.result):
-        np.testing.assert_allclose(result.atoms.positions, short.positions, atol=EXACT)
-    assert len(default.sigmas) == 8
-    assert np.abs(default("CCO").positions - short.positions).max() > 1000 * EXACT
-
-
-def test_without_structure_head_a_guess_is_refused_and_the_default_is_etkdg(double: LoadedModel) -> None:
-    bare = load_model(dtype=torch.float64)
-    bare.model.structure = None
-    with pytest.raises(MissingHeadError, match="has no structure head"):
-        optimize("O", checkpoint=bare, start="guess")
-    assert optimize("O", checkpoint=bare, max_steps=0).start == "etkdg"
 
 
 def test_too_few_steps_are_a_status_with_a_remedy(double: LoadedModel) -> None:
@@ -230,95 +176,6 @@ def test_bonds_that_change_are_said(double: LoadedModel, monkeypatch: pytest.Mon
 def test_settings_that_make_no_sense_are_refused(options: dict, message: str, double: LoadedModel) -> None:
     with pytest.raises(PhysConError, match=message):
         optimize("O", checkpoint=double, **options)
-
-
-def test_many_molecules_give_a_record_each_in_their_order(double: LoadedModel) -> None:
-    molecules = [*DIVERSE[:4], *BAD, *DIVERSE[4:]]
-    progress = []
-    records = optimize_many(
-        molecules, checkpoint=double, on_progress=lambda done, total: progress.append((done, total)), progress_bar=False
-    )
-    assert [record.index for record in records] == list(range(12))
-    assert [record.name for record in records] == molecules
-    assert {record.name: record.error for record in records if record.status == "failed"} == BAD
-    good = [record for record in records if record.name in DIVERSE]
-    assert all(record.status == "ok" and record.result is not None and record.seconds > 0 for record in good)
-    assert progress[-1] == (12, 12)
-    assert progress == sorted(progress)
-    assert format_summary(records).startswith("12 molecules: 9 ok, 3 failed;")
-    assert all("\n" not in format_record(record) for record in records)
-    calculator = PhysConCalculator(double)
-    for record in good:
-        assert record.result is not None
-        atoms = Atoms(record.result.atoms.numbers, record.result.atoms.positions, calculator=calculator)
-        assert record.result.energy == pytest.approx(atoms.get_potential_energy(), abs=BATCHED)
-        assert record.result.fmax == pytest.approx(np.linalg.norm(atoms.get_forces(), axis=1).max(), abs=BATCHED)
-        assert record.result.fmax < 0.01
-
-
-def test_batched_minima_are_those_of_ase_one_by_one(double: LoadedModel) -> None:
-    molecules = ["O", "C1CC1", "c1ccccc1"]
-    tight = {"checkpoint": double, "start": "mmff94", "fmax": 1e-3}
-    for record in optimize_many(molecules, **tight):
-        assert record.result is not None
-        assert record.result.energy == pytest.approx(optimize(record.name, **tight).energy, abs=BATCHED)
-
-
-def test_single_precision_far_from_the_origin_changes_nothing(water: Result) -> None:
-    far = water.atoms.copy()
-    far.positions += 1000.0
-    (record,) = optimize_many([far])
-    assert record.result is not None
-    assert record.result.converged
-    assert record.result.energy == pytest.approx(water.energy, abs=SINGLE)
-    assert np.allclose(record.result.atoms.positions.mean(axis=0), far.positions.mean(axis=0), atol=0.01)
-
-
-def test_too_little_memory_means_smaller_batches_and_never_a_lost_molecule(
-    double: LoadedModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    relax, sizes = optimization.relax, []
-
-    def relax_little(force_fn, batch, **options):
-        sizes.append(len(batch))
-        if len(batch) > 2 or batch.atomic_numbers.shape[1] > 11:
-            raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
-        return relax(force_fn, batch, **options)
-
-    monkeypatch.setattr(optimization, "relax", relax_little)
-    records = optimize_many(["O", "C", "N", "CCO", "c1ccccc1"], checkpoint=double, start="etkdg")
-    assert [record.status for record in records] == ["ok"] * 4 + ["failed"]
-    assert records[-1].error == "MemoryError"
-    assert "too large for the memory" in records[-1].reason
-    assert max(sizes) > 2
-
-
-def test_what_does_not_end_well_gets_another_start(double: LoadedModel) -> None:
-    (record,) = optimize_many(["CCO"], checkpoint=double, max_steps=1, n_attempts=3)
-    assert record.status == "not converged"
-    assert record.attempts == 3
-    assert "raise max_steps" in record.reason
-    (record,) = optimize_many([molecule("CH3CH2OH")], checkpoint=double, max_steps=1, n_attempts=3)
-    assert record.attempts == 1  # a geometry given as such has no other start
-
-
-def test_a_gap_in_a_table_is_a_record_too(double: LoadedModel) -> None:
-    records = optimize_many(iter([None, "O", float("nan")]), checkpoint=double)  # pyright: ignore[reportArgumentType]
-    assert [record.status for record in records] == ["failed", "ok", "failed"]
-    assert "a molecule is a SMILES or a MolGraph, received None" in records[0].reason
-
-
-def test_no_molecules_are_no_records(double: LoadedModel) -> None:
-    assert optimize_many([], checkpoint=double) == []
-
-
-def test_settings_of_a_batch_are_errors_of_the_call(double: LoadedModel) -> None:
-    with pytest.raises(PhysConError, match="unknown method 'magic'"):
-        optimize_many(["O"], checkpoint=double, method="magic")
-    with pytest.raises(PhysConError, match="unknown start"):
-        optimize_many(["O"], checkpoint=double, start="magic")
-    with pytest.raises(PhysConError, match="atoms_per_batch is 0"):
-        optimize_many(["O"], checkpoint=double, atoms_per_batch=0)
 
 
 def test_nothing_global_changes(double: LoadedModel) -> None:
