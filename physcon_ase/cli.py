@@ -343,8 +343,8 @@ def _calibrate(options: argparse.Namespace) -> int:
 
 
 def _data_import(options: argparse.Namespace) -> int:
-    from physcon_ase.data.sources.importing import import_file
-    from physcon_ase.data.sources.report import format_import_report
+    from physcon_ase.data.importers.importing import import_file
+    from physcon_ase.data.importers.report import format_import_report
 
     stems = [path.stem for path in options.files]
     twice = sorted({stem for stem in stems if stems.count(stem) > 1})

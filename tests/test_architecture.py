@@ -21,8 +21,8 @@ NEVER = {("training", "relax")}
 
 ONLY_IN = {
     "rdkit": ("chem",),
-    "ase": ("inference", "data.sources", "labelling", "checks"),
-    **dict.fromkeys(("huggingface_hub", "httpx", "requests", "urllib", "http", "socket"), ("hub", "data.sources")),
+    "ase": ("inference", "data.importers", "labelling", "checks"),
+    **dict.fromkeys(("huggingface_hub", "httpx", "requests", "urllib", "http", "socket"), ("hub", "data.importers")),
 }
 """Foreign packages that only these parts know."""
 

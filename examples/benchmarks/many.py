@@ -14,7 +14,7 @@ import numpy as np
 from reporting import Row, Table, finish, make_parser, percent, start, statistics
 
 from physcon_ase.chem.smiles import canonical_key, graph_from_smiles
-from physcon_ase.data.sources.smiles_list import read_smiles_list
+from physcon_ase.data.importers.smiles_list import read_smiles_list
 from physcon_ase.data.split import key_hash, split_of
 from physcon_ase.errors import PhysConError
 from physcon_ase.inference.many import optimize_many

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from ase.build import molecule
 
-from physcon_ase.data.sources.importing import import_file
+from physcon_ase.data.importers.importing import import_file
 from physcon_ase.data.store import open_store
 from physcon_ase.errors import LabelError, StoreError
 

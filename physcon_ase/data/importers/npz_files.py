@@ -17,7 +17,7 @@ from physcon_ase.chem.compare import bonds_intact, stereo_intact
 from physcon_ase.chem.graph import MolGraph, graph_bytes
 from physcon_ase.chem.perceive import graph_from_bonds
 from physcon_ase.chem.smiles import canonical_key
-from physcon_ase.data.sources.report import ImportReport
+from physcon_ase.data.importers.report import ImportReport
 from physcon_ase.data.split import key_hash
 from physcon_ase.data.store import Geometries, LevelLabels, Store, n_with_forces, offsets_of, pack_molecules
 from physcon_ase.errors import LabelError, PhysConError, StoreError

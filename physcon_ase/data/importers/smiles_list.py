@@ -7,7 +7,7 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import Final
 
-from physcon_ase.data.sources.report import ImportReport
+from physcon_ase.data.importers.report import ImportReport
 from physcon_ase.errors import StoreError
 
 _COLUMNS: Final = ["smiles", "heavy", "charge", "allowed", "sets"]

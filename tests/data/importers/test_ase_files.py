@@ -9,8 +9,8 @@ from ase.build import molecule
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from physcon_ase.chem.smiles import canonical_key
-from physcon_ase.data.sources.ase_files import read_ase_database, read_extxyz, structure_from_atoms
-from physcon_ase.data.sources.structures import Structure, store_from_structures
+from physcon_ase.data.importers.ase_files import read_ase_database, read_extxyz, structure_from_atoms
+from physcon_ase.data.importers.structures import Structure, store_from_structures
 from physcon_ase.data.split import key_hash
 from physcon_ase.data.store import check_store
 from physcon_ase.errors import LabelError, StoreError

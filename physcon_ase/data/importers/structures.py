@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from physcon_ase.chem.graph import MolGraph, make_graph
 from physcon_ase.chem.perceive import graph_from_geometry
 from physcon_ase.chem.smiles import canonical_key, canonical_smiles
-from physcon_ase.data.sources.report import ImportReport
+from physcon_ase.data.importers.report import ImportReport
 from physcon_ase.data.split import key_hash
 from physcon_ase.data.store import Geometries, LevelLabels, Store, n_with_forces, pack_molecules
 from physcon_ase.errors import LabelError, PhysConError

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from physcon_ase.data.sources.smiles_list import is_smiles_list, read_smiles_list
+from physcon_ase.data.importers.smiles_list import is_smiles_list, read_smiles_list
 from physcon_ase.errors import StoreError
 
 TEXT = 'smiles\theavy\tcharge\tallowed\tsets\nC\t1\t0\t1\tqm8,sider\n[Hg+2]\t1\t2\t0\ttox21\n"C"\t1\t0\t1\tx\n'

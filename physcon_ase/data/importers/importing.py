@@ -4,10 +4,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from physcon_ase.data.sources.ase_files import DATABASE_SUFFIXES, XYZ_SUFFIXES, read_ase_database, read_extxyz
-from physcon_ase.data.sources.npz_files import read_archive
-from physcon_ase.data.sources.report import ImportReport
-from physcon_ase.data.sources.smiles_list import is_smiles_list
+from physcon_ase.data.importers.ase_files import DATABASE_SUFFIXES, XYZ_SUFFIXES, read_ase_database, read_extxyz
+from physcon_ase.data.importers.npz_files import read_archive
+from physcon_ase.data.importers.report import ImportReport
+from physcon_ase.data.importers.smiles_list import is_smiles_list
 from physcon_ase.data.store import write_store
 from physcon_ase.errors import StoreError
 

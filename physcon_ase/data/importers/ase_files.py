@@ -11,8 +11,8 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import PropertyNotImplementedError
 
-from physcon_ase.data.sources.report import ImportReport
-from physcon_ase.data.sources.structures import Structure, store_from_structures
+from physcon_ase.data.importers.report import ImportReport
+from physcon_ase.data.importers.structures import Structure, store_from_structures
 from physcon_ase.data.store import Store
 from physcon_ase.errors import LabelError, StoreError
 
@@ -150,5 +150,5 @@ def _store_from_frames(
         structures.append(structure_from_atoms(atoms, number, **options))
         if on_progress is not None and number % 100 == 0:
             on_progress(number, len(frames))
-    source = Path(path)
-    return store_from_structures(structures, level, source=source.stem, provenance=f"Imported from {source.name}.")
+    file = Path(path)
+    return store_from_structures(structures, level, source=file.stem, provenance=f"Imported from {file.name}.")

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from physcon_ase.chem.smiles import canonical_key
-from physcon_ase.data.sources.npz_files import FORMATS, read_archive
-from physcon_ase.data.sources.report import format_import_report
+from physcon_ase.data.importers.npz_files import FORMATS, read_archive
+from physcon_ase.data.importers.report import format_import_report
 from physcon_ase.data.split import key_hash
 from physcon_ase.data.store import LevelLabels, Store, check_store, geometry_offsets, molecule_graph, select_geometries
 from physcon_ase.errors import LabelError, StoreError
