@@ -31,7 +31,7 @@ from physcon_ase.studies.selfmade import make_store as make_selfmade
 from physcon_ase.studies.selfmade import split_smiles, study_smiles
 from physcon_ase.training.trainer import LOG_FILE
 
-BENCHMARKS = Path(__file__).resolve().parents[1] / "examples" / "benchmarks"
+BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 
 SMILES = ("CO", "CCO", "COC")
 """The held-out molecules of the stores; ethanol and dimethyl ether are isomers."""
@@ -216,7 +216,7 @@ def test_the_seed_chooses_the_molecules_and_a_smaller_limit_takes_the_first(stor
 
 
 def test_a_benchmark_runs_from_any_folder(stores, tmp_path) -> None:
-    environment = {**os.environ, "PYTHONPATH": str(BENCHMARKS.parents[1])}
+    environment = {**os.environ, "PYTHONPATH": str(BENCHMARKS.parent)}
     command = [sys.executable, str(BENCHMARKS / "errors.py"), "--stores", str(stores), "--limit", "1"]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
@@ -241,7 +241,7 @@ def test_limits_of_local_physics_are_those_of_a_finished_study(benchmark, capsys
     store, _ = make_selfmade(split_smiles(study_smiles(), 1, 2), tblite_engine(), progress=False)
     write_store(tmp_path / "selfmade.h5", store)
     (tmp_path / "row0-0").mkdir()
-    (tmp_path / "row0-0" / "row0-0").symlink_to(BENCHMARKS.parents[1] / "checkpoints" / "physcon-1")
+    (tmp_path / "row0-0" / "row0-0").symlink_to(BENCHMARKS.parent / "checkpoints" / "physcon-1")
     arguments = ("--folder", tmp_path, "--samples", 1)
     results = run(benchmark("local_physics"), capsys, *arguments, json_path=tmp_path / "limits.json")
     cheap, _, _, relaxed = rows_of(results)

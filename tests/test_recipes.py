@@ -30,6 +30,6 @@ def test_the_shipped_checkpoint_holds_its_recipe() -> None:
 
 
 def test_every_molecule_stands_once_in_the_reference_of_frequencies() -> None:
-    path = ROOT.parent / "examples" / "data" / "frequencies.json"
+    path = ROOT.parent / "benchmarks" / "frequencies.json"
     smiles = [record["smiles"] for record in json.loads(path.read_text(encoding="utf-8"))]
     assert len(smiles) == len(set(smiles)) == 20

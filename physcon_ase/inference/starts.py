@@ -31,7 +31,7 @@ STARTS: Final = ("guess", "etkdg", "mmff94")
 
 GUESS_STEPS: Final = 2
 """Evaluations of the structure head for a guess that is relaxed afterwards. More of them (`generator.N_STEPS`) save
-steps, but cost more time than these: `examples/benchmarks/guesses.py --evaluations`."""
+steps, but cost more time than these: `benchmarks/guesses.py --evaluations`."""
 
 
 @dataclass(frozen=True)

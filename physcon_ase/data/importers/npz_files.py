@@ -251,7 +251,7 @@ def _recognise(path: str | Path, archive: Mapping[str, np.ndarray]) -> ArchiveFo
     if set(archive) == _FREQUENCY_FIELDS:
         raise StoreError(
             f"{path} holds frequencies without structures, so that no store can be made of it; "
-            "examples/benchmarks/frequencies.py reads it beside the minima of QM9"
+            "benchmarks/frequencies.py reads it beside the minima of QM9"
         )
     known = "; ".join(f"{layout.name}: {', '.join(sorted(layout.fields))}" for layout in FORMATS)
     raise StoreError(

@@ -1,6 +1,6 @@
 """How many molecules per second the loader delivers, beside what a training step eats.
 
-python examples/benchmarks/loader.py STORE [LEVEL ...]
+python benchmarks/loader.py STORE [LEVEL ...]
 """
 
 import sys

@@ -1,6 +1,6 @@
 """Rate of each engine through `label` on one core, beside the bare engine called in a loop on the same geometries.
 
-    python examples/benchmarks/labelling.py [--engines gfn2 pm7 pyscf] [--limit 200] [--json labelling.json]
+    python benchmarks/labelling.py [--engines gfn2 pm7 pyscf] [--limit 200] [--json labelling.json]
 
 Both sides take turns in one process with one thread. The samplers have done their work before the clock starts: what is
 left of `label` is its journal, the bonds it checks, and the store at the end.

@@ -2,7 +2,7 @@
 
     python frequencies.py [--tblite]
 
-The reference (examples/data/frequencies.json, made by recipes/b3lyp-frequencies) are the smallest molecules of QM9 that
+The reference (benchmarks/frequencies.json, made by recipes/b3lyp-frequencies) are the smallest molecules of QM9 that
 no training has seen. Wanted of level b3lyp: at most 30 /cm on average.
 """
 
@@ -22,7 +22,7 @@ from physcon_ase import PhysConCalculator
 from physcon_ase.labelling.engines import EngineCalculator, tblite_engine
 from physcon_ase.model.physcon import load_model
 
-REFERENCE = Path(__file__).parent.parent / "data" / "frequencies.json"
+REFERENCE = Path(__file__).with_name("frequencies.json")
 STEP = 0.005
 """Displacement [Å] of the finite differences, two of them on either side."""
 
