@@ -16,6 +16,27 @@ SMILES_SUFFIXES: Final = (".smi", ".smiles", ".txt")
 """File names that end so are lists of SMILES."""
 
 
+def molecules_named(argument: str) -> list[str | Atoms]:
+    """The molecules of the file that an argument names, or the SMILES that it is. Raises as `read_molecules`."""
+    return read_molecules(argument) if files_named(argument) else [argument]
+
+
+def files_named(argument: str) -> list[Path]:
+    """The file that an argument names, none if it is a SMILES.
+
+    No SMILES ends in one of these suffixes, and a file that is missing is not mistaken for one.
+    """
+    path = Path(argument)
+    return [path] if path.suffix in (*XYZ_SUFFIXES, *SMILES_SUFFIXES) or _is_file(path) else []
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a long SMILES is no valid file name
+        return False
+
+
 def read_molecules(path: str | Path) -> list[str | Atoms]:
     """The molecules of a file: SMILES (first word of each line, lines that begin with # left out) or geometries.
 

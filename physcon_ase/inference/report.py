@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ase import Atoms
 
 from physcon_ase.chem.draw import depict
 from physcon_ase.chem.files import sdf_block
@@ -50,6 +51,18 @@ def format_summary(records: Sequence[Record]) -> str:
     counts = {status: sum(record.status == status for record in records) for status in STATUSES}
     shown = ", ".join(f"{count} {status}" for status, count in counts.items() if count or status == "ok")
     return f"{len(records)} molecules: {shown}; {sum(record.seconds for record in records):.2f} s"
+
+
+def format_energy(index: int, atoms: Atoms) -> str:
+    """The energy of a structure with its prediction attached, as one line for the terminal."""
+    where = f"level {atoms.info['level']} of {atoms.info['model']}"
+    return f"{index:5d}  {atoms.get_chemical_formula()}  {atoms.get_potential_energy():.6f} eV  {where}"
+
+
+def format_errors(outcomes: Sequence[object]) -> list[str]:
+    """One line for each outcome that is an error."""
+    errors = [(index, outcome) for index, outcome in enumerate(outcomes) if isinstance(outcome, PhysConError)]
+    return [f"{index:5d}  failed  {type(error).__name__}: {error}" for index, error in errors]
 
 
 def write_results(results: Result | Iterable[Result], path: str | Path, *, inputs: Iterable[str | Path] = ()) -> int:

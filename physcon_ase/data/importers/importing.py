@@ -1,6 +1,6 @@
 """From any file that we can read to a store."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,3 +57,27 @@ def import_file(
         raise StoreError(f"{path} is of no known kind; allowed are {allowed}")
     write_store(output, store)
     return report
+
+
+def import_files(
+    paths: Sequence[Path], folder: Path, *, level: str | None = None, **options: Any
+) -> Iterator[tuple[Path, ImportReport]]:
+    """Reads files and writes a store of the same name for each; yields the store and its report as soon as it is there.
+
+    Args:
+        paths: the files.
+        folder: where the stores go; made if it is not there.
+        level: see `import_file`.
+        options: see `import_file`.
+
+    Raises:
+        StoreError, LabelError: two files of one name, or see `import_file`.
+    """
+    stems = [path.stem for path in paths]
+    twice = sorted({stem for stem in stems if stems.count(stem) > 1})
+    if twice:
+        raise StoreError(f"several files would be written to {twice[0]}.h5: import them into different folders")
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in paths:
+        output = folder / f"{path.stem}.h5"
+        yield output, import_file(path, output, level=level, **options)
