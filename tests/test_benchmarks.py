@@ -27,9 +27,9 @@ from physcon_ase.model.config import ModelConfig, config_from_dict, config_to_di
 from physcon_ase.model.encoder import MAX_ATOMIC_NUMBER
 from physcon_ase.model.forces import energies_and_forces
 from physcon_ase.model.physcon import PhysCon, load_model
-from physcon_ase.studies.selfmade import make_store as make_selfmade
-from physcon_ase.studies.selfmade import split_smiles, study_smiles
 from physcon_ase.training.trainer import LOG_FILE
+from studies.shared.selfmade import make_store as make_selfmade
+from studies.shared.selfmade import split_smiles, study_smiles
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 

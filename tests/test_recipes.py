@@ -9,8 +9,9 @@ from physcon_ase.model.checkpoint import read_checkpoint
 from physcon_ase.training.config import parse_recipe, read_recipe
 
 ROOT = Path(__file__).parent.parent / "recipes"
-RECIPES = sorted(ROOT.rglob("*.toml"))
-LATER_STARTS = ("direct", "asteroid")
+STUDIES = ROOT.parent / "studies"
+RECIPES = sorted([*ROOT.rglob("*.toml"), *STUDIES.rglob("*.toml")])
+LATER_STARTS = ("direct-forces", "asteroid")
 """Folders whose scripts say where their recipes begin."""
 
 

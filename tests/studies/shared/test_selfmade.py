@@ -7,7 +7,7 @@ from physcon_ase.data.split import split_mask_of
 from physcon_ase.data.store import check_store, geometry_offsets
 from physcon_ase.errors import PhysConError
 from physcon_ase.labelling.engines import tblite_engine
-from physcon_ase.studies.selfmade import make_store, split_smiles, study_smiles
+from studies.shared.selfmade import make_store, split_smiles, study_smiles
 
 MMFF94_FORCE = 0.05
 """GFN2-xTB force [eV/Å] that MMFF94 minima of small molecules exceed."""

@@ -1,7 +1,7 @@
 """How near to the true minimum the energy alone brings cheap minima, and the samples of a structure head.
 
-    physcon reproduce consistency --folder study --scale small --seeds 0 --rows multi-task
-    python local_physics.py --folder study
+    python studies/consistency/run.py --folder study --scale small --seeds 0 --rows multi-task
+    python studies/consistency/limits.py --folder study
 
 Two limits for the study of consistency on its self-made data: MMFF94 minima of the test molecules moved by the energy
 of the checkpoint, by Newton steps with the crude Hessian of `losses.consistency` or to its own minimum; and samples of
@@ -9,10 +9,15 @@ the baseline relaxed with GFN2-xTB itself, which is all that local physics can d
 """
 
 import functools
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))  # no part of the package
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the clone: neither are studies
+
 from heldout import relax_all
 from reporting import Row, Table, finish, make_parser, start
 
@@ -23,10 +28,10 @@ from physcon_ase.labelling.engines import engine_forces, tblite_engine
 from physcon_ase.model.forces import energies_and_forces
 from physcon_ase.model.physcon import load_model
 from physcon_ase.relax.driver import RelaxStatus
-from physcon_ase.studies.consistency import selfmade_study, truths
-from physcon_ase.studies.selfmade import ACCURATE, CHEAP
-from physcon_ase.studies.structures import Truth, sample_structures
 from physcon_ase.training.losses.consistency import teacher_steps
+from studies.consistency.structures import Truth, sample_structures
+from studies.consistency.study import selfmade_study, truths
+from studies.shared.selfmade import ACCURATE, CHEAP
 
 N_NEWTON = (1, 8)
 NEAR = 0.3
@@ -38,8 +43,9 @@ MAX_STEPS = 500
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+    """Measures and prints the tables."""
     parser = make_parser(__doc__, limit=60)
-    parser.add_argument("--folder", type=Path, required=True, help="of `physcon reproduce consistency`")
+    parser.add_argument("--folder", type=Path, required=True, help="of run.py")
     parser.add_argument("--samples", type=int, default=10, help="of each molecule (default: %(default)s)")
     parser.add_argument("--fmax", type=float, default=0.01, help="end of relaxations [eV/Å] (default: %(default)s)")
     arguments = parser.parse_args(argv)

@@ -13,7 +13,7 @@ The molecules are 6,000 of QM9 (Ramakrishnan et al. 2014, doi 10.1038/sdata.2014
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.resources import files
+from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -58,8 +58,7 @@ _MINIMA: Final = (CHEAP, *[""] * N_THERMAL, ACCURATE)
 
 def study_smiles() -> list[str]:
     """SMILES of the molecules, in random order."""
-    text = files("physcon_ase.studies").joinpath("molecules.smi").read_text(encoding="utf-8")
-    return text.split()
+    return Path(__file__).with_name("molecules.smi").read_text(encoding="utf-8").split()
 
 
 def make_store(
@@ -134,7 +133,7 @@ def _pack(molecules: Sequence[_Molecule], seed: int) -> Store:
         source="study",
         licence="CC0",
         doi="10.1038/sdata.2014.22",
-        provenance=f"physcon reproduce consistency, seed {seed}: ETKDG, MMFF94 (RDKit), GFN2-xTB (tblite)",
+        provenance=f"studies/shared/selfmade.py, seed {seed}: ETKDG, MMFF94 (RDKit), GFN2-xTB (tblite)",
     )
 
 

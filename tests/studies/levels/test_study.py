@@ -10,8 +10,9 @@ from physcon_ase.data.split import split_mask
 from physcon_ase.data.store import LevelLabels, Store, open_store, select_geometries, write_store
 from physcon_ase.model.checkpoint import read_checkpoint
 from physcon_ase.model.config import EncoderConfig
-from physcon_ase.studies.curves import format_curves
-from physcon_ase.studies.levels import (
+from physcon_ase.training.config import check_recipe, format_recipe, parse_recipe
+from studies.levels.curves import format_curves
+from studies.levels.study import (
     ROWS,
     SCALES,
     SCRATCH,
@@ -24,7 +25,6 @@ from physcon_ase.studies.levels import (
     run_levels,
     score_recipe,
 )
-from physcon_ase.training.config import check_recipe, format_recipe, parse_recipe
 
 ENCODER = EncoderConfig(n_layers=1, n_radial=4, channels=8, mixed_channels=8, source_scalars=4, hidden=8)
 

@@ -8,7 +8,7 @@ from physcon_ase.data.store import Store, geometry_offsets
 from physcon_ase.errors import LabelError
 from physcon_ase.model.forces import energies_and_forces
 from physcon_ase.model.physcon import LoadedModel, load_model
-from physcon_ase.studies.anchored import anchored_forces
+from studies.shared.anchored import anchored_forces
 from tests.small_stores import bare_store
 
 SMILES = ("CCO", "CC(=O)O", "C[Si](C)C")

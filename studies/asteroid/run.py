@@ -1,8 +1,8 @@
 """What plenty of cheap forces are worth when accurate ones are few: trains every way to use them, prints the table.
 
-    python recipes/asteroid/label.py stores                        # the geometries and their labels
-    python recipes/asteroid/run.py stores runs --molecules ethanol --seeds 0 1 2
-    python recipes/asteroid/run.py stores runs20 --molecules ethanol --trajectories 2       # 20 accurate labels, not 80
+    python studies/asteroid/label.py stores                        # the geometries and their labels
+    python studies/asteroid/run.py stores runs --molecules ethanol --seeds 0 1 2
+    python studies/asteroid/run.py stores runs20 --molecules ethanol --trajectories 2       # 20 accurate labels, not 80
 
 Force MAE on the test geometries, at B3LYP/6-31G(2df,p). Every row has as many optimiser steps as "accurate alone". What
 is trained already in the folder is not trained again, and an interrupted training goes on.
@@ -21,12 +21,12 @@ from physcon_ase.data.loader import DataSource, Items, load_items
 from physcon_ase.data.store import geometry_offsets, molecule_graph, open_store
 from physcon_ase.labelling.engines import Molecule, tblite_engine
 from physcon_ase.model.physcon import load_model
-from physcon_ase.training.config import AsteroidRecipe, LossRecipe, Recipe, read_recipe
+from physcon_ase.training.config import AsteroidRecipe, LossRecipe, Recipe, parse_recipe
 from physcon_ase.training.evaluate import evaluate_energies
 from physcon_ase.training.trainer import RunOptions, train
 
 STAGES: Final = ("1-accurate", "2-cheap", "3-tuned")
-"""Recipes of each molecule."""
+"""Recipes of the three stages."""
 
 OPTIONS: Final = RunOptions(log_steps=100, validate_steps=10**9, progress_bar=False)
 
@@ -48,8 +48,11 @@ def first_stages(cheap: Recipe, judge: Path) -> dict[str, Recipe]:
 
 
 def recipe_of(molecule: str, stage: str, seed: int, trajectories: int) -> Recipe:
-    """The recipe of a stage, with accurate labels of so many trajectories (0 for all)."""
-    recipe = replace(read_recipe(Path(__file__).parent / f"{molecule}-{stage}.toml"), seed=seed)
+    """The recipe of a stage, with accurate labels of so many trajectories (0 for all); that of ethanol with another
+    molecule's name in all places.
+    """
+    text = Path(__file__).with_name(f"ethanol-{stage}.toml").read_text(encoding="utf-8")
+    recipe = replace(parse_recipe(text.replace("ethanol", molecule)), seed=seed)
     data = [
         replace(data, max_molecules=trajectories) if data.store == f"{molecule}_b3lyp.h5" else data
         for data in recipe.data

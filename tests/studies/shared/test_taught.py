@@ -6,7 +6,7 @@ from physcon_ase.chem.smiles import graph_from_smiles
 from physcon_ase.data.store import Store, geometry_offsets, molecule_graph
 from physcon_ase.model.forces import energies_and_forces
 from physcon_ase.model.physcon import load_model
-from physcon_ase.studies.taught import taught_minima
+from studies.shared.taught import taught_minima
 from tests.small_stores import bare_store
 
 FMAX = 0.011

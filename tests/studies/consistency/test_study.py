@@ -17,13 +17,13 @@ from physcon_ase.labelling.engines import checkpoint_engine
 from physcon_ase.model.checkpoint import save_checkpoint
 from physcon_ase.model.config import LevelConfig, ModelConfig, config_to_dict
 from physcon_ase.model.physcon import PhysCon, load_model
-from physcon_ase.studies import consistency
-from physcon_ase.studies.consistency import ALL, SCALES, STUDIES, Scale, row_recipe, run_study, truths
-from physcon_ase.studies.energies import KeptEnergies
-from physcon_ase.studies.selfmade import split_smiles, study_smiles
-from physcon_ase.studies.structures import MODES
-from physcon_ase.studies.tables import format_tables, plot_gain, plot_learning
 from physcon_ase.training.config import check_recipe, format_recipe, parse_recipe
+from studies.consistency import study
+from studies.consistency.energies import KeptEnergies
+from studies.consistency.structures import MODES
+from studies.consistency.study import ALL, SCALES, STUDIES, Scale, row_recipe, run_study, truths
+from studies.consistency.tables import format_tables, plot_gain, plot_learning
+from studies.shared.selfmade import split_smiles, study_smiles
 from tests.tiny import tiny_model
 
 BETTER = 0.9
@@ -138,8 +138,8 @@ def test_minima_without_energies_and_a_given_teacher_are_a_study_and_samples_are
     assert [r["n_samples"] for r in more] == [2, 1, 2, 1]
     assert same(more[1::2], records[1::2])
     assert more[0]["min_rmsd"] < more[0]["mean_rmsd"]
-    monkeypatch.setattr(consistency, "pyscf_engine", lambda level, **_: checkpoint_engine(teacher, level=level))
-    monkeypatch.setattr(consistency, "KeptEnergies", PlantedEnergies)
+    monkeypatch.setattr(study, "pyscf_engine", lambda level, **_: checkpoint_engine(teacher, level=level))
+    monkeypatch.setattr(study, "KeptEnergies", PlantedEnergies)
     *_, baseline, guided = run_study("dft8k", tmp_path, TINY, modes=modes, n_energies=1, **given)
     assert guided["mode"].startswith("matched, refined, the smallest, ")
     assert (baseline["energy_above"], guided["energy_above"]) == ([0.5], [8.5])
@@ -148,7 +148,7 @@ def test_minima_without_energies_and_a_given_teacher_are_a_study_and_samples_are
     plain = run_study("dft8k", tmp_path, TINY, modes=("matched, refined",), **given)
     assert guided["mean_rmsd"] == [plain[1]["mean_rmsd"][smallest]]
 
-    monkeypatch.delattr(consistency, "sample_structures")  # nothing is drawn again
+    monkeypatch.delattr(study, "sample_structures")  # nothing is drawn again
     assert same(run_study("dft8k", tmp_path, TINY, modes=modes, **given), records)
     assert same(run_study("dft8k", tmp_path, replace(TINY, n_samples=2), modes=modes, **given), more)
 

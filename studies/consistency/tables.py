@@ -9,6 +9,7 @@ import numpy as np
 from scipy.stats import wilcoxon
 
 from physcon_ase.errors import PhysConError
+from studies.shared.figure import figure
 
 _COLUMNS: Final = {
     "mean_rmsd": "RMSD, mean [Å]",
@@ -79,22 +80,6 @@ def plot_learning(folder: Path, records: Sequence[dict], path: Path) -> None:
     axes.set_ylabel("denoising loss times its weight")
     drawing.legend(fontsize=6, ncols=2, loc="outside lower center")
     drawing.savefig(path, dpi=150)
-
-
-def figure() -> Any:
-    """An empty picture for `savefig`.
-
-    Raises:
-        PhysConError: matplotlib is not installed.
-    """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise PhysConError("a plot needs matplotlib; install it with pip install 'physcon-ase[plot]'") from error
-    drawing = Figure(figsize=(6, 4), layout="constrained")
-    FigureCanvasAgg(drawing)
-    return drawing
 
 
 def _table(mode: str, records: Sequence[dict]) -> str:

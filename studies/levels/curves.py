@@ -8,8 +8,8 @@ from typing import Final
 
 import numpy as np
 
-from physcon_ase.studies.levels import ROWS, SCRATCH
-from physcon_ase.studies.tables import figure
+from studies.levels.study import ROWS, SCRATCH
+from studies.shared.figure import figure
 
 _REFERENCE_COUNT: Final = 150
 """Number of labels at which rows are compared with training from scratch, if it is among those of the study."""

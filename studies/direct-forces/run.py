@@ -1,14 +1,15 @@
 """What forces that derive from no energy cost, and what they are good for.
 
-    python direct.py --checkpoint FOLDER --stores STORES [--runs RUNS] [--plot drift.png]
+    python studies/direct-forces/run.py --checkpoint FOLDER --stores STORES [--runs RUNS] [--plot drift.png]
 
-The checkpoint has direct-force heads (recipes/direct/). Conservative and direct forces of the same checkpoint are
-compared on held-out molecules; then direct forces drive the inner steps of multiple time stepping. With --runs, the
-folder of the trainings by the three recipes, also at what processor time which force error is reached. Bigi, Langer
-and Ceriotti, ICML 2025, doi 10.48550/arXiv.2412.11569.
+The checkpoint has direct-force heads (pretrained.toml makes one). Conservative and direct forces of the same
+checkpoint are compared on held-out molecules; then direct forces drive the inner steps of multiple time stepping. With
+--runs, the folder of the trainings by the three recipes, also at what processor time which force error is reached.
+Bigi, Langer and Ceriotti, ICML 2025, doi 10.48550/arXiv.2412.11569.
 """
 
 import functools
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,9 @@ from ase.md.md import MolecularDynamics
 from ase.md.verlet import VelocityVerlet
 from ase.optimize import BFGS
 from ase.units import fs, kB
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))  # which is no part of the package
+
 from encoders import at_time, validations
 from heldout import Molecule, covered, model_forces, predict_all, read_test_molecules, relax_all
 from rates import MOLECULES, geometry, interleaved, jittered, latency, training_step
@@ -68,6 +72,7 @@ LOSSES = {
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+    """Measures and prints the tables."""
     parser = make_parser(__doc__, limit=200, what="molecules for errors and relaxations")
     add_stores(parser)
     parser.add_argument("--level", default="gfn2", help="(default: %(default)s)")

@@ -5,7 +5,7 @@ import pytest
 
 from physcon_ase.chem.graph import make_graph
 from physcon_ase.labelling.engines import pyscf_engine
-from physcon_ase.studies.energies import KeptEnergies
+from studies.consistency.energies import KeptEnergies
 from tests.tiny import WATER, WATER_NUMBERS
 
 pytestmark = pytest.mark.skipif(find_spec("pyscf") is None, reason="PySCF is not installed")

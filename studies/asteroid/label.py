@@ -1,6 +1,6 @@
 """Labels geometries of ethanol, toluene and aspirin: plenty at GFN2-xTB, few at B3LYP/6-31G(2df,p), and some to test.
 
-    python recipes/asteroid/label.py stores --molecules ethanol toluene aspirin
+    python studies/asteroid/label.py stores --molecules ethanol toluene aspirin
 
 All geometries are frames of Langevin dynamics at 500 K with GFN2-xTB. Three stores for each molecule: <name>_gfn2.h5 is
 for training, as is <name>_b3lyp.h5, and <name>_b3lyp_test.h5 has trajectories of its own, none of which is trained on.

@@ -25,11 +25,6 @@ from physcon_ase.data.store import Store, geometry_offsets, molecule_graph, open
 from physcon_ase.labelling.engines import Engine, pyscf_engine, tblite_engine
 from physcon_ase.model.config import StructureConfig
 from physcon_ase.model.physcon import DEFAULT_CHECKPOINT, LoadedModel, PhysCon, load_model
-from physcon_ase.studies.energies import KeptEnergies
-from physcon_ase.studies.selfmade import make_store, split_smiles, study_smiles
-from physcon_ase.studies.structures import MODES, Quality, Truth, sample_structures, structure_quality
-from physcon_ase.studies.taught import taught_minima
-from physcon_ase.studies.trained import trained
 from physcon_ase.training.config import (
     DataRecipe,
     LevelRecipe,
@@ -41,6 +36,11 @@ from physcon_ase.training.config import (
 )
 from physcon_ase.training.evaluate import evaluate_energies
 from physcon_ase.training.losses.consistency import teacher_steps
+from studies.consistency.energies import KeptEnergies
+from studies.consistency.structures import MODES, Quality, Truth, sample_structures, structure_quality
+from studies.shared.selfmade import make_store, split_smiles, study_smiles
+from studies.shared.taught import taught_minima
+from studies.shared.trained import trained
 
 RESULTS: Final = "results.json"
 

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from physcon_ase.studies.curves import format_curves, labels_needed, plot_curves
-from physcon_ase.studies.levels import SCRATCH
+from studies.levels.curves import format_curves, labels_needed, plot_curves
+from studies.levels.study import SCRATCH
 
 COUNTS = (50, 150, 500)
 
