@@ -13,7 +13,7 @@ LAYERS = "units errors < chem < batch < valence < model relax data < labelling t
 RANK = {part: rank for rank, layer in enumerate(LAYERS.split(" < ")) for part in layer.split()}
 """A part may import itself and parts of lower rank."""
 
-NEVER = {("training", "relax")}
+NEVER = {("training", "relax"), ("inference", "training"), ("inference", "labelling")}
 """Pairs that the ranks would allow."""
 
 ONLY_IN = {

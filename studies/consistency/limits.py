@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         _minima(molecules, [own.positions for own in cheap], loaded.model.energy_fn(ACCURATE), arguments.fmax),
         _samples(molecules, arguments),
     ]
-    finish("local_physics", arguments, clock, tables, loaded)
+    finish("limits", arguments, clock, tables, loaded)
 
 
 def _minima(molecules: list[Truth], places: list[np.ndarray], energy_fn: EnergyFn, fmax: float) -> Table:

@@ -33,9 +33,7 @@ def test_data_of_another_study_are_refused(capsys: pytest.CaptureFixture) -> Non
     with pytest.raises(SystemExit) as stop:
         main(["--folder", "run", "--data", "b3lyp"])
     assert stop.value.code == 2
-    assert (
-        "argument --data: invalid choice: 'b3lyp'" in capsys.readouterr().err
-    )
+    assert "argument --data: invalid choice: 'b3lyp'" in capsys.readouterr().err
 
 
 def test_the_script_explains_itself_from_any_folder(tmp_path: Path) -> None:
