@@ -10,7 +10,7 @@ from time import perf_counter
 began = perf_counter()
 
 from physcon_ase import optimize  # noqa: E402  # the clock starts before the first import
-from physcon_ase.results import format_result, plot_result, write_results  # noqa: E402
+from physcon_ase.inference.report import format_result, plot_result, write_results  # noqa: E402
 
 SMILES = "CC(=O)Nc1ccc(O)cc1"
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from physcon_ase import StructureGenerator
 from physcon_ase.chem.conformers import embed, mmff94_minimize
 from physcon_ase.chem.smiles import graph_from_smiles
-from physcon_ase.data.sources.report import format_import_report
-from physcon_ase.data.sources.structures import Structure, store_from_structures
+from physcon_ase.data.importers.report import format_import_report
+from physcon_ase.data.importers.structures import Structure, store_from_structures
 from physcon_ase.data.store import write_store
-from physcon_ase.files import read_molecules
+from physcon_ase.inference.files import read_molecules
 from physcon_ase.training.config import parse_recipe
 from physcon_ase.training.trainer import train
 

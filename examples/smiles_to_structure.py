@@ -8,7 +8,7 @@ import argparse
 from physcon_ase import StructureGenerator, optimize
 from physcon_ase.chem.compare import symmetric_rmsd
 from physcon_ase.chem.smiles import graph_from_smiles
-from physcon_ase.results import write_results
+from physcon_ase.inference.report import write_results
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("smiles", nargs="?", default="C[C@H](N)C(=O)O")

@@ -7,8 +7,8 @@ import argparse
 from pathlib import Path
 
 from physcon_ase import optimize_many
-from physcon_ase.files import read_molecules
-from physcon_ase.results import format_record, format_summary, write_results
+from physcon_ase.inference.files import read_molecules
+from physcon_ase.inference.report import format_record, format_summary, write_results
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("smiles", nargs="?", type=Path, default=Path(__file__).parent / "data" / "molecules.smi")

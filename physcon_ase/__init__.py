@@ -7,11 +7,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from physcon_ase.calculator import PhysConCalculator
-    from physcon_ase.generator import StructureGenerator
     from physcon_ase.hub import from_pretrained, push_to_hub
-    from physcon_ase.optimization import optimize, optimize_many
-    from physcon_ase.results import Result
+    from physcon_ase.inference.calculator import PhysConCalculator
+    from physcon_ase.inference.generator import StructureGenerator
+    from physcon_ase.inference.many import optimize_many
+    from physcon_ase.inference.one import optimize
+    from physcon_ase.inference.results import Result
 
 __version__ = "0.1.0"
 
@@ -27,12 +28,12 @@ __all__ = [
 ]
 
 _MODULES = {
-    "PhysConCalculator": "physcon_ase.calculator",
-    "Result": "physcon_ase.results",
-    "StructureGenerator": "physcon_ase.generator",
+    "PhysConCalculator": "physcon_ase.inference.calculator",
+    "Result": "physcon_ase.inference.results",
+    "StructureGenerator": "physcon_ase.inference.generator",
     "from_pretrained": "physcon_ase.hub",
-    "optimize": "physcon_ase.optimization",
-    "optimize_many": "physcon_ase.optimization",
+    "optimize": "physcon_ase.inference.one",
+    "optimize_many": "physcon_ase.inference.many",
     "push_to_hub": "physcon_ase.hub",
 }
 

@@ -6,8 +6,9 @@ Langer and Ceriotti, ICML 2025, doi 10.48550/arXiv.2412.11569.
 
 import functools
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Final, TypeAlias
 
 import numpy as np
@@ -22,7 +23,7 @@ from physcon_ase.chem.conformers import embed
 from physcon_ase.chem.graph import MolGraph
 from physcon_ase.chem.smiles import graph_from_smiles
 from physcon_ase.model.forces import energies_and_forces
-from physcon_ase.model.physcon import LoadedModel, PhysCon
+from physcon_ase.model.physcon import DEFAULT_CHECKPOINT, LoadedModel, PhysCon, load_model
 from physcon_ase.relax.driver import RelaxStatus, relax
 from physcon_ase.relax.state import ForceFn
 from physcon_ase.units import CHEMICAL_SYMBOLS, COVALENT_RADII, EV_PER_KELVIN, FALLBACK_RADIUS
@@ -55,6 +56,25 @@ class Check:
     def passed(self) -> bool:
         """Whether the value is within the tolerance; NaN is not."""
         return self.tolerance is None or self.value <= self.tolerance
+
+
+def check_checkpoint(
+    checkpoint: Path | str = DEFAULT_CHECKPOINT, *, level: str | None = None, seed: int = 0
+) -> Iterator[tuple[str, list[Check]]]:
+    """Title and checks of a level of a checkpoint in float64, or of one level after another.
+
+    Args:
+        checkpoint: a shipped name or a folder.
+        level: level of theory; all unless given.
+        seed: see `check_model`.
+
+    Raises:
+        UnknownLevelError: there is no such level.
+    """
+    loaded = load_model(checkpoint, dtype="float64")
+    for name in loaded.model.level_names if level is None else (level,):
+        checks = check_model(loaded, name, seed=seed)
+        yield f"{loaded.name} (revision {loaded.revision[:12]}), level {name}, float64, seed {seed}", checks
 
 
 def check_model(

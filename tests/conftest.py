@@ -3,7 +3,7 @@ import socket
 
 import pytest
 
-pytest_plugins = ["tests.small_stores"]
+pytest_plugins = ["tests.small_stores", "tests.benchmark_scripts"]
 
 # Before torch is imported: one thread per test process is faster for molecules, and `pytest -n` starts several.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

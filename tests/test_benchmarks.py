@@ -1,12 +1,9 @@
-import importlib
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
@@ -14,122 +11,21 @@ import torch
 from ase.build import molecule
 
 from physcon_ase import PhysConCalculator
-from physcon_ase.batch import make_batch
 from physcon_ase.chem.compare import rmsd
-from physcon_ase.chem.conformers import embed
-from physcon_ase.chem.graph import MolGraph
 from physcon_ase.chem.smiles import canonical_key, graph_from_smiles
 from physcon_ase.data.split import key_hash, split_of
-from physcon_ase.data.store import Geometries, LevelLabels, Store, pack_molecules, write_store
-from physcon_ase.labelling.engines import tblite_engine
 from physcon_ase.model.checkpoint import read_checkpoint, save_checkpoint
-from physcon_ase.model.config import ModelConfig, config_from_dict, config_to_dict
+from physcon_ase.model.config import config_from_dict, config_to_dict
 from physcon_ase.model.encoder import MAX_ATOMIC_NUMBER
-from physcon_ase.model.forces import energies_and_forces
-from physcon_ase.model.physcon import PhysCon, load_model
-from physcon_ase.studies.selfmade import make_store as make_selfmade
-from physcon_ase.studies.selfmade import split_smiles, study_smiles
+from physcon_ase.model.physcon import load_model
 from physcon_ase.training.trainer import LOG_FILE
-
-BENCHMARKS = Path(__file__).resolve().parents[1] / "examples" / "benchmarks"
-
-SMILES = ("CO", "CCO", "COC")
-"""The held-out molecules of the stores; ethanol and dimethyl ether are isomers."""
-
-TRAINING_SMILES = "CC"
-"""In every store as a molecule of the training split with absurd labels: one that is used shows in every mean."""
-
-ENERGY_SHIFTS = (0.010, 0.040, -0.020)
-"""What the energy labels lie above the model [eV]: MAE 23.33 meV, and 60 meV for the pair of isomers."""
-
-FORCE_SHIFT = 0.020
-"""What each Cartesian force label lies above the model [eV/Å]."""
-
-FLOAT32_MEV = 0.05
-"""Rounding of labels and model in float32 [meV, meV/Å]; labels differ by 20 and more."""
+from tests.benchmark_scripts import BENCHMARKS, ENERGY_SHIFTS, FLOAT32_MEV, FORCE_SHIFT, rows_of, run
 
 
-@pytest.fixture
-def benchmark(monkeypatch: pytest.MonkeyPatch) -> Iterator:
-    """Imports a script as Python does when it is started: its folder comes first on the path."""
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    before = set(sys.modules)
-
-    def load(name: str) -> ModuleType:
-        return importlib.import_module(name)
-
-    yield load
-    # Names as short as theirs must not be left lying about.
-    for name in {path.stem for path in BENCHMARKS.glob("*.py")} & (set(sys.modules) - before):
-        del sys.modules[name]
-
-
-def run(script: ModuleType, capsys: pytest.CaptureFixture[str], *arguments: object, json_path: Path) -> dict:
-    script.main([*map(str, arguments), "--json", str(json_path)])
-    assert "|" in capsys.readouterr().out
-    return json.loads(json_path.read_text())
-
-
-def rows_of(results: dict, table: int = 0) -> list[dict]:
-    return results["tables"][table]["rows"]
-
-
-@pytest.fixture(scope="module")
-def stores(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Stores of three held-out molecules and one of the training split, labelled with the model itself and a shift."""
-    folder = tmp_path_factory.mktemp("stores")
-    graphs = [graph_from_smiles(smiles) for smiles in (*SMILES, TRAINING_SMILES)]
-    layouts = {
-        "gfn2_qm9": (("minimum", "b3lyp"), ("minimum", "gfn2"), ("thermal", ""), ("conformer", "")),
-        "gfn2_dft8k": (("minimum", "m062x"), ("minimum", "gfn2"), ("thermal", ""), ("conformer", "")),
-        "dft8k_m062x": (("minimum", "m062x"), ("minimum", "mmff94")),
-        "qm9_b3lyp": (("minimum", "b3lyp"),),
-        "c7h10o2_b3lyp": (("minimum", "b3lyp"),),
-    }
-    for name, kinds in layouts.items():
-        level = "b3lyp" if name.endswith("b3lyp") else "gfn2"
-        store = make_store(name, graphs, kinds, level, with_forces=name.startswith("gfn2"))
-        if name == "c7h10o2_b3lyp":
-            store = replace(store, labels={"b3lyp_c7h10o2": store.labels[level]})
-        write_store(folder / f"{name}.h5", store)
-    return folder
-
-
-def make_store(
-    source: str, graphs: list[MolGraph], kinds: tuple[tuple[str, str], ...], level: str, *, with_forces: bool
-) -> Store:
-    generator = np.random.default_rng(0)
-    force_fn = load_model().model.energy_fn(level)
-    positions, energies, forces = [], [], []
-    for _ in kinds:
-        for graph, shift in zip(graphs, (*ENERGY_SHIFTS, 1e3), strict=True):
-            start = embed(graph)[0]
-            place = (start + generator.normal(scale=0.05, size=start.shape)).astype(np.float32)
-            energy, force = energies_and_forces(force_fn, make_batch([graph.atomic_numbers], [place]))
-            positions.append(place)
-            energies.append(energy.item() + shift)
-            forces.append(force[0].numpy() + FORCE_SHIFT)
-    labels = LevelLabels(np.array(energies), np.concatenate(forces).astype(np.float32) if with_forces else None)
-    return Store(
-        molecules=pack_molecules(
-            graphs,
-            smiles=[*SMILES, TRAINING_SMILES],
-            names=[f"molecule-{row}" for row in range(len(graphs))],
-            key_hashes=[0] * len(SMILES) + [2**63],
-        ),
-        geometries=Geometries(
-            molecule=np.tile(np.arange(len(graphs), dtype=np.int32), len(kinds)),
-            kind=np.repeat([kind for kind, _ in kinds], len(graphs)),
-            minimum_of=np.repeat([level for _, level in kinds], len(graphs)),
-            positions=np.concatenate(positions),
-        ),
-        labels={level: labels},
-        source=source,
+def test_errors_are_those_of_held_out_molecules(benchmark_stores, benchmark, capsys, tmp_path) -> None:
+    results = run(
+        benchmark("errors"), capsys, "--stores", benchmark_stores, "--limit", 3, json_path=tmp_path / "errors.json"
     )
-
-
-def test_errors_are_those_of_held_out_molecules(stores, benchmark, capsys, tmp_path) -> None:
-    results = run(benchmark("errors"), capsys, "--stores", stores, "--limit", 3, json_path=tmp_path / "errors.json")
     rows = rows_of(results)
     assert [row["geometry"] for row in rows[:5]] == [
         "minimum of b3lyp", "minimum of gfn2", "conformer", "thermal", "thermal + conformer"
@@ -144,8 +40,10 @@ def test_errors_are_those_of_held_out_molecules(stores, benchmark, capsys, tmp_p
     assert results["settings"]["seed"] == 0
 
 
-def test_isomers_are_compared_within_a_composition(stores, benchmark, capsys, tmp_path) -> None:
-    results = run(benchmark("isomers"), capsys, "--stores", stores, "--limit", 3, json_path=tmp_path / "isomers.json")
+def test_isomers_are_compared_within_a_composition(benchmark_stores, benchmark, capsys, tmp_path) -> None:
+    results = run(
+        benchmark("isomers"), capsys, "--stores", benchmark_stores, "--limit", 3, json_path=tmp_path / "isomers.json"
+    )
     of_level = [row for row in rows_of(results) if row["level"] == "b3lyp"]
     assert len(of_level) == 2
     for row in of_level:
@@ -153,8 +51,10 @@ def test_isomers_are_compared_within_a_composition(stores, benchmark, capsys, tm
         assert row["MAE [meV]"] == pytest.approx(1000 * abs(ENERGY_SHIFTS[1] - ENERGY_SHIFTS[2]), abs=FLOAT32_MEV)
 
 
-def test_minima_are_compared_from_the_other_minimum(stores, benchmark, capsys, tmp_path) -> None:
-    results = run(benchmark("minima"), capsys, "--stores", stores, "--limit", 3, json_path=tmp_path / "minima.json")
+def test_minima_are_compared_from_the_other_minimum(benchmark_stores, benchmark, capsys, tmp_path) -> None:
+    results = run(
+        benchmark("minima"), capsys, "--stores", benchmark_stores, "--limit", 3, json_path=tmp_path / "minima.json"
+    )
     assert [table["title"][0] for table in results["tables"]] == ["a", "b", "d", "c"]
     for table in results["tables"]:
         before, after = table["rows"]
@@ -163,7 +63,7 @@ def test_minima_are_compared_from_the_other_minimum(stores, benchmark, capsys, t
         assert 0 < before["RMSD, mean"] < 0.3, "two geometries at random .05 Å from the same one"
         assert after["converged"] + sum(int(word) for word in after["failed"].split() if word.isdigit()) == 3
     heldout = benchmark("heldout")
-    molecules = heldout.read_test_molecules(stores / "gfn2_qm9.h5", limit=9, seed=0)
+    molecules = heldout.read_test_molecules(benchmark_stores / "gfn2_qm9.h5", limit=9, seed=0)
     assert len(molecules) == 3
     expected = [
         rmsd(m.geometries["minimum of gfn2"].positions, m.geometries["minimum of b3lyp"].positions) for m in molecules
@@ -190,11 +90,11 @@ def sure_of_nothing(tmp_path: Path) -> Path:
 
 
 def test_uncertainties_are_compared_with_errors(
-    stores, benchmark, capsys, tmp_path, sure_of_nothing, monkeypatch
+    benchmark_stores, benchmark, capsys, tmp_path, sure_of_nothing, monkeypatch
 ) -> None:
     script = benchmark("uncertainty")
     monkeypatch.setattr(script, "find_spec", lambda name: None)  # without labels of tblite
-    options = ("--checkpoint", sure_of_nothing, "--stores", stores, "--limit", 3, "--calls", 5)
+    options = ("--checkpoint", sure_of_nothing, "--stores", benchmark_stores, "--limit", 3, "--calls", 5)
     results = run(script, capsys, *options, json_path=tmp_path / "uncertainty.json")
     energies, forces, (times,) = (rows_of(results, table) for table in range(3))
     for rows in (energies, forces):
@@ -207,25 +107,28 @@ def test_uncertainties_are_compared_with_errors(
     assert times["with [ms]"] > 0
 
 
-def test_the_seed_chooses_the_molecules_and_a_smaller_limit_takes_the_first(stores, benchmark) -> None:
+def test_the_seed_chooses_the_molecules_and_a_smaller_limit_takes_the_first(benchmark_stores, benchmark) -> None:
     read = benchmark("heldout").read_test_molecules
-    names = [[m.name for m in read(stores / "gfn2_qm9.h5", limit=limit, seed=seed)] for limit, seed in ((3, 1), (2, 1))]
+    names = [
+        [m.name for m in read(benchmark_stores / "gfn2_qm9.h5", limit=limit, seed=seed)]
+        for limit, seed in ((3, 1), (2, 1))
+    ]
     assert names[0][:2] == names[1]
-    orders = {tuple(m.name for m in read(stores / "gfn2_qm9.h5", limit=3, seed=seed)) for seed in range(8)}
+    orders = {tuple(m.name for m in read(benchmark_stores / "gfn2_qm9.h5", limit=3, seed=seed)) for seed in range(8)}
     assert len(orders) > 1
 
 
-def test_a_benchmark_runs_from_any_folder(stores, tmp_path) -> None:
-    environment = {**os.environ, "PYTHONPATH": str(BENCHMARKS.parents[1])}
-    command = [sys.executable, str(BENCHMARKS / "errors.py"), "--stores", str(stores), "--limit", "1"]
+def test_a_benchmark_runs_from_any_folder(benchmark_stores, tmp_path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(BENCHMARKS.parent)}
+    command = [sys.executable, str(BENCHMARKS / "errors.py"), "--stores", str(benchmark_stores), "--limit", "1"]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert "| thermal + conformer |" in done.stdout
     assert "physcon-1" in done.stdout
 
 
-def test_evaluations_of_the_guess_are_weighed_against_steps(stores, benchmark, capsys, tmp_path) -> None:
-    arguments = ("--stores", stores, "--evaluations", "--limit", 2)
+def test_evaluations_of_the_guess_are_weighed_against_steps(benchmark_stores, benchmark, capsys, tmp_path) -> None:
+    arguments = ("--stores", benchmark_stores, "--evaluations", "--limit", 2)
     results = run(benchmark("guesses"), capsys, *arguments, json_path=tmp_path / "guesses.json")
     assert [table["title"][:11] for table in results["tables"]] == ["2 molecules", "1 molecules"]
     for table in results["tables"]:
@@ -235,20 +138,6 @@ def test_evaluations_of_the_guess_are_weighed_against_steps(stores, benchmark, c
         assert none["guess [ms]"] < default["guess [ms]"]
         assert default["distance [Å]"] < none["distance [Å]"]
         assert default["energy [meV]"] < none["energy [meV]"]
-
-
-def test_limits_of_local_physics_are_those_of_a_finished_study(benchmark, capsys, tmp_path) -> None:
-    store, _ = make_selfmade(split_smiles(study_smiles(), 1, 2), tblite_engine(), progress=False)
-    write_store(tmp_path / "selfmade.h5", store)
-    (tmp_path / "row0-0").mkdir()
-    (tmp_path / "row0-0" / "row0-0").symlink_to(BENCHMARKS.parents[1] / "checkpoints" / "physcon-1")
-    arguments = ("--folder", tmp_path, "--samples", 1)
-    results = run(benchmark("local_physics"), capsys, *arguments, json_path=tmp_path / "limits.json")
-    cheap, _, _, relaxed = rows_of(results)
-    assert relaxed["RMSD, mean [Å]"] < cheap["RMSD, mean [Å]"]
-    before, after = rows_of(results, 1)
-    assert "of 2 relaxations converged" in results["tables"][1]["note"]
-    assert before["smallest of the samples"] == before["RMSD, mean [Å]"] != after["RMSD, mean [Å]"]
 
 
 def test_held_out_smiles_are_small_neutral_and_in_the_test_split(benchmark, tmp_path) -> None:
@@ -274,59 +163,6 @@ def test_encoders_are_compared_at_equal_processor_time(benchmark, tmp_path) -> N
     found = encoders.validations(tmp_path)
     assert encoders.at_time(found, 600) == pytest.approx((0.2, 0.08))
     assert np.isnan(encoders.at_time(found, 1200)).all(), "a training is not extrapolated"
-
-
-@pytest.fixture(scope="module")
-def with_direct_heads(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The shipped checkpoint with direct heads that nobody has trained."""
-    shipped = load_model().model
-    encoder = replace(shipped.config.encoder, output_vectors=4)
-    config = ModelConfig(shipped.config.levels, encoder)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        own = dict(PhysCon(config).named_parameters())
-    known = {name: value for name, value in shipped.named_parameters() if name in own}
-    folder = tmp_path_factory.mktemp("checkpoints") / "untrained"
-    save_checkpoint(folder, {**own, **known}, config_to_dict(config), recipe="")
-    return folder
-
-
-def test_direct_forces_are_told_from_conservative_ones(stores, with_direct_heads, benchmark, capsys, tmp_path) -> None:
-    few = ("--limit", 2, "--checked", 1, "--moved", 1, "--ase-limit", 1, "--ps", 0.01, "--every", 1, 2)
-    arguments = (*few, "--trajectories", 1, "--calls", 1, "--batch-slots", 19, "--plot", tmp_path / "drift.png")
-    results = run(
-        benchmark("direct"), capsys, "--checkpoint", with_direct_heads, "--stores", stores, *arguments,
-        json_path=tmp_path / "direct.json",
-    )  # fmt: skip
-    rows = {row["quantity"]: row for row in rows_of(results)}
-    force_error, asymmetry = rows["force MAE [meV/Å]"], rows["asymmetry λ, median"]
-    assert float(force_error["conservative"]) == pytest.approx(1000 * FORCE_SHIFT, abs=FLOAT32_MEV)
-    assert float(force_error["direct"]) > 500, "forces that nobody has trained"
-    assert float(asymmetry["conservative"]) < 1e-8 < 1e-3 < float(asymmetry["direct"])
-    failures = rows["relaxations that fail"], rows["of these"]
-    for kind in ("conservative", "direct"):
-        count, counted = (row[kind].split()[0] for row in failures)
-        assert (count == "0") == (counted == "-")
-    stepping = {row["integrator"]: row for row in rows_of(results, 1)}
-    assert list(stepping) == ["conservative", "direct", "M = 1", "M = 2"]
-    drift = "drift, mean [meV/atom/ps]"
-    assert stepping["M = 1"][drift] == pytest.approx(stepping["conservative"][drift], abs=FLOAT32_MEV)
-    assert stepping["conservative"]["speed-up"] == 1
-    assert len(rows_of(results, 2)) == 3
-    assert (tmp_path / "drift.png").stat().st_size > 1000
-
-
-def test_pretraining_is_compared_at_equal_processor_time(benchmark, tmp_path) -> None:
-    logs = {"direct": [(50, 0.9)], "pretrained": [(50, 0.08)], "conservative": [(100, 0.12), (200, 0.06)]}
-    for name, entries in logs.items():
-        (tmp_path / name).mkdir()
-        lines = [
-            json.dumps({"cpu_seconds": seconds, "validation": "gfn2", "energy_mae": 1.0, "force_mae": error})
-            for seconds, error in entries
-        ]
-        (tmp_path / name / LOG_FILE).write_text("\n".join(lines) + "\n")
-    (row,) = benchmark("direct")._pretraining(tmp_path).rows
-    assert list(row.values()) == pytest.approx([100, 80, 120, 100 + 100 * 2 / 3])
 
 
 def test_labelling_is_measured_beside_the_bare_engine(benchmark, capsys, tmp_path, monkeypatch) -> None:

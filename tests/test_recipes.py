@@ -9,8 +9,9 @@ from physcon_ase.model.checkpoint import read_checkpoint
 from physcon_ase.training.config import parse_recipe, read_recipe
 
 ROOT = Path(__file__).parent.parent / "recipes"
-RECIPES = sorted(ROOT.rglob("*.toml"))
-LATER_STARTS = ("direct", "asteroid")
+STUDIES = ROOT.parent / "studies"
+RECIPES = sorted([*ROOT.rglob("*.toml"), *STUDIES.rglob("*.toml")])
+LATER_STARTS = ("direct-forces", "asteroid")
 """Folders whose scripts say where their recipes begin."""
 
 
@@ -30,6 +31,6 @@ def test_the_shipped_checkpoint_holds_its_recipe() -> None:
 
 
 def test_every_molecule_stands_once_in_the_reference_of_frequencies() -> None:
-    path = ROOT.parent / "examples" / "data" / "frequencies.json"
+    path = ROOT.parent / "benchmarks" / "frequencies.json"
     smiles = [record["smiles"] for record in json.loads(path.read_text(encoding="utf-8"))]
     assert len(smiles) == len(set(smiles)) == 20

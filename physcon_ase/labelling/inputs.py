@@ -9,7 +9,7 @@ from ase import Atoms
 from physcon_ase.chem.graph import MolGraph, make_graph
 from physcon_ase.chem.perceive import graph_from_geometry
 from physcon_ase.chem.smiles import canonical_key, canonical_smiles, graph_from_smiles
-from physcon_ase.data.sources.ase_files import structure_from_atoms
+from physcon_ase.data.importers.ase_files import structure_from_atoms
 from physcon_ase.data.split import key_hash
 from physcon_ase.data.store import Store, geometry_offsets, molecule_graph
 from physcon_ase.errors import BondPerceptionError, StoreError

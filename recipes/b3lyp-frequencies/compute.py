@@ -1,6 +1,6 @@
 """Harmonic frequencies B3LYP/6-31G(2df,p) of small held-out molecules, the reference of benchmarks/frequencies.py.
 
-    python recipes/b3lyp-frequencies/compute.py stores/qm9_b3lyp.h5 examples/data/frequencies.json
+    python recipes/b3lyp-frequencies/compute.py stores/qm9_b3lyp.h5 benchmarks/frequencies.json
 
 The smallest molecules of the test and validation splits of QM9 (no training has seen them), at QM9's B3LYP minima, with
 PySCF's analytic Hessian (density fitting, grid level 2). What is finished is kept, and an interrupted run goes on.

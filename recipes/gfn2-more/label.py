@@ -17,7 +17,7 @@ from pathlib import Path
 
 from rdkit import Chem, RDLogger
 
-from physcon_ase.data.sources.smiles_list import read_smiles_list
+from physcon_ase.data.importers.smiles_list import read_smiles_list
 from physcon_ase.labelling.engines import tblite_engine
 from physcon_ase.labelling.geometries import Sampling, conformers, thermal
 from physcon_ase.labelling.pipeline import label

@@ -6,14 +6,17 @@ Reads ions.h5, halogens.h5 and silicon.h5, which label.py makes, and writes ions
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 import numpy as np
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the clone: studies are no part of the package
+
 from physcon_ase.data.split import split_mask
 from physcon_ase.data.store import open_store, write_store
 from physcon_ase.model.physcon import load_model
-from physcon_ase.studies.taught import taught_minima
+from studies.shared.taught import taught_minima
 
 
 def main() -> None:

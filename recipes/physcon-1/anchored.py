@@ -6,16 +6,20 @@ Only minima of training molecules. Where there are several levels, the first one
 """
 
 import argparse
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the clone: studies are no part of the package
+
 from physcon_ase.data.split import split_mask
 from physcon_ase.data.store import Geometries, LevelLabels, Store, open_store, write_store
 from physcon_ase.model.physcon import load_model
-from physcon_ase.studies.anchored import anchored_forces
+from studies.shared.anchored import anchored_forces
 
 
 def joined(stores: Sequence[Store], level: str) -> Store:

@@ -7,10 +7,14 @@ so does this, on training molecules of which most have two rings or more. --disa
 """
 
 import argparse
+import sys
+from pathlib import Path
 
 import numpy as np
 import torch
 from tqdm import tqdm
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the clone: studies are no part of the package
 
 from physcon_ase.batch import in_chunks, make_batch
 from physcon_ase.chem.conformers import embed
@@ -30,7 +34,7 @@ from physcon_ase.labelling.geometries import Origin, thermal
 from physcon_ase.model.forces import energies_and_forces
 from physcon_ase.model.physcon import load_model
 from physcon_ase.relax.driver import relax
-from physcon_ase.studies.anchored import forces_of
+from studies.shared.anchored import forces_of
 
 KEPT = (0, 1, 2, 3, 5, 8, 12, 16, 20, 24)
 """Steps whose geometries are kept, beside the last one."""

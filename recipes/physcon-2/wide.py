@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from physcon_ase.data.sources.smiles_list import read_smiles_list
+from physcon_ase.data.importers.smiles_list import read_smiles_list
 from physcon_ase.labelling.engines import aimnet2_engine
 from physcon_ase.labelling.geometries import parse_samplings
 from physcon_ase.labelling.pipeline import format_label_report, label

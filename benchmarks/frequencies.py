@@ -1,0 +1,89 @@
+"""Harmonic frequencies of small molecules against B3LYP/6-31G(2df,p), each method at its own minimum.
+
+    python frequencies.py [--tblite]
+
+The reference (benchmarks/frequencies.json, made by recipes/b3lyp-frequencies) are the smallest molecules of QM9 that
+no training has seen. Wanted of level b3lyp: at most 30 /cm on average.
+"""
+
+import json
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.calculator import Calculator
+from ase.optimize import BFGS
+from ase.vibrations import Vibrations
+from reporting import Row, Table, finish, make_parser, start
+
+from physcon_ase import PhysConCalculator
+from physcon_ase.labelling.engines import EngineCalculator, tblite_engine
+from physcon_ase.model.physcon import load_model
+
+REFERENCE = Path(__file__).with_name("frequencies.json")
+STEP = 0.005
+"""Displacement [Å] of the finite differences, two of them on either side."""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = make_parser(__doc__, limit=20)
+    parser.add_argument("--tblite", action="store_true", help="also GFN2-xTB itself (needs tblite)")
+    arguments = parser.parse_args(argv)
+    loaded, clock = start(arguments)
+    model = load_model(arguments.checkpoint, dtype="float64")
+    records = json.loads(REFERENCE.read_text(encoding="utf-8"))[: arguments.limit]
+    calculators = {
+        f"level {level}": PhysConCalculator(model, level=level)
+        for level in model.model.level_names
+        if all(set(record["atomic_numbers"]) <= set(model.model.level(level).elements) for record in records)
+    }
+    if arguments.tblite:
+        calculators["GFN2-xTB (tblite)"] = EngineCalculator(tblite_engine())
+    rows = [_row(name, calculator, records) for name, calculator in calculators.items()]
+    n_modes = sum(len(record["frequencies"]) for record in records)
+    title = f"Harmonic frequencies against B3LYP/6-31G(2df,p); {len(records)} molecules, {n_modes} modes"
+    note = "Modes are compared in the order of their frequencies. Imaginary: modes without a minimum."
+    finish("frequencies", arguments, clock, [Table(title, rows, note)], loaded)
+
+
+def frequencies(atoms: Atoms) -> np.ndarray:
+    """Harmonic frequencies [1/cm] of a relaxed copy of the atoms, the smallest first; imaginary ones negative."""
+    relaxed = atoms.copy()
+    relaxed.calc = atoms.calc
+    BFGS(relaxed, logfile=None).run(fmax=1e-3, steps=300)
+    with tempfile.TemporaryDirectory() as folder:
+        vibrations = Vibrations(relaxed, name=f"{folder}/modes", delta=STEP, nfree=4)
+        vibrations.run()
+        found = vibrations.get_frequencies()
+    signed = np.where(found.imag > 0, -found.imag, found.real)
+    n_rigid = 5 if _is_linear(relaxed.positions) else 6
+    return np.sort(np.delete(signed, np.argsort(np.abs(signed))[:n_rigid]))
+
+
+def _is_linear(positions: np.ndarray) -> bool:
+    return bool(np.linalg.svd(positions - positions.mean(axis=0), compute_uv=False)[1] < 0.05)
+
+
+def _row(name: str, calculator: Calculator, records: list[dict]) -> Row:
+    errors, n_imaginary = [], 0
+    for record in records:
+        atoms = Atoms(record["atomic_numbers"], record["positions"])
+        atoms.calc = calculator
+        found = frequencies(atoms)
+        n_imaginary += int((found < 0).sum())
+        errors.append(found - np.array(record["frequencies"]))
+    flat = np.concatenate(errors)
+    return {
+        "method": name,
+        "MAE [1/cm]": float(np.abs(flat).mean()),
+        "mean error [1/cm]": float(flat.mean()),
+        "90 % below [1/cm]": float(np.percentile(np.abs(flat), 90)),
+        "worst molecule [1/cm]": max(float(np.abs(own).mean()) for own in errors),
+        "imaginary": n_imaginary,
+    }
+
+
+if __name__ == "__main__":
+    main()

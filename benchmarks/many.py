@@ -1,0 +1,125 @@
+"""A thousand held-out SMILES through `optimize_many`: what became of each, and how long it took.
+
+    python many.py --smiles smiles_union.tsv.xz
+
+Wanted: at least 98 % converged with bonds and stereo intact, none exploded.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from reporting import Row, Table, finish, make_parser, percent, start, statistics
+
+from physcon_ase.chem.smiles import canonical_key, graph_from_smiles
+from physcon_ase.data.importers.smiles_list import read_smiles_list
+from physcon_ase.data.split import key_hash, split_of
+from physcon_ase.errors import PhysConError
+from physcon_ase.inference.many import optimize_many
+from physcon_ase.inference.results import Record
+from physcon_ase.relax.driver import RelaxStatus
+from physcon_ase.units import ATOMIC_NUMBERS
+
+ELEMENTS = frozenset(ATOMIC_NUMBERS[symbol] for symbol in "H C N O F P S Cl".split())
+"""What the training data of level gfn2 hold; molecules with other elements are not drawn."""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = make_parser(__doc__, limit=1000)
+    parser.add_argument("--smiles", type=Path, required=True, help="list for `read_smiles_list`")
+    parser.add_argument("--level", default="gfn2", help="(default: %(default)s)")
+    parser.add_argument("--fmax", type=float, default=0.01, help="[eV/Å] (default: %(default)s)")
+    parser.add_argument("--max-atoms", type=int, default=60, help="hydrogens included (default: %(default)s)")
+    arguments = parser.parse_args(argv)
+    loaded, clock = start(arguments)
+    smiles = held_out_smiles(arguments.smiles, arguments.limit, arguments.max_atoms, arguments.seed)
+    before = time.perf_counter(), time.process_time()
+    records = optimize_many(
+        smiles, level=arguments.level, checkpoint=loaded, fmax=arguments.fmax, seed=arguments.seed, progress_bar=False
+    )
+    seconds = time.perf_counter() - before[0], time.process_time() - before[1]
+    tables = [
+        Table(
+            f"optimize_many on {len(smiles)} held-out SMILES, level {arguments.level}",
+            [_summary(records, *seconds)],
+            _NOTE,
+        ),
+        Table("Records by fate", _fates(records)),
+        Table("Molecules without an intact minimum", _others(records)),
+    ]
+    finish("many", arguments, clock, [table for table in tables if table.rows], loaded)
+
+
+def held_out_smiles(path: Path, limit: int, max_atoms: int, seed: int) -> list[str]:
+    """Random SMILES of the list whose molecules are in the test split, each molecule once."""
+    rows, _ = read_smiles_list(path)
+    chosen: dict[str, str] = {}
+    for index in np.random.default_rng(seed).permutation(len(rows)).tolist():
+        if len(chosen) >= limit:
+            break
+        row = rows[index]
+        if row.n_heavy_atoms > max_atoms:
+            continue
+        try:
+            key = canonical_key(row.smiles)
+            if split_of(key_hash(key)) != "test" or key in chosen:
+                continue
+            graph = graph_from_smiles(row.smiles)
+        except PhysConError:  # the list is checked elsewhere; here a molecule is needed whose key can be computed
+            continue
+        if graph.n_atoms <= max_atoms and set(graph.atomic_numbers.tolist()) <= ELEMENTS:
+            chosen[key] = row.smiles
+    return list(chosen.values())
+
+
+_NOTE = (
+    "Intact: converged, with the bonds and the stereo of the SMILES. Exploded: an atom left the molecule in the "
+    "attempt that the record keeps. Seconds include reading the SMILES and making the start geometries."
+)
+
+
+def _summary(records: list[Record], wall: float, processor: float) -> Row:
+    n = len(records)
+    results = [record.result for record in records if record.result is not None]
+    return {
+        "records": n,
+        "converged, intact": percent(sum(record.status == "ok" for record in records), n),
+        "converged": percent(sum(result.converged for result in results), n),
+        "exploded": sum(record.reason == RelaxStatus.EXPLODED for record in records),
+        "second start": sum(record.attempts > 1 for record in records),
+        "atoms, median": float(np.median([len(result.atoms) for result in results])) if results else float("nan"),
+        **statistics([result.steps for result in results], "steps"),
+        "wall [s]": wall,
+        "processor [s]": processor,
+        "wall per molecule [ms]": 1000 * wall / max(1, n),
+    }
+
+
+def _fates(records: list[Record]) -> list[Row]:
+    counts = Counter((record.status, _cause(record)) for record in records)
+    return [{"status": status, "reason": cause, "molecules": count} for (status, cause), count in counts.most_common()]
+
+
+def _others(records: list[Record]) -> list[Row]:
+    return [
+        {
+            "SMILES": f"`{record.name}`",
+            "status": record.status,
+            "reason": _cause(record),
+            "steps": None if record.result is None else record.result.steps,
+            "fmax [eV/Å]": None if record.result is None else record.result.fmax,
+        }
+        for record in records
+        if record.status != "ok"
+    ]
+
+
+def _cause(record: Record) -> str:
+    """The reason without the remedy, or the name of the error."""
+    return record.error or record.reason.split(":")[0] or "-"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,163 @@
+"""Commands on labelled data: ``data import``, ``data describe``, ``data anchor``, ``label``."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from physcon_ase.cli.command import SOME_FAILED, add_command
+from physcon_ase.errors import PhysConError
+
+if TYPE_CHECKING:
+    from physcon_ase.labelling.selection import Selection
+
+
+def add_data(commands: argparse._SubParsersAction) -> None:
+    """Adds ``physcon data``."""
+    data = commands.add_parser("data", help="labelled structures for training").add_subparsers(
+        required=True, metavar="COMMAND"
+    )
+    command = add_command(data, "import", _data_import, "turn files with labels into stores")
+    command.add_argument("files", type=Path, nargs="+", metavar="FILE", help="archive, extended XYZ or ASE database")
+    command.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="folder for the stores")
+    command.add_argument("--level", help="level of theory of the labels, for extended XYZ and ASE databases")
+    command.add_argument("--energy-key", help="name of the energies in such files, if not that of ASE's calculators")
+    command.add_argument("--forces-key", help="name of the forces in such files, if not that of ASE's calculators")
+    text = "labels of an accurate level around its minima, with the curvature of a teacher"
+    command = add_command(data, "anchor", _data_anchor, text)
+    command.add_argument("store", type=Path, metavar="STORE", help="minima, displacements, labels of the teacher")
+    command.add_argument("-o", "--output", type=Path, required=True, help="the store: .h5")
+    command.add_argument("--level", required=True, help="level of theory of the minima")
+    command.add_argument("--teacher", required=True, metavar="LEVEL", help="level that knows the curvature")
+    command = add_command(data, "describe", _data_describe, "what a store holds")
+    command.add_argument("store", type=Path, metavar="STORE")
+
+
+def _data_import(options: argparse.Namespace) -> int:
+    from physcon_ase.data.importers.importing import import_files
+    from physcon_ase.data.importers.report import format_import_report
+
+    keys = {name: getattr(options, name) for name in ("energy_key", "forces_key") if getattr(options, name) is not None}
+    for output, report in import_files(options.files, options.output, level=options.level, **keys):
+        print(format_import_report(report))
+        print(f"  written to {output}")
+    return 0
+
+
+def _data_describe(options: argparse.Namespace) -> int:
+    from physcon_ase.data.describe import describe_store
+
+    for line in describe_store(options.store):
+        print(line)
+    return 0
+
+
+def _data_anchor(options: argparse.Namespace) -> int:
+    from physcon_ase.data.store import open_store, write_store
+    from physcon_ase.inference.files import check_output
+    from physcon_ase.labelling.anchored import anchor, format_anchor_report
+
+    check_output(options.output, [options.store], kinds=(".h5",))
+    store = open_store(options.store)
+    anchored, report = anchor(store, options.level, options.teacher)
+    write_store(options.output, anchored)
+    print(format_anchor_report(report, store.source))
+    print(f"  written to {options.output}")
+    return 0
+
+
+def add_label(commands: argparse._SubParsersAction) -> None:
+    """Adds ``physcon label``."""
+    text = "sample geometries of molecules and label them: a store; goes on where an interrupted run stopped"
+    command = add_command(commands, "label", _label, text)
+    command.add_argument(
+        "molecules",
+        nargs="+",
+        metavar="SMILES|FILE",
+        help="SMILES, lists of them (.smi), geometries (.xyz) or stores (.h5)",
+    )
+    command.add_argument("-o", "--output", type=Path, required=True, help="the store: .h5")
+    command.add_argument(
+        "--engine",
+        default="gfn2",
+        metavar="ENGINE",
+        help="gfn2, gfn1 (tblite), pm6, pm7 (MOPAC), b3lyp, b3lyp-d3, wb97x-d3bj, r2scan, m062x (PySCF), aimnet2 "
+        "(networks in turn), aimnet2-mean, or a checkpoint, by name or folder (default: gfn2)",
+    )
+    command.add_argument("--level", help="level of theory of a checkpoint (default: its first)")
+    command.add_argument(
+        "--geometries",
+        default="conformer:1,thermal:2",
+        metavar="KIND:N,...",
+        help="start (as given, or relaxed with MMFF94), conformer, relaxing, thermal, torsion, twist, path, md "
+        "(default: %(default)s)",
+    )
+    command.add_argument("--max-kelvin", type=float, default=700.0, help="of thermal geometries (default: 700)")
+    command.add_argument(
+        "--sampling-engine", metavar="ENGINE", help="what drives path and md (default: the engine that labels)"
+    )
+    command.add_argument("--select", type=int, metavar="N", help="label the N geometries that are most disputed only")
+    command.add_argument(
+        "--committee",
+        nargs="+",
+        default=[],
+        metavar="ENGINE[:LEVEL]",
+        help="with --select: who disagrees, checkpoints with or without a level, or other engines; at least two",
+    )
+    command.add_argument("--per-molecule", type=int, metavar="N", help="with --select: at most so many of a molecule")
+    command.add_argument("--minima-of", metavar="LEVEL", help="of stores: their minima of this level only")
+    command.add_argument("--jobs", type=int, metavar="N", help="worker processes (default: one per core)")
+    command.add_argument("--scheduler", metavar="ADDRESS", help="Dask scheduler whose workers are used instead")
+    command.add_argument("--seed", type=int, default=0, help="of all geometries (default: 0)")
+    command.add_argument("--source", default="", help="name of the data set (default: that of the store)")
+    command.add_argument("--licence", default="", help="licence of the data")
+    command.add_argument("--quiet", action="store_true", help="no progress bar")
+
+
+def _label(options: argparse.Namespace) -> int:
+    from physcon_ase.data.store import open_store
+    from physcon_ase.inference.files import check_output, files_named, molecules_named
+    from physcon_ase.labelling.engines import engine_by_name
+    from physcon_ase.labelling.geometries import parse_samplings
+    from physcon_ase.labelling.inputs import known_geometries
+    from physcon_ase.labelling.pipeline import format_label_report, label
+
+    files = [path for molecule in options.molecules for path in files_named(molecule)]
+    check_output(options.output, files, kinds=(".h5",))
+    engine = engine_by_name(options.engine, level=options.level)
+    driver = engine if options.sampling_engine is None else engine_by_name(options.sampling_engine)
+    samplings = parse_samplings(options.geometries, engine=driver, max_kelvin=options.max_kelvin)
+    selection = _selection(options)
+    molecules = []
+    for molecule in options.molecules:
+        if molecule.endswith(".h5"):
+            molecules += known_geometries(open_store(molecule), minima_of=options.minima_of)
+        else:
+            molecules += molecules_named(molecule)
+    report = label(
+        molecules,
+        engine,
+        samplings,
+        options.output,
+        selection=selection,
+        seed=options.seed,
+        processes=options.jobs,
+        scheduler=options.scheduler,
+        source=options.source,
+        licence=options.licence,
+        progress_bar=not options.quiet,
+    )
+    print(format_label_report(report, engine))
+    return SOME_FAILED if report.failures else 0
+
+
+def _selection(options: argparse.Namespace) -> "Selection | None":
+    from physcon_ase.labelling.engines import engine_by_name
+    from physcon_ase.labelling.selection import Selection
+
+    if options.select is None:
+        if options.committee or options.per_molecule is not None:
+            raise PhysConError("--committee and --per-molecule say how to select: give the number with --select")
+        return None
+    members = [member.partition(":") for member in options.committee]
+    committee = tuple(engine_by_name(name, level=level or None) for name, _, level in members)
+    return Selection(options.select, committee, options.per_molecule)

@@ -1,0 +1,27 @@
+"""What a store holds, as text for the terminal."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from physcon_ase.data.labels import format_label_report, label_report
+from physcon_ase.data.loader import DataSource, load_items
+from physcon_ase.data.store import open_store
+
+
+def describe_store(path: Path) -> Iterator[str]:
+    """Molecules, geometries, origin and labels of a store, line by line.
+
+    Raises:
+        StoreError: it cannot be read.
+        LabelError: it has no level of theory.
+    """
+    store = open_store(path)
+    yield f"{store.source}: {len(store.molecules)} molecules, {len(store.geometries)} geometries"
+    for name in ("licence", "doi", "provenance"):
+        if getattr(store, name):
+            yield f"  {name:10s} {getattr(store, name)}"
+    kinds = store.geometries.kind.tolist()
+    yield "  kinds      " + ", ".join(f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds))
+    levels = tuple(dict.fromkeys([*store.labels, *filter(None, store.geometries.minimum_of.tolist())]))
+    everything = DataSource(path, levels, assign_to="train")
+    yield format_label_report(label_report(load_items([everything], levels, "train")))

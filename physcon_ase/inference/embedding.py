@@ -1,0 +1,57 @@
+"""Start geometries of many molecules with RDKit's ETKDG and MMFF94, in one process or in several."""
+
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from typing import Final
+
+import numpy as np
+from jaxtyping import Float
+
+from physcon_ase.chem.conformers import embed, lowest_conformer
+from physcon_ase.chem.graph import MolGraph
+from physcon_ase.errors import PhysConError
+from physcon_ase.inference.intake import or_error
+
+MAX_SECONDS: Final = 30.0
+"""Cap on the time that the start geometry of one molecule may take."""
+
+
+def embed_many(
+    graphs: Sequence[MolGraph | PhysConError],
+    seeds: Sequence[int],
+    *,
+    n_conformers: int = 0,
+    max_seconds: float = MAX_SECONDS,
+    n_processes: int = 1,
+) -> list[Float[np.ndarray, "atoms 3"] | PhysConError]:
+    """One geometry [Å] for each graph, or the error that kept it from being found; errors stay where they are.
+
+    Args:
+        graphs: the molecules.
+        seeds: one for each.
+        n_conformers: the lowest MMFF94 minimum of so many ETKDG geometries; 0 for one ETKDG geometry as it is.
+        max_seconds: cap on the time for one molecule.
+        n_processes: processes that share the molecules.
+    """
+    tasks = [(graph, seed, n_conformers, max_seconds) for graph, seed in zip(graphs, seeds, strict=True)]
+    if n_processes <= 1:
+        return [_start_or_error(*task) for task in tasks]
+    # "spawn": a forked child could inherit a lock that a thread of PyTorch holds.
+    with ProcessPoolExecutor(n_processes, mp_context=get_context("spawn")) as pool:
+        futures = [pool.submit(_start_or_error, *task) for task in tasks]
+        return [future.result() for future in futures]
+
+
+def _start_or_error(
+    graph: MolGraph | PhysConError, seed: int, n_conformers: int, max_seconds: float
+) -> Float[np.ndarray, "atoms 3"] | PhysConError:
+    if isinstance(graph, PhysConError):
+        return graph
+    return or_error(_start, graph, seed, n_conformers, max_seconds)
+
+
+def _start(graph: MolGraph, seed: int, n_conformers: int, max_seconds: float) -> np.ndarray:
+    if n_conformers == 0:
+        return embed(graph, seed=seed, max_seconds=max_seconds)[0]
+    return lowest_conformer(graph, n=n_conformers, seed=seed, max_seconds=max_seconds)

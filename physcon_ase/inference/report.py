@@ -1,0 +1,142 @@
+"""Results as text for the terminal, as files and as a plot."""
+
+from collections.abc import Iterable, Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+
+from physcon_ase.chem.draw import depict
+from physcon_ase.chem.files import sdf_block
+from physcon_ase.errors import BondPerceptionError, PhysConError
+from physcon_ase.inference.files import check_output, write_structures
+from physcon_ase.inference.results import STATUSES, Record, Result
+
+
+def format_result(result: Result) -> str:
+    """The result as text for the terminal."""
+    formula = result.atoms.get_chemical_formula("reduce" if result.graph is None else "hill")
+    lines = [
+        f"{result.smiles or formula}  ({formula}, {len(result.atoms)} atoms)",
+        f"  model      {result.model} (revision {result.revision[:12]}), level {result.level}",
+        f"  start      {result.start}, seed {result.seed}",
+        f"  energy     {result.energy:.6f}{_spread(result)} eV ({result.energy - result.energies[0]:+.4f} eV from the "
+        "start)",
+        f"  fmax       {result.fmax:.4f} eV/Å, {result.steps} steps of {result.optimizer}, {result.seconds:.2f} s",
+        f"  bonds      {_yes_or_no(result.bonds_intact)}, stereo {_yes_or_no(result.stereo_intact)}",
+        f"  status     {result.status}",
+    ]
+    lines += [f"  undefined  {line}: decided by the seed" for line in result.undefined_stereo]
+    return "\n".join(lines)
+
+
+def _spread(result: Result) -> str:
+    return "" if result.energy_uncertainty is None else f" ± {result.energy_uncertainty:.3f}"
+
+
+def format_record(record: Record) -> str:
+    """The record as one line for the terminal."""
+    if record.result is None:
+        return f"{record.index:5d}  {record.status:13s}  {record.name}  {record.error}: {record.reason}"
+    result = record.result
+    numbers = f"{result.energy:.6f} eV, fmax {result.fmax:.4f} eV/Å, {result.steps} steps"
+    reason = f", {record.reason}" if record.reason else ""
+    return f"{record.index:5d}  {record.status:13s}  {record.name}  {numbers}{reason}"
+
+
+def format_summary(records: Sequence[Record]) -> str:
+    """One line that counts the records by status."""
+    counts = {status: sum(record.status == status for record in records) for status in STATUSES}
+    shown = ", ".join(f"{count} {status}" for status, count in counts.items() if count or status == "ok")
+    return f"{len(records)} molecules: {shown}; {sum(record.seconds for record in records):.2f} s"
+
+
+def format_energy(index: int, atoms: Atoms) -> str:
+    """The energy of a structure with its prediction attached, as one line for the terminal."""
+    where = f"level {atoms.info['level']} of {atoms.info['model']}"
+    return f"{index:5d}  {atoms.get_chemical_formula()}  {atoms.get_potential_energy():.6f} eV  {where}"
+
+
+def format_errors(outcomes: Sequence[object]) -> list[str]:
+    """One line for each outcome that is an error."""
+    errors = [(index, outcome) for index, outcome in enumerate(outcomes) if isinstance(outcome, PhysConError)]
+    return [f"{index:5d}  failed  {type(error).__name__}: {error}" for index, error in errors]
+
+
+def write_results(results: Result | Iterable[Result], path: str | Path, *, inputs: Iterable[str | Path] = ()) -> int:
+    """Writes structures with energy, level and model as extended XYZ (.xyz, .extxyz) or SD file (.sdf).
+
+    Args:
+        results: one or several.
+        path: the file; its suffix decides the format.
+        inputs: files that must not be written over.
+
+    Returns:
+        The number of structures written.
+
+    Raises:
+        PhysConError: see `check_output`.
+        BondPerceptionError: an SD file of a molecule without bonds.
+    """
+    path = check_output(path, inputs)
+    results = [results] if isinstance(results, Result) else list(results)
+    if path.suffix == ".sdf":
+        path.write_text("".join(_sdf_record(result) for result in results), encoding="utf-8")
+    else:
+        write_structures([result.atoms for result in results], path)
+    return len(results)
+
+
+def _sdf_record(result: Result) -> str:
+    if result.graph is None:
+        raise BondPerceptionError(
+            f"no bonds were found for {result.atoms.get_chemical_formula()}, and an SD file needs them: write .xyz"
+        )
+    properties = {"energy_eV": f"{result.energy:.8f}", "fmax_eV_per_A": f"{result.fmax:.6f}"}
+    origin = ("level", "model", "revision", "smiles", "converged", "seed")
+    properties |= {name: str(getattr(result, name)) for name in origin}
+    return sdf_block(result.graph, result.atoms.positions, properties, title=result.smiles)
+
+
+def plot_result(result: Result, path: str | Path) -> None:
+    """Draws the convergence, and beside it the structural formula, as a PNG file.
+
+    Raises:
+        PhysConError: matplotlib is not installed, or see `check_output`.
+    """
+    path = check_output(path, kinds=(".png",))
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+        from matplotlib.image import imread
+    except ImportError as error:
+        raise PhysConError("a plot needs matplotlib; install it with pip install 'physcon-ase[plot]'") from error
+    # Without pyplot: it would choose a back-end for the whole process.
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    curve, formula = figure.subplots(1, 2, width_ratios=(5, 4))
+    _draw_convergence(curve, result)
+    formula.axis("off")
+    if result.graph is not None:
+        formula.imshow(imread(BytesIO(depict(result.graph, size=(800, 700)))))
+    name = result.smiles or result.atoms.get_chemical_formula()
+    origin = f"{result.model}, level {result.level}"
+    figure.suptitle(f"{name}: {result.energy:.4f} eV, largest force {result.fmax:.4f} eV/Å ({origin})", fontsize=10)
+    figure.savefig(path, dpi=150)
+
+
+def _draw_convergence(curve: Any, result: Result) -> None:
+    steps = np.arange(len(result.energies))
+    above = result.energies - result.energies.min()
+    above[above == 0] = np.nan  # a logarithm has no zero: the lowest point is left out
+    curve.semilogy(steps, result.fmax_history, color="tab:blue", marker=".", label="largest force [eV/Å]")
+    curve.semilogy(steps, above, color="tab:orange", marker=".", label="energy above the lowest [eV]")
+    curve.locator_params(axis="x", integer=True)
+    curve.set_xlabel(f"step of {result.optimizer}")
+    curve.legend(frameon=False)
+
+
+def _yes_or_no(intact: bool | None) -> str:
+    return {True: "intact", False: "CHANGED", None: "not known"}[intact]

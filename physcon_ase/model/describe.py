@@ -1,0 +1,35 @@
+"""Checkpoints as text for the terminal."""
+
+from physcon_ase.model.checkpoint import read_checkpoint, shipped_names
+from physcon_ase.model.coverage import format_charges
+from physcon_ase.units import CHEMICAL_SYMBOLS
+
+
+def describe_shipped() -> str:
+    """One line for each checkpoint that came with the package: levels, heads and revision."""
+    lines = []
+    for name in shipped_names():
+        stored = read_checkpoint(name)
+        levels = ", ".join(level["name"] for level in stored.config["levels"])
+        lines.append(f"{name}  levels {levels}  {_heads(stored.config)}  revision {stored.revision[:12]}")
+    return "\n".join(lines) or "no checkpoint came with this package"
+
+
+def describe_checkpoint(name: str) -> str:
+    """Revision, size and levels of a checkpoint, by a shipped name or a folder.
+
+    Raises:
+        CheckpointNotFoundError, CorruptCheckpointError, CheckpointVersionError: see `checkpoint.read_checkpoint`.
+    """
+    stored = read_checkpoint(name)
+    size = sum(tensor.numel() for tensor in stored.tensors.values())
+    lines = [f"{stored.name}\n  revision   {stored.revision}\n  parameters {size}, {_heads(stored.config)}"]
+    for level in stored.config["levels"]:
+        elements = " ".join(CHEMICAL_SYMBOLS[z] for z in level["elements"])
+        charges = format_charges(level.get("charges", [0]))
+        lines.append(f"  level      {level['name']}: {level['description']}; {elements}; charge {charges}")
+    return "\n".join(lines)
+
+
+def _heads(config: dict) -> str:
+    return "energies only" if config["structure"] is None else "energies and structures"

@@ -1,0 +1,53 @@
+"""A training by the recipe in a file, with what the command line changes in it."""
+
+from pathlib import Path
+
+from physcon_ase.errors import PhysConError
+from physcon_ase.model.checkpoint import read_checkpoint
+from physcon_ase.model.config import config_from_dict
+from physcon_ase.training.config import Recipe, added_to, read_recipe, with_steps
+from physcon_ase.training.trainer import RunOptions, train
+
+
+def train_from_file(
+    path: Path,
+    folder: Path,
+    *,
+    stores: Path = Path(),
+    steps: int | None = None,
+    add_level: str | None = None,
+    unfreeze: bool = False,
+    save_minutes: float = 3.0,
+    progress_bar: bool = True,
+) -> Path:
+    """Trains by the recipe of a file and returns the checkpoint; goes on where an earlier training there stopped.
+
+    Args:
+        path: the recipe.
+        folder: where state, log and checkpoint go.
+        stores: folder of the stores that the recipe names.
+        steps: number of steps, instead of that of the recipe.
+        add_level: checkpoint that the levels of the recipe are added to.
+        unfreeze: whether the weights of that checkpoint are trained too.
+        save_minutes: minutes between saved states.
+        progress_bar: whether to draw one.
+
+    Raises:
+        PhysConError: `unfreeze` without `add_level`, or see `read_recipe` and `train`.
+    """
+    recipe = _recipe(path, add_level, unfreeze)
+    if steps is not None:
+        recipe = with_steps(recipe, steps)
+    options = RunOptions(save_minutes=save_minutes, progress_bar=progress_bar)
+    return train(recipe, folder, store_root=stores, options=options)
+
+
+def _recipe(path: Path, add_level: str | None, unfreeze: bool) -> Recipe:
+    if add_level is None:
+        if unfreeze:
+            raise PhysConError(
+                "--unfreeze says how to add a level; give the checkpoint with --add-level, or leave it out"
+            )
+        return read_recipe(path)
+    config = config_from_dict(read_checkpoint(add_level).config)
+    return added_to(read_recipe(path), add_level, config, frozen=not unfreeze)

@@ -1,0 +1,61 @@
+"""Errors of a checkpoint on stores, for each level and kind of geometry: the table of ``physcon evaluate``."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+import torch
+
+from physcon_ase.data.loader import DataSource, load_items
+from physcon_ase.data.store import open_store
+from physcon_ase.errors import StoreError
+from physcon_ase.model.physcon import PhysCon, load_model
+from physcon_ase.training.evaluate import LevelErrors, check_coverage, evaluate_energies
+
+_LINE: Final = "{:20s} {:10s} {:12s} {:>10s} {:>18s} {:>12s} {:>14s}"
+
+
+def error_table(
+    checkpoint: Path | str, stores: Sequence[Path], *, split: str = "test", device: torch.device | str = "cpu"
+) -> Iterator[str]:
+    """The lines of the table, each as soon as it is there.
+
+    Args:
+        checkpoint: a shipped name or a folder.
+        stores: the stores.
+        split: which molecules: "train", "validation", "test", or "all" for a store whose geometries were all kept from
+            the training.
+        device: where the model computes.
+
+    Raises:
+        StoreError: a store that cannot be read, or that has no level of the model.
+        UnsupportedElementError, UnsupportedChargeError: a level does not cover the labels that it is compared with.
+    """
+    loaded = load_model(checkpoint, device=device)
+    yield f"{loaded.name} (revision {loaded.revision[:12]}), split {split}"
+    yield _LINE.format("store", "level", "kind", "energies", "energy MAE [meV]", "components", "F MAE [meV/Å]")
+    for store in stores:
+        for kind, errors in _errors_by_kind(loaded.model, store, split):
+            energy, force = f"{1000 * errors.energy_mae:.1f}", f"{1000 * errors.force_mae:.1f}"
+            yield _LINE.format(
+                store.stem, errors.level, kind, str(errors.n_energies), energy, str(errors.n_forces), force
+            )
+
+
+def _errors_by_kind(model: PhysCon, path: Path, split: str) -> Iterator[tuple[str, LevelErrors]]:
+    """Errors of a model on one store, for each level that both have and each kind of geometry."""
+    store = open_store(path)
+    split, assign_to = ("test", "test") if split == "all" else (split, None)
+    levels = tuple(name for name in model.level_names if name in {*store.labels, *store.geometries.minimum_of.tolist()})
+    if not levels:
+        raise StoreError(
+            f"{path} has labels of {', '.join(store.labels) or 'no level'}, the model has the levels "
+            f"{', '.join(model.level_names)}: nothing to compare"
+        )
+    for kind in dict.fromkeys(store.geometries.kind.tolist()):
+        source = DataSource(path, levels, kinds=(kind,), structure=False, assign_to=assign_to)
+        items = load_items([source], model.level_names, split)
+        for level in levels:
+            check_coverage(model, items, level)
+        for errors in evaluate_energies(model, items):
+            yield kind, errors

@@ -1,0 +1,93 @@
+"""Labels geometries of ethanol, toluene and aspirin: plenty at GFN2-xTB, few at B3LYP/6-31G(2df,p), and some to test.
+
+    python studies/asteroid/label.py stores --molecules ethanol toluene aspirin
+
+All geometries are frames of Langevin dynamics at 500 K with GFN2-xTB. Three stores for each molecule: <name>_gfn2.h5 is
+for training, as is <name>_b3lyp.h5, and <name>_b3lyp_test.h5 has trajectories of its own, none of which is trained on.
+A store that exists is left as it is, one that was interrupted is finished.
+"""
+
+import argparse
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+from typing import Final
+
+from physcon_ase.labelling.engines import Engine, pyscf_engine, tblite_engine
+from physcon_ase.labelling.geometries import Geometry, Origin, Sampling, md
+from physcon_ase.labelling.pipeline import label
+
+KELVIN: Final = 500.0
+"""Temperature of all geometries."""
+
+WARM_UP: Final = 200
+"""Steps of half a femtosecond that are left out at the beginning: four times the decay of the velocities."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A molecule, and how many geometries of it are labelled."""
+
+    smiles: str
+    """The molecule."""
+    cheap: int
+    """At GFN2-xTB."""
+    accurate: int
+    """At B3LYP, for training."""
+    test: int
+    """At B3LYP, to test."""
+
+
+SUBJECTS: Final = {
+    "ethanol": Subject("CCO", cheap=1500, accurate=80, test=40),
+    "toluene": Subject("Cc1ccccc1", cheap=1200, accurate=50, test=20),
+    "aspirin": Subject("CC(=O)Oc1ccccc1C(=O)O", cheap=1000, accurate=20, test=12),
+}
+
+
+def warm(origin: Origin, seed: int, n: int, *, engine: Engine, steps: int) -> list[Geometry]:
+    """Frames of one trajectory, without its beginning."""
+    left_out = WARM_UP // steps
+    return md(origin, seed, left_out + n, engine=engine, kelvin=KELVIN, steps=steps)[left_out:]
+
+
+def trajectories(subject: Subject, engine: Engine, output: Path, *, n: int, frames: int, steps: int, seed: int) -> None:
+    """A store of `n` geometries from trajectories of so many frames."""
+    if output.exists():
+        return
+    began = monotonic()
+    sampler = functools.partial(warm, engine=tblite_engine(), steps=steps)
+    label(
+        [subject.smiles] * (n // frames),
+        engine,
+        [Sampling("md", frames, sampler)],
+        output,
+        seed=seed,
+        processes=0,
+        source=output.stem,
+        licence="CC0",
+        progress_bar=False,
+    )
+    print(f"{output}: {n} geometries in {(monotonic() - began) / 60:.1f} min", flush=True)
+
+
+def main() -> None:
+    """The stores of the molecules that were asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--molecules", nargs="+", choices=tuple(SUBJECTS), default=tuple(SUBJECTS))
+    options = parser.parse_args()
+    b3lyp = pyscf_engine("b3lyp", grid_level=1, convergence=1e-7)
+    for name in options.molecules:
+        subject, start = SUBJECTS[name], options.folder / name
+        trajectories(
+            subject, tblite_engine(), start.with_name(f"{name}_gfn2.h5"), n=subject.cheap, frames=100, steps=20, seed=0
+        )
+        for seed, n, kind in ((1, subject.accurate, "b3lyp"), (2, subject.test, "b3lyp_test")):
+            output = start.with_name(f"{name}_{kind}.h5")
+            trajectories(subject, b3lyp, output, n=n, frames=min(10, n // 4), steps=100, seed=seed)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+from pathlib import Path
+
+import ase.io
+import numpy as np
+import pytest
+
+from physcon_ase.cli import main
+from physcon_ase.data.store import open_store
+
+RECIPE = """
+name = "tiny"
+
+[[levels]]
+name = "gfn2"
+description = "whatever"
+
+[[data]]
+store = "labelled.h5"
+levels = ["gfn2"]
+
+[encoder]
+channels = 8
+mixed_channels = 8
+source_scalars = 4
+hidden = 8
+
+[optim]
+steps = 100
+atoms_per_batch = 64
+"""
+
+
+def test_import_describe_train_and_evaluate_work_on_each_others_files(
+    two_structures: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert main(["predict", str(two_structures), "-o", "labelled.xyz"]) == 0
+    assert main(["data", "import", "labelled.xyz", "-o", "stores", "--level", "gfn2"]) == 0
+    assert "written to stores/labelled.h5" in capsys.readouterr().out
+    assert main(["data", "describe", "stores/labelled.h5"]) == 0
+    assert "labelled: 2 molecules, 2 geometries" in capsys.readouterr().out
+    Path("recipe.toml").write_text(RECIPE)
+    train = ["train", "recipe.toml", "--folder", "run", "--stores", "stores", "--steps", "2", "--quiet"]
+    assert main(train) == 0
+    assert "checkpoint written to run/tiny" in capsys.readouterr().out
+    assert main(["evaluate", "run/tiny", "stores/labelled.h5", "--split", "train"]) == 0
+    row = capsys.readouterr().out.splitlines()[-1].split()
+    assert row[:4] == ["labelled", "gfn2", "structure", "2"]
+    assert float(row[4]) > 0
+    assert main(["evaluate", "physcon-1", "stores/labelled.h5", "--split", "test"]) == 0
+    assert "labelled " not in capsys.readouterr().out  # both molecules are in the training split
+    assert main(["evaluate", "physcon-1", "stores/labelled.h5", "--split", "all"]) == 0
+    exact = capsys.readouterr().out.splitlines()[-1].split()
+    assert (exact[4], exact[6]) == ("0.0", "0.0")  # the labels are this model's own
+
+
+def test_labels_under_names_of_their_own_are_imported(two_structures: Path, capsys: pytest.CaptureFixture) -> None:
+    frames = ase.io.read(two_structures, index=":")
+    for number, atoms in enumerate(frames):
+        atoms.calc = None
+        atoms.info["REF_energy"] = -10.0 - number
+        atoms.arrays["REF_forces"] = np.ones((len(atoms), 3))
+    ase.io.write("named.xyz", frames)
+    keys = ["--energy-key", "REF_energy", "--forces-key", "REF_forces"]
+    assert main(["data", "import", "named.xyz", "-o", "stores", "--level", "dft", *keys]) == 0
+    labels = open_store("stores/named.h5").labels["dft"]
+    assert labels.energy.tolist() == [-10.0, -11.0]
+    assert labels.forces is not None
+    assert (labels.forces == 1).all()
+
+
+def test_files_that_would_become_one_store_are_refused(capsys: pytest.CaptureFixture) -> None:
+    assert main(["data", "import", "a.xyz", "a.db", "-o", "stores", "--level", "dft"]) == 2
+    assert "several files would be written to a.h5" in capsys.readouterr().err

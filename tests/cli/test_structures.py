@@ -1,0 +1,66 @@
+from pathlib import Path
+
+import ase.io
+import pytest
+
+from physcon_ase.cli import main
+
+
+def test_optimize_says_what_it_did_and_writes_what_was_asked_for(capsys: pytest.CaptureFixture) -> None:
+    assert main(["optimize", "CCO", "-o", "ethanol.xyz", "--plot", "ethanol.png", "--seed", "2"]) == 0
+    out = capsys.readouterr().out
+    for part in ("CCO  (C2H6O, 9 atoms)", "model      physcon-1", "seed 2", "eV", "status     converged"):
+        assert part in out
+    assert "bonds      intact, stereo intact" in out
+    assert "written    ethanol.xyz" in out
+    assert len(ase.io.read("ethanol.xyz")) == 9
+    assert Path("ethanol.png").stat().st_size > 1000
+
+
+def test_optimize_takes_a_list_and_counts_what_failed(capsys: pytest.CaptureFixture) -> None:
+    Path("list.smi").write_text("O water\nfoo\nC methane\n")
+    assert main(["optimize", "list.smi", "-o", "list.sdf"]) == 1
+    out, error = capsys.readouterr()
+    assert "    1  failed         foo  InvalidSmilesError: invalid SMILES 'foo'" in out
+    assert "2 structures written to list.sdf" in out
+    assert "3 molecules: 2 ok, 1 failed;" in out
+    assert "Traceback" not in error
+    assert Path("list.sdf").read_text().count("$$$$") == 2
+
+
+def test_optimize_takes_a_geometry(two_structures: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main(["optimize", str(two_structures), "-o", "relaxed.xyz", "--level", "b3lyp"]) == 0
+    assert "2 molecules: 2 ok;" in capsys.readouterr().out
+    assert [len(atoms) for atoms in ase.io.read("relaxed.xyz", index=":")] == [3, 9]
+
+
+def test_a_single_molecule_that_does_not_converge_is_no_success(capsys: pytest.CaptureFixture) -> None:
+    assert main(["optimize", "CCO", "--max-steps", "1"]) == 1
+    assert "step limit reached" in capsys.readouterr().out
+
+
+def test_predict_and_energy_agree(two_structures: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main(["predict", str(two_structures), "-o", "labelled.xyz"]) == 0
+    assert "2 structures: 2 with energy and forces written to labelled.xyz, 0 failed" in capsys.readouterr().out
+    assert main(["energy", str(two_structures)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    for line, atoms in zip(lines, ase.io.read("labelled.xyz", index=":"), strict=True):
+        assert f"{atoms.get_potential_energy():.6f} eV" in line
+        assert atoms.get_forces().shape == (len(atoms), 3)
+        assert "level gfn2 of physcon-1" in line
+
+
+def test_predict_names_the_structure_that_it_refuses(two_structures: Path, capsys: pytest.CaptureFixture) -> None:
+    frames = ase.io.read(two_structures, index=":")
+    frames[0].pbc = True
+    frames[0].cell = [9, 9, 9]
+    ase.io.write("mixed.xyz", frames, format="extxyz")
+    assert main(["predict", "mixed.xyz", "-o", "out.xyz"]) == 1
+    out = capsys.readouterr().out
+    assert "    0  failed  PeriodicCellError:" in out
+    assert len(ase.io.read("out.xyz", index=":")) == 1
+
+
+def test_energy_of_a_smiles_is_that_of_the_relaxed_molecule(capsys: pytest.CaptureFixture) -> None:
+    assert main(["energy", "O", "--level", "b3lyp"]) == 0
+    assert "level b3lyp" in capsys.readouterr().out

@@ -1,0 +1,200 @@
+"""What the issue calls bad input: one named error each, in the shell one line, in a batch one record."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import ase.io
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import molecule
+
+from physcon_ase import errors
+from physcon_ase.cli import main
+from physcon_ase.inference.calculator import PhysConCalculator, predict_structures
+from physcon_ase.inference.generator import StructureGenerator
+from physcon_ase.inference.many import optimize_many
+from physcon_ase.inference.one import optimize
+from physcon_ase.model.checkpoint import CONFIG_FILE, WEIGHTS_FILE, resolve
+from physcon_ase.model.physcon import LoadedModel, load_model
+
+BAD_SMILES = {
+    "C1CC": ("InvalidSmilesError", "invalid SMILES"),
+    "": ("InvalidSmilesError", "empty SMILES"),
+    "CC*": ("DummyAtomError", "dummy atom"),
+    "C[Xx]": ("UnknownElementError", "is no element"),
+    "C[Se]C": ("UnsupportedElementError", "does not cover Se"),
+    "[O-]C(=O)C([O-])=O": ("UnsupportedChargeError", "does not cover charge -2"),
+    "[CH3]": ("UnsupportedChargeError", "multiplicity 2"),
+    "O.O": ("FragmentsError", "2 disconnected fragments"),
+}
+
+BAD_ATOMS: dict[str, tuple[Callable[[], Atoms], str, str]] = {
+    "empty": (Atoms, "EmptyStructureError", "no atoms"),
+    "periodic": (lambda: _changed(pbc=True, cell=[9, 9, 9]), "PeriodicCellError", "periodic"),
+    "NaN": (lambda: _moved(np.nan), "NonFinitePositionsError", "finite"),
+    "overlapping": (lambda: _moved(0.0), "OverlappingAtomsError", "apart"),
+    "dummy": (lambda: Atoms("HX", [[0, 0, 0], [0, 0, 1]]), "UnknownElementError", "is no element"),
+    "uncovered": (lambda: Atoms("NaCl", [[0, 0, 0], [0, 0, 2.4]]), "UnsupportedElementError", "does not cover Na"),
+    "charged": (lambda: _changed(charge=1, spin=2), "UnsupportedChargeError", "charge"),
+    "parity": (lambda: _changed(spin=2), "SpinParityError", "multiplicity 2"),
+}
+
+
+def _changed(*, pbc: bool = False, cell: list[float] | None = None, **info: int) -> Atoms:
+    atoms = molecule("H2O")
+    atoms.set_cell(cell)
+    atoms.pbc = pbc
+    atoms.info |= info
+    return atoms
+
+
+def _moved(place: float) -> Atoms:
+    atoms = molecule("H2O")
+    atoms.positions[1] = atoms.positions[0] + place
+    return atoms
+
+
+@pytest.fixture(scope="module")
+def shipped() -> LoadedModel:
+    return load_model()
+
+
+@pytest.mark.parametrize("smiles", BAD_SMILES)
+def test_a_bad_smiles_is_a_named_error_of_optimize_and_a_line_in_the_shell(
+    smiles: str, shipped: LoadedModel, capsys: pytest.CaptureFixture
+) -> None:
+    name, message = BAD_SMILES[smiles]
+    with pytest.raises(getattr(errors, name), match=message):
+        optimize(smiles, checkpoint=shipped)
+    assert main(["optimize", smiles]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("physcon: error: ")
+    assert message in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("smiles", BAD_SMILES)
+def test_a_bad_smiles_is_a_named_error_of_the_generator(smiles: str, shipped: LoadedModel) -> None:
+    with pytest.raises(getattr(errors, BAD_SMILES[smiles][0])):
+        StructureGenerator(shipped)(smiles)
+
+
+def test_in_a_batch_bad_smiles_are_records_and_stop_nobody(shipped: LoadedModel) -> None:
+    molecules = ["O", *BAD_SMILES, "C"]
+    records = optimize_many(molecules, checkpoint=shipped)
+    assert [record.status for record in records] == ["ok", *["failed"] * len(BAD_SMILES), "ok"]
+    for record, (name, message) in zip(records[1:-1], BAD_SMILES.values(), strict=True):
+        assert record.error == name
+        assert message in record.reason
+        assert record.result is None
+
+
+@pytest.mark.parametrize("kind", BAD_ATOMS)
+def test_a_bad_structure_is_a_named_error_of_calculator_and_optimize(kind: str, shipped: LoadedModel) -> None:
+    make, name, message = BAD_ATOMS[kind]
+    atoms = make()
+    with pytest.raises(getattr(errors, name), match=message):
+        optimize(atoms, checkpoint=shipped)
+    atoms.calc = PhysConCalculator(shipped)
+    with pytest.raises(getattr(errors, name), match=message):
+        atoms.get_potential_energy()
+
+
+def test_in_a_batch_bad_structures_are_records_and_stop_nobody(shipped: LoadedModel) -> None:
+    structures = [molecule("H2O"), *(make() for make, _, _ in BAD_ATOMS.values()), molecule("CH4")]
+    names = [name for _, name, _ in BAD_ATOMS.values()]
+    records = optimize_many(structures, checkpoint=shipped)
+    assert [record.error for record in records] == ["", *names, ""]
+    assert [record.status for record in (records[0], records[-1])] == ["ok", "ok"]
+    outcomes = predict_structures(structures, checkpoint=shipped)
+    assert [type(outcome).__name__ for outcome in outcomes] == ["Atoms", *names, "Atoms"]
+
+
+@pytest.mark.parametrize("kind", ["periodic", "overlapping", "uncovered"])
+def test_a_bad_structure_in_a_file_is_one_line_in_the_shell(
+    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    make, name, _ = BAD_ATOMS[kind]
+    path = tmp_path / "bad.xyz"
+    ase.io.write(path, make(), format="extxyz")
+    assert main(["optimize", str(path)]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert main(["energy", str(path)]) == 1
+    assert f"failed  {name}: " in capsys.readouterr().out
+
+
+def test_an_element_that_another_level_covers_is_answered_with_that_level(
+    shipped: LoadedModel, capsys: pytest.CaptureFixture
+) -> None:
+    with pytest.raises(errors.UnsupportedElementError, match=r"level 'b3lyp' does not cover S.*use level 'gfn2'"):
+        optimize("CSC", level="b3lyp", checkpoint=shipped)
+    assert main(["optimize", "CSC", "--level", "b3lyp"]) == 2
+    assert "use level 'gfn2'" in capsys.readouterr().err
+
+
+def test_an_unknown_level_is_answered_with_those_that_exist(shipped: LoadedModel) -> None:
+    for attempt in (
+        lambda: optimize("O", level="pbe", checkpoint=shipped),
+        lambda: optimize_many(["O"], level="pbe", checkpoint=shipped),
+        lambda: PhysConCalculator(shipped, level="pbe"),
+    ):
+        with pytest.raises(errors.UnknownLevelError, match="unknown level 'pbe'; this model has gfn2, b3lyp"):
+            attempt()
+
+
+def _truncated(folder: Path) -> None:
+    weights = (folder / WEIGHTS_FILE).read_bytes()
+    (folder / WEIGHTS_FILE).write_bytes(weights[: len(weights) // 2])
+
+
+def _tampered(folder: Path) -> None:
+    weights = bytearray((folder / WEIGHTS_FILE).read_bytes())
+    weights[-1] ^= 1
+    (folder / WEIGHTS_FILE).write_bytes(bytes(weights))
+
+
+def _pickled(folder: Path) -> None:
+    # the code in it would make a file if it ran
+    code = f"cposix\nsystem\n(S'touch {folder / 'executed'}'\ntR.".encode()
+    (folder / WEIGHTS_FILE).write_bytes(b"\x80\x04" + code)
+
+
+def _from_the_future(folder: Path) -> None:
+    header = json.loads((folder / CONFIG_FILE).read_text())
+    (folder / CONFIG_FILE).write_text(json.dumps({**header, "format_version": 999}))
+
+
+@pytest.mark.parametrize(
+    ("damage", "name", "message"),
+    [
+        (shutil.rmtree, "CheckpointNotFoundError", "does not exist"),
+        (lambda folder: (folder / WEIGHTS_FILE).unlink(), "CheckpointNotFoundError", "has no model.safetensors"),
+        (lambda folder: (folder / CONFIG_FILE).unlink(), "CorruptCheckpointError", "is missing"),
+        (_truncated, "CorruptCheckpointError", "truncated or changed"),
+        (_tampered, "CorruptCheckpointError", "truncated or changed"),
+        (_pickled, "CorruptCheckpointError", "is a pickle"),
+        (_from_the_future, "CheckpointVersionError", "newer than the package"),
+    ],
+)
+def test_damaged_weights_are_a_named_error_everywhere(
+    damage: Callable[[Path], object], name: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    folder = tmp_path / "damaged"
+    shutil.copytree(resolve("physcon-1"), folder)
+    damage(folder)
+    for use in (
+        lambda: PhysConCalculator(folder),
+        lambda: StructureGenerator(folder),
+        lambda: optimize("O", checkpoint=folder),
+        lambda: optimize_many(["O"], checkpoint=folder),
+    ):
+        with pytest.raises(getattr(errors, name), match=message):
+            use()
+    assert main(["optimize", "O", "--checkpoint", str(folder)]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert not (folder / "executed").exists()

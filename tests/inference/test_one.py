@@ -1,0 +1,215 @@
+from pathlib import Path
+
+import ase.io
+import numpy as np
+import pytest
+import torch
+from ase import Atoms
+from ase.build import molecule
+from ase.calculators.emt import EMT
+from ase.constraints import FixAtoms
+from ase.optimize import BFGS, FIRE2
+
+from physcon_ase.chem.smiles import graph_from_smiles
+from physcon_ase.errors import PhysConError, SpinParityError, UnsupportedChargeError
+from physcon_ase.inference import one
+from physcon_ase.inference.calculator import PhysConCalculator
+from physcon_ase.inference.many import optimize_many
+from physcon_ase.inference.one import SafeBFGS, optimize
+from physcon_ase.inference.outcome import CHANGED_BONDS
+from physcon_ase.inference.report import format_result
+from physcon_ase.inference.results import Result
+from physcon_ase.model.physcon import LoadedModel
+from tests.tiny import calibrated_model
+
+EXACT = 1e-8
+"""Difference [eV, eV/Å] of float64 energies and forces of the same geometry."""
+
+
+@pytest.fixture(scope="module")
+def alanine(double: LoadedModel) -> Result:
+    return optimize("C[C@H](N)C(=O)O", checkpoint=double)
+
+
+def test_a_hessian_that_the_update_has_ruined_is_forgotten() -> None:
+    run = SafeBFGS(Atoms("H2", [[0, 0, 0], [0.8, 0, 0]], calculator=EMT()), logfile=None)
+    first, origin, step = run.H0.copy(), np.zeros(6), np.eye(6)[0]
+    run.update(origin, origin, None, None)
+    run.update(step, -np.array([8.0, 1, 0, 0, 0, 0]), origin, origin)
+    assert np.abs(run.state.hessian - first).max() > 1
+    run.update(2 * step, -np.array([8.0 + 1e-9, 2, 0, 0, 0, 0]), step, -np.array([8.0, 1, 0, 0, 0, 0]))
+    np.testing.assert_array_equal(run.state.hessian, first)  # and not 1e9 eV/Å² for ever after
+
+
+def test_the_result_is_a_minimum_of_the_molecule_asked_for(alanine: Result) -> None:
+    assert alanine.converged
+    assert alanine.is_ok
+    assert alanine.status == "converged"
+    assert alanine.bonds_intact
+    assert alanine.stereo_intact
+    assert alanine.fmax < 0.01
+    assert (alanine.model, alanine.level, alanine.seed) == ("physcon-1", "gfn2", 0)
+    assert (alanine.smiles, alanine.undefined_stereo) == ("C[C@H](N)C(=O)O", ())
+    assert alanine.atoms.info["level"] == "gfn2"
+
+
+def test_energy_and_forces_are_those_of_the_final_geometry(alanine: Result, double: LoadedModel) -> None:
+    atoms = Atoms(alanine.atoms.numbers, alanine.atoms.positions, calculator=PhysConCalculator(double))
+    largest = np.linalg.norm(atoms.get_forces(), axis=1).max()
+    assert alanine.energy == pytest.approx(atoms.get_potential_energy(), abs=EXACT)
+    assert alanine.fmax == pytest.approx(largest, abs=EXACT)
+    assert alanine.atoms.get_potential_energy() == alanine.energy
+    assert np.allclose(alanine.atoms.get_forces(), atoms.get_forces(), atol=EXACT)
+
+
+def test_the_uncertainty_is_that_of_the_final_geometry() -> None:
+    calibrated = LoadedModel(calibrated_model(), "tiny", "0" * 64)
+    for result in (
+        optimize(molecule("CH3OH"), checkpoint=calibrated, max_steps=2),
+        optimize_many([molecule("CH3OH")], checkpoint=calibrated, max_steps=2, progress_bar=False)[0].result,
+    ):
+        assert result is not None
+        calculator = PhysConCalculator(calibrated)
+        calculator.get_potential_energy(result.atoms)
+        assert result.energy_uncertainty == pytest.approx(calculator.results["energy_uncertainty"], rel=1e-6)
+        assert result.atoms.info["energy_uncertainty"] == result.energy_uncertainty
+        assert f" ± {result.energy_uncertainty:.3f} eV" in format_result(result)
+
+
+def test_the_history_pairs_energy_and_force_of_the_same_geometries(tmp_path: Path, double: LoadedModel) -> None:
+    trajectory = tmp_path / "way.traj"
+    result = optimize("CCO", checkpoint=double, start="etkdg", trajectory=trajectory, logfile=tmp_path / "log")
+    frames = ase.io.read(trajectory, index=":")
+    assert len(frames) == len(result.energies) == len(result.fmax_history) == result.steps + 1
+    calculator = PhysConCalculator(double)
+    for frame, energy, fmax in zip(frames, result.energies, result.fmax_history, strict=True):
+        atoms = Atoms(frame.numbers, frame.positions, calculator=calculator)
+        assert energy == pytest.approx(atoms.get_potential_energy(), abs=EXACT)
+        assert fmax == pytest.approx(np.linalg.norm(atoms.get_forces(), axis=1).max(), abs=EXACT)
+    assert "BFGS" in (tmp_path / "log").read_text()
+
+
+def test_the_model_hessian_saves_half_of_the_steps(double: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_hessian = optimize("CCO", checkpoint=double, start="mmff94")
+    monkeypatch.setattr(one, "_use_model_hessian", lambda run, job: None)
+    without = optimize("CCO", checkpoint=double, start="mmff94")
+    assert without.converged
+    assert with_hessian.steps <= without.steps / 2
+
+
+@pytest.mark.parametrize("optimizer", ["lbfgs", "FIRE", FIRE2, BFGS])
+def test_any_ase_optimiser_finds_the_minimum_of_water(optimizer, double: LoadedModel, water: Result) -> None:
+    result = optimize("O", checkpoint=double, optimizer=optimizer, fmax=0.001)
+    assert result.converged
+    name = optimizer if isinstance(optimizer, str) else optimizer.__name__
+    assert result.optimizer.lower() == name.lower()
+    assert result.energy == pytest.approx(water.energy, abs=1e-3)  # what fmax .01 leaves
+    assert 0.9 < result.atoms.get_distance(0, 1) < 1.0
+
+
+def test_a_geometry_is_copied_and_never_modified(double: LoadedModel) -> None:
+    atoms = molecule("CH3CH2OH")
+    atoms.info["name"] = "mine"
+    before = atoms.copy()
+    result = optimize(atoms, checkpoint=double, max_steps=3)
+    assert atoms == before
+    assert atoms.info == {"name": "mine"}
+    assert atoms.calc is None
+    assert result.start == "geometry"
+    assert result.smiles == "CCO"
+    assert result.atoms.info["name"] == "mine"
+    assert not np.allclose(result.atoms.positions, before.positions)
+
+
+def test_constraints_of_a_geometry_hold(double: LoadedModel) -> None:
+    atoms = molecule("CH3CH2OH")
+    atoms.set_constraint(FixAtoms([0, 1]))
+    result = optimize(atoms, checkpoint=double)
+    assert result.converged
+    assert np.array_equal(result.atoms.positions[:2], atoms.positions[:2])
+    (record,) = optimize_many([atoms], checkpoint=double)
+    assert record.status == "failed"
+    assert "constraints" in record.reason
+
+
+def test_too_few_steps_are_a_status_with_a_remedy(double: LoadedModel) -> None:
+    result = optimize("CCO", checkpoint=double, start="etkdg", max_steps=1)
+    assert not result.converged
+    assert not result.is_ok
+    assert result.steps == 1
+    assert result.status.startswith("step limit reached: raise max_steps")
+
+
+def test_a_level_has_its_own_energies(double: LoadedModel, water: Result) -> None:
+    b3lyp = optimize("O", level="b3lyp", checkpoint=double)
+    assert b3lyp.level == "b3lyp"
+    assert b3lyp.energy < water.energy - 1000  # all electrons against valence electrons
+
+
+def test_open_stereo_is_reported(double: LoadedModel) -> None:
+    result = optimize("CC(N)C(=O)O", checkpoint=double, max_steps=0)
+    assert result.undefined_stereo == ("tetrahedral centre C1 is neither @ nor @@",)
+    assert "C1 is neither @ nor @@: decided by the seed" in format_result(result)
+
+
+def test_bonds_that_change_are_said(double: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = graph_from_smiles("CCO")
+    other = optimize("COC", checkpoint=double).atoms[[0, 2, 1, 3, 4, 5, 6, 7, 8]]
+    result = optimize(graph, start=other, checkpoint=double)
+    assert result.converged
+    assert result.bonds_intact is False
+    assert not result.is_ok
+    assert "another molecule" in result.status
+    assert "bonds      CHANGED" in format_result(result)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"fmax": 0.0}, "fmax must be a force larger than 0"),
+        ({"max_steps": -1}, "max_steps must be 0 or more"),
+        ({"seed": -1}, "seed must be 0 or more"),
+        ({"optimizer": "magic"}, "unknown optimizer 'magic'; choose one of bfgs, lbfgs, fire"),
+        ({"start": "magic"}, "unknown start 'magic'; choose one of guess, etkdg, mmff94"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(options: dict, message: str, double: LoadedModel) -> None:
+    with pytest.raises(PhysConError, match=message):
+        optimize("O", checkpoint=double, **options)
+
+
+def test_nothing_global_changes(double: LoadedModel) -> None:
+    before, numpy_before = torch.get_rng_state(), np.random.get_state()[1].copy()
+    settings = torch.get_default_dtype(), torch.get_num_threads()
+    optimize("O", checkpoint=double)
+    optimize_many(["O", "C"], checkpoint=double)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert np.array_equal(np.random.get_state()[1], numpy_before)
+    assert (torch.get_default_dtype(), torch.get_num_threads()) == settings
+
+
+@pytest.mark.parametrize("smiles", ["CC(=O)[O-]", "[NH4+]", "C[NH3+]", "[O-]c1ccccc1", "c1cc[nH+]cc1"])
+def test_ions_relax_with_their_bonds_intact(smiles: str, double: LoadedModel) -> None:
+    result = optimize(smiles, checkpoint=double)
+    assert result.is_ok, result.status
+    assert result.atoms.info["charge"] == graph_from_smiles(smiles).charge
+    (record,) = optimize_many([smiles], checkpoint=double)
+    assert record.status == "ok"
+    assert record.result is not None
+    assert record.result.energy == pytest.approx(result.energy, abs=0.05)  # another minimum of a rotor is no failure
+
+
+def test_a_proton_that_goes_back_is_told(double: LoadedModel) -> None:
+    """Glycine's zwitterion is no minimum in the gas phase, for GFN2-xTB neither."""
+    assert optimize("[NH3+]CC(=O)[O-]", checkpoint=double).status == CHANGED_BONDS
+
+
+def test_the_charge_of_a_given_geometry_counts(double: LoadedModel) -> None:
+    acetate = optimize("CC(=O)[O-]", checkpoint=double).atoms
+    neutral = acetate.copy()
+    neutral.info.clear()
+    assert optimize(acetate, checkpoint=double).steps <= 1
+    with pytest.raises(SpinParityError):
+        optimize(neutral, checkpoint=double)
+    with pytest.raises(UnsupportedChargeError, match="level 'b3lyp' does not cover charge -1"):
+        optimize("CC(=O)[O-]", level="b3lyp", checkpoint=double)
