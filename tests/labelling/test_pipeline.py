@@ -200,9 +200,7 @@ def test_a_second_run_on_the_same_output_is_refused_and_the_first_one_goes_on(tm
     refused = []
 
     def impatient(molecule: Molecule) -> EngineLabel:
-        with pytest.raises(
-            StoreError, match=r"another process is labelling .*out\.h5 at this moment; wait"
-        ):
+        with pytest.raises(StoreError, match=r"another process is labelling .*out\.h5 at this moment; wait"):
             run(["O", "C"], tmp_path / "out.h5")
         refused.append(True)
         return harmonic(molecule)
