@@ -8,7 +8,8 @@ import time
 
 import torch
 
-from physcon_ase.data.loader import DataSource, epoch_batches, load_items, n_batches
+from physcon_ase.data.loader import epoch_batches, load_items, n_batches
+from physcon_ase.data.selection import DataSet
 from physcon_ase.data.store import open_store
 
 TRAINED_PER_SECOND = 300
@@ -20,7 +21,7 @@ ATOMS_PER_BATCH = 1024
 def main(path: str, levels: tuple[str, ...]) -> None:
     torch.set_num_threads(1)
     levels = levels or tuple(open_store(path).labels)
-    source = DataSource(path, levels, assign_to="train")
+    source = DataSet(str(path), levels, assign_to="train")
     print(f"{'graph':>6} {'items':>9} {'load s':>7} {'batches':>8} {'molecules/s':>12} {'times training':>15}")
     for with_graph in (False, True):
         begin = time.perf_counter()

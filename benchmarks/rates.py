@@ -11,10 +11,11 @@ from physcon_ase.chem.conformers import embed
 from physcon_ase.chem.graph import MolGraph
 from physcon_ase.chem.smiles import graph_from_smiles
 from physcon_ase.data.sample import LabelledBatch
+from physcon_ase.data.selection import DataSet
 from physcon_ase.model.config import ModelConfig
 from physcon_ase.model.physcon import PhysCon
 from physcon_ase.relax.state import ForceFn
-from physcon_ase.training.config import DataRecipe, LevelRecipe, LossRecipe, OptimRecipe, Recipe
+from physcon_ase.training.config import LevelRecipe, LossRecipe, OptimRecipe, Recipe
 from physcon_ase.training.optim import make_optimizer
 from physcon_ase.training.trainer import compute_losses
 
@@ -106,7 +107,7 @@ def training_step(config: ModelConfig, loss: LossRecipe, *, atoms_per_batch: int
     recipe = Recipe(
         name="rate",
         levels=tuple(LevelRecipe(level.name, level.description, level.base) for level in config.levels),
-        data=(DataRecipe(store="", levels=(config.levels[0].name,)),),
+        data=(DataSet(store="", levels=(config.levels[0].name,)),),
         optim=OptimRecipe(steps=10**6, atoms_per_batch=atoms_per_batch),
         encoder=config.encoder,
         loss=loss,

@@ -52,15 +52,12 @@ def _data_describe(options: argparse.Namespace) -> int:
 
 
 def _data_anchor(options: argparse.Namespace) -> int:
-    from physcon_ase.data.store import open_store, write_store
     from physcon_ase.inference.files import check_output
-    from physcon_ase.labelling.anchored import anchor, format_anchor_report
+    from physcon_ase.labelling.anchored import anchor_file, format_anchor_report
 
     check_output(options.output, [options.store], kinds=(".h5",))
-    store = open_store(options.store)
-    anchored, report = anchor(store, options.level, options.teacher)
-    write_store(options.output, anchored)
-    print(format_anchor_report(report, store.source))
+    report = anchor_file(options.store, options.output, level=options.level, teacher=options.teacher)
+    print(format_anchor_report(report, options.store.name))
     print(f"  written to {options.output}")
     return 0
 

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from physcon_ase.data.labels import format_label_report, label_report
-from physcon_ase.data.loader import DataSource, load_items
+from physcon_ase.data.loader import load_items
+from physcon_ase.data.selection import DataSet
 from physcon_ase.data.store import open_store
 
 
@@ -23,5 +24,5 @@ def describe_store(path: Path) -> Iterator[str]:
     kinds = store.geometries.kind.tolist()
     yield "  kinds      " + ", ".join(f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds))
     levels = tuple(dict.fromkeys([*store.labels, *filter(None, store.geometries.minimum_of.tolist())]))
-    everything = DataSource(path, levels, assign_to="train")
+    everything = DataSet(str(path), levels, assign_to="train")
     yield format_label_report(label_report(load_items([everything], levels, "train")))

@@ -20,52 +20,12 @@ from torch.nn.functional import pad
 
 from physcon_ase.batch import Batch, pad_pair_types, pad_tetrahedra
 from physcon_ase.data.sample import LabelledBatch
-from physcon_ase.data.split import split_mask
-from physcon_ase.data.store import LevelLabels, Store, geometry_offsets, molecule_graph, open_store
-from physcon_ase.errors import LabelError, StoreError
+from physcon_ase.data.selection import DataSet, Selection, select_items
+from physcon_ase.data.store import geometry_offsets, molecule_graph, open_store
+from physcon_ase.errors import StoreError
 
 DEFAULT_SLOTS: Final = (10, 14, 16, 18, 20, 22, 26, 32, 44, 64, 104, 160, 256)
 """Slots per molecule of the buckets; an item goes to the smallest that holds it."""
-
-
-@dataclass(frozen=True)
-class DataSource:
-    """What is used of one store."""
-
-    path: str | Path
-    """The store."""
-    levels: tuple[str, ...]
-    """Levels of theory used: labels of these, and minima of these."""
-    weight: float = 1.0
-    """Weight of the items in the loss."""
-    share: float = 1.0
-    """Part of the items that an epoch visits, chosen anew in each epoch; 3 visits every item three times."""
-    energies: bool = True
-    """Whether energy labels are used: those of two programs or basis sets do not go together at one level."""
-    zero_force: bool = True
-    """Whether zero is a force label at a minimum of a level that has no force label there."""
-    structure: bool = True
-    """Whether the minima of `levels` are targets of the structure task."""
-    only_targets: bool = False
-    """Whether geometries that are no target of the structure task are left out, labels or not."""
-    targets_of: str = ""
-    """Method whose minima are targets of the structure task instead of those of `levels`; it needs no energies, and
-    its minima then are items of the first of `levels`."""
-    borrow_forces_from: str = ""
-    """Level whose forces stand in for those of `levels`, which then must have none of their own here. With a small
-    `weight` this keeps the curvature of a level that otherwise knows nothing but its minima near that of another."""
-    unlabelled: bool = False
-    """Whether geometries without any label are items of the first of `levels`, which the store need not know."""
-    kinds: tuple[str, ...] | None = None
-    """Kinds of geometry used (`Geometries.kind`); all if None."""
-    max_atoms: int | None = None
-    """Largest molecule that is used; all if None."""
-    max_molecules: int | None = None
-    """Largest number of molecules taken from a split; a smaller number takes a subset of them."""
-    subset_seed: int = 0
-    """Chooses those molecules; every store chooses the same ones."""
-    assign_to: str | None = None
-    """Puts all molecules into this split instead of the one that their hash decides, e.g. for an external test set."""
 
 
 @dataclass(frozen=True)
@@ -120,8 +80,8 @@ class Items:
     """Names of the levels of theory that `level` counts."""
     sources: tuple[str, ...]
     """Names of the data sets that `source` counts."""
-    shares: tuple[float, ...]
-    """Part of the items of each data set that an epoch visits."""
+    repeats: tuple[float, ...]
+    """Visits of each item of each data set in an epoch."""
     buckets: tuple[Bucket, ...]
     """The items by size, the smallest first; none of them is empty."""
 
@@ -129,56 +89,40 @@ class Items:
         return sum(len(bucket) for bucket in self.buckets)
 
 
-@dataclass(frozen=True)
-class _Selection:
-    """The items taken from one store; all arrays are [items] unless said otherwise."""
-
-    store: Store
-    source: DataSource
-    source_index: int
-    levels: tuple[str, ...]
-    geometry: np.ndarray
-    level: np.ndarray
-    is_minimum: np.ndarray
-    is_zero_force: np.ndarray
-
-
 def load_items(
-    sources: Sequence[DataSource],
+    data_sets: Sequence[DataSet],
     levels: tuple[str, ...],
     split: str,
     *,
+    root: Path | str = ".",
     n_slots_buckets: Sequence[int] = DEFAULT_SLOTS,
     with_graph: bool = False,
 ) -> Items:
     """Reads the items of a split.
 
-    A geometry is an item of a level if it has an energy or forces there, or is a minimum of the level that
-    counts as zero force or as structure target.
-
     Args:
-        sources: the stores, and what is used of each; none have no items.
+        data_sets: what is used of each store; none have no items.
         levels: all levels of theory of the model; `LabelledBatch.level` counts them in this order.
         split: "train", "validation" or "test".
+        root: folder that relative paths of stores refer to.
         n_slots_buckets: slots per molecule of each bucket.
         with_graph: whether the batches carry `pair_types` and `tetrahedra`, which the structure head needs.
 
     Raises:
-        LabelError: a source asks for a level that its store or `levels` does not have.
+        LabelError: a data set asks for a level that its store or `levels` does not have, or for an unknown label.
         StoreError: a store cannot be read, or a molecule is larger than every bucket.
     """
-    stores = [_borrow(_without_energies(open_store(source.path), source), source) for source in sources]
     selections = [
-        _select_items(store, source, index, levels, split)
-        for index, (store, source) in enumerate(zip(stores, sources, strict=True))
+        select_items(open_store(Path(root) / data_set.store), data_set, number, levels, split)
+        for number, data_set in enumerate(data_sets)
     ]
     bounds = [0, *sorted(n_slots_buckets)]
     _check_sizes(selections, bounds[-1])
     buckets = [_fill_bucket(selections, low, high, with_graph) for low, high in pairwise(bounds) if selections]
     return Items(
         levels=tuple(levels),
-        sources=tuple(store.source for store in stores),
-        shares=tuple(source.share for source in sources),
+        sources=tuple(chosen.store.source for chosen in selections),
+        repeats=tuple(data_set.repeat for data_set in data_sets),
         buckets=tuple(bucket for bucket in buckets if len(bucket)),
     )
 
@@ -191,7 +135,7 @@ def move_items(items: Items, device: torch.device | str) -> Items:
 def batch_sizes(items: Items, atoms_per_batch: int) -> tuple[int, ...]:
     """Items per batch of each bucket: as many as `atoms_per_batch` slots hold, at least one, at most all."""
     return tuple(
-        min(sum(_n_visited(bucket, items.shares)), max(1, atoms_per_batch // bucket.n_slots))
+        min(sum(_n_visited(bucket, items.repeats)), max(1, atoms_per_batch // bucket.n_slots))
         for bucket in items.buckets
     )
 
@@ -200,7 +144,7 @@ def n_batches(items: Items, *, atoms_per_batch: int, world_size: int = 1) -> int
     """Number of batches that `epoch_batches` gives each rank."""
     sizes = batch_sizes(items, atoms_per_batch)
     total = sum(
-        -(-sum(_n_visited(bucket, items.shares)) // size) for bucket, size in zip(items.buckets, sizes, strict=True)
+        -(-sum(_n_visited(bucket, items.repeats)) // size) for bucket, size in zip(items.buckets, sizes, strict=True)
     )
     return -(-total // world_size)
 
@@ -233,7 +177,7 @@ def epoch_batches(
     sizes = batch_sizes(items, atoms_per_batch)
     generator = np.random.default_rng((seed, epoch))
     orders = [
-        _shuffled(_visited(bucket, items.shares, generator), size, generator)
+        _shuffled(_visited(bucket, items.repeats, generator), size, generator)
         for bucket, size in zip(items.buckets, sizes, strict=True)
     ]
     places = np.array([(b, k) for b, order in enumerate(orders) for k in range(len(order))]).reshape(-1, 2)
@@ -288,56 +232,18 @@ def _move_bucket(bucket: Bucket, device: torch.device | str) -> Bucket:
     return replace(bucket, **{name: value.to(device) for name, value in tensors.items() if value is not None})
 
 
-def _without_energies(store: Store, source: DataSource) -> Store:
-    if source.energies:
-        return store
-    labels = {
-        level: replace(own, energy=np.full_like(own.energy, np.nan)) if level in source.levels else own
-        for level, own in store.labels.items()
-    }
-    return replace(store, labels=labels)
-
-
-def _borrow(store: Store, source: DataSource) -> Store:
-    """The store with the forces of another level in place of absent ones."""
-    if not source.borrow_forces_from:
-        return store
-    lender = store.labels.get(source.borrow_forces_from)
-    if lender is None or lender.forces is None:
-        raise LabelError(
-            f"{source.path} has no forces at level {source.borrow_forces_from!r} to borrow; "
-            f"levels with labels: {', '.join(store.labels)}"
-        )
-    own = [level for level in source.levels if level in store.labels]
-    if own:
-        raise LabelError(
-            f"{source.path} has labels of its own at {', '.join(own)}, which borrowed forces would hide; "
-            "name levels without labels, or leave out borrow_forces_from"
-        )
-    borrowed = {level: _lent(store, lender.forces, level) for level in source.levels}
-    return replace(store, labels={**store.labels, **borrowed})
-
-
-def _lent(store: Store, forces: np.ndarray, level: str) -> LevelLabels:
-    """Forces of another level as labels of this one, save at its own minima, where the force is known to be zero."""
-    n_atoms = np.diff(geometry_offsets(store))
-    at_minimum = np.repeat(store.geometries.minimum_of == level, n_atoms)
-    energy = np.full(len(store.geometries), np.nan)
-    return LevelLabels(energy, np.where(at_minimum[:, None], np.float32(np.nan), forces))
-
-
-def _n_visited(bucket: Bucket, shares: Sequence[float]) -> list[int]:
+def _n_visited(bucket: Bucket, repeats: Sequence[float]) -> list[int]:
     """Items of each data set that an epoch visits."""
-    counts = torch.bincount(bucket.source.long(), minlength=len(shares)).tolist()
-    return [math.ceil(share * count) for share, count in zip(shares, counts, strict=True)]
+    counts = torch.bincount(bucket.source.long(), minlength=len(repeats)).tolist()
+    return [math.ceil(repeat * count) for repeat, count in zip(repeats, counts, strict=True)]
 
 
-def _visited(bucket: Bucket, shares: Sequence[float], generator: np.random.Generator) -> Int[np.ndarray, " items"]:
+def _visited(bucket: Bucket, repeats: Sequence[float], generator: np.random.Generator) -> Int[np.ndarray, " items"]:
     """The items that this epoch visits, in random order."""
     source = bucket.source.cpu().numpy()
     chosen = [
         _drawn(np.flatnonzero(source == index), count, generator)
-        for index, count in enumerate(_n_visited(bucket, shares))
+        for index, count in enumerate(_n_visited(bucket, repeats))
     ]
     return generator.permutation(np.concatenate(chosen))
 
@@ -357,103 +263,19 @@ def _shuffled(
     return np.concatenate([order, generator.permutation(order[:begin_of_last])[:n_missing]]).reshape(-1, size)
 
 
-def _select_items(store: Store, source: DataSource, source_index: int, levels: Sequence[str], split: str) -> _Selection:
-    _check_levels(store, source, levels)
-    molecules = chosen_molecules(store, source, split)
-    usable = molecules[store.geometries.molecule]
-    if source.kinds is not None:
-        usable &= np.isin(store.geometries.kind, source.kinds)
-    first_atoms = geometry_offsets(store)[:-1]
-    parts = []
-    for level in source.levels:
-        labels = store.labels.get(level)
-        at_minimum = store.geometries.minimum_of == level
-        has_energy = np.zeros(len(usable), dtype=bool) if labels is None else np.isfinite(labels.energy)
-        has_forces = np.zeros(len(usable), dtype=bool)
-        if labels is not None and labels.forces is not None:
-            has_forces = np.isfinite(labels.forces[first_atoms, 0])
-        is_zero_force = at_minimum & ~has_forces & source.zero_force
-        is_target = at_minimum & source.structure
-        if source.targets_of:
-            of_other = store.geometries.minimum_of == source.targets_of
-            is_target = of_other & source.structure & (level == source.levels[0])
-        wanted = is_target if source.only_targets else has_energy | has_forces | is_zero_force | is_target
-        wanted |= source.unlabelled & (level == source.levels[0])
-        chosen = np.flatnonzero(usable & wanted)
-        parts.append((chosen, np.full(len(chosen), levels.index(level)), is_target[chosen], is_zero_force[chosen]))
-    columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
-    return _Selection(store, source, source_index, tuple(levels), *columns)
-
-
-def _check_levels(store: Store, source: DataSource, levels: Sequence[str]) -> None:
-    available = sorted({*store.labels, *np.unique(store.geometries.minimum_of).tolist()} - {""})
-    for level in source.levels:
-        if level not in levels:
-            raise LabelError(
-                f"{source.path}: level {level!r} is none of the model's ({', '.join(levels)}); "
-                "add it there or leave it out"
-            )
-        if level not in available and not source.unlabelled:
-            raise LabelError(
-                f"{source.path} has nothing at level {level!r}; "
-                f"choose from its labels and minima: {', '.join(available)}"
-            )
-    if source.targets_of and source.targets_of not in available:
-        raise LabelError(
-            f"{source.path} has no minima of {source.targets_of!r} to be targets; "
-            f"choose from its labels and minima: {', '.join(available)}"
-        )
-    if not source.levels:
-        raise LabelError(f"{source.path}: no level of theory is used; choose from {', '.join(available)}")
-
-
-def chosen_molecules(store: Store, source: DataSource, split: str) -> Bool[np.ndarray, " molecules"]:
-    """The molecules of a split that are used of a store."""
-    if source.assign_to is None:
-        chosen = split_mask(store, split)
-    else:
-        chosen = np.full(len(store.molecules), source.assign_to == split)
-    if source.max_atoms is not None:
-        chosen &= store.molecules.n_atoms <= source.max_atoms
-    return subset_mask(store, chosen, source.max_molecules, source.subset_seed)
-
-
-def subset_mask(
-    store: Store, chosen: Bool[np.ndarray, " molecules"], max_molecules: int | None, seed: int = 0
-) -> Bool[np.ndarray, " molecules"]:
-    """At most so many of the chosen molecules, always the same ones."""
-    if max_molecules is None:
-        return chosen
-    # sorted by a hash of hash and seed: stores agree on the molecules, and a smaller subset is part of a larger one
-    rank = _mix(store.molecules.key_hash, seed)
-    rows = np.flatnonzero(chosen)
-    rows = rows[np.argsort(rank[rows], kind="stable")][:max_molecules]
-    subset = np.zeros_like(chosen)
-    subset[rows] = True
-    return subset
-
-
-def _mix(hashes: np.ndarray, seed: int) -> np.ndarray:
-    """Pseudo-random numbers from hashes: the finaliser of SplitMix64, doi 10.1145/2660193.2660195."""
-    mixed = hashes + np.uint64((seed + 1) * 0x9E3779B97F4A7C15 % 2**64)
-    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return mixed ^ (mixed >> np.uint64(31))
-
-
-def _check_sizes(selections: Sequence[_Selection], n_slots: int) -> None:
+def _check_sizes(selections: Sequence[Selection], n_slots: int) -> None:
     for chosen in selections:
         molecules = chosen.store.geometries.molecule[chosen.geometry]
         n_atoms = chosen.store.molecules.n_atoms[molecules]
         if len(n_atoms) and n_atoms.max() > n_slots:
             name = chosen.store.molecules.name[molecules[n_atoms.argmax()]]
             raise StoreError(
-                f"{chosen.source.path}: molecule {name} has {n_atoms.max()} atoms, the largest bucket {n_slots} slots; "
-                "give a larger n_slots_buckets"
+                f"{chosen.data_set.store}: molecule {name} has {n_atoms.max()} atoms, the largest bucket {n_slots} "
+                "slots; give a larger n_slots_buckets"
             )
 
 
-def _fill_bucket(selections: Sequence[_Selection], low: int, high: int, with_graph: bool) -> Bucket:
+def _fill_bucket(selections: Sequence[Selection], low: int, high: int, with_graph: bool) -> Bucket:
     pieces, n_molecules = [], 0
     for chosen in selections:
         piece = _fill_piece(_of_size(chosen, low, high), high, with_graph)
@@ -465,14 +287,14 @@ def _fill_bucket(selections: Sequence[_Selection], low: int, high: int, with_gra
     return Bucket(**columns)
 
 
-def _of_size(chosen: _Selection, low: int, high: int) -> _Selection:
+def _of_size(chosen: Selection, low: int, high: int) -> Selection:
     n_atoms = chosen.store.molecules.n_atoms[chosen.store.geometries.molecule[chosen.geometry]]
     here = (n_atoms > low) & (n_atoms <= high)
-    columns = {name: getattr(chosen, name)[here] for name in ("geometry", "level", "is_minimum", "is_zero_force")}
+    columns = {name: getattr(chosen, name)[here] for name in ("geometry", "level", "is_target", "is_zero_force")}
     return replace(chosen, **columns)
 
 
-def _fill_piece(chosen: _Selection, n_slots: int, with_graph: bool) -> Bucket:
+def _fill_piece(chosen: Selection, n_slots: int, with_graph: bool) -> Bucket:
     """The items of one store as a bucket of their own."""
     store, geometry = chosen.store, chosen.geometry
     molecule_of_item = store.geometries.molecule[geometry]
@@ -490,10 +312,10 @@ def _fill_piece(chosen: _Selection, n_slots: int, with_graph: bool) -> Bucket:
         charges=torch.from_numpy(charges),
         energy=torch.from_numpy(energy),
         level=torch.from_numpy(chosen.level.astype(np.int8)),
-        is_minimum=torch.from_numpy(chosen.is_minimum),
+        is_minimum=torch.from_numpy(chosen.is_target),
         is_zero_force=torch.from_numpy(chosen.is_zero_force),
-        weight=torch.full((n_items,), chosen.source.weight, dtype=torch.float32),
-        source=torch.full((n_items,), chosen.source_index, dtype=torch.int16),
+        weight=torch.full((n_items,), chosen.data_set.weight, dtype=torch.float32),
+        source=torch.full((n_items,), chosen.number, dtype=torch.int16),
         charge=torch.from_numpy(
             _pad_atoms(store.molecules.formal_charges, *of_molecule).sum(axis=1, dtype=np.int64).astype(np.int8)
         ),
@@ -505,7 +327,7 @@ def _fill_piece(chosen: _Selection, n_slots: int, with_graph: bool) -> Bucket:
 
 
 def _labels_of(
-    chosen: _Selection, layout: tuple[np.ndarray, np.ndarray, int]
+    chosen: Selection, layout: tuple[np.ndarray, np.ndarray, int]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Energies, forces and partial charges of the items."""
     first_atoms, n_atoms, n_slots = layout

@@ -17,6 +17,7 @@ and 35 meV; thermal displacements to 600 K 159, 80 and 80 meV/Å, energies 68, 7
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -26,8 +27,16 @@ from torch import Tensor
 
 from physcon_ase.batch import Batch, in_chunks, make_batch, unpad
 from physcon_ase.chem.graph import MolGraph
-from physcon_ase.data.store import LevelLabels, Store, geometry_offsets, molecule_graph, select_geometries
-from physcon_ase.errors import LabelError
+from physcon_ase.data.store import (
+    LevelLabels,
+    Store,
+    geometry_offsets,
+    molecule_graph,
+    open_store,
+    select_geometries,
+    write_store,
+)
+from physcon_ase.errors import LabelError, StoreError
 from physcon_ase.valence.internals import (
     LINEAR_SINE,
     Internals,
@@ -100,7 +109,7 @@ def anchor(store: Store, level: str, teacher: str) -> tuple[Store, AnchorReport]
             f"`physcon label STORE --minima-of {level} --geometries start,thermal:1`"
         )
     displaced = np.flatnonzero(np.isin(store.geometries.start, minima) & is_labelled)
-    energies, forces, is_near = _anchored_labels(store, level, teacher, minima, displaced)
+    energies, forces, is_near = _anchored_labels(store, level, (labels.energy, labels.forces), minima, displaced)
     kept = np.sort(np.concatenate([minima, displaced[is_near]]))
     left_out = {
         "not displaced from a minimum of the level, or without label": len(store.geometries)
@@ -117,6 +126,20 @@ def anchor(store: Store, level: str, teacher: str) -> tuple[Store, AnchorReport]
     return select_geometries(anchored, kept), AnchorReport(len(minima), int(is_near.sum()), left_out)
 
 
+def anchor_file(path: str | Path, output: str | Path, *, level: str, teacher: str) -> AnchorReport:
+    """`anchor` from one store file to another.
+
+    Raises:
+        StoreError: a store cannot be read or written, or the output is the input.
+        LabelError: see `anchor`.
+    """
+    if Path(output).resolve() == Path(path).resolve():
+        raise StoreError(f"input and output are both {path}; choose another output")
+    anchored, report = anchor(open_store(path), level, teacher)
+    write_store(output, anchored)
+    return report
+
+
 def format_anchor_report(report: AnchorReport, source: str) -> str:
     """The report as text for the terminal."""
     lines = [f"{source}: {report.n_minima} minima, {report.n_displaced} displacements"]
@@ -124,10 +147,14 @@ def format_anchor_report(report: AnchorReport, source: str) -> str:
 
 
 def _anchored_labels(
-    store: Store, level: str, teacher: str, minima: Int[np.ndarray, " minima"], displaced: Int[np.ndarray, " displaced"]
+    store: Store,
+    level: str,
+    of_teacher: tuple[Float[np.ndarray, " geometries"], Float[np.ndarray, "geometry_atoms 3"]],
+    minima: Int[np.ndarray, " minima"],
+    displaced: Int[np.ndarray, " displaced"],
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Energies and forces of all geometries, NaN where there are none, and which displacements stay near."""
-    offsets, labels, known = geometry_offsets(store), store.labels[teacher], store.labels.get(level)
+    offsets, known, (teacher_energies, teacher_forces) = geometry_offsets(store), store.labels.get(level), of_teacher
     n = len(store.geometries)
     energies = np.full(n, np.nan)
     if known is not None:
@@ -135,6 +162,7 @@ def _anchored_labels(
     forces = np.full((int(offsets[-1]), 3), np.nan, dtype=np.float32)
     is_near = np.ones(n, dtype=bool)
     of_minimum: dict[int, list[int]] = {int(row): [] for row in minima}
+    assert store.geometries.start is not None
     for row, start in zip(displaced.tolist(), store.geometries.start[displaced].tolist(), strict=True):
         of_minimum[start].append(row)
     graphs = {m: molecule_graph(store, m) for m in np.unique(store.geometries.molecule[minima]).tolist()}
@@ -146,7 +174,7 @@ def _anchored_labels(
         rows = [int(minima[index]) for index in chosen]
         own = [graphs[int(store.geometries.molecule[row])] for row in rows]
         starts = _batch(own, [store.geometries.positions[atoms(row)] for row in rows])
-        correction = _fit(starts, own, [labels.forces[atoms(row)] for row in rows])
+        correction = _fit(starts, own, [teacher_forces[atoms(row)] for row in rows])
         for row in rows:
             forces[atoms(row)] = 0.0
         for turn in range(max((len(of_minimum[row]) for row in rows), default=0)):
@@ -157,8 +185,8 @@ def _anchored_labels(
             for index, row, value, slope in zip(some, moved, values, slopes, strict=True):
                 is_near[row] = np.isfinite(slope).all() and np.abs(slope).max() <= _LARGEST_CORRECTION
                 start = rows[index]
-                energies[row] = energies[start] + labels.energy[row] - labels.energy[start] - value
-                forces[atoms(row)] = labels.forces[atoms(row)] + slope
+                energies[row] = energies[start] + teacher_energies[row] - teacher_energies[start] - value
+                forces[atoms(row)] = teacher_forces[atoms(row)] + slope
 
     sizes = [graphs[int(store.geometries.molecule[row])].n_atoms for row in minima]
     if in_chunks(sizes, _SLOTS, work):
@@ -174,7 +202,7 @@ def _batch(graphs: Sequence[MolGraph], positions: Sequence[np.ndarray], like: Ba
 
 def _fit(starts: Batch, graphs: Sequence[MolGraph], forces: Sequence[np.ndarray]) -> _Correction:
     """C at the minima, from the forces [eV/Å] of the teacher there."""
-    internals = make_internals(starts, [graph.bonds for graph in graphs])
+    internals = make_internals(starts, [graph.bonds if len(graph.bonds) else None for graph in graphs])
     slope = -_batch(graphs, forces, starts).positions
     hessians = model_hessians(starts, starts.positions, internals, unit_term=_UNIT_TERM)
     steps = newton_steps(slope, hessians)

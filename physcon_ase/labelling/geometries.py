@@ -90,7 +90,7 @@ _MMFF94_STEPS: Final = 100
 
 _TURNS_TRIED: Final = 20
 _SMALLEST_TURN: Final = np.radians(30)
-_TWISTS: Final = np.radians((5.0, 40.0))
+_TWISTS: Final = (np.radians(5.0), np.radians(40.0))
 """Smallest and largest angle of a twist."""
 _MOST_TWISTED: Final = 3
 """Bonds twisted at a time, at most."""
@@ -224,8 +224,8 @@ def twist(origin: Origin, seed: int, n: int) -> list[Geometry]:
     Raises:
         PhysConError: there is no bond to turn about, or atoms come too close whatever the angles.
     """
-    generator = np.random.default_rng(seed)
-    return [("twist", _turned(origin, "twist", _MOST_TWISTED, *_TWISTS, generator)) for _ in range(n)]
+    generator, (smallest, largest) = np.random.default_rng(seed), _TWISTS
+    return [("twist", _turned(origin, "twist", _MOST_TWISTED, smallest, largest, generator)) for _ in range(n)]
 
 
 def md(
@@ -299,7 +299,7 @@ def thermal_displacements(
     places = []
     for _ in range(n):
         kt = EV_PER_KELVIN * generator.uniform(0, max_kelvin)
-        step = solve_triangular(factor, generator.normal(size=len(factor)), lower=True, trans="T")
+        step = solve_triangular(factor, generator.normal(size=len(factor)), lower=True, trans=1)  # Lᵀ x = z
         places.append(positions + np.sqrt(kt) * step.reshape(-1, 3))
     return places
 

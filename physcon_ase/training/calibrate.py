@@ -11,8 +11,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from physcon_ase.data.loader import DataSource, Items, load_items, move_items, take
+from physcon_ase.data.loader import Items, load_items, move_items, take
 from physcon_ase.data.sample import LabelledBatch
+from physcon_ase.data.selection import DataSet
 from physcon_ase.data.store import open_store
 from physcon_ase.errors import LabelError
 from physcon_ase.model.checkpoint import read_checkpoint, save_checkpoint
@@ -189,7 +190,7 @@ def _labelled(
 ) -> Iterator[LabelledBatch]:
     """The geometries with a label of the level, of at most so many molecules of each store."""
     for path in stores:
-        items = load_items([DataSource(path, (level,), zero_force=False, structure=False)], model.level_names, split)
+        items = load_items([DataSet(str(path), (level,), labels=("energy", "forces"))], model.level_names, split)
         check_coverage(model, items, level)
         moved = move_items(items, model.energy.embedding.weight.device)
         for bucket, rows in zip(moved.buckets, _rows_of_some(items, n_molecules, generator), strict=True):

@@ -8,6 +8,7 @@ from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass,
 from pathlib import Path
 from typing import Any, get_args
 
+from physcon_ase.data.selection import LABELS, DataSet
 from physcon_ase.data.split import Split
 from physcon_ase.errors import RecipeError
 from physcon_ase.model.config import EncoderConfig, ModelConfig, StructureConfig
@@ -23,43 +24,6 @@ class LevelRecipe:
     """Method and basis set in full."""
     like: str = ""
     """Level named before it, with whose row, head and missing references it begins; empty to begin with random ones."""
-
-
-@dataclass(frozen=True)
-class DataRecipe:
-    """What is used of one store."""
-
-    store: str
-    """Path of the store; a relative path is relative to the folder given to `train`."""
-    levels: tuple[str, ...]
-    """Levels whose labels and minima are used."""
-    weight: float = 1.0
-    """Weight in the loss."""
-    share: float = 1.0
-    """Part of the items that an epoch visits, drawn anew for each epoch; 3 visits every item three times."""
-    kinds: tuple[str, ...] = ()
-    """Kinds of geometries; empty for all."""
-    energies: bool = True
-    """Whether energy labels are used."""
-    zero_force: bool = True
-    """Whether minima of a level without force labels count as zero force."""
-    structure: bool = True
-    """Whether minima are targets of the structure task."""
-    only_targets: bool = False
-    """Whether geometries that are no target of the structure task are left out, labels or not."""
-    targets_of: str = ""
-    """Method whose minima are targets of the structure task instead of those of `levels`, such as "mmff94"."""
-    borrow_forces_from: str = ""
-    """Level whose forces stand in for those of `levels`; see `data.loader.DataSource`."""
-    max_atoms: int = 0
-    """Atoms of the largest molecule that is used; 0 for all."""
-    unlabelled: bool = False
-    """Whether geometries without a label count, at the first of `levels`: for score matching."""
-    max_molecules: int = 0
-    """Largest number of molecules; 0 for all."""
-    assign_to: str = ""
-    """"train" to train on all molecules of the store, also those that a hash puts into the test split: for geometries
-    of one molecule, of which others are kept apart in another store."""
 
 
 @dataclass(frozen=True)
@@ -188,7 +152,7 @@ class Recipe:
     """Name of the checkpoint."""
     levels: tuple[LevelRecipe, ...]
     """Levels of theory; the first is the default level of the checkpoint."""
-    data: tuple[DataRecipe, ...]
+    data: tuple[DataSet, ...]
     """Data sets."""
     optim: OptimRecipe
     """Optimiser and schedule."""
@@ -247,7 +211,11 @@ def check_recipe(recipe: Recipe, origin: str = "recipe") -> None:
             origin,
             f"data set {data.store} is assigned to {data.assign_to!r}; choose one of {', '.join(get_args(Split))}",
         )
-        _require(data.share > 0, origin, f"data set {data.store} has share {data.share}; give a positive number")
+        _require(data.repeat > 0, origin, f"data set {data.store} has repeat {data.repeat}; give a positive number")
+        foreign = sorted(set(data.labels) - set(LABELS))
+        _require(
+            not foreign, origin, f"data set {data.store} uses the labels {foreign}; choose from {', '.join(LABELS)}"
+        )
     for name, weight in asdict(recipe.loss).items():
         _require(
             weight >= 0, origin, f"loss weight {name} is {weight}; give 0 to switch the term off, or a positive number"

@@ -6,7 +6,8 @@ from typing import Final
 
 import torch
 
-from physcon_ase.data.loader import DataSource, load_items
+from physcon_ase.data.loader import load_items
+from physcon_ase.data.selection import ENERGY_LABELS, DataSet
 from physcon_ase.data.store import open_store
 from physcon_ase.errors import StoreError
 from physcon_ase.model.physcon import PhysCon, load_model
@@ -45,7 +46,7 @@ def error_table(
 def _errors_by_kind(model: PhysCon, path: Path, split: str) -> Iterator[tuple[str, LevelErrors]]:
     """Errors of a model on one store, for each level that both have and each kind of geometry."""
     store = open_store(path)
-    split, assign_to = ("test", "test") if split == "all" else (split, None)
+    split, assign_to = ("test", "test") if split == "all" else (split, "")
     levels = tuple(name for name in model.level_names if name in {*store.labels, *store.geometries.minimum_of.tolist()})
     if not levels:
         raise StoreError(
@@ -53,7 +54,7 @@ def _errors_by_kind(model: PhysCon, path: Path, split: str) -> Iterator[tuple[st
             f"{', '.join(model.level_names)}: nothing to compare"
         )
     for kind in dict.fromkeys(store.geometries.kind.tolist()):
-        source = DataSource(path, levels, kinds=(kind,), structure=False, assign_to=assign_to)
+        source = DataSet(str(path), levels, kinds=(kind,), assign_to=assign_to, labels=ENERGY_LABELS)
         items = load_items([source], model.level_names, split)
         for level in levels:
             check_coverage(model, items, level)

@@ -21,21 +21,14 @@ from physcon_ase.data.labels import (
     has_energies,
     label_report,
 )
-from physcon_ase.data.loader import Bucket, DataSource, Items, epoch_batches, load_items, n_batches, take
+from physcon_ase.data.loader import Bucket, Items, epoch_batches, load_items, n_batches, take
 from physcon_ase.data.sample import LabelledBatch, select
+from physcon_ase.data.selection import DataSet
 from physcon_ase.errors import LabelError, RecipeError, UnsupportedChargeError
 from physcon_ase.model.checkpoint import Checkpoint, load_into, read_checkpoint, save_checkpoint
 from physcon_ase.model.config import LevelConfig, ModelConfig, config_from_dict, config_to_dict
 from physcon_ase.model.physcon import PhysCon, load_model
-from physcon_ase.training.config import (
-    DataRecipe,
-    LevelRecipe,
-    LossRecipe,
-    Recipe,
-    check_likeness,
-    format_recipe,
-    parse_recipe,
-)
+from physcon_ase.training.config import LevelRecipe, LossRecipe, Recipe, check_likeness, format_recipe, parse_recipe
 from physcon_ase.training.evaluate import evaluate_denoising, evaluate_energies
 from physcon_ase.training.losses.asteroid import bias_weights, score_matching_loss
 from physcon_ase.training.losses.consistency import optimality_loss, score_loss
@@ -235,29 +228,8 @@ class _Training:
 
 def load_training_items(recipe: Recipe, store_root: Path, split: str) -> Items:
     """The items of a split that a recipe uses."""
-    sources = [
-        DataSource(
-            path=store_root / data.store,
-            levels=data.levels,
-            weight=data.weight,
-            share=data.share,
-            kinds=data.kinds or None,
-            energies=data.energies,
-            zero_force=data.zero_force,
-            structure=data.structure,
-            only_targets=data.only_targets,
-            targets_of=data.targets_of,
-            borrow_forces_from=data.borrow_forces_from,
-            max_atoms=data.max_atoms or None,
-            unlabelled=data.unlabelled,
-            max_molecules=data.max_molecules or None,
-            assign_to=data.assign_to or None,
-        )
-        for data in recipe.data
-    ]
-    return load_items(
-        sources, tuple(level.name for level in recipe.levels), split, with_graph=recipe.loss.trains_structures
-    )
+    levels = tuple(level.name for level in recipe.levels)
+    return load_items(recipe.data, levels, split, root=store_root, with_graph=recipe.loss.trains_structures)
 
 
 def check_labels(recipe: Recipe, items: Items) -> None:
@@ -511,7 +483,7 @@ def _take_over(model: PhysCon, source: Checkpoint, part: str) -> list[str]:
     return shared
 
 
-def _limited(data: DataRecipe, molecules: int) -> DataRecipe:
+def _limited(data: DataSet, molecules: int) -> DataSet:
     return replace(data, max_molecules=min(data.max_molecules or molecules, molecules))
 
 

@@ -17,7 +17,8 @@ from typing import Final
 import numpy as np
 import torch
 
-from physcon_ase.data.loader import DataSource, Items, load_items
+from physcon_ase.data.loader import Items, load_items
+from physcon_ase.data.selection import DataSet
 from physcon_ase.data.store import geometry_offsets, molecule_graph, open_store
 from physcon_ase.labelling.engines import Molecule, tblite_engine
 from physcon_ase.model.physcon import load_model
@@ -103,7 +104,7 @@ def table(
     found: dict[str, dict[str, list[float]]] = {}
     for molecule in molecules:
         path = stores / f"{molecule}_b3lyp_test.h5"
-        items = load_items([DataSource(path, ("b3lyp",), assign_to="test")], ("b3lyp",), "test")
+        items = load_items([DataSet(str(path), ("b3lyp",), assign_to="test")], ("b3lyp",), "test")
         found.setdefault("GFN2-xTB itself", {})[molecule] = [cheap_mae(path)]
         for seed in seeds:
             for name, checkpoint in rows(molecule, seed, trajectories, stores, folder):

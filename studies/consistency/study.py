@@ -20,13 +20,13 @@ import numpy as np
 from tqdm import tqdm
 
 from physcon_ase.batch import make_batch, unpad
-from physcon_ase.data.loader import DataSource, chosen_molecules, load_items
+from physcon_ase.data.loader import load_items
+from physcon_ase.data.selection import ENERGY_LABELS, DataSet, chosen_molecules
 from physcon_ase.data.store import Store, geometry_offsets, molecule_graph, open_store, write_store
 from physcon_ase.labelling.engines import Engine, pyscf_engine, tblite_engine
 from physcon_ase.model.config import StructureConfig
 from physcon_ase.model.physcon import DEFAULT_CHECKPOINT, LoadedModel, PhysCon, load_model
 from physcon_ase.training.config import (
-    DataRecipe,
     LevelRecipe,
     LossRecipe,
     OptimalityRecipe,
@@ -86,7 +86,7 @@ class Teacher:
 
     checkpoint: str = ""
     """Name or folder of a checkpoint that is there already."""
-    data: tuple[DataRecipe, ...] = ()
+    data: tuple[DataSet, ...] = ()
     """What it is trained on otherwise."""
     loss: LossRecipe = field(default_factory=LossRecipe)
     """And how."""
@@ -120,9 +120,9 @@ class Study:
     """Levels of the teachers."""
     accurate: str
     """Level of the truth, which the teachers teach."""
-    cheap_structures: DataRecipe
+    cheap_structures: DataSet
     """What the structure head is shown."""
-    true_structures: DataRecipe
+    true_structures: DataSet
     """The same molecules' accurate minima, for the upper bound; test molecules come from its store."""
     teachers: dict[str, Teacher]
     rows: dict[str, Row]
@@ -136,8 +136,8 @@ def selfmade_study() -> Study:
     store, level = "selfmade.h5", "gfn2"
     with_forces = LossRecipe(energy=0.5, forces=1.0, displacement=1.0)
 
-    def seen(*kinds: str) -> tuple[DataRecipe, ...]:
-        return (DataRecipe(store, (level,), kinds=kinds, structure=False),)
+    def seen(*kinds: str) -> tuple[DataSet, ...]:
+        return (DataSet(store, (level,), kinds=kinds, labels=ENERGY_LABELS),)
 
     rows = _rows("shipped", level)
     weaker = (
@@ -151,8 +151,8 @@ def selfmade_study() -> Study:
     return Study(
         levels=(LevelRecipe(level, "GFN2-xTB"),),
         accurate=level,
-        cheap_structures=DataRecipe(store, (level,), kinds=("start",), targets_of="mmff94"),
-        true_structures=DataRecipe(store, (level,), kinds=("minimum",)),
+        cheap_structures=DataSet(store, (level,), kinds=("start",), targets_of="mmff94"),
+        true_structures=DataSet(store, (level,), kinds=("minimum",)),
         teachers={
             "energies alone": Teacher(data=seen("start"), loss=LossRecipe(energy=1.0, forces=0.0)),
             "forces at cheap minima": Teacher(data=seen("start"), loss=with_forces),
@@ -169,14 +169,14 @@ def selfmade_study() -> Study:
 def qm9_study() -> Study:
     """GFN2-xTB minima as cheap structures; the structure head never sees a B3LYP minimum as a target."""
     levels = (LevelRecipe("gfn2", "GFN2-xTB"), LevelRecipe("b3lyp", "B3LYP/6-31G(2df,p)", base="gfn2"))
-    energies = DataRecipe("qm9_b3lyp.h5", ("b3lyp",), zero_force=False, structure=False)
+    energies = DataSet("qm9_b3lyp.h5", ("b3lyp",), labels=("energy", "forces"))
     rows = _rows("shipped", "b3lyp")
     rows[f"{ALL}, teacher: energies alone"] = replace(rows[ALL], teacher="energies alone")
     return Study(
         levels=levels,
         accurate="b3lyp",
-        cheap_structures=DataRecipe("gfn2_qm9.h5", ("gfn2",), targets_of="gfn2", only_targets=True),
-        true_structures=DataRecipe("qm9_b3lyp.h5", ("b3lyp",), targets_of="b3lyp", only_targets=True),
+        cheap_structures=DataSet("gfn2_qm9.h5", ("gfn2",), targets_of="gfn2", only_targets=True),
+        true_structures=DataSet("qm9_b3lyp.h5", ("b3lyp",), targets_of="b3lyp", only_targets=True),
         teachers={
             "energies alone": Teacher(data=(energies,), loss=LossRecipe(energy=1.0, forces=0.0)),
             "shipped": Teacher(checkpoint=DEFAULT_CHECKPOINT),
@@ -188,7 +188,7 @@ def qm9_study() -> Study:
 def dft8k_study() -> Study:
     """MMFF94 minima of drug-like molecules as cheap structures, M06-2X/def2-TZVP minima as the truth."""
     store, level, max_atoms = "dft8k_m062x.h5", "m062x", 40
-    cheap = DataRecipe(store, (level,), targets_of="mmff94", only_targets=True, max_atoms=max_atoms)
+    cheap = DataSet(store, (level,), targets_of="mmff94", only_targets=True, max_atoms=max_atoms)
     return Study(
         levels=(LevelRecipe("gfn2", "GFN2-xTB"), LevelRecipe(level, "M06-2X/def2-TZVP", base="gfn2")),
         accurate=level,
@@ -301,7 +301,7 @@ def with_teacher(study: Study, checkpoint: str) -> Study:
 def truths(store: Store, level: str, n_molecules: int, *, max_atoms: int = 0) -> list[Truth]:
     """Minima of a level of test molecules, of all sizes or up to `max_atoms`."""
     offsets = geometry_offsets(store)
-    is_test = chosen_molecules(store, DataSource("", (level,), max_atoms=max_atoms or None), "test")
+    is_test = chosen_molecules(store, DataSet("", (level,), max_atoms=max_atoms), "test")
     geometries = np.flatnonzero((store.geometries.minimum_of == level) & is_test[store.geometries.molecule])
     chosen = np.random.default_rng(0).permutation(geometries)[:n_molecules]
     energies = store.labels[level].energy if level in store.labels else np.full(len(store.geometries), np.nan)
@@ -379,7 +379,7 @@ def row_recipe(
     )
     shown = {
         "cheap": begin.data[0],
-        "taught": DataRecipe(str(taught), (study.accurate,)),
+        "taught": DataSet(str(taught), (study.accurate,)),
         "true": replace(study.true_structures, max_molecules=scale.n_train),
     }
     return replace(
@@ -488,7 +488,7 @@ class _Runner:
         """The teacher's minima of the molecules that the structure head is shown."""
         cheap = self.study.cheap_structures
         store = open_store(self.stores / cheap.store)
-        used = DataSource("", cheap.levels, max_atoms=cheap.max_atoms or None, max_molecules=self.scale.n_train)
+        used = DataSet("", cheap.levels, max_atoms=cheap.max_atoms, max_molecules=self.scale.n_train)
         chosen = chosen_molecules(store, used, "train")
         rows = np.flatnonzero((store.geometries.minimum_of == cheap.targets_of) & chosen[store.geometries.molecule])
         return taught_minima(store, rows.tolist(), teacher, self.study.accurate)
@@ -504,11 +504,11 @@ class _Runner:
     def _force_error(self, teacher: PhysCon) -> float:
         """Mean absolute error of the teacher's force components [eV/Å] on the test molecules."""
         shown = self.study.true_structures
-        source = DataSource(
-            self.stores / shown.store,
+        source = DataSet(
+            str(self.stores / shown.store),
             (self.study.accurate,),
-            structure=False,
-            max_atoms=self.study.max_atoms or None,
+            labels=ENERGY_LABELS,
+            max_atoms=self.study.max_atoms,
             max_molecules=500,
         )
         (errors,) = evaluate_energies(teacher, load_items([source], teacher.level_names, "test"))

@@ -19,7 +19,8 @@ from typing import Final
 import numpy as np
 from tqdm import tqdm
 
-from physcon_ase.data.loader import DataSource, load_items, subset_mask
+from physcon_ase.data.loader import load_items
+from physcon_ase.data.selection import ENERGY_LABELS, DataSet, subset_mask
 from physcon_ase.data.split import split_mask
 from physcon_ase.data.store import (
     LevelLabels,
@@ -34,7 +35,7 @@ from physcon_ase.labelling.engines import Engine, Molecule, tblite_engine
 from physcon_ase.model.checkpoint import read_checkpoint, save_checkpoint
 from physcon_ase.model.config import EncoderConfig
 from physcon_ase.model.physcon import load_model
-from physcon_ase.training.config import AsteroidRecipe, DataRecipe, LevelRecipe, LossRecipe, OptimRecipe, Recipe
+from physcon_ase.training.config import AsteroidRecipe, LevelRecipe, LossRecipe, OptimRecipe, Recipe
 from physcon_ase.training.evaluate import evaluate_energies
 from physcon_ase.units import EV_PER_KELVIN
 from studies.shared.selfmade import make_store, split_smiles, study_smiles
@@ -274,7 +275,7 @@ def pretraining_recipe(levels: Levels, scale: Scale) -> Recipe:
     return Recipe(
         name="pretraining",
         levels=(levels.cheap,),
-        data=(DataRecipe(levels.cheap_store, (levels.cheap.name,), structure=False),),
+        data=(DataSet(levels.cheap_store, (levels.cheap.name,), labels=ENERGY_LABELS),),
         optim=OptimRecipe(scale.pretraining_steps, lr=scale.lr, atoms_per_batch=2 * scale.atoms_per_batch),
         encoder=scale.encoder,
         loss=_LOSS,
@@ -286,7 +287,7 @@ def score_recipe(levels: Levels, scale: Scale) -> Recipe:
     return Recipe(
         name="score",
         levels=(levels.accurate,),
-        data=(DataRecipe(_BARE, (levels.accurate.name,), kinds=_HOT[1:], structure=False, zero_force=False),),
+        data=(DataSet(_BARE, (levels.accurate.name,), kinds=_HOT[1:], labels=("energy", "forces")),),
         optim=_optim(scale, scale.score_steps, scale.atoms_per_batch),
         encoder=scale.encoder,
         loss=LossRecipe(energy=0.0, forces=0.0, score_matching=1.0),
@@ -296,7 +297,7 @@ def score_recipe(levels: Levels, scale: Scale) -> Recipe:
 
 def asteroid_recipe(levels: Levels, scale: Scale, name: str, seed: int, *, begin: Path, judge: Path) -> Recipe:
     """Cheap forces, as those of the accurate level, that count the less the more the judge disagrees."""
-    lent = DataRecipe(_CHEAP, (levels.accurate.name,), borrow_forces_from=levels.cheap.name, structure=False)
+    lent = DataSet(_CHEAP, (levels.accurate.name,), borrow_forces_from=levels.cheap.name, labels=ENERGY_LABELS)
     return Recipe(
         name=name,
         levels=(levels.cheap, levels.accurate),
@@ -326,13 +327,19 @@ def row_recipe(
     # An epoch sees about as much of every other data set as there are labels, drawn anew in each epoch.
     seen = max(count, _MIN_BESIDE)
     hot, minima = min(1.0, seen / (2 * scale.n_cheap)), min(1.0, seen / scale.n_cheap)
-    data = [DataRecipe(labels, (accurate.name,), structure=False)] if count else []
+    data = [DataSet(labels, (accurate.name,), labels=ENERGY_LABELS)] if count else []
     if row.together:
-        data.append(DataRecipe(_CHEAP, (cheap.name,), share=hot, structure=False))
+        data.append(DataSet(_CHEAP, (cheap.name,), repeat=hot, labels=ENERGY_LABELS))
     if row.minima:
-        data.append(DataRecipe(_MINIMA, (accurate.name,), share=minima, structure=False))
+        data.append(DataSet(_MINIMA, (accurate.name,), repeat=minima, labels=ENERGY_LABELS))
     if row.minima and not count:  # zero force alone would also fit a flat potential
-        lent = DataRecipe(_CHEAP, (accurate.name,), borrow_forces_from=cheap.name, share=hot, structure=False)
+        lent = DataSet(
+            _CHEAP,
+            (accurate.name,),
+            borrow_forces_from=cheap.name,
+            repeat=hot,
+            labels=ENERGY_LABELS,
+        )
         data.append(lent)
     both = row.start in ("cheap", "asteroid")
     steps = scale.steps if row.start else scale.scratch_steps
@@ -397,7 +404,7 @@ class _Runner:
             if level not in model.level_names:
                 record[key] = None
                 continue
-            source = DataSource(self.folder / file, (level,), structure=False, assign_to="test")
+            source = DataSet(str(self.folder / file), (level,), assign_to="test", labels=ENERGY_LABELS)
             (errors,) = evaluate_energies(model, load_items([source], model.level_names, "test"))
             record[key] = {"level": level, "force_mae": errors.force_mae, "n_forces": errors.n_forces}
         done.write_text(json.dumps(record))

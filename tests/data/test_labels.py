@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from physcon_ase.data.labels import fit_references, format_label_report, label_report
-from physcon_ase.data.loader import DataSource, Items, load_items
+from physcon_ase.data.loader import Items, load_items
+from physcon_ase.data.selection import DataSet
 from physcon_ase.data.store import LevelLabels, Store, write_store
 from physcon_ase.errors import LabelError
 
@@ -22,7 +23,7 @@ def load(make_store: Callable[..., Store], tmp_path: Path) -> Callable[..., Item
     def load(store: Store | None = None, levels: tuple[str, ...] = ("cheap", "dft")) -> Items:
         path = tmp_path / "small.h5"
         write_store(path, store or make_store())
-        return load_items([DataSource(path, levels, assign_to="train")], ("cheap", "dft", "best"), "train")
+        return load_items([DataSet(str(path), levels, assign_to="train")], ("cheap", "dft", "best"), "train")
 
     return load
 

@@ -12,7 +12,6 @@ import torch
 from physcon_ase.batch import make_batch
 from physcon_ase.chem.graph import pair_types
 from physcon_ase.data.loader import (
-    DataSource,
     Items,
     batch_sizes,
     epoch_batches,
@@ -23,6 +22,7 @@ from physcon_ase.data.loader import (
     take,
 )
 from physcon_ase.data.sample import LabelledBatch
+from physcon_ase.data.selection import LABELS, DataSet
 from physcon_ase.data.store import Store, geometry_offsets, molecule_graph, write_store
 from physcon_ase.errors import LabelError, StoreError
 
@@ -49,7 +49,7 @@ def saved(make_store: Callable[..., Store], tmp_path: Path) -> Callable[..., Pat
 
 def load(*paths: Path, with_graph: bool = False, split: str = "train", **options: object) -> Items:
     options = {"levels": ("cheap", "dft"), "assign_to": "train", **options}
-    sources = [DataSource(path, **options) for path in paths]
+    sources = [DataSet(str(path), **options) for path in paths]
     return load_items(sources, LEVELS, split, n_slots_buckets=SLOTS, with_graph=with_graph)
 
 
@@ -136,8 +136,8 @@ def test_graphs_stay_with_their_items_when_stores_are_joined(
     graphs = [molecule_graph(store, row) for row in range(len(store.molecules))]
     expected = {tuple(graph.atomic_numbers.tolist()): pair_types(graph) for graph in graphs}
     path = saved()
-    subsets = [DataSource(path, LEVELS, max_molecules=2, subset_seed=seed, assign_to="train") for seed in range(4)]
-    items = load_items([*subsets, DataSource(path, LEVELS, assign_to="train")], LEVELS, "train", with_graph=True)
+    subsets = [DataSet(str(path), LEVELS, max_molecules=2, subset_seed=seed, assign_to="train") for seed in range(4)]
+    items = load_items([*subsets, DataSet(str(path), LEVELS, assign_to="train")], LEVELS, "train", with_graph=True)
     for labelled in everything(items):
         for numbers, types in zip(labelled.batch.atomic_numbers, labelled.batch.pair_types, strict=True):
             n = int((numbers > 0).sum())
@@ -165,13 +165,13 @@ def test_computed_forces_win_over_zero_force(make_store: Callable[..., Store], t
 
 def test_zero_force_and_structure_can_be_left_out(saved: Callable[..., Path]):
     path = saved()
-    no_zero_force = load(path, levels=("dft",), zero_force=False)
+    no_zero_force = load(path, levels=("dft",), labels=("energy", "forces", "target"))
     assert len(no_zero_force) == 6
     assert all(not batch.has_forces.any() and batch.is_minimum.all() for batch in everything(no_zero_force))
-    no_structure = load(path, levels=("dft",), structure=False)
+    no_structure = load(path, levels=("dft",), labels=("energy", "forces", "zero_force"))
     assert all(batch.has_forces.all() and not batch.is_minimum.any() for batch in everything(no_structure))
     # what has neither an energy nor anything else at the level is no item
-    assert len(load(path, levels=("dft",), structure=False, zero_force=False)) == 3
+    assert len(load(path, levels=("dft",), labels=("energy", "forces"))) == 3
 
 
 def test_kinds_choose_geometries(saved: Callable[..., Path]):
@@ -224,7 +224,7 @@ def test_borrowed_forces_never_hide_labels(saved: Callable[..., Path]):
 
 def test_energies_of_a_level_can_be_left_out(saved: Callable[..., Path]):
     path = saved()
-    kept, bare = (load(path, levels=("cheap", "dft"), energies=energies) for energies in (True, False))
+    kept, bare = (load(path, levels=("cheap", "dft"), labels=labels) for labels in (LABELS, LABELS[1:]))
     assert any(part.energy.isfinite().any() for part in everything(kept))
     assert all(part.energy.isnan().all() for part in everything(bare))
     # what had an energy alone is no item any more; forces and zero forces are what they were
@@ -251,8 +251,8 @@ def test_minima_of_another_method_can_be_the_targets(make_store: Callable[..., S
 
 def test_weights_and_sources_are_those_of_the_data_set(saved: Callable[..., Path]):
     sources = [
-        DataSource(saved("a"), ("cheap",), weight=0.5, assign_to="train"),
-        DataSource(saved("b"), ("dft",), weight=2.0, assign_to="train"),
+        DataSet(str(saved("a")), ("cheap",), weight=0.5, assign_to="train"),
+        DataSet(str(saved("b")), ("dft",), weight=2.0, assign_to="train"),
     ]
     items = load_items(sources, LEVELS, "train", n_slots_buckets=SLOTS)
     assert items.sources == ("a", "b")
@@ -264,7 +264,7 @@ def test_weights_and_sources_are_those_of_the_data_set(saved: Callable[..., Path
 def test_splits_are_disjoint_and_complete(saved: Callable[..., Path]):
     hashes = [0, 2**61, 2**63, 2**64 - 1, int(0.055 * 2**64), 2**62]
     path = saved(hashes=hashes)
-    sizes = {split: len(load(path, split=split, assign_to=None)) for split in ("train", "validation", "test")}
+    sizes = {split: len(load(path, split=split, assign_to="")) for split in ("train", "validation", "test")}
     assert sizes == {"train": 12, "validation": 3, "test": 3}
 
 
@@ -356,8 +356,8 @@ def test_ranks_have_batches_of_one_bucket_in_almost_every_step(saved: Callable[.
     assert unequal < len(items.buckets) <= len(ranks[0]) / 2
 
 
-def test_a_share_above_one_visits_every_item_so_often(saved: Callable[..., Path]):
-    items = load(saved(copies=2), levels=("cheap",), kinds=("thermal",), share=2.5)
+def test_a_repeated_data_set_is_visited_so_often(saved: Callable[..., Path]):
+    items = load(saved(copies=2), levels=("cheap",), kinds=("thermal",), repeat=2.5)
     seen = np.zeros(len(items), dtype=int)
     energies = np.concatenate([bucket.energy.numpy() for bucket in items.buckets])
     for labelled in epoch_batches(items, atoms_per_batch=10**6, seed=0, epoch=0):
@@ -366,8 +366,8 @@ def test_a_share_above_one_visits_every_item_so_often(saved: Callable[..., Path]
     assert set(seen.tolist()) == {2, 3}
 
 
-def test_a_share_of_a_data_set_changes_from_epoch_to_epoch(saved: Callable[..., Path]):
-    items = load(saved(copies=10), levels=("cheap",), kinds=("thermal",), share=0.5)
+def test_the_visited_part_of_a_data_set_changes_from_epoch_to_epoch(saved: Callable[..., Path]):
+    items = load(saved(copies=10), levels=("cheap",), kinds=("thermal",), repeat=0.5)
     epochs = [[item for batch in epoch(items, atoms_per_batch=1, epoch=e) for item in batch] for e in range(2)]
     assert [len(seen) for seen in epochs] == [30, 30]
     assert set(epochs[0]) != set(epochs[1])
@@ -396,7 +396,7 @@ def test_level_that_the_model_does_not_have_is_refused(saved: Callable[..., Path
 
 
 def test_level_that_the_store_does_not_have_lists_those_it_has(saved: Callable[..., Path]):
-    source = DataSource(saved(), ("mp2",))
+    source = DataSet(str(saved()), ("mp2",))
     with pytest.raises(LabelError, match="nothing at level 'mp2'; choose from its labels and minima: cheap, dft"):
         load_items([source], ("mp2",), "train")
 
@@ -407,7 +407,7 @@ def test_source_without_levels_is_refused(saved: Callable[..., Path]):
 
 
 def test_molecule_larger_than_every_bucket_is_named(saved: Callable[..., Path]):
-    source = DataSource(saved(), ("cheap",), assign_to="train")
+    source = DataSet(str(saved()), ("cheap",), assign_to="train")
     with pytest.raises(StoreError, match="molecule small-4 has 9 atoms, the largest bucket 8 slots"):
         load_items([source], LEVELS, "train", n_slots_buckets=(4, 8))
 

@@ -7,7 +7,8 @@ import torch
 
 from physcon_ase.batch import make_batch, unpad
 from physcon_ase.chem.graph import MolGraph
-from physcon_ase.data.loader import DataSource, evaluation_batches, load_items
+from physcon_ase.data.loader import evaluation_batches, load_items
+from physcon_ase.data.selection import DataSet
 from physcon_ase.data.split import TEST_FRACTION, VALIDATION_FRACTION, split_of
 from physcon_ase.data.store import Geometries, LevelLabels, Store, pack_molecules, write_store
 from physcon_ase.errors import LabelError, UnsupportedElementError
@@ -108,7 +109,7 @@ def test_alpha_makes_the_held_out_errors_unit_normal(
     model = load_model(checkpoint).model
     calibrate(checkpoint, [write(model)], tmp_path / "calibrated")
     calibrated, ratios = load_model(tmp_path / "calibrated").model, []
-    items = load_items([DataSource(tmp_path / "labelled.h5", ("cheap",))], model.level_names, "validation")
+    items = load_items([DataSet(str(tmp_path / "labelled.h5"), ("cheap",))], model.level_names, "validation")
     for labelled in evaluation_batches(items, atoms_per_batch=100):
         energies, features = calibrated.atomic_energies_and_features(labelled.batch, "cheap")
         sigma = calibrated.energy_uncertainties(features, "cheap")

@@ -16,6 +16,7 @@ import torch
 
 from physcon_ase.data.loader import Items, epoch_batches
 from physcon_ase.data.sample import select
+from physcon_ase.data.selection import LABELS
 from physcon_ase.data.store import LevelLabels, Store, geometry_offsets, write_store
 from physcon_ase.errors import LabelError, RecipeError, UnsupportedChargeError
 from physcon_ase.model.checkpoint import read_checkpoint, save_checkpoint
@@ -291,7 +292,7 @@ def test_borrowed_labels_are_judged_by_a_model_of_the_accurate_ones(
     write_store(stores / "cheap.h5", replace(cheap, labels={"cheap": cheap.labels["cheap"]}))
     judge = train(with_steps(recipe, 3), tmp_path / "judge", store_root=stores, options=QUIET)
     own = replace(recipe.data[0], levels=("dft",))
-    lent = replace(own, store="cheap.h5", borrow_forces_from="cheap", structure=False)
+    lent = replace(own, store="cheap.h5", borrow_forces_from="cheap", labels=LABELS[:3])
     recipe = replace(recipe, data=(own, lent), asteroid=AsteroidRecipe(str(judge), gamma=0.5))
     items = load_training_items(recipe, stores, "train")
     for before, after in zip(items.buckets, judged_items(recipe, items).buckets, strict=True):
@@ -315,7 +316,7 @@ def test_geometries_at_a_level_that_nobody_labelled_are_items_without_labels(
 ):
     store = make_store()
     write_store(tmp_path / "small.h5", replace(store, labels={"cheap": store.labels["cheap"]}))
-    data = replace(recipe.data[0], levels=("dft",), unlabelled=True, structure=False, zero_force=False)
+    data = replace(recipe.data[0], levels=("dft",), unlabelled=True, labels=LABELS[:2])
     items = load_training_items(replace(recipe, data=(replace(data, assign_to="train"),)), tmp_path, "train")
     assert len(items) == len(store.geometries)
     for bucket in items.buckets:
@@ -330,7 +331,7 @@ def test_score_matching_trains_on_geometries_without_labels(recipe: Recipe, make
     write_store(tmp_path / "small.h5", bare)
     weights = LossRecipe(energy=0.0, forces=0.0, score_matching=1.0)
     recipe = with_steps(replace(recipe, loss=weights, asteroid=AsteroidRecipe()), 5)
-    recipe = replace(recipe, structure=None, data=(replace(recipe.data[0], zero_force=False),))
+    recipe = replace(recipe, structure=None, data=(replace(recipe.data[0], labels=("energy", "forces", "target")),))
     train(recipe, tmp_path / "run", store_root=tmp_path, options=replace(QUIET, log_steps=5))
     assert np.isfinite(log(tmp_path / "run")[0]["score_matching"])
 
@@ -441,7 +442,7 @@ def test_references_of_new_elements_are_fitted_and_old_ones_stay(recipe: Recipe,
 
 
 def test_a_level_without_energies_takes_the_references_of_that_which_it_begins_like(recipe: Recipe, stores: Path):
-    forces_only = replace(recipe.data[0], levels=("lent",), borrow_forces_from="cheap", structure=False)
+    forces_only = replace(recipe.data[0], levels=("lent",), borrow_forces_from="cheap", labels=LABELS[:3])
     level = LevelRecipe("lent", "forces of another level", like="cheap")
     data = (replace(recipe.data[0], levels=("cheap",)), forces_only)
     lent = replace(recipe, levels=(recipe.levels[0], level), data=data)
