@@ -20,6 +20,9 @@ from physcon_ase.labelling.worker import prepare_worker
 _LARGEST_TASK: Final = 32
 """Molecules that a worker gets at a time."""
 
+_LARGEST_BATCHED_TASK: Final = 128
+"""The same for engines that label many at a time, whose batches fill only if there are enough molecules."""
+
 _DEATHS: Final = 3
 """Workers that die one after the other, without a result between them, before the run is given up."""
 
@@ -51,6 +54,7 @@ def finished_lines(workers: Workers, plan: Plan, jobs: Sequence[Job]) -> Iterato
     the one during which a worker dies again gets the record of it.
     """
     queue, suspects, n_deaths = deque(jobs), deque[Job](), 0
+    largest = _LARGEST_TASK if plan.engine.batched is None else _LARGEST_BATCHED_TASK
     running: dict[Future, list[Job]] = {}
     while queue or suspects or running:
         is_alone = bool(suspects) and not running
@@ -58,7 +62,7 @@ def finished_lines(workers: Workers, plan: Plan, jobs: Sequence[Job]) -> Iterato
             task = [suspects.popleft()]
             running[workers.executor.submit(work, plan, task)] = task
         while queue and not suspects and not is_alone and len(running) < 2 * workers.n:
-            size = max(1, min(_LARGEST_TASK, len(queue) // (4 * workers.n)))
+            size = max(1, min(largest, len(queue) // (4 * workers.n)))
             task = [queue.popleft() for _ in range(min(size, len(queue)))]
             running[workers.executor.submit(work, plan, task)] = task
         for future in wait(running, return_when=FIRST_COMPLETED).done:

@@ -5,6 +5,7 @@ Usage: python recipes/physcon-2/table.py stores/*.h5
 
 import argparse
 import json
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -43,12 +44,19 @@ def _labels(store: Store, level: str) -> str:
 
 
 def _left_out(path: Path) -> str:
-    """Geometries without a label, by error, from the records that `physcon label` keeps beside the store."""
+    """Geometries without a label, by reason, from the records that `physcon label` keeps beside the store."""
     records = path.with_name(f"{path.stem}.failed.jsonl")
     if not records.is_file():
         return "0"
-    errors = Counter(json.loads(line)["error"] for line in records.read_text(encoding="utf-8").splitlines())
-    return ", ".join(f"{count:,} {error}" for error, count in errors.most_common())
+    failures = [json.loads(line) for line in records.read_text(encoding="utf-8").splitlines()]
+    return ", ".join(f"{count:,} {reason}" for reason, count in Counter(map(_reason, failures)).most_common())
+
+
+def _reason(failure: dict[str, str]) -> str:
+    """Reason without what is special about the molecule."""
+    if failure["error"] == "BondsChanged":
+        return "with a bond broken or formed"
+    return re.sub(r"[;:].*", "", failure["reason"])
 
 
 def main() -> None:

@@ -85,6 +85,16 @@ def test_pyscf_has_charge_spin_and_forces_and_the_b3lyp_of_gaussian() -> None:
 
 
 @needs_pyscf
+def test_iodine_has_the_core_potential_of_a_def2_basis_and_all_electrons_in_others() -> None:
+    from physcon_ase.labelling.engines.pyscf import built_molecule
+
+    hi = Molecule(np.array([1, 53]), np.array([[0, 0, 0], [0, 0, 1.609]]))
+    assert built_molecule(hi, "def2-TZVP").nelectron == 1 + 53 - 28
+    assert built_molecule(hi, "dzvp").nelectron == 54
+    assert built_molecule(Molecule(WATER_NUMBERS, WATER), "def2-TZVP").nelectron == 10
+
+
+@needs_pyscf
 def test_an_energy_alone_is_that_of_the_label() -> None:
     small = pyscf_engine("small", functional="lda", basis="sto-3g", grid_level=0)
     label = small(Molecule(WATER_NUMBERS, WATER))

@@ -32,13 +32,13 @@ The basis has spherical d functions, that of Gaussian probably six Cartesian one
 0.02 eV for ethane, 0.18 eV for c1nnon1 and 0.25 eV for N#Cc1nnon1, and the largest forces at their QM9 minima are 0.03,
 0.03 and 0.10 eV/Å (with Cartesian functions throughout 0.07 and 0.16 for the first two).
 
-"b3lyp-d3" is the level of the OpenFF data sets (Psi4, B3LYP-D3(BJ)/DZVP): on 16 of their geometries of 9 to 13 atoms
-energies agree within 2 meV, energy differences within 0.005 kcal/mol and forces within 1.5 meV/Å on average and
-10 meV/Å at most."""
+"b3lyp-d3" is the level of the OpenFF data sets (Psi4, B3LYP-D3(BJ)/DZVP); docs/data.md compares the two programs."""
 
 _PYSCF_SETTINGS: Final = ("functional", "basis", "grid_level", "convergence", "gpu")
 
 _MAX_CYCLES: Final = 100
+
+_KRYPTON: Final = 36
 
 
 def pyscf_engine(
@@ -129,6 +129,25 @@ def _pyscf_errors() -> Iterator[None]:
         raise EngineError(f"PySCF failed: {one_line(error)}") from error
 
 
+def built_molecule(molecule: Molecule, basis: str) -> Any:
+    """The molecule as PySCF's `Mole`, with the core potentials that belong to a def2 basis beyond krypton."""
+    from pyscf import gto
+
+    symbols = [CHEMICAL_SYMBOLS.get(number, "?") for number in molecule.atomic_numbers.tolist()]
+    positions_bohr = (molecule.positions / ANGSTROM_PER_BOHR).tolist()
+    has_potentials = basis.lower().startswith("def2") and molecule.atomic_numbers.max() > _KRYPTON
+    return gto.M(
+        atom=list(zip(symbols, positions_bohr, strict=True)),
+        unit="Bohr",
+        basis=basis,
+        ecp=basis if has_potentials else {},
+        charge=molecule.charge,
+        spin=molecule.multiplicity - 1,
+        verbose=0,
+        parse_arg=False,  # or PySCF would read the command line of this process
+    )
+
+
 def _solved(
     molecule: Molecule,
     *,
@@ -139,21 +158,10 @@ def _solved(
     gpu: bool,
 ) -> Any:
     """The converged Kohn-Sham method of PySCF."""
-    from pyscf import dft, gto
+    from pyscf import dft
 
-    symbols = [CHEMICAL_SYMBOLS.get(number, "?") for number in molecule.atomic_numbers.tolist()]
-    positions_bohr = (molecule.positions / ANGSTROM_PER_BOHR).tolist()
-    built = gto.M(
-        atom=list(zip(symbols, positions_bohr, strict=True)),
-        unit="Bohr",
-        basis=basis,
-        charge=molecule.charge,
-        spin=molecule.multiplicity - 1,
-        verbose=0,
-        parse_arg=False,  # or PySCF would read the command line of this process
-    )
     kohn_sham = dft.RKS if molecule.multiplicity == 1 else dft.UKS
-    method: Any = kohn_sham(built, xc=functional).density_fit()
+    method: Any = kohn_sham(built_molecule(molecule, basis), xc=functional).density_fit()
     method.grids.level, method.conv_tol, method.max_cycle = grid_level, convergence, _MAX_CYCLES
     if gpu:
         method = method.to_gpu()
