@@ -27,8 +27,10 @@ def add_train(commands: argparse._SubParsersAction) -> None:
 
 
 def _train(options: argparse.Namespace) -> int:
+    from physcon_ase.memory import keep_freed_memory
     from physcon_ase.training.from_file import train_from_file
 
+    keep_freed_memory()
     checkpoint = train_from_file(
         options.recipe,
         options.folder,

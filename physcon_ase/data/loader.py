@@ -24,7 +24,9 @@ from physcon_ase.data.selection import DataSet, Selection, select_items
 from physcon_ase.data.store import geometry_offsets, molecule_graph, open_store
 from physcon_ase.errors import StoreError
 
-DEFAULT_SLOTS: Final = (10, 14, 16, 18, 20, 22, 26, 32, 44, 64, 104, 160, 256)
+DEFAULT_SLOTS: Final = (
+    10, 14, 16, 18, 20, 22, 24, 26, 29, 32, 35, 38, 41, 44, 48, 52, 56, 60, 64, 72, 80, 92, 104, 128, 160, 200, 256
+)  # fmt: skip
 """Slots per molecule of the buckets; an item goes to the smallest that holds it."""
 
 

@@ -27,9 +27,9 @@ class DataSet:
     levels: tuple[str, ...]
     """Levels of theory used: labels of these, and minima of these."""
     labels: tuple[str, ...] = LABELS
-    """Labels used: "energy"; "forces"; "charges", the partial ones; "zero_force", that is zero at minima of a level without force labels there;
-    "target", minima as targets of the structure task. Energies of two programs or basis sets do not go together at one
-    level, hence the choice."""
+    """Labels used: "energy"; "forces"; "charges", the partial ones; "zero_force", that is zero at minima of a level
+    without force labels there; "target", minima as targets of the structure task. Energies of two programs or basis
+    sets do not go together at one level, hence the choice."""
     weight: float = 1.0
     """Weight of the items in the loss."""
     repeat: float = 1.0

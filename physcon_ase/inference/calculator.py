@@ -25,7 +25,6 @@ from physcon_ase.model.physcon import (
     DEFAULT_CHECKPOINT,
     LoadedModel,
     PhysCon,
-    evaluate_with_forces,
     load_model,
 )
 
@@ -284,15 +283,11 @@ class _Evaluation:
 def _conservative_evaluation(model: PhysCon, level: str, batch: Batch, *, with_forces: bool = True) -> _Evaluation:
     """Forces are the derivative of the energy."""
     with threads_for(batch):
-        if with_forces:
-            outputs, forces = evaluate_with_forces(model, batch, level)
-        else:
-            forces = None
-            with torch.no_grad():
-                outputs = model.evaluate(batch, level)
+        with torch.no_grad():
+            outputs = model.evaluate(batch, level, forces=with_forces)
         return _Evaluation(
             outputs.atomic_energies,
-            forces,
+            outputs.forces,
             model.energy_uncertainties(outputs.features, level),
             model.force_uncertainties(outputs.features, batch, level) if with_forces else None,
         )

@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from physcon_ase.model.interaction import silu_back
+
 
 @dataclass(frozen=True)
 class Charges:
@@ -63,7 +65,7 @@ class ChargeHead(nn.Module):
         assert isinstance(last, nn.Linear)
         excess = (grad - (grad * charges.shares).sum(dim=1, keepdim=True)) * mask
         pair = torch.stack([excess, excess * charges.shares * charges.missing], dim=-1)
-        return torch.ops.aten.silu_backward(pair @ last.weight, charges.hidden) @ first.weight
+        return silu_back(pair @ last.weight, charges.hidden) @ first.weight
 
 
 class ChargeEffect(nn.Module):
@@ -87,7 +89,7 @@ class ChargeEffect(nn.Module):
         self, hidden: Tensor, grad: Float[Tensor, "molecules slots channels"]
     ) -> tuple[Float[Tensor, "molecules slots channels"], Float[Tensor, "molecules slots"]]:
         """Derivatives with respect to features and charges from that with respect to the new features."""
-        grad_hidden = torch.ops.aten.silu_backward(grad @ self.last.weight, hidden)
+        grad_hidden = silu_back(grad @ self.last.weight, hidden)
         return torch.addmm(grad.flatten(0, 1), grad_hidden.flatten(0, 1), self.first.weight).view_as(grad), (
             grad_hidden @ self.of_charge
         )

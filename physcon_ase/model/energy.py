@@ -11,9 +11,11 @@ from torch import Tensor, nn
 from physcon_ase.batch import Batch
 from physcon_ase.model.charges import ChargeEffect, ChargeHead, Charges
 from physcon_ase.model.config import MAX_ATOMIC_NUMBER, EncoderConfig
+from physcon_ase.model.couplings import Couplings
 from physcon_ase.model.heads import EnergyHead
-from physcon_ase.model.layers import Interaction, Pairs, bessel, make_pairs, monomials, pair_products
+from physcon_ase.model.interaction import Interaction
 from physcon_ase.model.long_range import LongRange
+from physcon_ase.model.pairs import Pairs, bessel, make_pairs, monomials, pair_products
 
 _NEIGHBOUR_SCALE: Final = 0.25
 """About 1 / sqrt(number of neighbours within 5 Å): keeps the density of order 1."""
@@ -51,12 +53,12 @@ class EnergyNetwork(nn.Module):
     level reads the energy of the atom, to which Coulomb between the charges and the tail of dispersion are added.
     """
 
-    def __init__(self, config: EncoderConfig, levels: Sequence[str]):
+    def __init__(self, config: EncoderConfig, levels: Sequence[str], couplings: Couplings):
         super().__init__()
         self.config = config
         self.embedding = nn.Embedding(MAX_ATOMIC_NUMBER + 1, config.channels, padding_idx=0)
         self.rows = nn.ModuleDict({level: _zero_embedding(config.channels) for level in levels})
-        self.interactions = nn.ModuleList(_layer(config, layer) for layer in range(config.n_layers))
+        self.interactions = nn.ModuleList(_layer(config, layer, couplings) for layer in range(config.n_layers))
         n_charges = 2 if config.charged else 0
         self.charge_heads = nn.ModuleList(ChargeHead(config.channels) for _ in range(n_charges))
         self.charge_effect = ChargeEffect(config.channels) if config.charged else None
@@ -106,6 +108,12 @@ class EnergyNetwork(nn.Module):
     def charges(self, number: int, scalars: Float[Tensor, "molecules slots channels"], batch: Batch) -> Charges:
         """Partial charges before the last layer (0) or after it (1)."""
         return self.charge_heads[number](scalars, batch.charge, batch.atom_mask)
+
+    def charge_back(
+        self, number: int, charges: Charges, grad: Float[Tensor, "molecules slots"], batch: Batch
+    ) -> Float[Tensor, "molecules slots channels"]:
+        """Derivative with respect to the features from that with respect to the partial charges of `charges`."""
+        return cast(ChargeHead, self.charge_heads[number]).pull_back(charges, grad, batch.atom_mask)
 
     def embedded(self, batch: Batch, levels: Levels) -> Float[Tensor, "molecules slots channels"]:
         """Element embedding of each atom at its level."""
@@ -161,7 +169,7 @@ def _zero_embedding(channels: int) -> nn.Embedding:
     return embedding
 
 
-def _layer(config: EncoderConfig, layer: int) -> Interaction:
+def _layer(config: EncoderConfig, layer: int, couplings: Couplings) -> Interaction:
     """The interaction at this place."""
     return Interaction(
         n_radial=config.n_radial,
@@ -172,4 +180,5 @@ def _layer(config: EncoderConfig, layer: int) -> Interaction:
         sent_vectors=config.source_vectors if layer < config.n_layers - 1 else config.output_vectors,
         hidden=config.hidden,
         neighbour_scale=_NEIGHBOUR_SCALE,
+        couplings=couplings,
     )

@@ -8,8 +8,9 @@ from torch import Tensor, nn
 
 from physcon_ase.batch import Batch
 from physcon_ase.model.config import MAX_ATOMIC_NUMBER, LevelConfig
-from physcon_ase.model.layers import Pairs, envelope
+from physcon_ase.model.interaction import silu_back
 from physcon_ase.model.noise import centred
+from physcon_ase.model.pairs import Pairs, envelope, of_neighbours
 from physcon_ase.units import ANGSTROM_PER_BOHR, COULOMB_EV_ANGSTROM
 from physcon_ase.valence.internals import covalent_radii
 
@@ -52,7 +53,7 @@ class EnergyHead(nn.Module):
         first, _, last = self.network
         assert isinstance(first, nn.Linear)
         assert isinstance(last, nn.Linear)
-        return torch.ops.aten.silu_backward(grad[..., None] * last.weight, hidden) @ first.weight
+        return silu_back(grad[..., None] * last.weight, hidden) @ first.weight
 
 
 class DirectForceHead(nn.Module):
@@ -97,7 +98,7 @@ class CoreRepulsion(nn.Module):
     """Screened nuclear repulsion that keeps atoms from falling into each other where no data reach.
 
     E_ij = s Z_i Z_j e²/(4πε₀ r) φ(r/a) f(r/c), s = 7, a = .8854 a₀ / (Z_i^.23 + Z_j^.23), c = .75 (R_i + R_j).
-    Ziegler, Biersack and Littmark 1985, doi 10.1007/978-1-4615-8103-1_3; f is `layers.envelope`.
+    Ziegler, Biersack and Littmark 1985, doi 10.1007/978-1-4615-8103-1_3; f is `pairs.envelope`.
     """
 
     radii: Tensor
@@ -146,4 +147,4 @@ def fade_in(overlap: Tensor) -> Tensor:
 def _of_neighbours(values: Float[Tensor, "molecules slots"], pairs: Pairs) -> Tensor:
     if pairs.neighbours is None:
         return values[:, None, :]
-    return values[:, None, :].expand(-1, values.shape[1], -1).gather(2, pairs.neighbours)
+    return of_neighbours(values, pairs.neighbours)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from physcon_ase.batch import Batch
 from physcon_ase.model.config import MAX_ATOMIC_NUMBER
-from physcon_ase.model.layers import Pairs
+from physcon_ase.model.pairs import Pairs
 from physcon_ase.units import ANGSTROM_PER_BOHR, COULOMB_EV_ANGSTROM, EV_PER_HARTREE
 
 _ONSET: Final = 3.0

@@ -9,15 +9,16 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from physcon_ase.batch import Batch, EnergyFn
+from physcon_ase.batch import Batch, EnergyFn, with_positions
 from physcon_ase.errors import MissingHeadError, PhysConError, UnknownLevelError
 from physcon_ase.model.checkpoint import load_into, read_checkpoint
 from physcon_ase.model.config import LevelConfig, ModelConfig, config_from_dict
-from physcon_ase.model.energy import EnergyNetwork, Levels, chosen
+from physcon_ase.model.couplings import Couplings, CouplingTable, make_couplings, stored_couplings
+from physcon_ase.model.energy import EnergyNetwork, Evaluation, Levels, chosen
 from physcon_ase.model.forces import energies_and_forces
-from physcon_ase.model.gradient import energies_of_atoms
+from physcon_ase.model.gradient import energies_and_gradient, energies_of_atoms
 from physcon_ase.model.heads import CoreRepulsion, DirectForceHead, References, fade_in
-from physcon_ase.model.layers import make_pairs
+from physcon_ase.model.pairs import make_pairs
 from physcon_ase.model.structure import Denoiser, StructureHead
 from physcon_ase.model.uncertainty import EnergyRigidity, ForceRigidity, features_of_atoms
 
@@ -55,7 +56,7 @@ def load_model(
     dtype, device = _usable_dtype(dtype), _usable_device(device)
     stored = read_checkpoint(checkpoint)
     with torch.random.fork_rng(devices=[]):  # the weights are drawn before they are replaced; loading leaves no trace
-        model = PhysCon(config_from_dict(stored.config), dtype=dtype)
+        model = PhysCon(config_from_dict(stored.config), dtype=dtype, couplings=stored_couplings(stored.tensors))
     load_into(model, stored.tensors)
     return LoadedModel(model.to(device).eval().requires_grad_(False), stored.name, stored.revision)
 
@@ -89,6 +90,8 @@ class Outputs:
     """The same before the last layer."""
     local_charges: tuple[Float[Tensor, "molecules slots"], ...] = ()
     """Both as predicted from the surroundings alone; only while the network is trained."""
+    forces: Float[Tensor, "molecules slots 3"] | None = None
+    """Forces [eV/Å], the derivative of the energies, if asked for."""
     direct_forces: Float[Tensor, "molecules slots 3"] | None = None
     """Forces [eV/Å] of the direct head, if asked for."""
 
@@ -101,15 +104,24 @@ class Outputs:
 class PhysCon(nn.Module):
     """Energies at several levels of theory from the energy network, structures from the structure network."""
 
-    def __init__(self, config: ModelConfig, *, dtype: torch.dtype = torch.float32):
+    def __init__(self, config: ModelConfig, *, dtype: torch.dtype = torch.float32, couplings: Couplings | None = None):
+        """Makes a model with random weights.
+
+        Args:
+            config: what it is made of.
+            dtype: number format of the weights.
+            couplings: constant matrices of a checkpoint; None to make them (e3nn is imported).
+        """
         super().__init__()
         self.config = config
+        couplings = couplings or make_couplings()
+        self.couplings = CouplingTable(couplings)
         names = [level.name for level in config.levels]
-        self.energy = EnergyNetwork(config.encoder, names)
+        self.energy = EnergyNetwork(config.encoder, names, couplings)
         self.core = CoreRepulsion()
         n_vectors = config.encoder.output_vectors
         self.direct_heads = nn.ModuleDict({name: DirectForceHead(n_vectors) for name in names if n_vectors})
-        self.structure = None if config.structure is None else StructureHead(config.structure)
+        self.structure = None if config.structure is None else StructureHead(config.structure, couplings)
         self.references = nn.ModuleDict({level.name: References(level) for level in config.levels})
         n_features = config.encoder.channels // 2
         self.energy_rigidity = nn.ModuleDict({name: EnergyRigidity(n_features) for name in config.energy_uncertainty})
@@ -134,29 +146,41 @@ class PhysCon(nn.Module):
                 return level
         raise UnknownLevelError(f"unknown level {name!r}; this model has {', '.join(self.level_names)}")
 
-    def evaluate(self, batch: Batch, level: str | Int[Tensor, " molecules"], *, direct_forces: bool = False) -> Outputs:
+    def evaluate(
+        self,
+        batch: Batch,
+        level: str | Int[Tensor, " molecules"],
+        *,
+        forces: bool = False,
+        direct_forces: bool = False,
+    ) -> Outputs:
         """Energies, features and charges of the atoms of a batch; the one way into the energy network.
+
+        The energies are differentiable with respect to the positions and, of a model in training, to the weights; with
+        `forces` they and the forces are so with respect to the weights alone.
 
         Args:
             batch: the molecules.
             level: level of theory of all molecules, or of each, as an index into `level_names`.
+            forces: whether forces are derived from the energies, too.
             direct_forces: whether the direct heads are asked, too.
 
         Raises:
             MissingHeadError: the model has no direct heads.
         """
         levels = Levels((level,)) if isinstance(level, str) else Levels(self.level_names, level)
-        if direct_forces:
-            return self._by_autograd(batch, levels, direct_forces=True)
-        if batch.positions.requires_grad and not any(weight.requires_grad for weight in self._weights):
-            with torch.no_grad():
-                pairs = make_pairs(batch, self.config.encoder.cutoff)
-                overlap = self.core.overlap(batch, pairs)
-            if overlap is None:
-                energies, hidden, charges = energies_of_atoms(self.energy, batch, levels, pairs)
-                early, late = charges or (None, None)
-                return self._outputs(batch, levels, energies, hidden, late, early)
-        return self._by_autograd(batch, levels)
+        if forces:
+            return self._with_forces(with_positions(batch, batch.positions.detach()), levels, direct_forces)
+        if direct_forces or self._in_training or not batch.positions.requires_grad:
+            return self._by_autograd(batch, levels, direct_forces)
+        with torch.no_grad():
+            pairs = make_pairs(batch, self.config.encoder.cutoff)
+            overlap = self.core.overlap(batch, pairs)
+        if overlap is not None:
+            return self._by_autograd(batch, levels)
+        energies, hidden, charges = energies_of_atoms(self.energy, batch, levels, pairs)
+        early, late = charges or (None, None)
+        return self._outputs(batch, levels, energies, hidden, late, early)
 
     def energies(self, batch: Batch, level: str | Int[Tensor, " molecules"]) -> Float[Tensor, " molecules"]:
         """Total energy [eV, float64] of each molecule; `level` as in `evaluate`."""
@@ -196,22 +220,44 @@ class PhysCon(nn.Module):
         """Standard deviation [eV/Å] of each component of the force on each atom; None without a table."""
         return self.force_rigidity[level](features, batch.atomic_numbers) if level in self.force_rigidity else None
 
-    def _by_autograd(self, batch: Batch, levels: Levels, *, direct_forces: bool = False) -> Outputs:
+    @property
+    def _in_training(self) -> bool:
+        return any(weight.requires_grad for weight in self._weights)
+
+    def _with_forces(self, batch: Batch, levels: Levels, direct_forces: bool) -> Outputs:
+        pairs = make_pairs(batch, self.config.encoder.cutoff)
+        if direct_forces or self.core.overlap(batch, pairs) is not None:
+            trained = torch.is_grad_enabled() and self._in_training
+            with torch.enable_grad():
+                batch = with_positions(batch, batch.positions.requires_grad_())
+                outputs = self._by_autograd(batch, levels, direct_forces)
+                (gradient,) = torch.autograd.grad(outputs.energies.sum(), batch.positions, create_graph=trained)
+            if not trained:
+                outputs = replace(outputs, atomic_energies=outputs.atomic_energies.detach())
+            return replace(outputs, forces=-gradient)
+        found, gradient = energies_and_gradient(self.energy, batch, levels, pairs)
+        return replace(self._from_evaluation(batch, levels, found), forces=-gradient)
+
+    def _by_autograd(self, batch: Batch, levels: Levels, direct_forces: bool = False) -> Outputs:
         pairs = make_pairs(batch, self.config.encoder.cutoff)
         overlap = self.core.overlap(batch, pairs)
         found = self.energy(batch, levels, pairs, None if overlap is None else fade_in(overlap))
-        energies = found.energies
         if overlap is not None:
-            energies = energies + self.core(batch, pairs, overlap)
-        early, late = found.charges or (None, None)
-        outputs = self._outputs(batch, levels, energies, found.hidden, late and late.partial, early and early.partial)
-        outputs = replace(outputs, local_charges=tuple(own.local for own in found.charges))
+            found = replace(found, energies=found.energies + self.core(batch, pairs, overlap))
+        outputs = self._from_evaluation(batch, levels, found)
         if not direct_forces:
             return outputs
         if not len(self.direct_heads):
             raise MissingHeadError("this model has no direct-force heads; train one with encoder.output_vectors > 0")
         forces = [self.direct_heads[name](found.vectors, batch.atom_mask) for name in levels.names]
         return replace(outputs, direct_forces=chosen(forces, levels))
+
+    def _from_evaluation(self, batch: Batch, levels: Levels, found: Evaluation) -> Outputs:
+        early, late = found.charges or (None, None)
+        outputs = self._outputs(
+            batch, levels, found.energies, found.hidden, late and late.partial, early and early.partial
+        )
+        return replace(outputs, local_charges=tuple(own.local for own in found.charges))
 
     def _outputs(
         self,
@@ -255,18 +301,3 @@ class PhysCon(nn.Module):
             return head(batch, sigma, forces)
 
         return guided
-
-
-def evaluate_with_forces(
-    model: PhysCon, batch: Batch, level: str | Int[Tensor, " molecules"]
-) -> tuple[Outputs, Float[Tensor, "molecules slots 3"]]:
-    """`PhysCon.evaluate` and the forces [eV/Å] from one evaluation, both without a graph."""
-    kept: list[Outputs] = []
-
-    def energy_fn(moved: Batch) -> Tensor:
-        kept.append(model.evaluate(moved, level))
-        return kept[0].energies
-
-    _, forces = energies_and_forces(energy_fn, batch)
-    (outputs,) = kept
-    return replace(outputs, atomic_energies=outputs.atomic_energies.detach()), forces

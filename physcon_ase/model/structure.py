@@ -12,8 +12,10 @@ from torch import Tensor, nn
 from physcon_ase.batch import Batch, with_positions
 from physcon_ase.chem.graph import N_PAIR_TYPES
 from physcon_ase.model.config import MAX_ATOMIC_NUMBER, StructureConfig
-from physcon_ase.model.layers import Interaction, Pairs, make_pairs, monomials, pair_products
+from physcon_ase.model.couplings import Couplings
+from physcon_ase.model.interaction import Interaction
 from physcon_ase.model.noise import centred
+from physcon_ase.model.pairs import Pairs, make_pairs, monomials, pair_products
 from physcon_ase.model.springs import spring_hessian
 from physcon_ase.valence.model_hessian import newton_steps
 
@@ -50,7 +52,7 @@ class StructureHead(nn.Module):
     it is given, and soft torsions, which no graph determines, are found by following them.
     """
 
-    def __init__(self, config: StructureConfig):
+    def __init__(self, config: StructureConfig, couplings: Couplings):
         super().__init__()
         self.config = config
         channels, n_vectors = config.channels, config.source_vectors
@@ -73,6 +75,7 @@ class StructureHead(nn.Module):
                 sent_vectors=n_vectors,
                 hidden=config.hidden,
                 neighbour_scale=0.25,
+                couplings=couplings,
                 normalised=True,
             )
             for _ in range(config.n_layers)

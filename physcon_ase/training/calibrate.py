@@ -18,7 +18,7 @@ from physcon_ase.data.store import open_store
 from physcon_ase.errors import LabelError
 from physcon_ase.model.checkpoint import read_checkpoint, save_checkpoint
 from physcon_ase.model.config import config_from_dict, config_to_dict
-from physcon_ase.model.physcon import PhysCon, evaluate_with_forces, load_model
+from physcon_ase.model.physcon import PhysCon, load_model
 from physcon_ase.model.uncertainty import energy_table, force_table, rigidity
 from physcon_ase.training.evaluate import check_coverage
 
@@ -241,7 +241,7 @@ def _held_out(model: PhysCon, level: str, batches: Iterable[LabelledBatch]) -> _
 
 def _held_out_batch(model: PhysCon, level: str, labelled: LabelledBatch) -> _HeldOut:
     batch = labelled.batch
-    outputs, forces = evaluate_with_forces(model, batch, level)
+    outputs = model.evaluate(batch, level, forces=True)
     features = outputs.features
     with_energy, with_forces = labelled.has_energy, labelled.has_forces
     atoms = batch.atom_mask & with_forces[:, None]
@@ -249,7 +249,7 @@ def _held_out_batch(model: PhysCon, level: str, labelled: LabelledBatch) -> _Hel
         features=features.sum(dim=1)[with_energy],
         energy_errors=(outputs.energies - labelled.energy)[with_energy],
         atomic_features=features[atoms],
-        force_errors=(forces - labelled.forces)[atoms],
+        force_errors=(outputs.forces - labelled.forces)[atoms],
         atomic_numbers=batch.atomic_numbers[atoms],
         n_atoms=batch.n_atoms[with_forces],
     )

@@ -1,5 +1,6 @@
 """`train`: a recipe in, a checkpoint out; resumable at any moment."""
 
+import copy
 import json
 import os
 import time
@@ -203,9 +204,13 @@ class _Training:
         tqdm.write(f"step {self.progress.step:7d}  {shown}")
 
     def _averaged_model(self) -> PhysCon:
-        model = PhysCon(self.model.config)
-        load_into(model, self.average.tensors)
+        model = copy.deepcopy(self.model)
+        load_into(model, self._averaged_tensors())
         return model.eval()
+
+    def _averaged_tensors(self) -> dict[str, Tensor]:
+        """All tensors of a checkpoint, the weights averaged."""
+        return {**self.model.state_dict(), **self.average.tensors}
 
     def _log(self, bar: tqdm, entries: dict) -> None:
         if self.rank > 0:
@@ -222,7 +227,7 @@ class _Training:
         target = self.folder / self.recipe.name
         if self.rank == 0:
             config = config_to_dict(self.model.config)
-            save_checkpoint(target, self.average.tensors, config, recipe=format_recipe(self.recipe))
+            save_checkpoint(target, self._averaged_tensors(), config, recipe=format_recipe(self.recipe))
         return target
 
 

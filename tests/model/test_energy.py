@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from physcon_ase.model.layers import make_pairs, pair_products
+from physcon_ase.model.pairs import make_pairs, pair_products
 from tests.tiny import ETHANOL, ETHANOL_NUMBERS, pack, tiny_model
 
 ROUNDING = 1e-12

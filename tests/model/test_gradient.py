@@ -14,7 +14,7 @@ from physcon_ase.batch import Batch, make_batch, with_positions
 from physcon_ase.model import gradient
 from physcon_ase.model.config import EncoderConfig, LevelConfig, ModelConfig
 from physcon_ase.model.forces import energies_and_forces
-from physcon_ase.model.layers import DENSE_SLOTS, bessel, bessel_and_slope, envelope, envelope_slope
+from physcon_ase.model.pairs import DENSE_SLOTS, bessel, bessel_and_slope, envelope, envelope_slope
 from physcon_ase.model.physcon import PhysCon
 from tests.tiny import (
     ETHANOL,

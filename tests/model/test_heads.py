@@ -7,7 +7,7 @@ import torch
 from physcon_ase.model.config import LevelConfig
 from physcon_ase.model.energy import Levels
 from physcon_ase.model.heads import CoreRepulsion, References, fade_in
-from physcon_ase.model.layers import make_pairs
+from physcon_ase.model.pairs import make_pairs
 from physcon_ase.units import COVALENT_RADII
 from tests.tiny import ETHANOL, ETHANOL_NUMBERS, pack, tiny_model
 
@@ -90,7 +90,7 @@ def test_neighbour_lists_and_all_pairs_repel_alike(monkeypatch: pytest.MonkeyPat
     positions = np.random.default_rng(0).normal(size=(12, 3)) * 0.6
     numbers = [6, 1, 8, 7] * 3
     dense = repulsion(numbers, positions)
-    monkeypatch.setattr("physcon_ase.model.layers.DENSE_SLOTS", 0)
+    monkeypatch.setattr("physcon_ase.model.pairs.DENSE_SLOTS", 0)
     listed = repulsion(numbers, positions)
     assert dense is not None
     assert listed is not None

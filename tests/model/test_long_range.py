@@ -7,9 +7,8 @@ import pytest
 import torch
 
 from physcon_ase.batch import Batch, make_batch
-from physcon_ase.model import layers
-from physcon_ase.model.layers import make_pairs
 from physcon_ase.model.long_range import LongRange
+from physcon_ase.model.pairs import make_pairs
 from physcon_ase.units import COULOMB_EV_ANGSTROM
 from tests.tiny import ETHANOL, ETHANOL_NUMBERS, WATER, WATER_NUMBERS
 
@@ -82,5 +81,5 @@ def test_neighbour_lists_do_not_cut_it_off(monkeypatch: pytest.MonkeyPatch) -> N
     model = charged_tiny_model()
     apart = np.concatenate([ETHANOL_NUMBERS, WATER_NUMBERS]), np.concatenate([ETHANOL, WATER + np.array([9.0, 0, 0])])
     dense = float(model.energies(batch_of(apart), "cheap"))
-    monkeypatch.setattr(layers, "DENSE_SLOTS", 0)
+    monkeypatch.setattr(pair_module, "DENSE_SLOTS", 0)
     assert float(model.energies(batch_of(apart), "cheap")) == pytest.approx(dense, abs=1e-10)

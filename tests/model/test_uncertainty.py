@@ -10,7 +10,7 @@ from physcon_ase.errors import CorruptCheckpointError, UnknownLevelError
 from physcon_ase.model.checkpoint import save_checkpoint
 from physcon_ase.model.config import config_from_dict, config_to_dict
 from physcon_ase.model.forces import energies_and_forces
-from physcon_ase.model.layers import make_pairs
+from physcon_ase.model.pairs import make_pairs
 from physcon_ase.model.physcon import PhysCon, load_model
 from physcon_ase.model.uncertainty import POOLED_ATOMS, REGULARISER, energy_table, force_table, inverse_factor, rigidity
 from tests.tiny import ETHANOL, ETHANOL_NUMBERS, WATER, WATER_NUMBERS, calibrated_model, pack, tiny_model

@@ -6,7 +6,7 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from physcon_ase.batch import with_positions
-from physcon_ase.model import layers
+from physcon_ase.model import pairs as pair_module
 from physcon_ase.model.forces import energies_and_forces
 from physcon_ase.model.physcon import PhysCon
 from physcon_ase.units import COVALENT_RADII
@@ -31,7 +31,7 @@ def source_vectors(request: pytest.FixtureRequest) -> int:
 
 @pytest.fixture(params=[40, 0], ids=["all-pairs", "neighbour-list"])
 def _pairs(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(layers, "DENSE_SLOTS", request.param)
+    monkeypatch.setattr(pair_module, "DENSE_SLOTS", request.param)
 
 
 @pytest.fixture(params=[False, True], ids=["local", "charged"])
@@ -133,9 +133,9 @@ def test_both_ways_to_find_pairs_agree(source_vectors: int, monkeypatch: pytest.
     model = tiny_model(source_vectors)
     scattered = np.random.default_rng(1).normal(size=(41, 3)) * 4
     molecule = np.full(41, 6), scattered
-    assert layers.DENSE_SLOTS < 41
+    assert pair_module.DENSE_SLOTS < 41
     listed = evaluate(model, molecule)
-    monkeypatch.setattr(layers, "DENSE_SLOTS", 41)
+    monkeypatch.setattr(pair_module, "DENSE_SLOTS", 41)
     assert_same(model, listed, evaluate(model, molecule))
 
 

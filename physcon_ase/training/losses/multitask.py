@@ -6,10 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from physcon_ase.batch import Batch
 from physcon_ase.data.sample import LabelledBatch
-from physcon_ase.model.forces import energies_and_forces
-from physcon_ase.model.physcon import Outputs, PhysCon
+from physcon_ase.model.physcon import PhysCon
 
 _HUBER_WIDTH = 0.02
 """Errors [eV, eV/Å] below this count quadratically, larger ones linearly: the mean absolute error, made smooth."""
@@ -48,20 +46,12 @@ def predict(
     Raises:
         MissingHeadError: the model has no direct heads.
     """
-    kept: list[Outputs] = []
-
-    def energy_fn(batch: Batch) -> Tensor:
-        kept.append(model.evaluate(batch, labelled.level, direct_forces=direct_forces))
-        return kept[0].energies
-
-    derived = None
-    if forces:
-        energies, derived = energies_and_forces(energy_fn, labelled.batch, create_graph=create_graph)
-    else:
-        energies = energy_fn(labelled.batch)
-    (outputs,) = kept
-    found = (outputs.charges, outputs.early_charges, *outputs.local_charges)
-    return Prediction(energies, derived, outputs.direct_forces, tuple(own for own in found if own is not None))
+    with torch.set_grad_enabled(create_graph):
+        found = model.evaluate(labelled.batch, labelled.level, forces=forces, direct_forces=direct_forces)
+    charges = (found.charges, found.early_charges, *found.local_charges)
+    return Prediction(
+        found.energies, found.forces, found.direct_forces, tuple(own for own in charges if own is not None)
+    )
 
 
 def energy_loss(prediction: Prediction, labelled: LabelledBatch) -> Float[Tensor, ""]:

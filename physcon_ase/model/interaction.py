@@ -1,4 +1,4 @@
-"""Pairs of atoms and the one interaction layer that encoder and structure head share.
+"""The interaction layer, which energy network and structure network share.
 
 The layer is an atomic cluster expansion without a single generic tensor product. Its hot path is
 
@@ -11,135 +11,15 @@ mixing of radial functions with sources, and the products that raise the body or
 intermediate grows as pairs x channels.
 """
 
-import math
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, cast
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from physcon_ase.batch import Batch
-
-N_MONOMIALS: Final = 9
-"""1, x, y, z, xx - zz, yy - zz, xy, yz, zx: without xx + yy + zz, which is 1 and part of no harmonic."""
-
-DENSE_SLOTS: Final = 40
-"""Batches up to this size use all pairs; larger ones look for neighbours within the cutoff first."""
-
-
-@dataclass(frozen=True)
-class Pairs:
-    """Ordered pairs (i, j) of atoms of the same molecule, padded to the same number per atom i."""
-
-    unit_vectors: Float[Tensor, "molecules slots 3 neighbours"]
-    """(r_j - r_i) / |r_j - r_i|; arbitrary but finite where `mask` is False."""
-    distances: Float[Tensor, "molecules slots neighbours"]
-    """|r_j - r_i| [Å]; 1 where `mask` is False."""
-    mask: Bool[Tensor, "molecules slots neighbours"]
-    """False for padding and for i = j."""
-    neighbours: Int[Tensor, "molecules slots neighbours"] | None
-    """Slot of atom j; None if neighbour k simply is slot k."""
-
-
-def make_pairs(batch: Batch, cutoff: float | None) -> Pairs:
-    """All pairs of a batch of small molecules, or the pairs within the cutoff [Å] of one with larger ones."""
-    positions = batch.positions
-    n_slots = positions.shape[1]
-    atoms = batch.atom_mask
-    mask = atoms[:, :, None] & atoms[:, None, :] & ~torch.eye(n_slots, dtype=torch.bool, device=atoms.device)
-    neighbours = None
-    others = positions[:, None].transpose(2, 3)  # (molecules, 1, 3, slots)
-    if cutoff is not None and n_slots > DENSE_SLOTS:
-        neighbours, mask = _neighbours_within(positions.detach(), mask, cutoff)
-        others = gather_neighbours(positions, neighbours).transpose(2, 3)
-    vectors = others - positions[..., None]
-    squared = vectors.square().sum(dim=2)
-    # Padding must not reach sqrt and the division: their derivatives at 0 are NaN even where the result is masked.
-    distances = torch.where(mask, squared, 1.0).sqrt()
-    return Pairs(vectors / distances[:, :, None], distances, mask, neighbours)
-
-
-def gather_neighbours(
-    features: Float[Tensor, "molecules slots features"], neighbours: Int[Tensor, "molecules slots neighbours"]
-) -> Float[Tensor, "molecules slots neighbours features"]:
-    """The features of each neighbour."""
-    molecules, slots, width = neighbours.shape
-    index = neighbours.reshape(molecules, slots * width, 1).expand(-1, -1, features.shape[-1])
-    return features.gather(1, index).reshape(molecules, slots, width, features.shape[-1])
-
-
-def _neighbours_within(positions: Tensor, mask: Tensor, cutoff: float) -> tuple[Tensor, Tensor]:
-    near = mask & (torch.cdist(positions, positions, compute_mode="donot_use_mm_for_euclid_dist") < cutoff)
-    width = max(int(near.sum(dim=2).max()), 1)
-    order = near.to(torch.int8).argsort(dim=2, descending=True, stable=True)[:, :, :width]
-    return order, near.gather(2, order)
-
-
-def monomials(unit_vectors: Float[Tensor, "... 3 neighbours"]) -> Float[Tensor, "... 9 neighbours"]:
-    """The `N_MONOMIALS` monomials, and differences of them, in the components of each vector."""
-    u = unit_vectors
-    squares = u * u
-    differences = squares[..., :2, :] - squares[..., 2:, :]
-    return torch.cat([torch.ones_like(u[..., :1, :]), u, differences, u * u.roll(-1, dims=-2)], dim=-2)
-
-
-def harmonics_from_monomials() -> Float[Tensor, "5 5"]:
-    """Matrix that turns xx - zz, yy - zz, xy, yz, zx into the real spherical harmonics of l = 2.
-
-    Order, signs and normalisation ("norm") are those of e3nn; written out so that nothing but the tests imports e3nn.
-    """
-    root = math.sqrt(3)
-    rows = [
-        [0, 0, 0, 0, root],
-        [0, 0, root, 0, 0],
-        [-0.5, 1, 0, 0, 0],
-        [0, 0, 0, root, 0],
-        [-root / 2, 0, 0, 0, 0],
-    ]
-    return torch.tensor(rows, dtype=torch.float64)
-
-
-def bessel(distances: Tensor, cutoff: float, n_radial: int) -> Float[Tensor, "... radial neighbours"]:
-    """Radial functions sqrt(2/c) sin(kπr/c)/r that vanish with two derivatives at the cutoff c [Å].
-
-    Gasteiger, Groß and Günnemann, ICLR 2020, doi 10.48550/arXiv.2003.03123, eqs. 7 and 8 (p = 6).
-    """
-    r = distances[..., None, :]
-    order = torch.arange(1, n_radial + 1, dtype=r.dtype, device=r.device)[:, None]
-    return torch.sin(order * (math.pi / cutoff * r)) * (math.sqrt(2 / cutoff) * envelope(r / cutoff) / r)
-
-
-def envelope(x: Tensor) -> Tensor:
-    """Polynomial 1 - 28 x⁶ + 48 x⁷ - 21 x⁸ for x < 1, else 0: two continuous derivatives at 1."""
-    x = x.clamp(max=1.0)
-    x3 = x * x * x
-    return 1 + x3 * x3 * (x * (48 - 21 * x) - 28)
-
-
-def bessel_and_slope(distances: Tensor, cutoff: float, n_radial: int) -> tuple[Tensor, Tensor]:
-    """`bessel` and its derivative with respect to the distance."""
-    r = distances[..., None, :]
-    x = (r / cutoff).clamp(max=1.0)
-    frequencies = math.pi / cutoff * torch.arange(1, n_radial + 1, dtype=r.dtype, device=r.device)[:, None]
-    phases, norm = frequencies * r, math.sqrt(2 / cutoff) / r
-    sines, size = torch.sin(phases), norm * envelope(x)
-    slope_of_size = norm * envelope_slope(x) / cutoff - size / r
-    return sines * size, torch.addcmul(sines * slope_of_size, torch.cos(phases), frequencies * size)
-
-
-def envelope_slope(x: Tensor) -> Tensor:
-    """Derivative -168 x⁵ (1 - x)² of `envelope` for x ≤ 1."""
-    falling = x * (1 - x)
-    return -168 * (falling * falling) * (x * x * x)
-
-
-def pair_products(
-    radial: Float[Tensor, "molecules slots radial neighbours"],
-    angular: Float[Tensor, "molecules slots 9 neighbours"],
-) -> Float[Tensor, "molecules slots basis neighbours"]:
-    """φ_k P_p of each pair, flattened with the monomial p first."""
-    return (angular[:, :, :, None] * radial[:, :, None]).flatten(2, 3)
+from physcon_ase.model.couplings import COUPLED, Couplings
+from physcon_ase.model.pairs import N_MONOMIALS, of_neighbours, sum_to_neighbours
 
 
 class Interaction(nn.Module):
@@ -159,6 +39,7 @@ class Interaction(nn.Module):
         sent_vectors: int,
         hidden: int,
         neighbour_scale: float,
+        couplings: Couplings,
         normalised: bool = False,
     ):
         """Makes the weights.
@@ -172,6 +53,7 @@ class Interaction(nn.Module):
             sent_vectors: vector features made for the next layer or a head; 0 for none.
             hidden: width of the hidden layer of the update network.
             neighbour_scale: multiplies the sum over neighbours.
+            couplings: constant matrices.
             normalised: divides the density by its own size, for inputs whose density has no bound (noise).
         """
         super().__init__()
@@ -187,14 +69,14 @@ class Interaction(nn.Module):
                 [nn.Parameter(torch.randn(inner, mixed_channels) * inner**-0.5) for _ in range(4)]
             )
             self.mix_own = nn.Parameter(torch.randn(received_vectors, mixed_channels) * received_vectors**-0.5)
-            self.register_buffer("vector_coupling", vector_coupling(), persistent=False)
+            self.register_buffer("vector_coupling", couplings.vectors, persistent=False)
         self.update = nn.Sequential(
             nn.Linear(channels + 5 * mixed_channels, hidden), nn.SiLU(), nn.Linear(hidden, channels)
         )
         self.send_vectors = nn.Linear(2 * mixed_channels, sent_vectors, bias=False) if sent_vectors else None
         self.gate = nn.Linear(channels, sent_vectors) if sent_vectors else None
         # float64 until the whole model is converted: rounded constants would break the equivariance of a float64 model.
-        self.register_buffer("quadratic_forms", symmetric_matrices() @ harmonics_from_monomials(), persistent=False)
+        self.register_buffer("quadratic_forms", couplings.forms, persistent=False)
 
     def forward(
         self,
@@ -222,11 +104,12 @@ class Interaction(nn.Module):
         if vectors is not None:  # one sum over neighbours for all that they send
             source = torch.cat([source, vectors.flatten(2)], dim=2)
         source = source * self.neighbour_scale
-        density = self._mixed_density(collect(basis, source, neighbours), vectors)
+        sent_by = source if neighbours is None else of_neighbours(source, neighbours)
+        density = self._mixed_density(collect(basis, sent_by), vectors)
         updated, sent, update = self._update(scalars.flatten(0, 1), *density)
         if sent is not None:
             sent = sent.transpose(0, 1).unflatten(0, scalars.shape[:2])
-        return updated.view_as(scalars), sent, Trace(basis, source, neighbours, update)
+        return updated.view_as(scalars), sent, Trace(basis, sent_by, neighbours, update)
 
     def _mixed_density(
         self, density: Float[Tensor, "molecules slots basis features"], vectors: Tensor | None
@@ -314,7 +197,7 @@ class Interaction(nn.Module):
             assert self.gate is not None
             assert trace.sent is not None
             grad_scalars = torch.addmm(grad_scalars, (grad_vectors * trace.sent).sum(dim=0), self.gate.weight)
-        grad_hidden = torch.ops.aten.silu_backward(grad_scalars @ last.weight, trace.hidden)
+        grad_hidden = silu_back(grad_scalars @ last.weight, trace.hidden)
         widths = [grad_scalars.shape[-1], *5 * [f1.shape[-1]]]
         own, grad_f0, d1, d2, d11, d22 = (grad_hidden @ first.weight).split(widths, dim=-1)
         grad_f1 = torch.addcmul(matrix_f1 * d11, f1, d1, value=2)
@@ -348,10 +231,6 @@ class Interaction(nn.Module):
         return torch.cat([grad, received.reshape(*grad.shape[:3], -1)], dim=3).flatten(1, 2)
 
 
-COUPLED: Final = (1, 3, 5, 3)
-"""Components of the four couplings of `vector_coupling`."""
-
-
 @dataclass(frozen=True)
 class UpdateTrace:
     """Intermediate values of `Interaction.forward`, after the sum over neighbours."""
@@ -376,8 +255,8 @@ class Trace:
 
     basis: Float[Tensor, "molecules slots basis neighbours"]
     """As given."""
-    source: Float[Tensor, "molecules slots features"]
-    """What each atom sent, scaled."""
+    source: Float[Tensor, "molecules *slots neighbours features"]
+    """What the neighbours sent, scaled."""
     neighbours: Int[Tensor, "molecules slots neighbours"] | None
     """As given."""
     update: UpdateTrace
@@ -395,14 +274,18 @@ def mix(
     return mixed.view(*components.shape[:2], -1)
 
 
-def collect(
-    basis: Tensor, source: Tensor, neighbours: Tensor | None
-) -> Float[Tensor, "molecules slots basis features"]:
-    """Σ_j basis[i, :, j] source[j, :] as a batched matrix product."""
+def collect(basis: Tensor, source: Tensor) -> Float[Tensor, "molecules slots basis features"]:
+    """Σ_j basis[i, :, j] source[(i,) j, :] as a batched matrix product.
+
+    Args:
+        basis: functions of each pair [molecules, slots, basis, neighbours].
+        source: what the neighbours send [molecules, slots, neighbours, features]; without the second dimension where
+            they are the same for all atoms of a molecule.
+    """
     molecules, slots, width, n_neighbours = basis.shape
-    if neighbours is None:
+    if source.ndim == 3:
         return torch.bmm(basis.view(molecules, slots * width, n_neighbours), source).view(molecules, slots, width, -1)
-    return basis @ gather_neighbours(source, neighbours)
+    return basis @ source
 
 
 def collect_back_to_basis(
@@ -411,42 +294,36 @@ def collect_back_to_basis(
     """Derivative with respect to the basis of `collect` from that with respect to its result."""
     if trace.neighbours is None:
         return torch.bmm(grad.flatten(1, 2), trace.source.transpose(1, 2)).view_as(trace.basis)
-    return grad @ gather_neighbours(trace.source, trace.neighbours).transpose(2, 3)
+    return grad @ trace.source.transpose(2, 3)
 
 
 def collect_back_to_source(
     grad: Float[Tensor, "molecules slots basis features"], trace: Trace
 ) -> Float[Tensor, "molecules slots features"]:
-    """Derivative with respect to the source of `collect` from that with respect to its result."""
+    """Derivative with respect to what each atom sends from that with respect to the result of `collect`."""
     if trace.neighbours is None:
         return torch.bmm(trace.basis.flatten(1, 2).transpose(1, 2), grad.flatten(1, 2))
-    index = trace.neighbours.flatten(1)[..., None].expand(-1, -1, grad.shape[-1])
-    received = (trace.basis.transpose(2, 3) @ grad).flatten(1, 2)
-    return torch.zeros_like(trace.source).scatter_add(1, index, received)
+    return sum_to_neighbours(trace.basis.transpose(2, 3) @ grad, trace.neighbours)
 
 
-def symmetric_matrices() -> Float[Tensor, "9 5"]:
-    """Matrix that turns the five l = 2 components into the nine elements of a symmetric traceless 3x3 matrix.
-
-    Column m is the quadratic form of harmonic m with unit Frobenius norm: sqrt(5) times the Wigner 3j symbol (1 1 2).
-    """
-    xx, yy, xy, yz, zx = harmonics_from_monomials().T
-    elements = [xx, xy / 2, zx / 2, xy / 2, yy, yz / 2, zx / 2, yz / 2, -xx - yy]
-    return torch.stack(elements) / math.sqrt(1.5)
+def silu_back(grad: Tensor, hidden: Tensor) -> Tensor:
+    """Derivative with respect to x = `hidden` from that with respect to silu(x); differentiable itself."""
+    if grad.requires_grad or hidden.requires_grad:
+        return cast(Tensor, _SiluBack.apply(grad, hidden))
+    return torch.ops.aten.silu_backward(grad, hidden)
 
 
-def vector_coupling() -> Float[Tensor, "12 27"]:
-    """Rows: couplings of (monomials ⊗ vector) to 1⊗1→0 (1), 0⊗1→1 (3), 1⊗1→2 (5), 2⊗1→1 (3).
+class _SiluBack(torch.autograd.Function):
+    """PyTorch knows no derivative of its `silu_backward`."""
 
-    Only natural parity: a cross product would make a pseudovector. l = 2 comes as coefficients of the monomials of
-    degree 2, so that it adds to them. The rows in spherical components have unit norm, if those of 2⊗1→1 are written
-    in xx, yy, zz, xy, yz, zx.
-    """
-    unit = torch.eye(3, dtype=torch.float64)
-    forms, harmonics = symmetric_matrices().T.reshape(5, 3, 3), harmonics_from_monomials()
-    dot, straight, quadrupole, turned = (torch.zeros(n, N_MONOMIALS, 3, dtype=torch.float64) for n in COUPLED)
-    dot[0, 1:4] = unit / math.sqrt(3)
-    straight[:, 0] = unit
-    quadrupole[:, 1:4] = torch.einsum("pm,moi->poi", torch.linalg.inv(harmonics), forms)
-    turned[:, 4:] = torch.einsum("moi,mp->opi", forms, harmonics) / 2
-    return torch.cat([dot, straight, quadrupole, turned]).flatten(1)
+    @staticmethod
+    def forward(ctx: Any, grad: Tensor, hidden: Tensor) -> Tensor:
+        ctx.save_for_backward(grad, hidden)
+        return torch.ops.aten.silu_backward(grad, hidden)
+
+    @staticmethod
+    def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor, Tensor]:
+        grad, hidden = ctx.saved_tensors
+        sigmoid = hidden.sigmoid()
+        curvature = sigmoid * (1 - sigmoid) * (2 + hidden * (1 - 2 * sigmoid))
+        return torch.ops.aten.silu_backward(outer[0], hidden), outer[0] * grad * curvature

@@ -7,18 +7,9 @@ import torch
 from e3nn import o3
 from torch import Tensor
 
-from physcon_ase.model.layers import (
-    N_MONOMIALS,
-    Interaction,
-    bessel,
-    collect,
-    envelope,
-    harmonics_from_monomials,
-    make_pairs,
-    monomials,
-    symmetric_matrices,
-    vector_coupling,
-)
+from physcon_ase.model.couplings import harmonics_from_monomials, symmetric_matrices, vector_coupling
+from physcon_ase.model.interaction import Interaction, collect
+from physcon_ase.model.pairs import N_MONOMIALS, bessel, envelope, make_pairs, monomials
 from tests.tiny import ETHANOL, ETHANOL_NUMBERS, WATER, WATER_NUMBERS, pack, tiny_model
 
 ROUNDING = 1e-12
@@ -102,7 +93,7 @@ def test_bessel_functions_are_those_of_the_paper() -> None:
 @pytest.mark.parametrize("cutoff", [None, 5.0])
 def test_pairs_are_those_of_the_same_molecule(cutoff: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
     if cutoff is not None:
-        monkeypatch.setattr("physcon_ase.model.layers.DENSE_SLOTS", 0)
+        monkeypatch.setattr("physcon_ase.model.pairs.DENSE_SLOTS", 0)
     batch = pack(tiny_model(), [(ETHANOL_NUMBERS, ETHANOL), (WATER_NUMBERS, WATER)])
     pairs = make_pairs(batch, cutoff)
     assert (pairs.neighbours is None) == (cutoff is None)
@@ -114,7 +105,7 @@ def test_pairs_are_those_of_the_same_molecule(cutoff: float | None, monkeypatch:
 
 
 def test_neighbours_beyond_the_cutoff_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("physcon_ase.model.layers.DENSE_SLOTS", 0)
+    monkeypatch.setattr("physcon_ase.model.pairs.DENSE_SLOTS", 0)
     places = torch.tensor([[0.0, 0, 0], [1, 0, 0], [9, 0, 0]], dtype=torch.float64).numpy()
     pairs = make_pairs(pack(tiny_model(), [(WATER_NUMBERS, places)]), 5.0)
     assert pairs.mask[0].tolist() == [[True], [True], [False]]

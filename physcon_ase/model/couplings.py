@@ -1,0 +1,85 @@
+"""Constant matrices of the spherical harmonics and their couplings, from e3nn.
+
+They are made with a new model and kept in its checkpoint, so that nobody who only uses a model needs the time that the
+import of e3nn takes.
+"""
+
+import functools
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from physcon_ase.errors import CorruptCheckpointError
+from physcon_ase.model.pairs import N_MONOMIALS, monomials
+
+COUPLED: Final = (1, 3, 5, 3)
+"""Components of the four couplings of `Couplings.vectors`."""
+
+_PREFIX: Final = "couplings."
+
+
+@dataclass(frozen=True)
+class Couplings:
+    """What an `interaction.Interaction` needs of the algebra of rotations; float64."""
+
+    forms: Float[Tensor, "9 5"]
+    """Matrix that turns xx - zz, yy - zz, xy, yz, zx into the nine elements of a symmetric traceless 3x3 matrix: with
+    the harmonics of l = 2 between them, and unit Frobenius norm of the quadratic form of each."""
+    vectors: Float[Tensor, "12 27"]
+    """Rows: couplings of (monomials ⊗ vector) to 1⊗1→0 (1), 0⊗1→1 (3), 1⊗1→2 (5), 2⊗1→1 (3).
+
+    Only natural parity: a cross product would make a pseudovector. l = 2 comes as coefficients of the monomials of
+    degree 2, so that it adds to them. The rows in spherical components have unit norm, if those of 2⊗1→1 are written
+    in xx, yy, zz, xy, yz, zx."""
+
+
+@functools.cache
+def make_couplings() -> Couplings:
+    """The matrices from e3nn's harmonics ("norm") and Wigner 3j symbols."""
+    from e3nn import o3
+
+    directions = torch.nn.functional.normalize(_DIRECTIONS, dim=1)
+    harmonics = o3.spherical_harmonics(2, directions, normalize=True, normalization="norm")
+    of_monomials = torch.linalg.solve(monomials(directions.T)[4:].T, harmonics).T  # harmonics from monomials
+    symbols = {degrees: o3.wigner_3j(*degrees, dtype=torch.float64) for degrees in ((1, 1, 0), (0, 1, 1), (1, 1, 2))}
+    forms = math.sqrt(5) * symbols[1, 1, 2]  # (3, 3, 5)
+    dot, straight, quadrupole, turned = (torch.zeros(n, N_MONOMIALS, 3, dtype=torch.float64) for n in COUPLED)
+    dot[0, 1:4] = symbols[1, 1, 0][:, :, 0]
+    straight[:, 0] = math.sqrt(3) * symbols[0, 1, 1][0].T
+    quadrupole[:, 1:4] = torch.einsum("pm,oim->poi", torch.linalg.inv(of_monomials), forms)
+    turned[:, 4:] = torch.einsum("oim,mp->opi", forms, of_monomials) / 2
+    vectors = torch.cat([dot, straight, quadrupole, turned]).flatten(1)
+    return Couplings((forms @ of_monomials).flatten(0, 1), vectors)
+
+
+_DIRECTIONS: Final = torch.tensor([[1, 0, 0], [0, 1, 0], [1, 1, 0], [0, 1, 1], [1, 0, 1]], dtype=torch.float64)
+"""Five directions that tell the five harmonics of l = 2 apart."""
+
+
+class CouplingTable(nn.Module):
+    """The matrices as part of a checkpoint: float64 whatever the model is converted to."""
+
+    def __init__(self, couplings: Couplings):
+        super().__init__()
+        self.register_buffer("forms", couplings.forms)
+        self.register_buffer("vectors", couplings.vectors)
+
+    def _apply(self, fn, recurse=True):
+        return self
+
+
+def stored_couplings(tensors: Mapping[str, Tensor]) -> Couplings:
+    """The matrices of a checkpoint.
+
+    Raises:
+        CorruptCheckpointError: they are missing.
+    """
+    try:
+        return Couplings(tensors[f"{_PREFIX}forms"], tensors[f"{_PREFIX}vectors"])
+    except KeyError as error:
+        raise CorruptCheckpointError(f"these weights have no {error.args[0]}; fetch the checkpoint again") from error

@@ -1,0 +1,125 @@
+"""Pairs of atoms, and the functions of their distance and direction that are collected around each atom."""
+
+import math
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from physcon_ase.batch import Batch
+
+N_MONOMIALS: Final = 9
+"""1, x, y, z, xx - zz, yy - zz, xy, yz, zx: without xx + yy + zz, which is 1 and part of no harmonic."""
+
+DENSE_SLOTS: Final = 40
+"""Batches up to this size use all pairs; larger ones look for neighbours within the cutoff first."""
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Ordered pairs (i, j) of atoms of the same molecule, padded to the same number per atom i."""
+
+    unit_vectors: Float[Tensor, "molecules slots 3 neighbours"]
+    """(r_j - r_i) / |r_j - r_i|; arbitrary but finite where `mask` is False."""
+    distances: Float[Tensor, "molecules slots neighbours"]
+    """|r_j - r_i| [Å]; 1 where `mask` is False."""
+    mask: Bool[Tensor, "molecules slots neighbours"]
+    """False for padding and for i = j."""
+    neighbours: Int[Tensor, "molecules slots neighbours"] | None
+    """Atom j as a row of all slots of the batch, molecules * slots; None if neighbour k simply is slot k."""
+
+
+def make_pairs(batch: Batch, cutoff: float | None) -> Pairs:
+    """All pairs of a batch of small molecules, or the pairs within the cutoff [Å] of one with larger ones."""
+    positions = batch.positions
+    n_slots = positions.shape[1]
+    atoms = batch.atom_mask
+    mask = atoms[:, :, None] & atoms[:, None, :] & ~torch.eye(n_slots, dtype=torch.bool, device=atoms.device)
+    neighbours = None
+    others = positions[:, None].transpose(2, 3)  # (molecules, 1, 3, slots)
+    if cutoff is not None and n_slots > DENSE_SLOTS:
+        neighbours, mask = _neighbours_within(positions.detach(), mask, cutoff)
+        others = of_neighbours(positions, neighbours).transpose(2, 3)
+    vectors = others - positions[..., None]
+    squared = vectors.square().sum(dim=2)
+    # Padding must not reach sqrt and the division: their derivatives at 0 are NaN even where the result is masked.
+    distances = torch.where(mask, squared, 1.0).sqrt()
+    return Pairs(vectors / distances[:, :, None], distances, mask, neighbours)
+
+
+def of_neighbours(
+    features: Float[Tensor, "molecules slots *features"], neighbours: Int[Tensor, "molecules slots neighbours"]
+) -> Float[Tensor, "molecules slots neighbours *features"]:
+    """The features of each neighbour; `neighbours` as in `Pairs`."""
+    # index_select copies rows, gather single numbers: ten times slower.
+    rows = features.flatten(0, 1).index_select(0, neighbours.flatten())
+    return rows.view(*neighbours.shape, *features.shape[2:])
+
+
+def sum_to_neighbours(
+    values: Float[Tensor, "molecules slots neighbours features"], neighbours: Int[Tensor, "molecules slots neighbours"]
+) -> Float[Tensor, "molecules slots features"]:
+    """The sum of what each atom receives as a neighbour: the derivative of `of_neighbours`."""
+    sums = values.new_zeros(neighbours.shape[0] * neighbours.shape[1], values.shape[-1])
+    return sums.index_add(0, neighbours.flatten(), values.flatten(0, 2)).view(*neighbours.shape[:2], -1)
+
+
+def _neighbours_within(positions: Tensor, mask: Tensor, cutoff: float) -> tuple[Tensor, Tensor]:
+    near = mask & (torch.cdist(positions, positions, compute_mode="donot_use_mm_for_euclid_dist") < cutoff)
+    width = max(int(near.sum(dim=2).max()), 1)
+    order = near.to(torch.int8).argsort(dim=2, descending=True, stable=True)[:, :, :width]
+    molecules, slots = order.shape[:2]
+    first_slots = slots * torch.arange(molecules, device=order.device)[:, None, None]
+    return order + first_slots, near.gather(2, order)
+
+
+def monomials(unit_vectors: Float[Tensor, "... 3 neighbours"]) -> Float[Tensor, "... 9 neighbours"]:
+    """The `N_MONOMIALS` monomials, and differences of them, in the components of each vector."""
+    u = unit_vectors
+    squares = u * u
+    differences = squares[..., :2, :] - squares[..., 2:, :]
+    return torch.cat([torch.ones_like(u[..., :1, :]), u, differences, u * u.roll(-1, dims=-2)], dim=-2)
+
+
+def bessel(distances: Tensor, cutoff: float, n_radial: int) -> Float[Tensor, "... radial neighbours"]:
+    """Radial functions sqrt(2/c) sin(kπr/c)/r that vanish with two derivatives at the cutoff c [Å].
+
+    Gasteiger, Groß and Günnemann, ICLR 2020, doi 10.48550/arXiv.2003.03123, eqs. 7 and 8 (p = 6).
+    """
+    r = distances[..., None, :]
+    order = torch.arange(1, n_radial + 1, dtype=r.dtype, device=r.device)[:, None]
+    return torch.sin(order * (math.pi / cutoff * r)) * (math.sqrt(2 / cutoff) * envelope(r / cutoff) / r)
+
+
+def envelope(x: Tensor) -> Tensor:
+    """Polynomial 1 - 28 x⁶ + 48 x⁷ - 21 x⁸ for x < 1, else 0: two continuous derivatives at 1."""
+    x = x.clamp(max=1.0)
+    x3 = x * x * x
+    return 1 + x3 * x3 * (x * (48 - 21 * x) - 28)
+
+
+def bessel_and_slope(distances: Tensor, cutoff: float, n_radial: int) -> tuple[Tensor, Tensor]:
+    """`bessel` and its derivative with respect to the distance."""
+    r = distances[..., None, :]
+    x = (r / cutoff).clamp(max=1.0)
+    frequencies = math.pi / cutoff * torch.arange(1, n_radial + 1, dtype=r.dtype, device=r.device)[:, None]
+    phases, norm = frequencies * r, math.sqrt(2 / cutoff) / r
+    sines, size = torch.sin(phases), norm * envelope(x)
+    slope_of_size = norm * envelope_slope(x) / cutoff - size / r
+    return sines * size, torch.addcmul(sines * slope_of_size, torch.cos(phases), frequencies * size)
+
+
+def envelope_slope(x: Tensor) -> Tensor:
+    """Derivative -168 x⁵ (1 - x)² of `envelope` for x ≤ 1."""
+    falling = x * (1 - x)
+    return -168 * (falling * falling) * (x * x * x)
+
+
+def pair_products(
+    radial: Float[Tensor, "molecules slots radial neighbours"],
+    angular: Float[Tensor, "molecules slots 9 neighbours"],
+) -> Float[Tensor, "molecules slots basis neighbours"]:
+    """φ_k P_p of each pair, flattened with the monomial p first."""
+    return (angular[:, :, :, None] * radial[:, :, None]).flatten(2, 3)
