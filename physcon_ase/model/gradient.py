@@ -122,6 +122,7 @@ def _pull_back(
             grad_scalars = grad_scalars + network.charge_back(1, trace.charges[1], of_charges, batch)
     grad_vectors, of_basis = None, []
     for layer in reversed(range(len(network.layers))):
+        assert grad_scalars is not None
         part, grad_scalars, grad_vectors = network.layers[layer].pull_back(
             trace.layers[layer], grad_scalars, grad_vectors, to_features=layer > 0
         )

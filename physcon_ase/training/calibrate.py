@@ -242,6 +242,7 @@ def _held_out(model: PhysCon, level: str, batches: Iterable[LabelledBatch]) -> _
 def _held_out_batch(model: PhysCon, level: str, labelled: LabelledBatch) -> _HeldOut:
     batch = labelled.batch
     outputs = model.evaluate(batch, level, forces=True)
+    assert outputs.forces is not None
     features = outputs.features
     with_energy, with_forces = labelled.has_energy, labelled.has_forces
     atoms = batch.atom_mask & with_forces[:, None]
