@@ -1,6 +1,6 @@
-"""Geometries compared with each other, and with the graph that they should have.
+"""Comparison of geometries with each other and with a molecular graph.
 
-Positions are in Å and in the order of the graph's atoms. Nothing here reflects a geometry: mirror images differ.
+Positions are in Å and in the atom order of the graph. Improper rotations are excluded, so enantiomers differ.
 """
 
 from dataclasses import dataclass
@@ -15,52 +15,52 @@ from physcon_ase.chem.graph import MolGraph
 from physcon_ase.chem.smiles import to_rdkit
 
 BROKEN_BEYOND: Final = 1.3
-"""A bond longer than this times the sum of the covalent radii is broken. Of 5,000 DFT minima of QM9 the longest bond
-has 1.28 (99 of 100 molecules stay below 1.07), of 5,000 drug-like ones 1.10."""
+"""Ratio of bond length to the sum of covalent radii above which a bond counts as broken. The largest ratio in 5,000 DFT
+minima of QM9 is 1.28 (below 1.07 in 99 % of the molecules), in 5,000 drug-like molecules 1.10."""
 
 FORMED_BELOW: Final = 1.2
-"""Two atoms without a bond that are closer than this times the sum of the covalent radii have formed one. In the same
-minima the closest pair two bonds apart has 1.25 (small bicycles), the closest pair farther apart 1.45."""
+"""Ratio of distance to the sum of covalent radii below which two non-bonded atoms count as bonded. The smallest ratio
+in the same minima is 1.25 for 1,3-pairs (small bicycles) and 1.45 for atoms farther apart in the graph."""
 
 MAX_SYMMETRIES: Final = 10_000
-"""Symmetry maps compared by `symmetric_rmsd`; C60 has 120, tri-tert-butylbenzene 1,296."""
+"""Maximum number of atom mappings compared by `symmetric_rmsd`; C60 has 120, tri-tert-butylbenzene 1,296."""
 
 _PERIODIC_TABLE: Final = Chem.GetPeriodicTable()
 _COVALENT_RADII: Final = np.array([0.0] + [_PERIODIC_TABLE.GetRcovalent(number) for number in range(1, 119)])
-"""Covalent radius [Å] by atomic number; the values of `units.COVALENT_RADII`, continued to all elements."""
+"""Covalent radius [Å] by atomic number, for all elements; agrees with `units.COVALENT_RADII`."""
 
 
 @dataclass(frozen=True)
 class BondCheck:
-    """Whether a geometry still has the bonds of its graph."""
+    """Comparison of the bonds of a geometry with those of its graph."""
 
     intact: bool
-    """No bond broken, none formed."""
+    """Whether no bond is broken or formed."""
     broken: list[tuple[int, int]]
-    """Bonded atoms that are too far apart."""
+    """Atom pairs that are bonded in the graph but too far apart."""
     formed: list[tuple[int, int]]
-    """Atoms without a bond that are as close as bonded ones."""
+    """Atom pairs that are not bonded in the graph but within bonding distance."""
 
 
 @dataclass(frozen=True)
 class StereoCheck:
-    """Whether a geometry still has the configuration of its graph."""
+    """Comparison of the configuration of a geometry with that of its graph."""
 
     intact: bool
-    """No centre inverted, no double bond flipped."""
+    """Whether no stereocentre is inverted and no double bond isomerised."""
     inverted: list[tuple[int, int, int, int]]
     """`MolGraph.tetrahedra` whose signed volume is not positive."""
     flipped: list[tuple[int, int, int, int]]
-    """`MolGraph.double_bonds` that are on the wrong side."""
+    """`MolGraph.double_bonds` with the wrong cis/trans configuration."""
 
 
 def rmsd(a: Float[np.ndarray, "atoms 3"], b: Float[np.ndarray, "atoms 3"]) -> float:
-    """Root mean square distance [Å] of corresponding atoms after the best rotation and translation."""
+    """Root mean square deviation [Å] after optimal rotation and translation."""
     return _root_mean_square(aligned(a, b) - b)
 
 
 def aligned(a: Float[np.ndarray, "atoms 3"], onto: Float[np.ndarray, "atoms 3"]) -> Float[np.ndarray, "atoms 3"]:
-    """`a` rotated and translated onto another geometry of the same atoms.
+    """`a` superimposed on another geometry of the same atoms by rotation and translation.
 
     Kabsch 1976, doi 10.1107/S0567739476001873.
     """
@@ -75,18 +75,18 @@ def symmetric_rmsd(
     *,
     heavy_only: bool = True,
 ) -> float:
-    """Smallest RMSD [Å] over all ways to exchange atoms that the graph cannot tell apart.
+    """Symmetry-corrected RMSD [Å]: minimum over all permutations of topologically equivalent atoms.
 
-    Exchanges keep the configuration of stereocentres and stereo double bonds. Terminal atoms that resonance makes
-    equivalent (nitro, carboxylate) are exchanged too. Beyond `MAX_SYMMETRIES` exchanges the value is an upper bound.
-    With hydrogens, if there are too many exchanges, each exchange of heavy atoms is tried with the hydrogens of every
-    atom assigned after alignment on the heavy atoms; this too is an upper bound.
+    Permutations preserve the configuration of stereocentres and stereo double bonds. Terminal atoms that are equivalent
+    by resonance (nitro, carboxylate) are permuted as well. The value is an upper bound if there are more than
+    `MAX_SYMMETRIES` permutations; with hydrogens, the heavy atoms are then permuted and aligned first and the hydrogens
+    of each atom are assigned afterwards.
 
     Args:
         graph: the molecule.
-        a: one geometry.
-        b: another one.
-        heavy_only: leaves the hydrogens out; a molecule of hydrogen only is compared whole.
+        a: first geometry.
+        b: second geometry.
+        heavy_only: whether hydrogens are ignored; molecules without heavy atoms are compared in full.
     """
     heavy = np.flatnonzero(graph.atomic_numbers > 1)
     if heavy_only and len(heavy):
@@ -98,11 +98,11 @@ def symmetric_rmsd(
 
 
 def symmetries(graph: MolGraph, *, heavy_only: bool = True) -> Int[np.ndarray, "maps atoms"]:
-    """Ways to exchange equivalent atoms: atom i of one geometry may be compared with atom maps[k, i] of another.
+    """Permutations of equivalent atoms, at most `MAX_SYMMETRIES`; map k pairs atom i with atom maps[k, i].
 
     Args:
         graph: the molecule.
-        heavy_only: over the heavy atoms alone, counted without the hydrogens; at most `MAX_SYMMETRIES` either way.
+        heavy_only: whether only heavy atoms are mapped; indices then count heavy atoms.
     """
     mol = to_rdkit(graph)
     if heavy_only and (graph.atomic_numbers > 1).any():
@@ -113,7 +113,7 @@ def symmetries(graph: MolGraph, *, heavy_only: bool = True) -> Int[np.ndarray, "
 
 
 def bonds_intact(graph: MolGraph, positions: Float[np.ndarray, "atoms 3"]) -> BondCheck:
-    """Compares distances with covalent radii; positions that are NaN count as broken bonds."""
+    """Compares interatomic distances with covalent radii; NaN positions count as broken bonds."""
     first, second = np.triu_indices(graph.n_atoms, k=1)
     radii = _COVALENT_RADII[graph.atomic_numbers]
     stretch = np.linalg.norm(positions[first] - positions[second], axis=1) / (radii[first] + radii[second])
@@ -130,7 +130,10 @@ def bonds_intact(graph: MolGraph, positions: Float[np.ndarray, "atoms 3"]) -> Bo
 
 
 def stereo_intact(graph: MolGraph, positions: Float[np.ndarray, "atoms 3"]) -> StereoCheck:
-    """Checks the sign of each stereocentre's volume and the side of each stereo double bond; flat or NaN is lost."""
+    """Checks the chirality of each stereocentre and the cis/trans configuration of each stereo double bond.
+
+    Planar centres and NaN positions count as not intact.
+    """
     inverted = graph.tetrahedra[~(signed_volumes(graph.tetrahedra, positions) > 0)]
     same_side = _cosine_of_torsion(*np.moveaxis(positions[graph.double_bonds], 1, 0))
     right_side = np.where(graph.double_bond_is_cis, same_side > 0, same_side < 0)
@@ -145,13 +148,13 @@ def stereo_intact(graph: MolGraph, positions: Float[np.ndarray, "atoms 3"]) -> S
 def signed_volumes(
     tetrahedra: Int[np.ndarray, "stereocentres 4"], positions: Float[np.ndarray, "atoms 3"]
 ) -> Float[np.ndarray, " stereocentres"]:
-    """Six times the volume [Å³] of each tetrahedron of atoms, positive for those of `MolGraph.tetrahedra`."""
+    """Six times the signed volume [Å³] of each tetrahedron; positive if it matches `MolGraph.tetrahedra`."""
     a, b, c, d = np.moveaxis(positions[tetrahedra], 1, 0)
     return ((a - d) * np.cross(b - d, c - d)).sum(axis=1)
 
 
 def bond_lengths_mae(graph: MolGraph, a: Float[np.ndarray, "atoms 3"], b: Float[np.ndarray, "atoms 3"]) -> float:
-    """Mean absolute difference [Å] of the bond lengths between heavy atoms; NaN if there are none."""
+    """Mean absolute deviation [Å] of bond lengths between heavy atoms; NaN if there are none."""
     bonds = graph.bonds[(graph.atomic_numbers[graph.bonds] > 1).all(axis=1)]
     if len(bonds) == 0:
         return float("nan")
@@ -160,7 +163,7 @@ def bond_lengths_mae(graph: MolGraph, a: Float[np.ndarray, "atoms 3"], b: Float[
 
 
 def bond_angles_mae(graph: MolGraph, a: Float[np.ndarray, "atoms 3"], b: Float[np.ndarray, "atoms 3"]) -> float:
-    """Mean absolute difference [degrees] of the angles between bonds of heavy atoms; NaN if there are none."""
+    """Mean absolute deviation [degrees] of bond angles between heavy atoms; NaN if there are none."""
     angles = _heavy_angles(graph)
     if len(angles) == 0:
         return float("nan")
@@ -168,10 +171,10 @@ def bond_angles_mae(graph: MolGraph, a: Float[np.ndarray, "atoms 3"], b: Float[n
 
 
 def distance_mae_rmse(a: Float[np.ndarray, "atoms 3"], b: Float[np.ndarray, "atoms 3"]) -> tuple[float, float]:
-    """Mean absolute and root mean square difference [Å] of the distances of all ordered pairs of different atoms.
+    """Mean absolute and root mean square deviation [Å] of the distances of all atom pairs; (0, 0) for a single atom.
 
-    Papers that divide by the square of the number of atoms (the zeros of the diagonal included) get smaller values, by
-    (n - 1)/n and its root. A single atom gives (0, 0).
+    Definitions that divide by n², including the zero diagonal of the distance matrix, give values smaller by a factor
+    of (n - 1)/n (MAE) and its square root (RMSE).
     """
     first, second = np.triu_indices(len(a), k=1)
     if len(first) == 0:
@@ -186,10 +189,10 @@ def _root_mean_square(displacements: Float[np.ndarray, "atoms 3"]) -> float:
 
 
 def _superposition(a: np.ndarray, onto: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Rotation and the two centres with which (a - centre_a) @ rotation + centre_onto comes closest to `onto`."""
+    """Rotation and centroids that minimise the RMSD of (a - centre_a) @ rotation + centre_onto to `onto`."""
     centre_a, centre_onto = a.mean(axis=0), onto.mean(axis=0)
     left, _, right = np.linalg.svd((a - centre_a).T @ (onto - centre_onto))
-    # The last axis is turned round where the best orthogonal matrix would be a reflection.
+    # Flip the last singular vector if the optimal orthogonal matrix is a reflection.
     left[:, -1] *= np.sign(np.linalg.det(left) * np.linalg.det(right))
     return left @ right, centre_a, centre_onto
 
@@ -199,7 +202,7 @@ def _best_rmsd(a: np.ndarray, b: np.ndarray, maps: Int[np.ndarray, "maps atoms"]
 
 
 def _closest_map(a: np.ndarray, b: np.ndarray, maps: np.ndarray) -> int:
-    """The map with the largest overlap Σ singular values of the covariance, the last one signed (Kabsch)."""
+    """Index of the map of lowest RMSD: largest sum of singular values of the covariance, the last one signed."""
     covariances = np.einsum("ix,kiy->kxy", a - a.mean(axis=0), (b - b.mean(axis=0))[maps])
     overlaps = np.linalg.svd(covariances, compute_uv=False)
     overlaps[:, 2] *= np.sign(np.linalg.det(covariances))
@@ -232,9 +235,9 @@ def _hydrogens_of(graph: MolGraph) -> list[list[int]]:
 
 
 def _with_equal_terminal_atoms(mol: Chem.Mol) -> Chem.Mol:
-    """Takes charge and bond order from O, S, N atoms with one neighbour and no hydrogen: nitro oxygens become equal.
+    """Copy in which terminal O, S and N atoms without hydrogen are neutral and equally bonded, e.g. nitro oxygens.
 
-    All of them get the same order, which no other bond has, so that C=O and C-O-H stay different.
+    Their bonds get an order that no other bond has, so that C=O and C-O-H remain distinct.
     """
     mol = Chem.RWMol(mol)
     for atom in mol.GetAtoms():
@@ -247,7 +250,7 @@ def _with_equal_terminal_atoms(mol: Chem.Mol) -> Chem.Mol:
 
 
 def _cosine_of_torsion(a: np.ndarray, b: np.ndarray, c: np.ndarray, d: np.ndarray) -> Float[np.ndarray, " torsions"]:
-    """Positive for cis, negative for trans; not normalised."""
+    """Unnormalised cosine of the torsion angle: positive for cis, negative for trans."""
     axis = c - b
     return (np.cross(a - b, axis) * np.cross(d - c, axis)).sum(axis=1)
 
@@ -269,6 +272,6 @@ def _heavy_angles(graph: MolGraph) -> Int[np.ndarray, "angles 3"]:
 def _angles_deg(angles: Int[np.ndarray, "angles 3"], positions: np.ndarray) -> Float[np.ndarray, " angles"]:
     one, apex, other = np.moveaxis(positions[angles], 1, 0)
     first, second = one - apex, other - apex
-    # atan2 keeps its precision near 0 and 180 degrees, where arccos loses half of the digits.
+    # Unlike arccos, atan2 is accurate near 0 and 180 degrees.
     sine = np.linalg.norm(np.cross(first, second), axis=1)
     return np.degrees(np.arctan2(sine, (first * second).sum(axis=1)))

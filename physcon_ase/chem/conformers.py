@@ -19,21 +19,21 @@ from physcon_ase.units import EV_PER_KCAL_PER_MOL
 
 @dataclass(frozen=True)
 class _Rung:
-    """One way to embed; the ladder goes from the best geometries to the least demanding search."""
+    """One embedding method; the ladder is ordered by decreasing quality of the geometries."""
 
     name: str
     options: dict[str, bool]
     iterations: int
-    """Random starts, at most."""
+    """Maximum number of random starts."""
 
 
 _LOOSE: Final = {"enforceChirality": False}
-"""Configuration aimed at, but not judged by RDKit, whose test of the final volumes refuses every geometry of, for
-instance, bicyclo[2.1.0]pentanes: some per cent of QM9. All geometries are judged by `stereo_intact` anyway."""
+"""Disables RDKit's final check of chiral volumes, which rejects every geometry of e.g. bicyclo[2.1.0]pentanes (a few
+per cent of QM9). The configuration is still a target of the embedding and is checked by `stereo_intact`."""
 
 _RANDOM: Final = {"useRandomCoords": True}
 _PLAIN: Final = {"useRandomCoords": True, "useExpTorsionAnglePrefs": False, "useBasicKnowledge": False}
-"""Distance geometry without torsion preferences and without flat aromatic rings: finds C60, which ETKDG never does."""
+"""Distance geometry without torsion preferences and planar aromatic rings; needed for C60, which ETKDG cannot embed."""
 
 _FEW, _MANY = 20, 2000
 _LADDER: Final = (
@@ -46,13 +46,13 @@ _LADDER: Final = (
 )
 
 _ATTEMPT_STRIDE: Final = 500_009
-"""Distance between the random numbers of two attempts."""
+"""Offset between the RDKit seeds of successive attempts."""
 
 _ATTEMPTS: Final = 10
-"""Geometries per rung that may fail the check of bonds and configuration."""
+"""Maximum number of geometries per method that may fail the check of bonds and configuration."""
 
 _SEED_STRIDE: Final = 1_000_003
-"""Distance between the random numbers of two seeds, so that they share no geometry."""
+"""Offset between the RDKit seeds of successive user seeds, so that no two of them share a geometry."""
 
 
 class Minimized(NamedTuple):
@@ -61,32 +61,32 @@ class Minimized(NamedTuple):
     positions: Float[np.ndarray, "atoms 3"]
     """Positions [Å]."""
     energy: float
-    """MMFF94 energy [eV]; comparable between conformers only."""
+    """MMFF94 energy [eV]; only comparable between conformers of one molecule."""
     converged: bool
-    """Whether the force field's own criterion was met within the steps allowed."""
+    """Whether RDKit's convergence criterion was met within the step limit."""
 
 
 def embed(
     graph: MolGraph, *, n: int = 1, seed: int = 0, max_seconds: float = 30.0
 ) -> Float[np.ndarray, "conformers atoms 3"]:
-    """Start geometries [Å] with the bonds and the configuration of the graph, by RDKit's ETKDGv3.
+    """Conformers [Å] with the bonds and the configuration of the graph, embedded with RDKit's ETKDGv3.
 
-    If ETKDGv3 finds none, less demanding searches follow; each result is checked. Stereo that the graph leaves open
-    comes out either way, decided by the seed. The same seed gives the same geometries as long as the time cap is not
-    reached, and the first geometries do not depend on `n`.
+    If ETKDGv3 fails, less restrictive embedding methods are tried; the bonds and configuration of every geometry are
+    checked. Undefined stereo elements take either configuration, depending on the seed. The result is reproducible for
+    a given seed unless the time limit is reached, and the first geometries do not depend on `n`.
 
     ETKDG: Riniker and Landrum 2015, doi 10.1021/acs.jcim.5b00654; version 3: Wang et al. 2020,
     doi 10.1021/acs.jcim.0c00025.
 
     Args:
-        graph: one molecule, one fragment.
+        graph: the molecule; a single fragment.
         n: number of geometries.
         seed: random seed, 0 or larger.
-        max_seconds: cap on the total time, rounded up to full seconds. It is looked at between RDKit's random starts,
-            each of which takes seconds beyond 200 atoms.
+        max_seconds: limit on the total time, rounded up to full seconds. It is only checked between RDKit's random
+            starts, each of which takes seconds for more than 200 atoms.
 
     Raises:
-        EmbeddingError: not all geometries were found in time; the message says what failed how often.
+        EmbeddingError: not all geometries were found in time; the message gives the causes and their counts.
         EmptyStructureError: the graph has no atoms.
         FragmentsError: the graph is not connected.
         BondPerceptionError: RDKit finds the bonds chemically impossible.
@@ -127,10 +127,10 @@ def mmff94_minimize(graph: MolGraph, positions: Float[np.ndarray, "atoms 3"], *,
 def lowest_conformer(
     graph: MolGraph, *, n: int, seed: int = 0, max_seconds: float = 30.0
 ) -> Float[np.ndarray, "atoms 3"]:
-    """The MMFF94 minimum of lowest energy [positions in Å] among those reached from `n` geometries of `embed`.
+    """Positions [Å] of the lowest MMFF94 minimum among those reached from `n` geometries of `embed`.
 
-    Geometries that cannot be found in time, or whose minimum has other bonds or another configuration than the graph,
-    are left out; if nothing else is left, and where MMFF94 has no parameters, this is the first geometry of `embed`.
+    Geometries not found in time and minima whose bonds or configuration differ from the graph are skipped. If none
+    remain, or MMFF94 has no parameters for the molecule, the first geometry of `embed` is returned.
 
     Raises:
         EmbeddingError, EmptyStructureError, FragmentsError, BondPerceptionError: see `embed`.
@@ -178,7 +178,7 @@ def _embed_one(
 def _climb(
     graph: MolGraph, mol: Chem.Mol, rung: _Rung, seed: int, deadline: float
 ) -> tuple[Float[np.ndarray, "atoms 3"] | None, str]:
-    """Positions, or None and why."""
+    """Positions, or None and the reason for the failure."""
     failure = "time cap reached"
     for attempt in range(_ATTEMPTS):
         remaining = deadline - monotonic()
@@ -209,7 +209,7 @@ def _parameters(rung: _Rung, seed: int, max_seconds: float) -> rdDistGeom.EmbedP
 
 
 def _with_bonds(graph: MolGraph, positions: Float[np.ndarray, "atoms 3"]) -> Float[np.ndarray, "atoms 3"]:
-    """The geometry, relaxed if atoms without a bond are too close: distance bounds leave small cages too narrow."""
+    """The geometry, relaxed with MMFF94 if non-bonded atoms are too close (small cages embedded too narrow)."""
     if bonds_intact(graph, positions).intact:
         return positions
     try:
@@ -219,7 +219,7 @@ def _with_bonds(graph: MolGraph, positions: Float[np.ndarray, "atoms 3"]) -> Flo
 
 
 def _defect(graph: MolGraph, positions: Float[np.ndarray, "atoms 3"]) -> str:
-    """What is wrong with a geometry, empty if nothing is."""
+    """Description of the defect of a geometry; empty if there is none."""
     if not bonds_intact(graph, positions).intact:
         return "bonds broken or formed"
     return "" if stereo_intact(graph, positions).intact else "wrong stereochemistry"

@@ -1,4 +1,4 @@
-"""Structural formulas as pictures."""
+"""Images of structural formulas."""
 
 from rdkit import Chem, rdBase
 from rdkit.Chem import rdDepictor
@@ -9,7 +9,7 @@ from physcon_ase.chem.smiles import to_rdkit
 
 
 def depict(graph: MolGraph, size: tuple[int, int] = (400, 300)) -> bytes:
-    """The structural formula, with wedges and without hydrogens on carbon, as a PNG file.
+    """Skeletal formula with wedged bonds, as the content of a PNG file.
 
     Args:
         graph: the molecule.

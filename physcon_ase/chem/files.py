@@ -1,4 +1,4 @@
-"""Molecules as text for files."""
+"""SD file records."""
 
 from collections.abc import Mapping
 
@@ -17,19 +17,19 @@ def sdf_block(
 
     Args:
         graph: the molecule.
-        positions: [Å], written with four decimals.
-        properties: data fields, one line of text each, the unit in the name.
+        positions: positions [Å], written with four decimals.
+        properties: data fields, each a single line of text; units belong in the name.
         title: first line of the record.
 
     Raises:
-        ValueError: a text has a line break, or a name contains '<' or '>'.
+        ValueError: a text contains a line break, or a field name is empty or contains '<' or '>'.
     """
     for text in (title, *properties, *properties.values()):
         if set("\r\n") & set(text):
-            raise ValueError(f"text with line break {text!r} in an SD record; one line is allowed: replace the break")
+            raise ValueError(f"line break in {text!r}; the texts of an SD record must be single lines")
     for name in properties:
         if not name or set("<>") & set(name):
-            raise ValueError(f"SD field name {name!r}; a name without '<' and '>' is needed: rename the field")
+            raise ValueError(f"invalid SD field name {name!r}; it must not be empty or contain '<' or '>'")
     mol = to_rdkit(graph, positions)
     mol.SetProp("_Name", title)
     fields = "".join(f">  <{name}>\n{value}\n\n" for name, value in properties.items())

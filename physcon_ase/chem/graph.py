@@ -1,4 +1,4 @@
-"""The molecular graph: what a molecule is, apart from where its atoms are."""
+"""Molecular graph: atoms, bonds, charges and stereochemistry, without positions."""
 
 from dataclasses import dataclass, fields
 from typing import Final
@@ -15,9 +15,9 @@ _CIS, _TRANS, _FAR, _SELF = 12, 13, 14, 15
 
 @dataclass(frozen=True)
 class MolGraph:
-    """A molecule as atoms, bonds, charges and stereochemistry; hydrogens are explicit atoms.
+    """Atoms, bonds, charges and stereochemistry of a molecule; all hydrogens are explicit.
 
-    Stereochemistry is stored as geometry-ready tuples of atom indices, so that checking it needs no perception.
+    Stereochemistry is stored as tuples of atom indices that can be checked against a geometry without perception.
     """
 
     atomic_numbers: UInt8[np.ndarray, " atoms"]
@@ -25,16 +25,16 @@ class MolGraph:
     bonds: Int[np.ndarray, "bonds 2"]
     """Atom indices of each bond, the smaller index first."""
     bond_orders: UInt8[np.ndarray, " bonds"]
-    """Kekulé order 1, 2 or 3 of each bond; + 10 if aromatic."""
+    """Kekulé bond order 1, 2 or 3, plus 10 for aromatic bonds."""
     formal_charges: Int[np.ndarray, " atoms"]
     """Formal charge [e] of each atom."""
     tetrahedra: Int[np.ndarray, "stereocentres 4"]
-    """Atoms (a, b, c, d) around each tetrahedral stereocentre whose signed volume
-    (r_a - r_d) · [(r_b - r_d) × (r_c - r_d)] is positive; a centre with three neighbours stands in as d itself."""
+    """Neighbours (a, b, c, d) of each tetrahedral stereocentre, ordered such that the signed volume
+    (r_a - r_d) · [(r_b - r_d) × (r_c - r_d)] is positive; for a centre with three neighbours, d is the centre."""
     double_bonds: Int[np.ndarray, "stereobonds 4"]
-    """Atoms (a, b, c, d) of each stereo double bond b=c whose torsion a-b-c-d is cis (0) or trans (180°)."""
+    """Atoms (a, b, c, d) of each stereo double bond b=c; the torsion a-b-c-d is 0° (cis) or 180° (trans)."""
     double_bond_is_cis: np.ndarray
-    """Whether a and d lie on the same side, bool [stereobonds]."""
+    """Whether a and d are cis, bool [stereobonds]."""
     multiplicity: int = 1
     """Spin multiplicity 2S + 1."""
 
@@ -60,7 +60,7 @@ def make_graph(
     double_bond_is_cis: ArrayLike = (),
     multiplicity: int = 1,
 ) -> MolGraph:
-    """A `MolGraph` with the array types of its fields, from anything array-like; absent stereo means none."""
+    """Builds a `MolGraph` from array-likes, converted to the dtypes of its fields."""
     atomic_numbers = np.asarray(atomic_numbers, dtype=np.uint8)
     return MolGraph(
         atomic_numbers=atomic_numbers,
@@ -77,13 +77,13 @@ def make_graph(
 
 
 def graph_bytes(graph: MolGraph) -> tuple[bytes, ...]:
-    """The graph as a key of dictionaries: equal for graphs with the same atoms, bonds and stereo in the same order."""
+    """Hashable key of the graph; equal for graphs with identical atoms, bonds and stereochemistry in the same order."""
     return tuple(np.asarray(getattr(graph, field.name)).tobytes() for field in fields(graph))
 
 
 def topological_distances(graph: MolGraph) -> Float[np.ndarray, "atoms atoms"]:
-    """Number of bonds on the shortest path between two atoms, inf between fragments."""
-    # Breadth first from all atoms at once: for small molecules five times faster than scipy's shortest_path.
+    """Number of bonds on the shortest path between each pair of atoms; inf between fragments."""
+    # Breadth-first search from all atoms at once; five times faster than scipy's shortest_path for small molecules.
     adjacency = np.zeros((graph.n_atoms, graph.n_atoms))
     first, second = graph.bonds.T
     adjacency[first, second] = adjacency[second, first] = 1
@@ -97,10 +97,10 @@ def topological_distances(graph: MolGraph) -> Float[np.ndarray, "atoms atoms"]:
 
 
 def pair_types(graph: MolGraph) -> UInt8[np.ndarray, "atoms atoms"]:
-    """Category of each pair of atoms, the only way in which a network sees bonds.
+    """Category of each atom pair; the only bond information available to the model.
 
     Values: 1-3 bond of that order, 4-6 aromatic bond of Kekulé order 1-3, 7-11 atoms 2-6 bonds apart,
-    12/13 cis/trans across a stereo double bond, 14 farther apart, 15 the atom itself. 0 is left for padding.
+    12/13 cis/trans across a stereo double bond, 14 more than six bonds apart, 15 diagonal. 0 is reserved for padding.
     """
     distance = topological_distances(graph)
     types = np.full(distance.shape, _FAR, dtype=np.uint8)

@@ -1,4 +1,4 @@
-"""Graphs of molecules that come as atoms and bonds, or as atoms alone."""
+"""Molecular graphs from bond lists or from geometries alone."""
 
 from dataclasses import replace
 from typing import Final
@@ -21,8 +21,7 @@ from physcon_ase.errors import BondPerceptionError, EmptyStructureError, NonFini
 from physcon_ase.units import ATOMIC_NUMBERS
 
 _MAX_VALENCE_ASSIGNMENTS: Final = 10_000
-"""Bond-order assignments tried for one geometry, enough for every equilibrium structure met; without it, RDKit's search
-is combinatorial."""
+"""Maximum number of bond-order assignments tried per geometry; RDKit's search is combinatorial without a limit."""
 
 
 def graph_from_bonds(
@@ -33,19 +32,19 @@ def graph_from_bonds(
     *,
     positions: Float[np.ndarray, "atoms 3"] | None = None,
 ) -> MolGraph:
-    """The graph of a molecule whose bonds are known, hydrogens included.
+    """Graph of a molecule with known bonds and explicit hydrogens.
 
     Args:
-        atomic_numbers: of each atom.
+        atomic_numbers: atomic number of each atom.
         bonds: atom indices of each bond.
-        bond_orders: coded as `MolGraph.bond_orders`; kept as they are.
-        formal_charges: [e] of each atom; absent means 0.
-        positions: [Å]; with them the configuration of each tetrahedral centre and stereo double bond is read from the
-            geometry, without them it is left open.
+        bond_orders: bond orders, encoded as in `MolGraph.bond_orders`; kept unchanged.
+        formal_charges: formal charge [e] of each atom; zero if not given.
+        positions: positions [Å] from which the configuration of tetrahedral centres and stereo double bonds is
+            determined; it is left undefined if not given.
 
     Raises:
-        BondPerceptionError: bonds and charges describe no molecule.
-        UnknownElementError: an atomic number is no element.
+        BondPerceptionError: bonds and charges are not those of a valid molecule.
+        UnknownElementError: an atomic number is not that of an element.
     """
     numbers, orders = np.asarray(atomic_numbers), np.asarray(bond_orders)
     bonds = np.asarray(bonds).reshape(-1, 2)
@@ -55,7 +54,7 @@ def graph_from_bonds(
         set_positions(mol, positions)
         with rdBase.BlockLogs():
             Chem.AssignStereochemistryFrom3D(mol)
-    # Without positions the molecule carries no stereo labels.
+    # Without positions, `mol` has no stereo labels.
     graph = make_graph(numbers, bonds, orders, charges, multiplicity=multiplicity_of_rdkit(mol), **stereo_of_rdkit(mol))
     return graph if positions is None else _oriented(graph, positions)
 
@@ -63,29 +62,29 @@ def graph_from_bonds(
 def graph_from_geometry(
     atomic_numbers: Integer[np.ndarray, " atoms"], positions: Float[np.ndarray, "atoms 3"], charge: int = 0
 ) -> MolGraph:
-    """The graph of a molecule of which only the geometry is known (RDKit's `rdDetermineBonds`), stereo included.
+    """Graph perceived from a geometry with RDKit's `rdDetermineBonds`, including stereochemistry.
 
-    Closed-shell molecules, of one or several fragments; it finds bonds for about 95 % of the small organic ones.
-    A sulfoxide comes out as S+ and O-.
+    For closed-shell molecules of one or several fragments; succeeds for about 95 % of small organic molecules.
+    Sulfoxides are perceived as S+-O-.
 
     Args:
-        atomic_numbers: of each atom.
-        positions: [Å], of an equilibrium structure: bonds are found from distances.
+        atomic_numbers: atomic number of each atom.
+        positions: positions [Å] of an equilibrium structure; bonds are inferred from distances.
         charge: total charge [e].
 
     Raises:
-        BondPerceptionError: no bonds and formal charges fit the geometry and the total charge.
+        BondPerceptionError: no assignment of bonds and formal charges fits the geometry and the total charge.
         EmptyStructureError: there are no atoms.
         NonFinitePositionsError: a position is NaN or infinite.
-        UnknownElementError: an atomic number is no element.
+        UnknownElementError: an atomic number is not that of an element.
     """
     numbers = np.asarray(atomic_numbers)
     _check_geometry(numbers, positions)
-    if len(numbers) == 1:  # rdDetermineBonds does not give the charge to a lone atom
+    if len(numbers) == 1:  # rdDetermineBonds does not assign the charge to a single atom
         return graph_from_bonds(numbers, np.zeros((0, 2), int), np.zeros(0, int), np.array([charge]))
     mol = rdkit_from_bonds(numbers, np.zeros((0, 2), int), np.zeros(0, int), np.zeros(len(numbers), int))
     for atom in mol.GetAtoms():
-        atom.SetNumRadicalElectrons(0)  # sanitisation took the atoms, still without bonds, for radicals
+        atom.SetNumRadicalElectrons(0)  # sanitisation treats atoms without bonds as radicals
     set_positions(mol, positions)
     try:
         with rdBase.BlockLogs():
@@ -93,16 +92,16 @@ def graph_from_geometry(
     except (ValueError, RuntimeError) as error:
         raise BondPerceptionError(
             f"no bonds found for {len(numbers)} atoms with total charge {charge:+d}: {str(error).splitlines()[0]}; "
-            "check the charge, or pass the bonds"
+            "check the charge, or pass the bonds explicitly"
         ) from error
     return _oriented(graph_from_rdkit(mol), positions)
 
 
 def _oriented(graph: MolGraph, positions: Float[np.ndarray, "atoms 3"]) -> MolGraph:
-    """The graph with the tetrahedra that the geometry has.
+    """Graph with the orientation of each tetrahedron taken from the geometry.
 
-    RDKit looks at three bonds of a centre. If all four point into one half space, as in propellanes, this is not the
-    sign of the volume between the neighbours, by which a `MolGraph` is defined.
+    RDKit determines chirality from three bonds of a centre. If all four bonds lie in one half-space, as in propellanes,
+    this differs from the sign of the volume spanned by the neighbours, which defines `MolGraph.tetrahedra`.
     """
     is_negative = signed_volumes(graph.tetrahedra, positions) < 0
     if not is_negative.any():
@@ -118,11 +117,11 @@ def _check_geometry(atomic_numbers: np.ndarray, positions: np.ndarray) -> None:
     unknown = sorted({int(n) for n in atomic_numbers if not 1 <= n <= len(ATOMIC_NUMBERS)})
     if unknown:
         raise UnknownElementError(
-            f"atomic numbers {unknown} are no elements; allowed are 1 to {len(ATOMIC_NUMBERS)}: correct the input"
+            f"unknown atomic numbers {unknown}; allowed are 1 to {len(ATOMIC_NUMBERS)}: correct the input"
         )
     if not np.isfinite(positions).all():
         atom = int(np.flatnonzero(~np.isfinite(positions).all(axis=1))[0])
         raise NonFinitePositionsError(
-            f"position of atom {atom} is {np.asarray(positions)[atom].tolist()}; only finite numbers are allowed: "
+            f"position of atom {atom} is {np.asarray(positions)[atom].tolist()}; positions must be finite: "
             "check the geometry"
         )

@@ -1,7 +1,7 @@
-"""SMILES and RDKit molecules to graphs and back, with the stereochemistry kept.
+"""Conversion between SMILES, RDKit molecules and molecular graphs.
 
-Kept are tetrahedral centres and double bonds. Axial chirality (allenes, atropisomers) and isotopes are not part of a
-`MolGraph` and are dropped.
+Stereochemistry of tetrahedral centres and double bonds is preserved. Axial chirality (allenes, atropisomers) and
+isotopes are not part of a `MolGraph` and are discarded.
 """
 
 import re
@@ -24,10 +24,10 @@ from physcon_ase.errors import (
 from physcon_ase.units import ATOMIC_NUMBERS
 
 _BRACKET_SYMBOL: Final = re.compile(r"\[\d*([A-Z][a-z]?)")
-"""The element symbol at the start of a bracket atom."""
+"""Element symbol of a bracket atom."""
 
 _LOG_PREFIX: Final = re.compile(r"^(\[[\d:]+\] )?(SMILES Parse Error: )?")
-"""Time stamp and category that RDKit writes before a reason."""
+"""Time stamp and category of an RDKit log message."""
 
 _ORDER_OF_TYPE: Final = {Chem.BondType.SINGLE: 1, Chem.BondType.DOUBLE: 2, Chem.BondType.TRIPLE: 3}
 _TYPE_OF_ORDER: Final = {order: bond_type for bond_type, order in _ORDER_OF_TYPE.items()}
@@ -41,20 +41,20 @@ _IS_CIS: Final = {
 
 
 def graph_from_smiles(smiles: str, *, allow_charged: bool = True) -> MolGraph:
-    """The molecule that a SMILES describes.
+    """Molecular graph of a SMILES string.
 
-    Atoms come in the order of the SMILES, the hydrogens that it does not keep as atoms of their own after them (the
-    order of RDKit's `AddHs`). Isotopes are dropped. Unpaired electrons are taken as parallel.
+    Atoms are in SMILES order, followed by the implicit hydrogens (the order of RDKit's `AddHs`). Isotopes are
+    discarded. Unpaired electrons are assumed to be parallel.
 
     Args:
-        smiles: one molecule, one fragment.
-        allow_charged: whether a total charge other than 0 is accepted; zwitterions always are.
+        smiles: SMILES of a single fragment.
+        allow_charged: whether a non-zero total charge is accepted; zwitterions always are.
 
     Raises:
-        InvalidSmilesError: the SMILES is empty or cannot be read; the message carries RDKit's reason.
-        DummyAtomError: it has a dummy atom.
-        FragmentsError: it describes several molecules.
-        UnknownElementError: it names an element that does not exist.
+        InvalidSmilesError: the SMILES is empty or cannot be parsed; the message contains RDKit's reason.
+        DummyAtomError: it contains a dummy atom.
+        FragmentsError: it has several fragments.
+        UnknownElementError: it contains an unknown element symbol.
         UnsupportedChargeError: it is charged and `allow_charged` is False.
     """
     mol = _parse(smiles)
@@ -62,7 +62,7 @@ def graph_from_smiles(smiles: str, *, allow_charged: bool = True) -> MolGraph:
     if n_fragments > 1:
         raise FragmentsError(
             f"SMILES {smiles!r} has {n_fragments} disconnected fragments; only one molecule is allowed: "
-            "pass one of the parts between the dots"
+            "pass one of the dot-separated parts"
         )
     graph = graph_from_rdkit(mol)
     if graph.charge and not allow_charged:
@@ -78,31 +78,30 @@ def canonical_smiles(graph: MolGraph, *, stereo: bool = True) -> str:
 
     Args:
         graph: the molecule.
-        stereo: whether to write tetrahedral centres and double bonds.
+        stereo: whether to include the stereochemistry of tetrahedral centres and double bonds.
     """
     mol = to_rdkit(graph)
     return _written(mol) if stereo else _key(mol)
 
 
 def canonical_key(molecule: str | MolGraph) -> str:
-    """Canonical SMILES without stereochemistry and isotopes: equal for all stereoisomers, the key of data splits.
+    """Canonical SMILES without stereochemistry and isotopes; identical for all stereoisomers, used to split data.
 
-    Unlike `graph_from_smiles` it accepts several fragments.
+    Unlike `graph_from_smiles`, it accepts several fragments.
 
     Raises:
-        InvalidSmilesError: a SMILES is empty or cannot be read.
-        DummyAtomError: it has a dummy atom.
-        UnknownElementError: it names an element that does not exist.
+        InvalidSmilesError: a SMILES is empty or cannot be parsed.
+        DummyAtomError: it contains a dummy atom.
+        UnknownElementError: it contains an unknown element symbol.
     """
     return _key(to_rdkit(molecule) if isinstance(molecule, MolGraph) else _parse(molecule))
 
 
 def undefined_stereo(molecule: str | MolGraph) -> list[str]:
-    """One line for each tetrahedral centre or double bond whose configuration is left open, empty if there is none.
+    """Description of each tetrahedral centre and double bond of undefined configuration.
 
-    Left aside are three-valent nitrogen, which inverts or is held by its rings, and cumulated double bonds. Bridgeheads
-    are listed even where their rings leave no choice. Atom indices in the text count from 0, as in the graph. Raises as
-    `graph_from_smiles`.
+    Trivalent nitrogen and cumulated double bonds are excluded. Bridgeheads are included even if the ring system fixes
+    their configuration. Atom indices start at 0, as in the graph. Raises the same errors as `graph_from_smiles`.
     """
     mol = to_rdkit(molecule if isinstance(molecule, MolGraph) else graph_from_smiles(molecule))
     with rdBase.BlockLogs():
@@ -115,11 +114,11 @@ def undefined_stereo(molecule: str | MolGraph) -> list[str]:
 
 
 def graph_from_rdkit(mol: Chem.Mol) -> MolGraph:
-    """The graph of a sanitised RDKit molecule; atoms keep their order, missing hydrogens are appended.
+    """Graph of a sanitised RDKit molecule; the atom order is kept and implicit hydrogens are appended.
 
     Raises:
-        DummyAtomError: the molecule has a dummy atom.
-        InvalidSmilesError: it has no atoms, or bonds other than single, double, triple and aromatic.
+        DummyAtomError: the molecule contains a dummy atom.
+        InvalidSmilesError: it has no atoms, or bonds other than single, double, triple and aromatic ones.
     """
     mol = _explicit(mol)
     kekulized = Chem.Mol(mol)
@@ -136,21 +135,21 @@ def graph_from_rdkit(mol: Chem.Mol) -> MolGraph:
 
 
 def to_rdkit(graph: MolGraph, positions: Float[np.ndarray, "atoms 3"] | None = None) -> Chem.Mol:
-    """A sanitised RDKit molecule with explicit hydrogens, the atoms in the order of the graph and its stereo labels.
+    """Sanitised RDKit molecule with explicit hydrogens, in the atom order of the graph and with its stereo labels.
 
     Args:
         graph: the molecule.
-        positions: coordinates [Å] of its only conformer, kept in double precision; none if absent.
+        positions: positions [Å] of its only conformer, stored in double precision; no conformer if not given.
 
     Raises:
-        BondPerceptionError: RDKit finds the bonds chemically impossible.
-        UnknownElementError: an atomic number is no element.
+        BondPerceptionError: RDKit rejects the bonds as chemically impossible.
+        UnknownElementError: an atomic number is not that of an element.
     """
     mol = rdkit_from_bonds(graph.atomic_numbers, graph.bonds, graph.bond_orders, graph.formal_charges)
     if len(graph.tetrahedra) or len(graph.double_bonds):
         _set_tetrahedra(mol, graph)
         _set_double_bonds(mol, graph)
-        # RDKit's clean-up re-derives double bonds from the directions of the single bonds beside them.
+        # AssignStereochemistry re-derives double bond stereo from the directions of the adjacent single bonds.
         with rdBase.BlockLogs():
             Chem.SetDoubleBondNeighborDirections(mol)
             Chem.AssignStereochemistry(mol, cleanIt=True, force=True)
@@ -160,7 +159,7 @@ def to_rdkit(graph: MolGraph, positions: Float[np.ndarray, "atoms 3"] | None = N
 
 
 def stereocentres(graph: MolGraph) -> list[int]:
-    """The atom at the centre of each of `MolGraph.tetrahedra`."""
+    """Central atom of each of `MolGraph.tetrahedra`."""
     neighbours: list[set[int]] = [set() for _ in range(graph.n_atoms)]
     for first, second in graph.bonds.tolist():
         neighbours[first].add(second)
@@ -175,12 +174,12 @@ def stereocentres(graph: MolGraph) -> list[int]:
 def rdkit_from_bonds(
     atomic_numbers: np.ndarray, bonds: np.ndarray, bond_orders: np.ndarray, formal_charges: np.ndarray
 ) -> Chem.Mol:
-    """A sanitised RDKit molecule without stereo labels; arguments as the fields of `MolGraph`. Raises as `to_rdkit`."""
+    """Sanitised RDKit molecule without stereo labels. Arguments as in `MolGraph`; raises the errors of `to_rdkit`."""
     mol = Chem.RWMol()
     for number, charge in zip(atomic_numbers.tolist(), formal_charges.tolist(), strict=True):
         if not 1 <= number <= len(ATOMIC_NUMBERS):
             raise UnknownElementError(
-                f"atomic number {number} is no element; allowed are 1 to {len(ATOMIC_NUMBERS)}: correct the input"
+                f"unknown atomic number {number}; allowed are 1 to {len(ATOMIC_NUMBERS)}: correct the input"
             )
         atom = Chem.Atom(number)
         atom.SetFormalCharge(charge)
@@ -189,7 +188,7 @@ def rdkit_from_bonds(
     for (first, second), order in zip(bonds.tolist(), bond_orders.tolist(), strict=True):
         if order % 10 not in _TYPE_OF_ORDER:
             raise BondPerceptionError(
-                f"bond order code {order} between atoms {first} and {second}; allowed are 1, 2, 3 and, "
+                f"unknown bond order code {order} between atoms {first} and {second}; allowed are 1, 2, 3 and, "
                 "for aromatic bonds, 11, 12: pass Kekulé orders"
             )
         mol.AddBond(first, second, _TYPE_OF_ORDER[order % 10])
@@ -198,13 +197,13 @@ def rdkit_from_bonds(
             Chem.SanitizeMol(mol)
     except Chem.MolSanitizeException as error:
         raise BondPerceptionError(
-            f"bonds and charges describe no molecule: {_reason(str(error))}; check bond orders and formal charges"
+            f"invalid bonds or charges: {_reason(str(error))}; check bond orders and formal charges"
         ) from error
     return mol
 
 
 def set_positions(mol: Chem.Mol, positions: Float[np.ndarray, "atoms 3"]) -> None:
-    """Gives an RDKit molecule these coordinates [Å] as its only conformer, in place."""
+    """Replaces all conformers of an RDKit molecule by one with these positions [Å], in place."""
     conformer = Chem.Conformer(mol.GetNumAtoms())
     conformer.SetPositions(np.ascontiguousarray(positions, dtype=np.float64))
     mol.RemoveAllConformers()
@@ -212,7 +211,7 @@ def set_positions(mol: Chem.Mol, positions: Float[np.ndarray, "atoms 3"]) -> Non
 
 
 def stereo_of_rdkit(mol: Chem.Mol) -> dict[str, np.ndarray]:
-    """The stereo fields of a `MolGraph` by name, from the labels of a molecule whose hydrogens are all explicit."""
+    """Stereo fields of a `MolGraph`, by name, from the stereo labels of a molecule with explicit hydrogens."""
     tetrahedra = []
     for atom in mol.GetAtoms():
         tag = atom.GetChiralTag()
@@ -234,7 +233,7 @@ def stereo_of_rdkit(mol: Chem.Mol) -> dict[str, np.ndarray]:
 
 
 def multiplicity_of_rdkit(mol: Chem.Mol) -> int:
-    """Spin multiplicity with all unpaired electrons parallel."""
+    """High-spin multiplicity: all unpaired electrons parallel."""
     return 1 + sum(atom.GetNumRadicalElectrons() for atom in mol.GetAtoms())
 
 
@@ -244,7 +243,7 @@ def _parse(smiles: str) -> Chem.Mol:
         raise InvalidSmilesError(f"empty SMILES {smiles!r}; at least one atom is needed, for instance 'C' for methane")
     if len(text.split()) > 1:
         raise InvalidSmilesError(f"SMILES {smiles!r} contains blanks; pass the SMILES alone, without a name")
-    # BlockLogs silences the warnings; the capture of errors works inside it.
+    # BlockLogs silences warnings; errors are still captured.
     with rdBase.BlockLogs(), rdBase.CaptureErrorLog() as log:
         mol = Chem.MolFromSmiles(text)
     if mol is None:
@@ -253,7 +252,7 @@ def _parse(smiles: str) -> Chem.Mol:
     _refuse_dummies(mol)
     if any(atom.GetIsotope() for atom in mol.GetAtoms()):
         with rdBase.BlockLogs():
-            mol = Chem.RemoveHs(_without_isotopes(mol))  # RDKit had kept deuterium as an atom of the SMILES
+            mol = Chem.RemoveHs(_without_isotopes(mol))  # RDKit keeps deuterium as an explicit atom
     return mol
 
 
@@ -261,13 +260,12 @@ def _refuse_unknown_symbols(smiles: str) -> None:
     for symbol in _BRACKET_SYMBOL.findall(smiles):
         if symbol not in ATOMIC_NUMBERS:
             raise UnknownElementError(
-                f"[{symbol}] in SMILES {smiles!r} is no element; allowed are the symbols of the periodic table: "
-                "correct the symbol"
+                f"unknown element [{symbol}] in SMILES {smiles!r}; use an element symbol of the periodic table"
             )
 
 
 def _reason(messages: str) -> str:
-    """RDKit's complaint in one line, without time stamps and repetitions of the input."""
+    """RDKit's error message on one line, without time stamps and the repeated input."""
     lines = [_LOG_PREFIX.sub("", line).strip() for line in messages.splitlines()]
     lines = [line.split(" for input:")[0] for line in lines if line]
     if not lines:
@@ -280,16 +278,16 @@ def _refuse_dummies(mol: Chem.Mol) -> None:
     dummies = sum(atom.GetAtomicNum() == 0 for atom in mol.GetAtoms())
     if dummies:
         raise DummyAtomError(
-            f"molecule {Chem.MolToSmiles(mol)!r} has {dummies} dummy atom(s) '*', which have no geometry; "
+            f"molecule {Chem.MolToSmiles(mol)!r} has {dummies} dummy atom(s) '*'; "
             "only elements are allowed: replace them, for instance by hydrogen"
         )
 
 
 def _explicit(mol: Chem.Mol) -> Chem.Mol:
-    """A copy with all hydrogens as atoms, without isotopes and the stereo labels that rest on them."""
+    """Copy with explicit hydrogens, without isotopes and stereo labels that depend on them."""
     _refuse_dummies(mol)
     if mol.GetNumAtoms() == 0:
-        raise InvalidSmilesError("the molecule has no atoms; at least one is needed: pass another SMILES")
+        raise InvalidSmilesError("the molecule has no atoms; at least one is needed")
     with rdBase.BlockLogs():
         return Chem.AddHs(_without_isotopes(mol))
 
@@ -319,7 +317,7 @@ def _order(bond: Chem.Bond) -> int:
     order = _ORDER_OF_TYPE.get(bond.GetBondType())
     if order is None:
         raise InvalidSmilesError(
-            f"bond of type {bond.GetBondType().name} between atoms {bond.GetBeginAtomIdx()} and "
+            f"unsupported bond type {bond.GetBondType().name} between atoms {bond.GetBeginAtomIdx()} and "
             f"{bond.GetEndAtomIdx()}; allowed are single, double, triple and aromatic: "
             "write dative bonds as single bonds between charged atoms"
         )
@@ -327,7 +325,7 @@ def _order(bond: Chem.Bond) -> int:
 
 
 def _corners(atom: Chem.Atom) -> list[int]:
-    """Neighbours in the order that RDKit's chiral tags refer to; with three of them the atom itself comes last."""
+    """Neighbours in the order used by RDKit's chiral tags, followed by the atom itself if there are only three."""
     corners = [bond.GetOtherAtomIdx(atom.GetIdx()) for bond in atom.GetBonds()]
     return corners if len(corners) == 4 else [*corners, atom.GetIdx()]
 
@@ -335,7 +333,7 @@ def _corners(atom: Chem.Atom) -> list[int]:
 def _set_tetrahedra(mol: Chem.Mol, graph: MolGraph) -> None:
     for centre, tetrahedron in zip(stereocentres(graph), graph.tetrahedra.tolist(), strict=True):
         atom = mol.GetAtomWithIdx(centre)
-        # CCW means a positive volume over the corners in RDKit's order; the tests hold this to R and S.
+        # CCW: positive signed volume of the neighbours in RDKit's order.
         atom.SetChiralTag(_CCW if _is_even([_corners(atom).index(corner) for corner in tetrahedron]) else _CW)
 
 
@@ -354,7 +352,7 @@ def _is_even(permutation: Iterable[int]) -> bool:
 
 
 def _is_checked(mol: Chem.Mol, element: Chem.StereoInfo) -> bool:
-    """Whether this is a kind of stereo element that a `MolGraph` holds."""
+    """Whether a stereo element is of a kind represented in `MolGraph`."""
     if element.type == Chem.StereoType.Atom_Tetrahedral:
         atom = mol.GetAtomWithIdx(element.centeredOn)
         inverts = atom.GetSymbol() == "N" and atom.GetDegree() == 3

@@ -1,4 +1,4 @@
-"""Bonds about which a molecule can turn, and geometries turned about them."""
+"""Rotatable bonds and rotations about them."""
 
 from dataclasses import dataclass
 
@@ -10,31 +10,30 @@ from physcon_ase.chem.graph import MolGraph
 
 @dataclass(frozen=True)
 class RotatableBond:
-    """A bond about which one side of the molecule turns as a whole."""
+    """A rotatable bond and the atoms that rotate about it."""
 
     bond: tuple[int, int]
-    """Its two atoms; the second one belongs to the side that turns."""
+    """Atom indices; the second atom is on the rotating side."""
     moving: Int[np.ndarray, " atoms"]
-    """Atoms of the smaller side, the second atom of the bond left out."""
+    """Atoms of the rotating (smaller) side, without the second atom of the bond."""
 
 
 def rotatable_bonds(graph: MolGraph) -> list[RotatableBond]:
-    """Single bonds outside of rings with another neighbour at both ends, methyl and hydroxyl groups included.
+    """Acyclic single bonds between non-terminal atoms, including those of methyl, hydroxyl, amide and ester groups.
 
-    Left out are bonds to an atom of a triple bond or of two double bonds, along which four atoms lie in one line.
-    Amides and esters are included.
+    Bonds to linear (sp) atoms are excluded.
     """
     neighbours: list[list[int]] = [[] for _ in range(graph.n_atoms)]
     pi_bonds = np.zeros(graph.n_atoms, dtype=int)
     for (first, second), order in zip(graph.bonds.tolist(), graph.bond_orders.tolist(), strict=True):
         neighbours[first].append(second)
         neighbours[second].append(first)
-        if order <= 3:  # an aromatic atom has one double bond, or none
+        if order <= 3:  # aromatic bonds cannot make an atom linear
             pi_bonds[[first, second]] += order - 1
     found = []
     for (first, second), order in zip(graph.bonds.tolist(), graph.bond_orders.tolist(), strict=True):
         is_terminal = min(len(neighbours[first]), len(neighbours[second])) < 2
-        # A nitro group or a sulfone has two pi bonds, but is no line: it has a third neighbour.
+        # Nitro groups and sulfones also have two pi bonds at one atom, but more than two neighbours.
         is_linear = any(pi_bonds[end] > 1 and len(neighbours[end]) == 2 for end in (first, second))
         if order != 1 or is_terminal or is_linear:
             continue
@@ -50,12 +49,12 @@ def rotatable_bonds(graph: MolGraph) -> list[RotatableBond]:
 
 
 def turned(positions: Float[np.ndarray, "atoms 3"], rotor: RotatableBond, angle: float) -> Float[np.ndarray, "atoms 3"]:
-    """The geometry with one side turned about the bond.
+    """Positions [Å] after rotation of one side of the molecule about a bond.
 
     Args:
-        positions: [Å].
+        positions: positions [Å].
         rotor: the bond.
-        angle: [radians], clockwise when looking from the first atom of the bond to the second.
+        angle: rotation angle [radians], clockwise when viewed from the first to the second atom of the bond.
     """
     first, second = rotor.bond
     axis = positions[second] - positions[first]
@@ -70,7 +69,7 @@ def turned(positions: Float[np.ndarray, "atoms 3"], rotor: RotatableBond, angle:
 
 
 def _side(neighbours: list[list[int]], first: int, second: int) -> set[int] | None:
-    """Atoms on the side of the second atom; None if a ring leads back to the first."""
+    """Atoms on the side of the second atom; None if the bond is part of a ring."""
     seen, waiting = {second}, [second]
     while waiting:
         atom = waiting.pop()

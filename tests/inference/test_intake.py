@@ -24,7 +24,7 @@ BAD_SMILES = {
     "C1CC": ("InvalidSmilesError", "invalid SMILES"),
     "": ("InvalidSmilesError", "empty SMILES"),
     "CC*": ("DummyAtomError", "dummy atom"),
-    "C[Xx]": ("UnknownElementError", "is no element"),
+    "C[Xx]": ("UnknownElementError", "unknown element"),
     "C[Se]C": ("UnsupportedElementError", "does not cover Se"),
     "[O-]C(=O)C([O-])=O": ("UnsupportedChargeError", "does not cover charge -2"),
     "[CH3]": ("UnsupportedChargeError", "multiplicity 2"),
