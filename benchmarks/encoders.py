@@ -19,7 +19,8 @@ from safetensors import safe_open
 
 from physcon_ase.model.config import LevelConfig, ModelConfig
 from physcon_ase.model.physcon import PhysCon
-from physcon_ase.training.config import Recipe, parse_recipe
+from physcon_ase.training.recipe import Recipe
+from physcon_ase.training.recipe_files import parse_recipe
 from physcon_ase.training.state import STATE_FILE
 from physcon_ase.training.trainer import LOG_FILE
 

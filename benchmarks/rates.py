@@ -15,9 +15,9 @@ from physcon_ase.data.selection import DataSet
 from physcon_ase.model.config import ModelConfig
 from physcon_ase.model.physcon import PhysCon
 from physcon_ase.relax.state import ForceFn
-from physcon_ase.training.config import LevelRecipe, LossRecipe, OptimRecipe, Recipe
+from physcon_ase.training.losses.terms import compute_losses
 from physcon_ase.training.optim import make_optimizer
-from physcon_ase.training.trainer import compute_losses
+from physcon_ase.training.recipe import LevelRecipe, LossRecipe, OptimRecipe, Recipe
 
 MOLECULES = {
     "ethanol": "CCO",

@@ -18,7 +18,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from physcon_ase import PhysConCalculator
 from physcon_ase.data.importers.importing import import_file
 from physcon_ase.data.importers.report import format_import_report
-from physcon_ase.training.config import parse_recipe
+from physcon_ase.training.recipe_files import parse_recipe
 from physcon_ase.training.trainer import train
 
 RECIPE = """

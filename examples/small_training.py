@@ -13,7 +13,7 @@ from physcon_ase.data.importers.report import format_import_report
 from physcon_ase.data.importers.structures import Structure, store_from_structures
 from physcon_ase.data.store import write_store
 from physcon_ase.inference.files import read_molecules
-from physcon_ase.training.config import parse_recipe
+from physcon_ase.training.recipe_files import parse_recipe
 from physcon_ase.training.trainer import train
 
 RECIPE = """

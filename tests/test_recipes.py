@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from physcon_ase.model.checkpoint import read_checkpoint
-from physcon_ase.training.config import read_recipe
+from physcon_ase.training.recipe_files import read_recipe
 
 ROOT = Path(__file__).parent.parent / "recipes"
 STUDIES = ROOT.parent / "studies"

@@ -5,7 +5,9 @@ from pathlib import Path
 from physcon_ase.errors import PhysConError
 from physcon_ase.model.checkpoint import read_checkpoint
 from physcon_ase.model.config import config_from_dict
-from physcon_ase.training.config import Recipe, added_to, read_recipe, with_steps
+from physcon_ase.training.recipe import Recipe, with_steps
+from physcon_ase.training.recipe_files import read_recipe
+from physcon_ase.training.start import added_to
 from physcon_ase.training.trainer import RunOptions, train
 
 

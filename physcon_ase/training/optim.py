@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from physcon_ase.training.config import OptimRecipe
+from physcon_ase.training.recipe import OptimRecipe
 
 _BETAS = (0.9, 0.99)
 

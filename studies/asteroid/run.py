@@ -22,8 +22,9 @@ from physcon_ase.data.selection import DataSet
 from physcon_ase.data.store import geometry_offsets, molecule_graph, open_store
 from physcon_ase.labelling.engines import Molecule, tblite_engine
 from physcon_ase.model.physcon import load_model
-from physcon_ase.training.config import AsteroidRecipe, LossRecipe, Recipe, parse_recipe
 from physcon_ase.training.evaluate import evaluate_energies
+from physcon_ase.training.recipe import AsteroidRecipe, LossRecipe, Recipe
+from physcon_ase.training.recipe_files import parse_recipe
 from physcon_ase.training.trainer import RunOptions, train
 
 STAGES: Final = ("1-accurate", "2-cheap", "3-tuned")

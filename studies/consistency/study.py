@@ -26,16 +26,9 @@ from physcon_ase.data.store import Store, geometry_offsets, molecule_graph, open
 from physcon_ase.labelling.engines import Engine, pyscf_engine, tblite_engine
 from physcon_ase.model.config import StructureConfig
 from physcon_ase.model.physcon import DEFAULT_CHECKPOINT, LoadedModel, PhysCon, load_model
-from physcon_ase.training.config import (
-    LevelRecipe,
-    LossRecipe,
-    OptimalityRecipe,
-    OptimRecipe,
-    Recipe,
-    ScoreRecipe,
-)
 from physcon_ase.training.evaluate import evaluate_energies
 from physcon_ase.training.losses.consistency import teacher_steps
+from physcon_ase.training.recipe import LevelRecipe, LossRecipe, OptimalityRecipe, OptimRecipe, Recipe, ScoreRecipe
 from studies.consistency.energies import KeptEnergies
 from studies.consistency.structures import MODES, Quality, Truth, sample_structures, structure_quality
 from studies.shared.selfmade import make_store, split_smiles, study_smiles

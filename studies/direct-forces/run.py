@@ -41,7 +41,7 @@ from physcon_ase.inference.results import FORCES_FROM
 from physcon_ase.model.physcon import LoadedModel, load_model
 from physcon_ase.relax.driver import RelaxStatus
 from physcon_ase.relax.state import ForceFn
-from physcon_ase.training.config import LossRecipe
+from physcon_ase.training.recipe import LossRecipe
 
 KINDS = tuple(FORCES_FROM)
 """Conservative and direct."""

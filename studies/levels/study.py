@@ -35,8 +35,8 @@ from physcon_ase.labelling.engines import Engine, Molecule, tblite_engine
 from physcon_ase.model.checkpoint import read_checkpoint, save_checkpoint
 from physcon_ase.model.config import EncoderConfig
 from physcon_ase.model.physcon import load_model
-from physcon_ase.training.config import AsteroidRecipe, LevelRecipe, LossRecipe, OptimRecipe, Recipe
 from physcon_ase.training.evaluate import evaluate_energies
+from physcon_ase.training.recipe import AsteroidRecipe, LevelRecipe, LossRecipe, OptimRecipe, Recipe
 from physcon_ase.units import EV_PER_KELVIN
 from studies.shared.selfmade import make_store, split_smiles, study_smiles
 from studies.shared.trained import trained

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from physcon_ase.training.config import Recipe
+from physcon_ase.training.recipe import Recipe
 from physcon_ase.training.trainer import RunOptions, train
 
 

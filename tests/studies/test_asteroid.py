@@ -2,7 +2,7 @@ from collections.abc import Callable
 
 import pytest
 
-from physcon_ase.training.config import check_recipe
+from physcon_ase.training.preflight import check_recipe
 from tests.benchmark_scripts import STUDIES
 
 

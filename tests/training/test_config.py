@@ -3,7 +3,10 @@ from dataclasses import replace
 import pytest
 
 from physcon_ase.errors import RecipeError
-from physcon_ase.training.config import Recipe, added_to, check_recipe, format_recipe, parse_recipe, read_recipe
+from physcon_ase.training.preflight import check_recipe
+from physcon_ase.training.recipe import Recipe
+from physcon_ase.training.recipe_files import format_recipe, parse_recipe, read_recipe
+from physcon_ase.training.start import added_to
 from tests.tiny import STRUCTURE, tiny_model
 
 

@@ -23,36 +23,28 @@ from physcon_ase.model.checkpoint import read_checkpoint, save_checkpoint
 from physcon_ase.model.config import config_from_dict
 from physcon_ase.model.physcon import load_model
 from physcon_ase.training import trainer
-from physcon_ase.training.config import (
+from physcon_ase.training.losses.terms import compute_losses
+from physcon_ase.training.preflight import check_labels, check_recipe
+from physcon_ase.training.recipe import (
     AsteroidRecipe,
     LevelRecipe,
     LossRecipe,
     OptimalityRecipe,
     Recipe,
     ScoreRecipe,
-    added_to,
-    check_recipe,
-    parse_recipe,
     with_steps,
 )
+from physcon_ase.training.recipe_files import parse_recipe
+from physcon_ase.training.start import added_to, judged_items, make_model
 from physcon_ase.training.state import STATE_FILE
-from physcon_ase.training.trainer import (
-    LOG_FILE,
-    RunOptions,
-    check_labels,
-    compute_losses,
-    judged_items,
-    load_training_items,
-    make_model,
-    train,
-)
+from physcon_ase.training.trainer import LOG_FILE, RunOptions, load_training_items, train
 
 QUIET = RunOptions(log_steps=5, progress_bar=False)
 
 SCRIPT = """
 import sys
 import torch
-from physcon_ase.training.config import read_recipe
+from physcon_ase.training.recipe_files import read_recipe
 from physcon_ase.training.trainer import RunOptions, train
 torch.set_num_threads(1)
 options = RunOptions(save_minutes=float(sys.argv[4]), log_steps=1, progress_bar=False)
@@ -65,7 +57,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 from physcon_ase.training import trainer
-from physcon_ase.training.config import read_recipe
+from physcon_ase.training.recipe_files import read_recipe
 torch.set_num_threads(1)
 options = trainer.RunOptions(save_minutes=float(sys.argv[4]), log_steps=1, progress_bar=False)
 folder = Path(sys.argv[2])
@@ -213,7 +205,7 @@ def test_weighted_loss_without_any_label_is_refused(recipe: Recipe, make_store: 
         recipe, levels=recipe.levels[:1], data=(replace(recipe.data[0], levels=("cheap",)),), structure=None,
         loss=replace(recipe.loss, structure=0.0),
     )  # fmt: skip
-    with pytest.raises(LabelError, match=r"loss\.forces = 1\.0, but the data have no forces label"):
+    with pytest.raises(LabelError, match=r"loss\.forces = 1\.0, but the data have no force label"):
         train(bare, tmp_path / "run", store_root=tmp_path, options=QUIET)
 
 
@@ -281,7 +273,7 @@ def test_guidance_by_forces_that_nothing_has_taught_is_refused(recipe: Recipe, s
 def test_consistency_without_minima_is_refused(recipe: Recipe, stores: Path, tmp_path: Path):
     hot = replace(consistent(recipe), data=(replace(recipe.data[0], kinds=("thermal",)),))
     hot = replace(hot, loss=replace(hot.loss, structure=0.0))
-    with pytest.raises(LabelError, match=r"loss\.optimality = 0\.5, but the data have no optimality label"):
+    with pytest.raises(LabelError, match=r"loss\.optimality = 0\.5, but the data have no minimum"):
         train(hot, tmp_path / "run", store_root=stores, options=QUIET)
 
 

@@ -28,8 +28,8 @@ from physcon_ase.model.forces import energies_and_forces
 from physcon_ase.model.noise import align, centred, gaussian_noise, log_uniform
 from physcon_ase.model.springs import spring_hessian
 from physcon_ase.model.structure import Denoiser
-from physcon_ase.training.config import OptimalityRecipe, ScoreRecipe
 from physcon_ase.training.losses.structure import weighted_errors
+from physcon_ase.training.recipe import OptimalityRecipe, ScoreRecipe
 from physcon_ase.valence.model_hessian import newton_steps
 
 MAX_STEP: Final = 0.2

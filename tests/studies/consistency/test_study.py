@@ -17,7 +17,8 @@ from physcon_ase.labelling.engines import checkpoint_engine
 from physcon_ase.model.checkpoint import save_checkpoint
 from physcon_ase.model.config import LevelConfig, ModelConfig, config_to_dict
 from physcon_ase.model.physcon import PhysCon, load_model
-from physcon_ase.training.config import check_recipe, format_recipe, parse_recipe
+from physcon_ase.training.preflight import check_recipe
+from physcon_ase.training.recipe_files import format_recipe, parse_recipe
 from studies.consistency import study
 from studies.consistency.energies import KeptEnergies
 from studies.consistency.structures import MODES

@@ -10,7 +10,8 @@ from physcon_ase.data.split import split_mask
 from physcon_ase.data.store import LevelLabels, Store, open_store, select_geometries, write_store
 from physcon_ase.model.checkpoint import read_checkpoint
 from physcon_ase.model.config import EncoderConfig
-from physcon_ase.training.config import check_recipe, format_recipe, parse_recipe
+from physcon_ase.training.preflight import check_recipe
+from physcon_ase.training.recipe_files import format_recipe, parse_recipe
 from studies.levels.curves import format_curves
 from studies.levels.study import (
     ROWS,

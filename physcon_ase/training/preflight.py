@@ -1,0 +1,200 @@
+"""What is refused before the first step of a training: contradictory recipes, and losses without labels."""
+
+from collections.abc import Collection
+from dataclasses import asdict
+from typing import get_args
+
+import torch
+
+from physcon_ase.data.loader import Items
+from physcon_ase.data.selection import LABELS
+from physcon_ase.data.split import Split
+from physcon_ase.errors import LabelError, RecipeError, UnsupportedChargeError
+from physcon_ase.training.losses.terms import LABEL_KINDS, active_terms, trains
+from physcon_ase.training.recipe import OPTIMALITY_VARIANTS, SCORE_VARIANTS, Recipe
+
+
+def check_recipe(recipe: Recipe, origin: str = "recipe") -> None:
+    """Refuses a recipe that contradicts itself, before any data is read."""
+    names = [level.name for level in recipe.levels]
+    _require(len(names) > 0, origin, "has no [[levels]]; name at least one level of theory")
+    _require(len(set(names)) == len(names), origin, f"names a level twice: {', '.join(names)}")
+    for data in recipe.data:
+        unknown = sorted(set(data.levels) - set(names))
+        _require(not unknown, origin, f"data set {data.store} uses levels {unknown}; [[levels]] has {names}")
+        _require(
+            data.assign_to in ("", *get_args(Split)),
+            origin,
+            f"data set {data.store} is assigned to {data.assign_to!r}; choose one of {', '.join(get_args(Split))}",
+        )
+        _require(data.repeat > 0, origin, f"data set {data.store} has repeat {data.repeat}; give a positive number")
+        foreign = sorted(set(data.labels) - set(LABELS))
+        _require(
+            not foreign, origin, f"data set {data.store} uses the labels {foreign}; choose from {', '.join(LABELS)}"
+        )
+    for name, weight in asdict(recipe.loss).items():
+        _require(
+            weight >= 0, origin, f"loss weight {name} is {weight}; give 0 to switch the term off, or a positive number"
+        )
+    _require(any(asdict(recipe.loss).values()), origin, "has only loss weights of 0; give at least one term a weight")
+    if recipe.loss.structure > 0:
+        _require(recipe.structure is not None, origin, "trains structures without a [structure] section; add one")
+    _check_consistency(recipe, origin)
+    _check_asteroid(recipe, origin)
+    if recipe.loss.charges > 0:
+        _require(recipe.encoder.charged, origin, "trains partial charges with encoder.charged = false; set it to true")
+    if recipe.loss.direct_forces > 0:
+        _require(
+            recipe.encoder.output_vectors > 0, origin, "trains direct forces with encoder.output_vectors = 0; give some"
+        )
+    optim = recipe.optim
+    _require(optim.steps > 0, origin, f"optim.steps is {optim.steps}; give the number of optimiser steps")
+    _require(optim.lr > 0, origin, f"optim.lr is {optim.lr}; give a positive learning rate")
+    _require(0 <= optim.decay <= 1, origin, f"optim.decay is {optim.decay}; give the part of the steps in [0, 1]")
+
+
+def _check_consistency(recipe: Recipe, origin: str) -> None:
+    sections = {"optimality": (recipe.optimality, OPTIMALITY_VARIANTS), "score": (recipe.score, SCORE_VARIANTS)}
+    for name, (section, variants) in sections.items():
+        if getattr(recipe.loss, name) == 0:
+            continue
+        _require(section is not None, origin, f"weights loss.{name} without a [{name}] section; add one")
+        _require(
+            recipe.structure is not None, origin, f"weights loss.{name} without a [structure] head to train; add one"
+        )
+        assert section is not None
+        assert recipe.structure is not None
+        names = [level.name for level in recipe.levels]
+        _require(
+            section.level in names,
+            origin,
+            f"takes level {section.level!r} as teacher in [{name}], which has no energy head; [[levels]] has {names}",
+        )
+        _require(
+            section.variant in variants,
+            origin,
+            f"has {name}.variant {section.variant!r}; choose one of {', '.join(variants)}",
+        )
+        low, high = recipe.structure.sigma_min, recipe.structure.sigma_max
+        _require(
+            low <= section.sigma_min <= section.sigma_max <= high,
+            origin,
+            f"has {name} noise from {section.sigma_min} to {section.sigma_max} Å, outside the noise schedule of "
+            f"[structure]: {low} to {high} Å",
+        )
+    if recipe.optimality is not None:
+        _require(
+            recipe.optimality.width > 0 and recipe.optimality.max_force > 0,
+            origin,
+            "has an optimality.width or max_force that is not positive; give lengths and forces above 0",
+        )
+    if recipe.score is not None:
+        _require(
+            recipe.score.kt > 0 and recipe.score.stiffness >= 0,
+            origin,
+            f"has score.kt {recipe.score.kt} and stiffness {recipe.score.stiffness}; kt must be above 0, stiffness 0 "
+            "or more",
+        )
+
+
+def _check_asteroid(recipe: Recipe, origin: str) -> None:
+    asteroid = recipe.asteroid
+    if asteroid is None:
+        weight = recipe.loss.score_matching
+        _require(weight == 0, origin, "weights loss.score_matching without an [asteroid] section; add one")
+        return
+    _require(
+        asteroid.gamma > 0 and asteroid.kt > 0,
+        origin,
+        f"has asteroid.gamma {asteroid.gamma} and kt {asteroid.kt}; both must be above 0",
+    )
+    lent = any(data.borrow_forces_from for data in recipe.data)
+    _require(
+        not asteroid.checkpoint or lent,
+        origin,
+        "has an asteroid.checkpoint, but no data set with borrow_forces_from that it could judge; name the level that "
+        "lends the inaccurate forces",
+    )
+
+
+def check_likeness(recipe: Recipe) -> None:
+    """Refuses a level that is to begin like one that is not named before it.
+
+    Apart from `check_recipe`, because a recipe that is added to a checkpoint may name its levels.
+    """
+    names = [level.name for level in recipe.levels]
+    for place, level in enumerate(recipe.levels):
+        _require(
+            level.like in ("", *names[:place]),
+            f"recipe {recipe.name}",
+            f"has level {level.name!r} begin like {level.like!r}, which is none of those named before it: "
+            f"{names[:place]}",
+        )
+
+
+def _require(condition: bool, origin: str, problem: str) -> None:
+    if not condition:
+        raise RecipeError(f"{origin} {problem}")
+
+
+def check_labels(recipe: Recipe, items: Items) -> None:
+    """Refuses a weighted loss that would meet no label in the whole data set, and what no model can learn from.
+
+    Raises:
+        LabelError: names the term.
+        UnsupportedChargeError: open-shell molecules, or charged ones for a model that does not see the charge.
+    """
+    if len(items) == 0:
+        raise LabelError(
+            f"recipe {recipe.name}: no training data are left after the split and the choice of kinds and levels"
+        )
+    n_radicals = sum(int((bucket.multiplicity != 1).sum()) for bucket in items.buckets)
+    if n_radicals:
+        raise UnsupportedChargeError(
+            f"recipe {recipe.name}: {n_radicals} of {len(items)} items are open-shell; the model does not see the spin "
+            "and would mix them with singlets: leave them out of the stores"
+        )
+    n_ions = sum(int((bucket.charge != 0).sum()) for bucket in items.buckets)
+    if n_ions and not recipe.encoder.charged:
+        raise UnsupportedChargeError(
+            f"recipe {recipe.name}: {n_ions} of {len(items)} items are charged, which the model would mix with neutral "
+            "ones; set encoder.charged = true, or leave them out of the stores"
+        )
+    for term in active_terms(recipe.loss):
+        if not any(LABEL_KINDS[term.needs](bucket).any() for bucket in items.buckets):
+            weight = getattr(recipe.loss, term.name)
+            raise LabelError(
+                f"recipe {recipe.name}: loss.{term.name} = {weight}, but the data have no {term.needs}; "
+                "add such data or set it to 0"
+            )
+
+
+def check_teachers(recipe: Recipe, items: Items, known: Collection[str]) -> None:
+    """Refuses consistency with, and guidance by, an energy whose derivative nothing has trained.
+
+    Args:
+        recipe: the recipe.
+        items: its data.
+        known: levels of the checkpoints that the training starts from.
+
+    Raises:
+        LabelError: names the term and the level.
+    """
+    trained = set(known)
+    if recipe.loss.forces > 0 or recipe.loss.displacement > 0:
+        with_forces = [bucket.level[bucket.forces[:, 0].isfinite().all(dim=1)] for bucket in items.buckets]
+        trained |= {items.levels[index] for index in torch.cat(with_forces).unique().tolist()}
+    for term, section in (("optimality", recipe.optimality), ("score", recipe.score)):
+        if section is not None and getattr(recipe.loss, term) > 0 and section.level not in trained:
+            raise LabelError(
+                f"recipe {recipe.name}: level {section.level!r} is to teach loss.{term}, but no force trains it here "
+                "and no checkpoint of start_from has it; add force labels and loss.forces, or a trained checkpoint"
+            )
+    if recipe.structure is not None and recipe.structure.guided and trains(recipe.loss, "structures"):
+        of_minima = torch.cat([bucket.level[bucket.is_minimum] for bucket in items.buckets]).unique().tolist()
+        untaught = sorted({items.levels[index] for index in of_minima} - trained)
+        if untaught:
+            raise LabelError(
+                f"recipe {recipe.name}: the forces of level {', '.join(untaught)} are to guide the structure head, but "
+                "no force trains them here and no checkpoint of start_from has them; add one, or unset structure.guided"
+            )

@@ -1,0 +1,39 @@
+"""Several processes that share the steps of a training."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.distributed
+from torch import nn
+
+
+def average_gradients(parameters: list[nn.Parameter], world_size: int) -> None:
+    """Replaces the gradients by their means over the processes."""
+    if world_size == 1:
+        return
+    # A head without a label in this process' batch has no gradient here, but may have one elsewhere. Without one
+    # anywhere it must stay without: a gradient of zero would let the optimiser decay its weights.
+    present = torch.tensor([float(p.grad is not None) for p in parameters])
+    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+    flat = torch.cat([present, *(gradient.flatten() for gradient in gradients)])
+    torch.distributed.all_reduce(flat)
+    present, means = flat[: len(parameters)], (flat[len(parameters) :] / world_size)
+    for parameter, known, mean in zip(
+        parameters, present.tolist(), means.split([p.numel() for p in parameters]), strict=True
+    ):
+        parameter.grad = mean.view_as(parameter) if known else None
+
+
+@contextmanager
+def processes() -> Iterator[tuple[int, int]]:
+    """Rank and number of processes; joins and leaves the group that ``torchrun`` made, if any."""
+    if "RANK" not in os.environ:
+        yield 0, 1
+        return
+    torch.distributed.init_process_group("gloo")
+    try:
+        yield torch.distributed.get_rank(), torch.distributed.get_world_size()
+    finally:
+        torch.distributed.destroy_process_group()

@@ -1,0 +1,161 @@
+"""A recipe: everything that makes a checkpoint, as plain records."""
+
+from dataclasses import dataclass, field, replace
+
+from physcon_ase.data.selection import DataSet
+from physcon_ase.model.config import EncoderConfig, StructureConfig
+
+
+@dataclass(frozen=True)
+class LevelRecipe:
+    """A level of theory to be trained."""
+
+    name: str
+    """Short name; data sets refer to it."""
+    description: str
+    """Method and basis set in full."""
+    like: str = ""
+    """Level named before it, with whose row, head and missing references it begins; empty to begin with random ones."""
+
+
+@dataclass(frozen=True)
+class LossRecipe:
+    """Weights of the loss terms; a term of weight 0 is not computed."""
+
+    energy: float = 0.2
+    """Of the energy error [1/eV]."""
+    forces: float = 1.0
+    """Of the force error [Å/eV]."""
+    displacement: float = 0.0
+    """Of the error of the forces as a Newton step [1/Å], see `losses.displacement`."""
+    charges: float = 0.0
+    """Of the error of partial charges [1/e]."""
+    direct_forces: float = 0.0
+    """Of the error of the direct-force heads [Å/eV]."""
+    structure: float = 0.0
+    """Of the denoising error [1/Å²]."""
+    refinement: float = 0.0
+    """Of the error that is left when predicted structures are predicted again, see `losses.structure`."""
+    optimality: float = 0.0
+    """Of optimality consistency, see `losses.consistency` [1/eV; 1/Å² for variant "newton"]."""
+    score: float = 0.0
+    """Of score consistency, see `losses.consistency` [1/Å²]."""
+    score_matching: float = 0.0
+    """Of score matching on geometries without labels, see `losses.asteroid` [Å²/eV²]."""
+
+
+@dataclass(frozen=True)
+class OptimalityRecipe:
+    """Optimality consistency: predicted structures are minima of an energy."""
+
+    level: str
+    """Level of theory of the teacher."""
+    variant: str = "hinge"
+    """One of `OPTIMALITY_VARIANTS`."""
+    sigma_min: float = 0.3
+    """Smallest noise τ [Å] that the structures are predicted from."""
+    sigma_max: float = 3.0
+    """Largest noise τ [Å]."""
+    width: float = 0.05
+    """Standard deviation [Å] of the displacements η of "hinge"."""
+    max_force: float = 5.0
+    """Force [eV/Å] on an atom that the gradient of "hinge" is cut to."""
+
+
+@dataclass(frozen=True)
+class ScoreRecipe:
+    """Score consistency: what pulls a noisy structure back is the derivative of an energy."""
+
+    level: str
+    """Level of theory of the teacher."""
+    variant: str = "noisy"
+    """One of `SCORE_VARIANTS`."""
+    sigma_min: float = 0.01
+    """Smallest noise τ [Å]."""
+    sigma_max: float = 0.1
+    """Largest noise τ [Å]."""
+    kt: float = 0.1
+    """k_B T [eV] of the thermal distribution."""
+    stiffness: float = 0.0
+    """k_B T is raised to this [eV/Å²] times τ² where that is more: the law holds for softer springs only."""
+
+
+@dataclass(frozen=True)
+class AsteroidRecipe:
+    """Training on inaccurate labels that a model of the accurate ones judges, see `losses.asteroid`."""
+
+    checkpoint: str = ""
+    """Name or folder of that model; its forces weight the labels of data sets with `borrow_forces_from`. Empty to
+    leave them as they are."""
+    gamma: float = 0.0434
+    """Bias [eV/Å] at which a label counts 1/e; 1 kcal/mol/Å as published."""
+    kt: float = 0.0431
+    """k_B T [eV] of the geometries of score matching; 500 K as published."""
+
+
+OPTIMALITY_VARIANTS = ("hinge", "newton")
+"""Forms of optimality consistency."""
+
+
+SCORE_VARIANTS = ("noisy", "clean", "newton")
+"""Forms of score consistency."""
+
+
+@dataclass(frozen=True)
+class OptimRecipe:
+    """The optimiser and its schedule: warm-up, constant, then linear decay to zero."""
+
+    steps: int
+    """Number of optimiser steps."""
+    lr: float = 2e-3
+    """Learning rate of the constant part."""
+    warmup: int = 200
+    """Steps of linear warm-up."""
+    decay: float = 0.5
+    """Part of `steps` that the final decay takes."""
+    weight_decay: float = 1e-4
+    """Decoupled weight decay of matrices."""
+    ema: float = 0.998
+    """Decay of the moving average of the weights, which is what is validated and kept."""
+    clip: float = 10.0
+    """Largest norm of the gradient."""
+    atoms_per_batch: int = 512
+    """Slots per batch and process, empty ones included."""
+    train: tuple[str, ...] = ()
+    """Parts of the model that are trained: prefixes of parameter names such as ``"structure"``; empty for all."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A training."""
+
+    name: str
+    """Name of the checkpoint."""
+    levels: tuple[LevelRecipe, ...]
+    """Levels of theory; the first is the default level of the checkpoint."""
+    data: tuple[DataSet, ...]
+    """Data sets."""
+    optim: OptimRecipe
+    """Optimiser and schedule."""
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    """Sizes of the encoder."""
+    structure: StructureConfig | None = None
+    """Sizes of the structure head, if there is to be one."""
+    loss: LossRecipe = field(default_factory=LossRecipe)
+    """Weights of the loss terms."""
+    optimality: OptimalityRecipe | None = None
+    """Settings of optimality consistency, if it has a weight."""
+    score: ScoreRecipe | None = None
+    """Settings of score consistency, if it has a weight."""
+    asteroid: AsteroidRecipe | None = None
+    """Settings of bias-aware weights and of score matching, if they are used."""
+    seed: int = 0
+    """Of the weights, the order of the data and the noise."""
+    start_from: tuple[str, ...] = ()
+    """Checkpoints (names or folders) whose weights are taken over wherever names and shapes agree, in this order; of
+    "checkpoint#structure" only the parameters whose names begin so. Paths are relative to the working directory."""
+
+
+def with_steps(recipe: Recipe, steps: int) -> Recipe:
+    """The same recipe for another number of steps."""
+    return replace(recipe, optim=replace(recipe.optim, steps=steps))

@@ -1,0 +1,96 @@
+"""Recipes as TOML text."""
+
+import difflib
+import tomllib
+import types
+import typing
+from dataclasses import MISSING, asdict, fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from physcon_ase.errors import RecipeError
+from physcon_ase.training.preflight import check_recipe
+from physcon_ase.training.recipe import Recipe
+
+
+def read_recipe(path: str | Path) -> Recipe:
+    """Reads and checks a recipe.
+
+    Raises:
+        RecipeError: the file is missing, no TOML, has unknown or missing keys, or values of the wrong type.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise RecipeError(f"no recipe at {path}; give the path of a TOML file such as those in recipes/")
+    return parse_recipe(path.read_text(), str(path))
+
+
+def parse_recipe(text: str, origin: str = "recipe") -> Recipe:
+    """A recipe from its TOML text; `origin` names it in errors."""
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError(f"{origin} is not valid TOML: {error}") from error
+    recipe = _record(Recipe, table, origin)
+    check_recipe(recipe, origin)
+    return recipe
+
+
+def format_recipe(recipe: Recipe) -> str:
+    """The recipe as TOML text that `parse_recipe` reads back to an equal recipe."""
+    table = asdict(recipe)
+    lines = [f"{key} = {_toml(value)}" for key, value in table.items() if _is_plain(value)]
+    for key, value in table.items():
+        if isinstance(value, dict):
+            lines += ["", f"[{key}]", *(f"{name} = {_toml(entry)}" for name, entry in value.items())]
+        elif isinstance(value, tuple) and not _is_plain(value):
+            for row in value:
+                lines += ["", f"[[{key}]]", *(f"{name} = {_toml(entry)}" for name, entry in row.items())]
+    return "\n".join(lines) + "\n"
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, tuple):
+        return all(_is_plain(entry) for entry in value)
+    return isinstance(value, str | int | float | bool)
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+        return f'"{escaped}"'
+    if isinstance(value, tuple):
+        return "[" + ", ".join(_toml(entry) for entry in value) + "]"
+    return repr(value)
+
+
+def _record(record: type, table: dict[str, Any], where: str) -> Any:
+    """An instance of a dataclass from a table, with a hint for a mistyped key."""
+    types_of = typing.get_type_hints(record)
+    for key in table:
+        if key not in types_of:
+            near = difflib.get_close_matches(key, types_of, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"allowed are {', '.join(types_of)}"
+            raise RecipeError(f"{where} has the unknown key {key!r}; {hint}")
+    for entry in fields(record):
+        if entry.name not in table and entry.default is MISSING and entry.default_factory is MISSING:
+            raise RecipeError(f"{where} lacks {entry.name!r}; add it")
+    return record(**{key: _value(types_of[key], value, f"{where}: {key}") for key, value in table.items()})
+
+
+def _value(expected: Any, value: Any, where: str) -> Any:
+    if isinstance(expected, types.UnionType):
+        expected = next(option for option in expected.__args__ if option is not types.NoneType)
+    if is_dataclass(expected) and isinstance(value, dict):
+        return _record(typing.cast(type, expected), value, where)
+    if typing.get_origin(expected) is tuple and isinstance(value, list):
+        entry = typing.get_args(expected)[0]
+        return tuple(_value(entry, item, f"{where}[{i}]") for i, item in enumerate(value))
+    if expected is float and type(value) is int:
+        return float(value)
+    if not isinstance(expected, type) or type(value) is not expected:
+        name = getattr(expected, "__name__", str(expected))
+        raise RecipeError(f"{where} is {value!r}; a value of type {name} is needed")
+    return value
