@@ -85,6 +85,8 @@ def enliven(model: PhysCon) -> None:
         nn.init.normal_(network.charge_effect.last.weight)
         for head in network.charge_heads:
             nn.init.normal_(head.network[2].weight)
+    if model.structure is not None:
+        nn.init.normal_(model.structure.readout.weight)
 
 
 def charged_tiny_model() -> PhysCon:

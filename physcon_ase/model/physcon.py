@@ -1,7 +1,7 @@
 """The model: the energy network, with a row and a head for each level of theory, and the structure network."""
 
 import functools
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Final
 
@@ -111,6 +111,9 @@ class PhysCon(nn.Module):
             config: what it is made of.
             dtype: number format of the weights.
             couplings: constant matrices of a checkpoint; None to make them (e3nn is imported).
+
+        Raises:
+            UnknownLevelError: a table of uncertainty is of no level.
         """
         super().__init__()
         self.config = config
@@ -123,6 +126,8 @@ class PhysCon(nn.Module):
         self.direct_heads = nn.ModuleDict({name: DirectForceHead(n_vectors) for name in names if n_vectors})
         self.structure = None if config.structure is None else StructureHead(config.structure, couplings)
         self.references = nn.ModuleDict({level.name: References(level) for level in config.levels})
+        for name in (*config.energy_uncertainty, *config.forces_uncertainty):
+            self.level(name)
         n_features = config.encoder.channels // 2
         self.energy_rigidity = nn.ModuleDict({name: EnergyRigidity(n_features) for name in config.energy_uncertainty})
         self.force_rigidity = nn.ModuleDict({name: ForceRigidity(n_features) for name in config.forces_uncertainty})
@@ -166,9 +171,10 @@ class PhysCon(nn.Module):
             direct_forces: whether the direct heads are asked, too.
 
         Raises:
+            UnknownLevelError: there is no such level.
             MissingHeadError: the model has no direct heads.
         """
-        levels = Levels((level,)) if isinstance(level, str) else Levels(self.level_names, level)
+        levels = Levels((self.level(level).name,)) if isinstance(level, str) else Levels(self.level_names, level)
         if forces:
             return self._with_forces(with_positions(batch, batch.positions.detach()), levels, direct_forces)
         if direct_forces or self._in_training or not batch.positions.requires_grad:
@@ -232,9 +238,8 @@ class PhysCon(nn.Module):
                 batch = with_positions(batch, batch.positions.requires_grad_())
                 outputs = self._by_autograd(batch, levels, direct_forces)
                 (gradient,) = torch.autograd.grad(outputs.energies.sum(), batch.positions, create_graph=trained)
-            if not trained:
-                outputs = replace(outputs, atomic_energies=outputs.atomic_energies.detach())
-            return replace(outputs, forces=-gradient)
+            outputs = replace(outputs, forces=-gradient)
+            return outputs if trained else _detached(outputs)
         found, gradient = energies_and_gradient(self.energy, batch, levels, pairs)
         return replace(self._from_evaluation(batch, levels, found), forces=-gradient)
 
@@ -301,3 +306,14 @@ class PhysCon(nn.Module):
             return head(batch, sigma, forces)
 
         return guided
+
+
+def _detached(outputs: Outputs) -> Outputs:
+    """The same without gradient."""
+
+    def detach(value: Tensor | tuple[Tensor, ...] | None) -> Tensor | tuple[Tensor, ...] | None:
+        if isinstance(value, tuple):
+            return tuple(own.detach() for own in value)
+        return value if value is None else value.detach()
+
+    return Outputs(**{f.name: detach(getattr(outputs, f.name)) for f in fields(outputs)})

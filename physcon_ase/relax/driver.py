@@ -1,4 +1,4 @@
-"""Relaxes the molecules of a batch together; each has its own convergence, its own fate and its own record."""
+"""Batched geometry relaxation; convergence and status are tracked for each molecule."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,31 +20,32 @@ from physcon_ase.relax.state import ForceFn, Point, is_finite, keep, largest_nor
 from physcon_ase.valence.internals import distances, make_internals
 
 EXPLODED_DISTANCE: Final = 6.0
-"""Distance [Å] from its nearest neighbour at which an atom has left a molecule it was part of."""
+"""Distance [Å] of an atom from its nearest neighbour above which it counts as dissociated from its molecule."""
 
 MAX_IDLE: Final = 20
-"""Steps without a lower energy after which a molecule is given up: refused ones shrink fourfold each time."""
+"""Number of steps without a lower energy after which a relaxation is aborted; the step length shrinks fourfold with
+each rejected step."""
 
 _Frame: TypeAlias = tuple[np.ndarray, float, float]
 """Positions [Å], energy [eV] and largest force [eV/Å] of one molecule after one step."""
 
 METHODS: Final = {"bfgs": (bfgs_init, bfgs_step), "lbfgs": (lbfgs_init, lbfgs_step), "fire": (fire_init, fire_step)}
-"""First state and step of each method."""
+"""Initialisation and step function of each method."""
 
 
 class RelaxStatus(StrEnum):
-    """How a relaxation ended; the text is the remedy."""
+    """Outcome of a relaxation; the text includes a remedy."""
 
     CONVERGED = "converged"
     STEP_LIMIT = "step limit reached: raise max_steps or fmax, or continue from the returned positions"
-    NOT_FINITE = "energy or forces not finite: look for overlapping atoms in the start geometry or try another one"
-    EXPLODED = "exploded, an atom left the molecule: start from a better geometry or use a model that covers it"
+    NOT_FINITE = "energy or forces not finite: check the start geometry for overlapping atoms or try another one"
+    EXPLODED = "exploded, an atom left the molecule: use a better start geometry or a model that covers the molecule"
     STALLED = "could not lower the energy: raise fmax, compute in float64 or try method='fire'"
 
 
 @dataclass(frozen=True)
 class Trajectory:
-    """The way of one molecule, start and end included; a refused step repeats the geometry before it."""
+    """Trajectory of one molecule, including start and end; a rejected step repeats the previous geometry."""
 
     positions: Float[np.ndarray, "frames atoms 3"]
     """Positions [Å]."""
@@ -56,40 +57,40 @@ class Trajectory:
 
 @dataclass(frozen=True)
 class RelaxProgress:
-    """What is known after each step, for a progress bar."""
+    """Progress after each step, e.g. for a progress bar."""
 
     step: int
-    """Steps done; 0 after the first evaluation."""
+    """Number of steps; 0 after the first evaluation."""
     n_finished: int
-    """Molecules that need no more steps, whatever their fate."""
+    """Number of molecules whose relaxation has ended, with any status."""
     n_molecules: int
-    """All molecules."""
+    """Total number of molecules."""
     fmax: Float[Tensor, " molecules"]
-    """Latest largest force [eV/Å] of every molecule."""
+    """Current largest force [eV/Å] of each molecule."""
 
 
 @dataclass(frozen=True)
 class RelaxResult:
-    """Where the molecules ended; energies, forces and fmax are those at `positions`."""
+    """Final geometries; energies, forces and fmax are evaluated at `positions`."""
 
     positions: Float[Tensor, "molecules slots 3"]
-    """Positions [Å] in the number format of the batch, 0 in empty slots."""
+    """Positions [Å] in the dtype of the batch, 0 in empty slots."""
     energies: Float[Tensor, " molecules"]
     """Energies [eV]."""
     forces: Float[Tensor, "molecules slots 3"]
     """Forces [eV/Å]."""
     fmax: Float[Tensor, " molecules"]
-    """Largest force [eV/Å] on any atom; NaN if the start had no finite energy."""
+    """Largest force [eV/Å] on any atom; NaN if the energy of the start geometry is not finite."""
     steps: Int[Tensor, " molecules"]
-    """Evaluations after the first."""
+    """Number of evaluations after the first."""
     statuses: tuple[RelaxStatus, ...]
-    """How each relaxation ended."""
+    """Outcome of each relaxation."""
     trajectories: tuple[Trajectory, ...] | None
-    """The way there, if asked for."""
+    """Trajectory of each molecule, if requested."""
 
     @property
     def converged(self) -> Bool[Tensor, " molecules"]:
-        """Whether the largest force fell below the threshold, without mishap."""
+        """Whether the status of each molecule is `RelaxStatus.CONVERGED`."""
         done = [status is RelaxStatus.CONVERGED for status in self.statuses]
         return torch.tensor(done, dtype=torch.bool, device=self.positions.device)
 
@@ -105,24 +106,25 @@ def relax(
     history: bool = False,
     on_step: Callable[[RelaxProgress], None] | None = None,
 ) -> RelaxResult:
-    """Moves every molecule to a minimum of its energy.
+    """Relaxes each molecule to a local minimum of its energy.
 
-    A molecule that has converged or failed leaves the working batch, so that stragglers do not cost full batches.
+    Molecules that have converged or failed are removed from the working batch, so the cost decreases as molecules
+    finish.
 
     Args:
-        force_fn: energies and forces of a batch; called with ever fewer of the molecules.
-        batch: the molecules at their start. Positions may be float32; the optimisers work in float64.
-        fmax: a molecule has converged when no atom feels a larger force [eV/Å].
-        max_steps: evaluations per molecule after the first.
-        method: "bfgs" up to about 60 atoms; "lbfgs" above, as good from a good start and slower from a poor one;
-            "fire" where these fail.
-        bonds: `MolGraph.bonds` of each molecule, for the model Hessian; where there are none (None), bonds are guessed
-            from covalent radii at the start.
+        force_fn: energies and forces of a batch; called with a shrinking subset of the molecules.
+        batch: start geometries. Positions may be float32; the optimisers work in float64.
+        fmax: convergence threshold [eV/Å] for the largest force on any atom.
+        max_steps: maximum number of evaluations per molecule after the first.
+        method: "bfgs", recommended up to about 60 atoms; "lbfgs" for larger molecules, equally fast from a good start
+            geometry and slower from a poor one; "fire" if these fail.
+        bonds: `MolGraph.bonds` of each molecule, for the model Hessian; where None, bonds are inferred from covalent
+            radii at the start geometry.
         history: whether to keep the trajectory of each molecule.
         on_step: called after the first evaluation and after each step.
 
     Raises:
-        PhysConError: settings that make no sense. A molecule that fails is no error but a status.
+        PhysConError: invalid settings. A failed relaxation is reported as a status, not as an error.
     """
     _check_settings(fmax, max_steps, method)
     _check_bonds(batch, bonds)
@@ -149,12 +151,12 @@ def relax(
 
 
 class _Record:
-    """Collects the latest point of every molecule; the one mutable object here."""
+    """Latest point and status of every molecule; mutable."""
 
     def __init__(self, batch: Batch, history: bool) -> None:
         energies = torch.full((len(batch),), torch.nan, dtype=torch.float64, device=batch.positions.device)
         self.batch = batch
-        self.positions = batch.positions.double().clone()  # never the tensor of the caller
+        self.positions = batch.positions.double().clone()  # modified in place
         self.energies = energies
         self.forces = torch.full_like(self.positions, torch.nan)
         self.fmax = energies.clone()
@@ -163,7 +165,7 @@ class _Record:
         self.frames: list[list[_Frame]] | None = [[] for _ in self.statuses] if history else None
 
     def note(self, working: Tensor, point: Point, n_steps: int, statuses: Sequence[RelaxStatus | None]) -> None:
-        """Takes over the point and the status of the working molecules."""
+        """Stores the point and the status of the working molecules."""
         self.positions[working], self.energies[working] = point.positions, point.energies
         self.forces[working], self.fmax[working] = point.forces, largest_norm(point.forces)
         self.steps[working] = n_steps
@@ -198,11 +200,11 @@ def _trajectory(frames: Sequence[_Frame]) -> Trajectory:
 def _statuses(
     state: QuasiNewtonState | FireState, was_apart: Tensor, fmax: float, is_last: bool
 ) -> list[RelaxStatus | None]:
-    """The fate of each working molecule, None if it goes on."""
+    """Status of each working molecule; None if its relaxation continues."""
     point = state.point
     has_exploded = (_is_apart(state.batch, point.positions) & ~was_apart).any(dim=1)
     given_up = state.idle >= MAX_IDLE
-    # in this order: an atom that left feels no force, and would pass for converged
+    # Order matters: a dissociated atom feels no force and would count as converged.
     conditions = (
         (~is_finite(point), RelaxStatus.NOT_FINITE),
         (has_exploded, RelaxStatus.EXPLODED),
@@ -216,11 +218,11 @@ def _statuses(
 
 
 def _is_apart(batch: Batch, positions: Float[Tensor, "molecules slots 3"]) -> Bool[Tensor, "molecules slots"]:
-    """Whether an atom is far from all others of its molecule."""
+    """Whether each atom is far from all other atoms of its molecule."""
     n_slots = positions.shape[1]
     not_a_pair = ~batch.atom_mask[:, None] | torch.eye(n_slots, dtype=torch.bool, device=positions.device)
     nearest = distances(positions).masked_fill(not_a_pair, torch.inf).amin(dim=2)
-    # a lone atom is infinitely far from nothing, at the start as at the end
+    # inf for a single atom, at the start as well, so that it does not count as exploded
     return (nearest > EXPLODED_DISTANCE) & batch.atom_mask
 
 
@@ -228,7 +230,7 @@ def _check_settings(fmax: float, max_steps: int, method: str) -> None:
     if method not in METHODS:
         raise PhysConError(f"unknown relaxation method {method!r}: choose one of {', '.join(METHODS)}")
     if not fmax > 0:
-        raise PhysConError(f"fmax must be a force larger than 0 eV/Å, received {fmax}: .01 is a tight minimum")
+        raise PhysConError(f"fmax must be a force larger than 0 eV/Å, received {fmax}; 0.01 gives tight convergence")
     if max_steps < 0:
         raise PhysConError(f"max_steps must be 0 or more, received {max_steps}")
 
@@ -238,10 +240,10 @@ def _check_bonds(batch: Batch, bonds: Sequence[np.ndarray | None] | None) -> Non
         return
     if len(bonds) != len(batch):
         raise PhysConError(
-            f"bonds of {len(bonds)} molecules for a batch of {len(batch)}: pass MolGraph.bonds, or None, for each"
+            f"bonds of {len(bonds)} molecules for a batch of {len(batch)}: pass MolGraph.bonds or None for each"
         )
     for row, (n_atoms, pairs) in enumerate(zip(batch.n_atoms.tolist(), bonds, strict=True)):
         if pairs is not None and pairs.max(initial=-1) >= n_atoms:
             raise PhysConError(
-                f"molecule {row} has {n_atoms} atoms, but a bond to atom {pairs.max()}: pass the bonds of its own graph"
+                f"molecule {row} has {n_atoms} atoms, but a bond to atom {pairs.max()}: pass the bonds of its graph"
             )

@@ -1,7 +1,7 @@
-"""FIRE, the fast inertial relaxation engine: slow, and hard to upset.
+"""FIRE, the fast inertial relaxation engine: slower than the quasi-Newton methods, but robust.
 
-Bitzek, Koskinen, Gähler, Moseler and Gumbsch 2006, doi 10.1103/PhysRevLett.97.170201, with the settings of ASE.
-Everything is float64: products of small velocities underflow in float32.
+Bitzek, Koskinen, Gähler, Moseler and Gumbsch 2006, doi 10.1103/PhysRevLett.97.170201, with the parameters of ASE.
+All computations are in float64, since products of small velocities underflow in float32.
 """
 
 from dataclasses import dataclass
@@ -16,44 +16,44 @@ from physcon_ase.relax.state import MAX_STEP, ForceFn, Point, choose, evaluate, 
 from physcon_ase.valence.internals import Internals
 
 FIRST_TIME_STEP: Final = 0.1
-"""Time step of the start; the unit of mass is such that force times time² is a length."""
+"""Initial time step; with unit masses, force [eV/Å] times time² is a length [Å]."""
 
 LARGEST_TIME_STEP: Final = 1.0
-"""Time step that is never exceeded."""
+"""Maximum time step."""
 
 FIRST_MIXING: Final = 0.1
-"""Share of the velocity that is turned into the direction of the force, after the start and after each stop."""
+"""Mixing parameter α at the start and after each uphill step."""
 
 STEPS_BEFORE_GROWTH: Final = 5
-"""Downhill steps before the time step grows."""
+"""Number of downhill steps before the time step grows."""
 
 _GROW, _SHRINK, _MIXING_DECAY = 1.1, 0.5, 0.99
 
 
 @dataclass(frozen=True)
 class FireState:
-    """Where FIRE stands; molecules come first in every tensor."""
+    """State of FIRE; the first axis of every tensor is the molecule."""
 
     batch: Batch
-    """The molecules; their positions are those of the start."""
+    """The molecules, at their start geometries."""
     point: Point
-    """Present geometry of each molecule."""
+    """Current geometry of each molecule."""
     velocities: Float[Tensor, "molecules slots 3"]
     """Velocities."""
     time_step: Float[Tensor, " molecules"]
     """Time step of each molecule."""
     mixing: Float[Tensor, " molecules"]
-    """Share of the velocity turned into the direction of the force."""
+    """Mixing parameter α: fraction of the velocity redirected along the force."""
     downhill: Int[Tensor, " molecules"]
-    """Steps since the velocity last pointed uphill."""
+    """Number of steps since the velocity last pointed uphill."""
     idle: Int[Tensor, " molecules"]
-    """Steps in a row that ended where the force function returns no numbers."""
+    """Number of successive steps with a non-finite energy or force."""
     last_was_finite: Bool[Tensor, " molecules"]
-    """Whether the latest evaluation returned numbers."""
+    """Whether the last evaluation was finite."""
 
 
 def fire_init(force_fn: ForceFn, batch: Batch, internals: Internals | None = None) -> FireState:
-    """The state before the first step; evaluates the force function once. FIRE needs no internal coordinates."""
+    """State before the first step; evaluates the force function once. Internal coordinates are not used."""
     point = evaluate(force_fn, batch, batch.positions)
     return FireState(
         batch=batch,
@@ -68,15 +68,15 @@ def fire_init(force_fn: ForceFn, batch: Batch, internals: Internals | None = Non
 
 
 def fire_step(state: FireState, force_fn: ForceFn) -> FireState:
-    """One evaluation of the force function; the energy may rise for a while."""
+    """Performs one step with one evaluation of the force function; the energy may increase temporarily."""
     forces = state.point.forces
     goes_down = (forces * state.velocities).sum(dim=(1, 2)) >= 0
-    # 1. time step and mixing: faster after a while of going down, stop and slower after going up
+    # 1. time step and mixing: accelerate after several downhill steps, stop and slow down after an uphill one
     faster = (_GROW * state.time_step).clamp(max=LARGEST_TIME_STEP)
     patient = goes_down & (state.downhill > STEPS_BEFORE_GROWTH)
     time_step = torch.where(patient, faster, torch.where(goes_down, state.time_step, _SHRINK * state.time_step))
     mixing = torch.where(patient, _MIXING_DECAY * state.mixing, torch.where(goes_down, state.mixing, FIRST_MIXING))
-    # 2. velocities: turned towards the force, then accelerated
+    # 2. velocities: mixed with the direction of the force, then accelerated
     share = state.mixing[:, None, None]
     turned = (1 - share) * state.velocities + share * _total_norm(state.velocities) * forces / _total_norm(forces)
     velocities = torch.where(goes_down[:, None, None], turned, 0) + time_step[:, None, None] * forces
@@ -97,5 +97,5 @@ def fire_step(state: FireState, force_fn: ForceFn) -> FireState:
 
 
 def _total_norm(vectors: Float[Tensor, "molecules slots 3"]) -> Float[Tensor, "molecules 1 1"]:
-    # the clamp keeps zero forces from dividing zero by zero
+    # the clamp prevents 0/0 for zero forces
     return vectors.norm(dim=(1, 2), keepdim=True).clamp(min=1e-300)

@@ -1,7 +1,7 @@
-"""L-BFGS with the model Hessian at the present geometry as its metric: as BFGS, without diagonalising anything.
+"""L-BFGS preconditioned with the model Hessian at the current geometry; no diagonalisation.
 
-For molecules of more than about 60 atoms, where the diagonalisation inside BFGS costs more than the steps it saves.
-From a force field's minimum it needs the same number of steps; from poor starts half as many again.
+For molecules of more than about 60 atoms, where the diagonalisation in BFGS costs more than it saves. From force field
+minima it needs as many steps as BFGS, from poor start geometries 1.5 times as many.
 """
 
 import torch
@@ -16,12 +16,12 @@ lbfgs_init = quasi_newton_init
 
 
 def lbfgs_step(state: QuasiNewtonState, force_fn: ForceFn) -> QuasiNewtonState:
-    """One evaluation of the force function; see `relax.quasi_newton.try_move`."""
+    """Performs one step with one evaluation of the force function; see `relax.quasi_newton.try_move`."""
     return try_move(state, force_fn, two_loop_step(state))
 
 
 def two_loop_step(state: QuasiNewtonState) -> Float[Tensor, "molecules coordinates"]:
-    """Quasi-Newton step [Å] from the remembered curvature; Nocedal 1980, doi 10.1090/S0025-5718-1980-0572855-7."""
+    """Quasi-Newton step [Å] by the two-loop recursion; Nocedal 1980, doi 10.1090/S0025-5718-1980-0572855-7."""
     metric = model_hessians(state.batch, state.point.positions, state.internals)
     factor = torch.linalg.cholesky(metric)
     moves = state.moves.unbind(dim=1)
@@ -29,7 +29,7 @@ def two_loop_step(state: QuasiNewtonState) -> Float[Tensor, "molecules coordinat
         damped(change, move, torch.einsum("mcd,md->mc", metric, move))
         for move, change in zip(moves, state.gradient_changes.unbind(dim=1), strict=True)
     ]
-    # a molecule with no move has zero curvature and leaves the direction alone
+    # molecules that did not move have zero curvature and do not contribute
     inverses = [
         _safe_inverse((move * change).sum(dim=1, keepdim=True)) for move, change in zip(moves, changes, strict=True)
     ]

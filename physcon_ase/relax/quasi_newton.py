@@ -1,4 +1,4 @@
-"""What BFGS and L-BFGS share: the curvature met so far, and a step that is taken only if the energy does not rise."""
+"""State and step acceptance of BFGS and L-BFGS: a step is accepted only if the energy does not increase."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -12,10 +12,10 @@ from physcon_ase.relax.state import MAX_STEP, ForceFn, Point, choose, evaluate, 
 from physcon_ase.valence.internals import Internals
 
 MEMORY: Final = 30
-"""Number of past steps whose curvature is remembered: more changes nothing, 20 costs a few steps on soft molecules."""
+"""Number of past steps whose curvature is stored; more has no effect, 20 costs a few extra steps for soft molecules."""
 
 LEAST_CURVATURE: Final = 0.2
-"""Share of the expected curvature below which a measured one is not believed (Powell's damping)."""
+"""Fraction of the expected curvature below which the measured curvature is damped (Powell)."""
 
 _SHRINK: Final = 0.25
 _GROW: Final = 2.0
@@ -23,30 +23,31 @@ _GROW: Final = 2.0
 
 @dataclass(frozen=True)
 class QuasiNewtonState:
-    """Where BFGS or L-BFGS stands; molecules come first in every tensor."""
+    """State of BFGS and L-BFGS; the first axis of every tensor is the molecule."""
 
     batch: Batch
-    """The molecules; their positions are those of the start."""
+    """The molecules, at their start geometries."""
     internals: Internals
     """Stretches, bends and torsions of the model Hessian."""
     point: Point
-    """Latest geometry of each molecule that was accepted."""
+    """Last accepted geometry of each molecule."""
     lowest: Float[Tensor, " molecules"]
-    """Lowest energy [eV] so far; rises within the noise are measured from here, so that they do not add up."""
+    """Lowest energy [eV] so far; reference for the acceptance of steps, so that increases within the noise do not
+    accumulate."""
     moves: Float[Tensor, "molecules memory coordinates"]
-    """Past steps [Å], the latest last; 0 means none."""
+    """Past steps [Å], the latest last; 0 for molecules that did not move."""
     gradient_changes: Float[Tensor, "molecules memory coordinates"]
     """Changes [eV/Å] of the gradient in these steps."""
     longest: Float[Tensor, " molecules"]
-    """Trust radius: longest move [Å] of an atom in the next step."""
+    """Trust radius: maximum displacement [Å] of an atom in the next step."""
     idle: Int[Tensor, " molecules"]
-    """Steps since the energy last fell; rises within the noise do not count as progress."""
+    """Number of steps since the energy last decreased."""
     last_was_finite: Bool[Tensor, " molecules"]
-    """Whether the latest evaluation returned numbers."""
+    """Whether the last evaluation was finite."""
 
 
 def quasi_newton_init(force_fn: ForceFn, batch: Batch, internals: Internals) -> QuasiNewtonState:
-    """The state before the first step; evaluates the force function once."""
+    """State before the first step; evaluates the force function once."""
     point = evaluate(force_fn, batch, batch.positions)
     none = torch.zeros(len(batch), 0, 3 * batch.positions.shape[1], dtype=torch.float64, device=batch.positions.device)
     return QuasiNewtonState(
@@ -65,15 +66,15 @@ def quasi_newton_init(force_fn: ForceFn, batch: Batch, internals: Internals) -> 
 def try_move(
     state: QuasiNewtonState, force_fn: ForceFn, move: Float[Tensor, "molecules coordinates"]
 ) -> QuasiNewtonState:
-    """Moves the molecules, cut to the trust radius; those whose energy rises stay, and will move less far.
+    """Tries a step, shortened to the trust radius; it is rejected, and the radius reduced, if the energy increases.
 
-    The curvature met on the way is remembered in either case.
+    The measured curvature is stored in either case.
     """
     step = shorten(move.view_as(state.point.positions), state.longest) * state.batch.atom_mask[:, :, None]
     new = evaluate(force_fn, state.batch, state.point.positions + step)
     finite = is_finite(new)
     accepted = finite & (new.energies <= state.lowest + new.noise)
-    tried = new.positions - state.point.positions  # as rounded to the number format of the batch
+    tried = new.positions - state.point.positions  # as rounded to the dtype of the batch
     change = torch.where(finite[:, None, None], state.point.forces - new.forces, torch.zeros_like(tried))
     tried = torch.where(finite[:, None, None], tried, torch.zeros_like(tried))
     longest = torch.where(accepted, (_GROW * state.longest).clamp(max=MAX_STEP), _SHRINK * largest_norm(step))
@@ -95,7 +96,7 @@ def damped(
     move: Float[Tensor, "molecules coordinates"],
     expected: Float[Tensor, "molecules coordinates"],
 ) -> Float[Tensor, "molecules coordinates"]:
-    """Mixes in as much of the expected change as keeps the curvature positive.
+    """Gradient change with Powell damping: mixed with the expected change to keep the curvature positive.
 
     Powell 1978, doi 10.1007/BFb0067703; `expected` is the Hessian before the update times the move.
     """

@@ -1,4 +1,4 @@
-"""What all optimisers share: the function they minimise and the geometries where it was evaluated."""
+"""Force function and evaluated geometries, shared by all optimisers."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
@@ -11,41 +11,41 @@ from torch import Tensor
 from physcon_ase.batch import Batch, select, with_positions
 
 ForceFn: TypeAlias = Callable[[Batch], tuple[Float[Tensor, " molecules"], Float[Tensor, "molecules slots 3"]]]
-"""Energies [eV] and forces [eV/Å] of the molecules of a batch; an optimiser never differentiates itself."""
+"""Energies [eV] and forces [eV/Å] of the molecules of a batch; optimisers do not differentiate."""
 
 ENERGY_NOISE: Final = 1e-5
-"""Rise of the energy [eV] that is rounding, not a bad step: a float32 model or an SCF threshold reaches it."""
+"""Energy increase [eV] attributed to numerical noise, e.g. of a float32 model or the SCF threshold."""
 
 MAX_STEP: Final = 0.2
-"""Longest move [Å] of an atom in one step, unless the optimiser has learnt that it can do better."""
+"""Maximum displacement [Å] of an atom in one step."""
 
 _EPSILONS_OF_NOISE: Final = 8
-"""Rounding of a returned energy in units of the spacing of its number format."""
+"""Rounding error of an energy in units of the machine epsilon of its dtype."""
 
 
 @dataclass(frozen=True)
 class Point:
-    """Geometries with their energies and forces, in float64 whatever the force function computes in."""
+    """Geometries with energies and forces, in float64 regardless of the dtype of the force function."""
 
     positions: Float[Tensor, "molecules slots 3"]
-    """Positions [Å] at which the function was evaluated, to the last bit."""
+    """Exact positions [Å] at which the function was evaluated."""
     energies: Float[Tensor, " molecules"]
     """Energies [eV]."""
     forces: Float[Tensor, "molecules slots 3"]
     """Forces [eV/Å], 0 in empty slots."""
     noise: Float[Tensor, " molecules"]
-    """Difference of energies [eV] that means nothing."""
+    """Numerical noise [eV] of the energy."""
 
 
 _Record = TypeVar("_Record")
 
 
 def evaluate(force_fn: ForceFn, batch: Batch, positions: Float[Tensor, "molecules slots 3"]) -> Point:
-    """Energies and forces of the molecules of `batch` at other positions, rounded to the batch's number format."""
+    """Energies and forces of the molecules of `batch` at the given positions, rounded to the dtype of the batch."""
     rounded = positions.to(batch.positions.dtype)
     energies, forces = force_fn(with_positions(batch, rounded))
     energies, forces = energies.detach(), forces.detach()
-    # where, not a product: 0 * NaN = NaN would carry what a model writes into empty slots
+    # where instead of a product, because 0 * NaN = NaN in empty slots
     forces = torch.where(batch.atom_mask[:, :, None], forces, torch.zeros((), dtype=forces.dtype, device=forces.device))
     resolution = _EPSILONS_OF_NOISE * torch.finfo(energies.dtype).eps
     energies = energies.double()
@@ -53,25 +53,25 @@ def evaluate(force_fn: ForceFn, batch: Batch, positions: Float[Tensor, "molecule
 
 
 def is_finite(point: Point) -> Bool[Tensor, " molecules"]:
-    """Whether the energy and every force of a molecule are numbers."""
+    """Whether the energy and all forces of each molecule are finite."""
     return torch.isfinite(point.energies) & torch.isfinite(point.forces).all(dim=2).all(dim=1)
 
 
 def largest_norm(vectors: Float[Tensor, "molecules slots 3"]) -> Float[Tensor, " molecules"]:
-    """Largest norm of the vectors of a molecule."""
+    """Largest norm of the vectors of each molecule."""
     return vectors.norm(dim=2).amax(dim=1)
 
 
 def shorten(
     step: Float[Tensor, "molecules slots 3"], longest: Float[Tensor, " molecules"]
 ) -> Float[Tensor, "molecules slots 3"]:
-    """The step scaled down so that no atom of molecule i moves farther than `longest[i]` [Å]."""
-    # the clamp keeps a zero step from dividing zero by zero
+    """Step scaled down such that no atom of molecule i is displaced by more than `longest[i]` [Å]."""
+    # the clamp prevents division by zero for zero steps
     return step * (longest / largest_norm(step).clamp(min=1e-300)).clamp(max=1)[:, None, None]
 
 
 def choose(accepted: Bool[Tensor, " molecules"], new: _Record, old: _Record) -> _Record:
-    """The record `new` for the molecules that accepted it, `old` for the others; all fields are tensors."""
+    """Record with the values of `new` for accepted molecules and of `old` for the others; all fields are tensors."""
     chosen = {}
     for field in fields(new):  # pyright: ignore[reportArgumentType]
         value = getattr(new, field.name)
@@ -81,7 +81,7 @@ def choose(accepted: Bool[Tensor, " molecules"], new: _Record, old: _Record) -> 
 
 
 def keep(state: _Record, molecules: Tensor) -> _Record:
-    """The state of the molecules with these indices (or where this mask is true); fields are tensors or records."""
+    """State of the selected molecules (indices or boolean mask); fields are tensors or records."""
     kept = {}
     for field in fields(state):  # pyright: ignore[reportArgumentType]
         value = getattr(state, field.name)

@@ -1,4 +1,4 @@
-"""Bonds, angles and torsions of a batch: which atoms they join and how they change with the positions."""
+"""Internal coordinates of a batch (bond lengths, bond angles, torsions) and their derivatives."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,27 +13,27 @@ from physcon_ase.batch import Batch
 from physcon_ase.units import COVALENT_RADII, FALLBACK_RADIUS
 
 BOND_STRETCH: Final = 1.3
-"""Two atoms closer than this multiple of the sum of their covalent radii count as bonded."""
+"""Ratio of distance to the sum of covalent radii below which two atoms count as bonded."""
 
 LINEAR_SINE: Final = 0.17
-"""Sine of an angle (10° or 170°) below which it bends in two directions and carries no torsion."""
+"""Sine of a bond angle (10° or 170°) below which the angle counts as linear: two bending modes and no torsions."""
 
 _PADDING: Final = -1
 
 _TINY: Final = 1e-6
-"""Length [Å] below which two atoms have no direction, so that atoms on top of each other give 0 instead of NaN."""
+"""Lower bound [Å] on lengths in denominators; gives 0 instead of NaN for coincident atoms."""
 
 
 @dataclass(frozen=True)
 class Internals:
-    """Slots of the atoms of each stretch, bend and torsion, padded with -1."""
+    """Atom slots of all stretches, bends and torsions, padded with -1."""
 
     stretches: Int[Tensor, "molecules stretches 2"]
-    """Bonded pairs."""
+    """Bonded atom pairs."""
     bends: Int[Tensor, "molecules bends 3"]
-    """Angles, the apex in the middle."""
+    """Bond angles, the apex in the middle."""
     torsions: Int[Tensor, "molecules torsions 4"]
-    """Chains of four atoms."""
+    """Chains of four bonded atoms."""
 
 
 def make_internals(batch: Batch, bonds: Sequence[np.ndarray | None] | None = None) -> Internals:
@@ -41,8 +41,8 @@ def make_internals(batch: Batch, bonds: Sequence[np.ndarray | None] | None = Non
 
     Args:
         batch: the molecules.
-        bonds: `MolGraph.bonds` of each molecule, [bonds, 2]; where there are none (None), bonds are guessed from
-            covalent radii at the positions of the batch.
+        bonds: `MolGraph.bonds` of each molecule, [bonds, 2]; where None, bonds are inferred from covalent radii at the
+            positions of the batch.
     """
     bonded = guess_bonded(batch).cpu().numpy()
     for are_bonded, pairs in zip(bonded, bonds or [None] * len(batch), strict=True):
@@ -55,14 +55,14 @@ def make_internals(batch: Batch, bonds: Sequence[np.ndarray | None] | None = Non
 
 
 def covalent_radii() -> Float[Tensor, " elements"]:
-    """Covalent radius [Å] at the place of each atomic number, in float64."""
+    """Covalent radius [Å] indexed by atomic number, float64."""
     radii = torch.full((256,), FALLBACK_RADIUS, dtype=torch.float64)
     radii[list(COVALENT_RADII)] = torch.tensor(list(COVALENT_RADII.values()), dtype=torch.float64)
     return radii
 
 
 def guess_bonded(batch: Batch) -> Bool[Tensor, "molecules slots slots"]:
-    """Whether two atoms are close enough to be bonded."""
+    """Whether each pair of atoms is within bonding distance."""
     radii = covalent_radii().to(batch.positions.device)[batch.atomic_numbers]
     limits = BOND_STRETCH * (radii[:, :, None] + radii[:, None])
     are_atoms = batch.atom_mask[:, :, None] & batch.atom_mask[:, None]
@@ -71,30 +71,30 @@ def guess_bonded(batch: Batch) -> Bool[Tensor, "molecules slots slots"]:
 
 
 def are_connected(batch: Batch, internals: Internals) -> Bool[Tensor, " molecules"]:
-    """Whether bonds join all atoms of a molecule."""
+    """Whether the bonds connect all atoms of each molecule."""
     n_molecules, n_slots = batch.atomic_numbers.shape
     molecule, bond = torch.nonzero(internals.stretches[:, :, 0] >= 0, as_tuple=True)
     first, second = internals.stretches[molecule, bond].T
     reach = torch.eye(n_slots, device=batch.positions.device).repeat(n_molecules, 1, 1)
     reach[molecule, first, second] = reach[molecule, second, first] = 1
-    for _ in range(n_slots.bit_length()):  # twice as many bonds in each round
+    for _ in range(n_slots.bit_length()):  # each iteration doubles the path length
         reach = (reach @ reach).clamp(max=1)
     return ((reach[:, 0] > 0) | ~batch.atom_mask).all(dim=1)
 
 
 def distances(positions: Float[Tensor, "molecules slots 3"]) -> Float[Tensor, "molecules slots slots"]:
     """Distances [Å] of all pairs of slots."""
-    # explicit differences: the matrix product inside cdist loses all digits far from the origin
+    # explicit differences: the matrix product in cdist loses precision far from the origin
     return (positions[:, :, None] - positions[:, None]).norm(dim=-1)
 
 
 def internal_values(
     positions: Float[Tensor, "molecules slots 3"], internals: Internals
 ) -> tuple[Float[Tensor, "molecules stretches"], Float[Tensor, "molecules bends"], Float[Tensor, "molecules torsions"]]:
-    """Bond lengths [Å], bond angles [rad, 0 to π] and torsion angles [rad, -π to π]; padding has any value.
+    """Bond lengths [Å], bond angles [rad, 0 to π] and torsion angles [rad, -π to π]; values of padding are undefined.
 
-    Differentiable but where atoms lie on top of each other; the derivatives of angles and torsions diverge where three
-    of the atoms approach a line.
+    Differentiable except for coincident atoms; derivatives of angles and torsions diverge as three of the atoms become
+    collinear.
     """
     lengths = _along(positions, internals.stretches, (0, 1)).square().sum(dim=-1).clamp(min=_TINY**2).sqrt()
     first, second = (_along(positions, internals.bends, (1, end)) for end in (0, 2))
@@ -108,7 +108,7 @@ def internal_values(
 def stretch_vectors(
     positions: Float[Tensor, "molecules slots 3"], atoms: Int[Tensor, "molecules stretches 2"]
 ) -> Float[Tensor, "molecules stretches 2 3"]:
-    """Derivatives of bond lengths [1] with respect to the positions of the two atoms."""
+    """Derivatives of bond lengths [dimensionless] with respect to the positions of the two atoms."""
     direction, _ = _unit(_along(positions, atoms, (1, 0)))
     return torch.stack([direction, -direction], dim=2)
 
@@ -116,7 +116,7 @@ def stretch_vectors(
 def bend_vectors(
     positions: Float[Tensor, "molecules slots 3"], atoms: Int[Tensor, "molecules bends 3"]
 ) -> tuple[Float[Tensor, "molecules bends 3 3"], Float[Tensor, "molecules bends 3 3"]]:
-    """Derivatives of bond angles [rad/Å] in the plane of the angle, and across it if it is linear, else 0."""
+    """Derivatives of bond angles [rad/Å]: in-plane bend, and the perpendicular bend of linear angles (0 otherwise)."""
     first, first_length = _unit(_along(positions, atoms, (1, 0)))
     second, second_length = _unit(_along(positions, atoms, (1, 2)))
     normal, sine = _unit(torch.linalg.cross(first, second))
@@ -135,7 +135,7 @@ def bend_vectors(
 def torsion_vectors(
     positions: Float[Tensor, "molecules slots 3"], atoms: Int[Tensor, "molecules torsions 4"]
 ) -> Float[Tensor, "molecules torsions 4 3"]:
-    """Derivatives of torsion angles [rad/Å]; 0 where three of the atoms are on a line.
+    """Derivatives of torsion angles [rad/Å]; 0 if three of the atoms are collinear.
 
     Blondel and Karplus 1996, doi 10.1002/(SICI)1096-987X(19960715)17:9<1132::AID-JCC5>3.0.CO;2-T.
     """
@@ -156,13 +156,16 @@ def torsion_vectors(
 
 
 def pick(values: Tensor, atoms: Int[Tensor, "molecules internals members"]) -> Tensor:
-    """Per-slot values [molecules, slots, ...] of the atoms of each internal, [molecules, internals, members, ...]."""
+    """Gathers per-slot values [molecules, slots, ...] for the atoms of each internal coordinate.
+
+    The result has shape [molecules, internals, members, ...].
+    """
     molecule = torch.arange(len(values), device=values.device)[:, None, None]
     return values[molecule, atoms.clamp(min=0)]
 
 
 def _along(positions: Tensor, atoms: Tensor, pair: tuple[int, int]) -> Tensor:
-    """Vectors from one member of each internal to another."""
+    """Vectors between two atoms of each internal coordinate."""
     ends = pick(positions, atoms[:, :, list(pair)])
     return ends[:, :, 1] - ends[:, :, 0]
 
@@ -172,7 +175,7 @@ def _angle(cross: Tensor, dot: Tensor) -> Tensor:
 
 
 def _away_from_zero(values: Tensor) -> Tensor:
-    """The values, and 1 where they are 0, so that the angle of two vectors of no length has a derivative."""
+    """Values with 0 replaced by 1, so that angles of zero-length vectors are differentiable."""
     return torch.where(values == 0, torch.ones_like(values), values)
 
 
@@ -182,13 +185,13 @@ def _unit(vectors: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _chains(are_bonded: Bool[np.ndarray, "atoms atoms"]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Index arrays [.., 2], [.., 3], [.., 4] of the bonds, angles and torsions of one molecule."""
-    arrows = np.argwhere(are_bonded)  # every bond in both directions
+    """Atom indices of the bonds [..., 2], angles [..., 3] and torsions [..., 4] of one molecule."""
+    arrows = np.argwhere(are_bonded)  # each bond in both directions
     stretches = arrows[arrows[:, 0] < arrows[:, 1]]
     start, head = arrows[:, 0], arrows[:, 1]
     one, two = np.nonzero((head[:, None] == head) & (start[:, None] < start))
     bends = np.stack([start[one], head[one], start[two]], axis=1)
-    # two arrows whose heads are bonded; the heads in order, so that each torsion is met once
+    # two directed bonds whose heads are bonded; ordering the heads avoids duplicates
     joined = are_bonded[head[:, None], head] & (head[:, None] < head)
     one, two = np.nonzero(joined & (start[:, None] != head) & (head[:, None] != start) & (start[:, None] != start))
     torsions = np.stack([start[one], head[one], head[two], start[two]], axis=1)

@@ -1,9 +1,9 @@
-"""A valence force field's Hessian: what stretches, bends and torsions cost before anything was computed.
+"""Model Hessian of a valence force field (stretches, bends and torsions).
 
-Force constants of Lindh, Bernhardsson, Karlström and Malmqvist 1995, doi 10.1016/0009-2614(95)00646-L, on bonded
-chains of atoms only. Mean steps of BFGS with GFN2-xTB to fmax .01 eV/Å: 12 from MMFF94 minima and 13 from rattled
-geometries of QM9 molecules, 18 from MMFF94 minima of 34 atoms; with springs of one stiffness for all 1-2, 1-3, 1-4 and
-1-5 pairs 15, 14 and 40; with ASE's BFGS and its unit matrix 63, 52 and 107.
+Force constants of Lindh, Bernhardsson, Karlström and Malmqvist 1995, doi 10.1016/0009-2614(95)00646-L, restricted to
+chains of bonded atoms. Mean number of BFGS steps with GFN2-xTB to fmax 0.01 eV/Å from MMFF94 minima of QM9 molecules,
+from rattled QM9 geometries and from MMFF94 minima of molecules with 34 atoms: 12, 13 and 18; with uniform springs
+between 1-2, 1-3, 1-4 and 1-5 pairs 15, 14 and 40; with the scaled unit matrix of ASE's BFGS 63, 52 and 107.
 """
 
 from typing import Final
@@ -25,22 +25,22 @@ from physcon_ase.valence.internals import (
 )
 
 STRETCH_STIFFNESS: Final = 0.45 * EV_PER_HARTREE / ANGSTROM_PER_BOHR**2
-"""Force constant [eV/Å²] of a bond of the reference length."""
+"""Force constant [eV/Å²] of a bond at its reference length."""
 
 BEND_STIFFNESS: Final = 0.15 * EV_PER_HARTREE
-"""Force constant [eV/rad²] of an angle between two such bonds."""
+"""Force constant [eV/rad²] of the angle between two such bonds."""
 
 TORSION_STIFFNESS: Final = 0.005 * EV_PER_HARTREE
-"""Force constant [eV/rad²] of a torsion of three such bonds."""
+"""Force constant [eV/rad²] of a torsion over three such bonds."""
 
 UNIT_TERM: Final = 0.1
-"""Force constant [eV/Å²] that holds each atom in its place, so that the Hessian is positive definite."""
+"""Multiple [eV/Å²] of the unit matrix that makes the Hessian positive definite."""
 
 _DECAYS: Final = ((1.0, 0.3949, 0.3949), (0.3949, 0.28, 0.28), (0.3949, 0.28, 0.28))
-"""Decay [1/bohr²] of the stiffness of a bond between atoms of the first, second and any later row."""
+"""Decay exponent α [1/bohr²] for bonds between elements of the first, second and later rows."""
 
 _LENGTHS: Final = ((1.35, 2.10, 2.53), (2.10, 2.87, 3.40), (2.53, 3.40, 3.40))
-"""Reference length [bohr] of a bond between atoms of the first, second and any later row."""
+"""Reference length r_0 [bohr] for bonds between elements of the first, second and later rows."""
 
 
 def model_hessian(
@@ -51,9 +51,9 @@ def model_hessian(
     """Model Hessian [eV/Å²] of one molecule, for instance as `H0` of `ase.optimize.BFGS`.
 
     Args:
-        atomic_numbers: of the atoms.
-        positions: [Å].
-        bonds: `MolGraph.bonds`; without them, bonds are guessed from covalent radii.
+        atomic_numbers: atomic number of each atom.
+        positions: positions [Å].
+        bonds: `MolGraph.bonds`; inferred from covalent radii if not given.
     """
     batch = make_batch([atomic_numbers], [positions], dtype=torch.float64)
     return model_hessians(batch, batch.positions, make_internals(batch, [bonds]))[0].numpy()
@@ -67,10 +67,10 @@ def model_hessians(
     torsion_stiffness: float = TORSION_STIFFNESS,
     unit_term: float = UNIT_TERM,
 ) -> Float[Tensor, "molecules coordinates coordinates"]:
-    """Model Hessians [eV/Å²] at these positions; coordinates are x, y, z of slot 0, then of slot 1, and so on.
+    """Model Hessians [eV/Å²]; coordinates are ordered x, y, z of slot 0, then of slot 1, and so on.
 
-    H = u 1 + Σ_q k_q b_q b_qᵀ with b_q = ∂q/∂R for every stretch, bend and torsion q; k_q is the stiffness constant of
-    its kind times ρ of each of its bonds, ρ = exp(α (r_0² - r²)). An empty slot keeps only the unit term u.
+    H = u 1 + Σ_q k_q b_q b_qᵀ with b_q = ∂q/∂R for every stretch, bend and torsion q; k_q is the force constant of this
+    type of coordinate times ρ = exp(α (r_0² - r²)) of each of its bonds. Empty slots contain only the unit term u.
     """
     n_molecules, n_slots, _ = positions.shape
     blocks = torch.zeros(n_molecules * n_slots**2, 9, dtype=torch.float64, device=positions.device)
@@ -95,8 +95,9 @@ def stiffnesses(
     *,
     torsion_stiffness: float = TORSION_STIFFNESS,
 ) -> Float[Tensor, "molecules internals"]:
-    """Force constants k_q of stretches [eV/Å²], bends or torsions [eV/rad²], by the number of their atoms; 0 for
-    padding.
+    """Force constants k_q of stretches [eV/Å²], bends or torsions [eV/rad²]; 0 for padding.
+
+    The type of coordinate follows from the number of atoms (`members`).
     """
     constants = {2: STRETCH_STIFFNESS, 3: BEND_STIFFNESS, 4: torsion_stiffness}
     return constants[atoms.shape[2]] * _bond_strengths(atomic_numbers, positions, atoms)
@@ -105,7 +106,7 @@ def stiffnesses(
 def newton_steps(
     forces: Float[Tensor, "molecules slots 3"], hessians: Float[Tensor, "molecules coordinates coordinates"]
 ) -> Float[Tensor, "molecules slots 3"]:
-    """H⁻¹ F [Å] for forces [eV/Å] and Hessians [eV/Å²]."""
+    """Newton steps H⁻¹ F [Å] for forces [eV/Å] and positive definite Hessians [eV/Å²]."""
     return torch.cholesky_solve(forces.flatten(1)[..., None], torch.linalg.cholesky(hessians)).view_as(forces)
 
 
@@ -114,7 +115,7 @@ def _bond_strengths(
     positions: Float[Tensor, "molecules slots 3"],
     atoms: Int[Tensor, "molecules internals members"],
 ) -> Float[Tensor, "molecules internals"]:
-    """Product of ρ over the bonds of each chain of atoms; 0 for padding."""
+    """Product of ρ over the bonds of each internal coordinate; 0 for padding."""
     decays = torch.tensor(_DECAYS, dtype=torch.float64, device=positions.device)
     lengths = torch.tensor(_LENGTHS, dtype=torch.float64, device=positions.device)
     numbers = pick(atomic_numbers, atoms)
@@ -132,7 +133,7 @@ def _add_springs(
     vectors: Float[Tensor, "molecules internals members 3"],
     stiffness: Float[Tensor, "molecules internals"],
 ) -> None:
-    """Adds Σ_q k_q b_q b_qᵀ in place, one 3 x 3 block for each pair of atoms of an internal coordinate."""
+    """Adds Σ_q k_q b_q b_qᵀ in place, as 3 x 3 blocks for each pair of atoms of an internal coordinate."""
     molecule = torch.arange(len(atoms), device=atoms.device)[:, None, None, None]
     slots = atoms.clamp(min=0)
     places = (molecule * n_slots + slots[:, :, :, None]) * n_slots + slots[:, :, None, :]

@@ -11,9 +11,10 @@ NAN = float("nan")
 
 @pytest.fixture
 def labelled() -> LabelledBatch:
-    """Three hydrogen molecules in three slots: all labels, energy only, forces only."""
-    forces = torch.zeros(3, 3, 3)
+    """Three hydrogen molecules in three slots: all labels, energy only, forces and charges only."""
+    forces, charges = torch.zeros(3, 3, 3), torch.zeros(3, 3)
     forces[1, :2] = NAN
+    charges[1, :2] = NAN
     return LabelledBatch(
         batch=make_batch([np.array([1, 1])] * 3, [np.array([[0, 0, 0], [0, 0, 0.7]])] * 3, n_slots=3),
         level=torch.tensor([0, 1, 1]),
@@ -21,22 +22,24 @@ def labelled() -> LabelledBatch:
         forces=forces,
         is_minimum=torch.tensor([False, False, True]),
         weight=torch.ones(3),
+        charges=charges,
     )
 
 
 def test_absent_labels_are_known(labelled: LabelledBatch):
     assert labelled.has_energy.tolist() == [True, True, False]
     assert labelled.has_forces.tolist() == [True, False, True]
+    assert labelled.has_charges.tolist() == [True, False, True]
     assert len(labelled) == 3
 
 
 def test_energies_stay_in_float64(labelled: LabelledBatch):
     moved = sample.to(labelled, dtype=torch.float32)
-    assert (moved.batch.positions.dtype, moved.forces.dtype, moved.energy.dtype) == (
-        torch.float32, torch.float32, torch.float64,
-    )  # fmt: skip
+    assert moved.energy.dtype == torch.float64
+    assert {own.dtype for own in (moved.batch.positions, moved.forces, moved.charges)} == {torch.float32}
     moved = sample.to(labelled, dtype=torch.float64)
-    assert (moved.batch.positions.dtype, moved.forces.dtype, moved.weight.dtype) == (torch.float64,) * 3
+    of_dtype = (moved.batch.positions, moved.forces, moved.charges, moved.weight)
+    assert {own.dtype for own in of_dtype} == {torch.float64}
     assert moved.level.dtype == torch.int64
 
 
@@ -45,4 +48,5 @@ def test_selection_keeps_labels_with_their_molecule(labelled: LabelledBatch):
     assert chosen.energy.isnan().tolist() == [True, False]
     assert chosen.level.tolist() == [1, 0]
     assert chosen.is_minimum.tolist() == [True, False]
+    assert sample.select(labelled, torch.tensor([1])).charges[0, :2].isnan().all()
     assert len(chosen.batch) == 2

@@ -7,120 +7,23 @@ import torch
 from e3nn import o3
 from torch import Tensor
 
-from physcon_ase.model.couplings import harmonics_from_monomials, symmetric_matrices, vector_coupling
-from physcon_ase.model.interaction import Interaction, collect
-from physcon_ase.model.pairs import N_MONOMIALS, bessel, envelope, make_pairs, monomials
-from tests.tiny import ETHANOL, ETHANOL_NUMBERS, WATER, WATER_NUMBERS, pack, tiny_model
+from physcon_ase.model.couplings import make_couplings
+from physcon_ase.model.interaction import Interaction, collect, silu_back
+from physcon_ase.model.pairs import bessel, make_pairs, monomials, of_neighbours
+from tests.model.harmonics import e3nn_harmonics, harmonics_from_monomials
+from tests.tiny import ETHANOL, ETHANOL_NUMBERS, pack, tiny_model
 
 ROUNDING = 1e-12
 """float64 rounding of short sums of numbers of order 1; e3nn's constants are exact to 1e-15."""
 
-
-@pytest.fixture
-def directions() -> Tensor:
-    vectors = torch.randn(20, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    return vectors / vectors.norm(dim=1, keepdim=True)
-
-
-def e3nn_harmonics(degree: int, vectors: Tensor) -> Tensor:
-    return o3.spherical_harmonics(degree, vectors, normalize=True, normalization="norm")
-
-
-# ---- constants
-
-
-def test_monomials_are_all_products_up_to_degree_two_but_the_trace(directions: Tensor) -> None:
-    x, y, z = directions.T
-    expected = torch.stack([torch.ones_like(x), x, y, z, x * x - z * z, y * y - z * z, x * y, y * z, z * x])
-    torch.testing.assert_close(monomials(directions.T), expected, rtol=0, atol=ROUNDING)
-
-
-def test_harmonics_are_those_of_e3nn(directions: Tensor) -> None:
-    found = harmonics_from_monomials() @ monomials(directions.T)[4:]
-    torch.testing.assert_close(found.T, e3nn_harmonics(2, directions), rtol=0, atol=ROUNDING)
-    torch.testing.assert_close(monomials(directions.T)[1:4].T, e3nn_harmonics(1, directions), rtol=0, atol=ROUNDING)
-
-
-def test_symmetric_matrices_are_the_wigner_symbol_112() -> None:
-    expected = math.sqrt(5) * o3.wigner_3j(1, 1, 2, dtype=torch.float64).reshape(9, 5)
-    torch.testing.assert_close(symmetric_matrices(), expected, rtol=0, atol=ROUNDING)
-
-
-@pytest.mark.parametrize(
-    ("rows", "l_in", "l_out"), [(slice(0, 1), 1, 0), (slice(1, 4), 0, 1), (slice(4, 9), 1, 2), (slice(9, 12), 2, 1)]
-)
-def test_vector_couplings_are_wigner_symbols(directions: Tensor, rows: slice, l_in: int, l_out: int) -> None:
-    vectors = directions.flip(0)
-    products = (monomials(directions.T).T[:, :, None] * vectors[:, None]).flatten(1)
-    coupling = vector_coupling()[rows]
-    if l_out == 2:  # stored as coefficients of monomials
-        coupling = harmonics_from_monomials() @ coupling
-    found = products @ coupling.T
-    symbol = o3.wigner_3j(l_in, 1, l_out, dtype=torch.float64)
-    expected = torch.einsum("na,nb,abc->nc", e3nn_harmonics(l_in, directions), vectors, symbol)
-    scale = (found * expected).sum() / expected.square().sum()
-    assert scale > 0.5
-    torch.testing.assert_close(found, scale * expected, rtol=0, atol=ROUNDING)
-
-
-def test_the_envelope_is_one_at_zero_and_flat_at_one() -> None:
-    assert envelope(torch.tensor(0.0)) == 1
-    assert envelope(torch.tensor(2.0)) == 0
-    x = torch.tensor(1.0 - 1e-9, dtype=torch.float64, requires_grad=True)
-    value = envelope(x)
-    (slope,) = torch.autograd.grad(value, x, create_graph=True)
-    (curvature,) = torch.autograd.grad(slope, x)
-    # Cubic in the gap of 1e-9: value 56e-27, slope 168e-18, curvature 336e-9; the first two drown in rounding.
-    assert abs(value) < 1e-13
-    assert abs(slope) < 1e-12
-    assert abs(curvature) < 1e-6
-
-
-def test_bessel_functions_are_those_of_the_paper() -> None:
-    distances = torch.tensor([0.5, 1.3, 4.9], dtype=torch.float64)
-    found = bessel(distances, 5.0, 3)
-    for k in range(3):
-        for n, r in enumerate(distances.tolist()):
-            x = r / 5
-            smooth = 1 - 28 * x**6 + 48 * x**7 - 21 * x**8
-            expected = math.sqrt(2 / 5) * math.sin((k + 1) * math.pi * x) / r * smooth
-            assert found[k, n].item() == pytest.approx(expected, abs=ROUNDING)
-
-
-# ---- pairs
-
-
-@pytest.mark.parametrize("cutoff", [None, 5.0])
-def test_pairs_are_those_of_the_same_molecule(cutoff: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    if cutoff is not None:
-        monkeypatch.setattr("physcon_ase.model.pairs.DENSE_SLOTS", 0)
-    batch = pack(tiny_model(), [(ETHANOL_NUMBERS, ETHANOL), (WATER_NUMBERS, WATER)])
-    pairs = make_pairs(batch, cutoff)
-    assert (pairs.neighbours is None) == (cutoff is None)
-    assert pairs.mask.sum(dim=(1, 2)).tolist() == [9 * 8, 3 * 2]
-    places = torch.as_tensor(WATER)
-    expected = torch.cdist(places, places)[~torch.eye(3, dtype=torch.bool)].sort().values
-    found = pairs.distances[1][pairs.mask[1]].sort().values
-    torch.testing.assert_close(found, expected, rtol=0, atol=ROUNDING)
-
-
-def test_neighbours_beyond_the_cutoff_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("physcon_ase.model.pairs.DENSE_SLOTS", 0)
-    places = torch.tensor([[0.0, 0, 0], [1, 0, 0], [9, 0, 0]], dtype=torch.float64).numpy()
-    pairs = make_pairs(pack(tiny_model(), [(WATER_NUMBERS, places)]), 5.0)
-    assert pairs.mask[0].tolist() == [[True], [True], [False]]
-    assert pairs.neighbours is not None
-    assert pairs.neighbours[0, :2].tolist() == [[1], [0]]
-    assert torch.isfinite(pairs.distances).all()
-
-
-# ---- the whole density
+SYMMETRIC = math.sqrt(5) * o3.wigner_3j(1, 1, 2, dtype=torch.float64).reshape(9, 5)
+"""Turns the components of l = 2 into the elements of a symmetric matrix."""
 
 
 def interaction(**changes: object) -> Interaction:
     sizes = {
         "n_radial": 4, "channels": 6, "mixed_channels": 5, "source_scalars": 3, "received_vectors": 2,
-        "sent_vectors": 2, "hidden": 7, "neighbour_scale": 0.3,
+        "sent_vectors": 2, "hidden": 7, "neighbour_scale": 0.3, "couplings": make_couplings(),
     }  # fmt: skip
     torch.manual_seed(5)
     return Interaction(**{**sizes, **changes}).double()
@@ -175,7 +78,7 @@ def test_the_fused_layer_is_a_sum_over_pairs_of_tensor_products(monkeypatch: pyt
     monkeypatch.setattr(layer, "_update", lambda s, *f: seen.extend(f) or update(s, *f))
     layer(basis, scalars[None], vectors[None], None)
     expected = slow_density(layer, torch.as_tensor(ETHANOL), radial[0].transpose(1, 2), scalars, vectors)
-    expected[2] = symmetric_matrices() @ expected[2]
+    expected[2] = SYMMETRIC @ expected[2]
     for found, slow in zip(seen, expected, strict=True):
         torch.testing.assert_close(found.view(-1, 9, 5), slow.transpose(0, 1), rtol=0, atol=ROUNDING)
 
@@ -188,8 +91,8 @@ def test_scalars_are_invariant_and_vectors_turn(normalised: bool) -> None:
     scalars = torch.randn(4, 6, generator=generator, dtype=torch.float64)
     turn = o3.rand_matrix().double()
     turn1, turn2 = (o3.Irrep(degree, 1).D_from_matrix(turn).double() for degree in (1, 2))
-    plain = layer._update(scalars, f0[0], f1, components(symmetric_matrices(), f2))
-    turned = layer._update(scalars, f0[0], components(turn1, f1), components(symmetric_matrices() @ turn2, f2))
+    plain = layer._update(scalars, f0[0], f1, components(SYMMETRIC, f2))
+    turned = layer._update(scalars, f0[0], components(turn1, f1), components(SYMMETRIC @ turn2, f2))
     # 1e-5: e3nn makes D from Euler angles in float32.
     torch.testing.assert_close(turned[0], plain[0], rtol=0, atol=1e-5)
     assert plain[1] is not None
@@ -208,7 +111,7 @@ def test_invariants_hold_products_of_three_and_four_neighbours() -> None:
     f1 = torch.randn(3, 2, 5, dtype=torch.float64)
     f2 = torch.randn(5, 2, 5, dtype=torch.float64)
     zeros = torch.zeros(2, 6, dtype=torch.float64)
-    layer._update(zeros, zeros[:, :5], f1, components(symmetric_matrices(), f2))
+    layer._update(zeros, zeros[:, :5], f1, components(SYMMETRIC, f2))
     symbol = math.sqrt(5) * o3.wigner_3j(1, 1, 2, dtype=torch.float64)
     expected = torch.einsum("abc,asx,bsx,csx->sx", symbol, f1, f1, f2)
     torch.testing.assert_close(seen[0][..., 21:26], expected, rtol=0, atol=ROUNDING)
@@ -218,9 +121,21 @@ def test_collect_sums_over_neighbours() -> None:
     generator = torch.Generator().manual_seed(3)
     basis = torch.randn(2, 4, 7, 4, generator=generator)
     source = torch.randn(2, 4, 3, generator=generator)
-    torch.testing.assert_close(collect(basis, source, None), torch.einsum("nikj,njs->niks", basis, source))
-    neighbours = torch.tensor([[[1, 3], [0, 2], [1, 1], [0, 0]]]).expand(2, -1, -1)
-    found = collect(basis[..., :2], source, neighbours)
-    expected = torch.stack([basis[:, i, :, :2] @ source[:, neighbours[0, i]] for i in range(4)], dim=1)
+    torch.testing.assert_close(collect(basis, source), torch.einsum("nikj,njs->niks", basis, source))
+    slots = [[1, 3], [0, 2], [1, 1], [0, 0]]
+    neighbours = torch.tensor([slots, [[4 + own for own in row] for row in slots]])  # rows of both molecules
+    found = collect(basis[..., :2], of_neighbours(source, neighbours))
+    expected = torch.stack([basis[:, i, :, :2] @ source[:, row] for i, row in enumerate(slots)], dim=1)
     torch.testing.assert_close(found, expected)
-    assert N_MONOMIALS == 9
+
+
+def test_the_derivative_of_silu_is_right_and_can_be_differentiated() -> None:
+    generator = torch.Generator().manual_seed(4)
+    grad, hidden = (3 * torch.randn(40, generator=generator, dtype=torch.float64) for _ in range(2))
+    plain = silu_back(grad, hidden)
+    assert not plain.requires_grad
+    hidden.requires_grad_()
+    (expected,) = torch.autograd.grad(torch.nn.functional.silu(hidden), hidden, grad)
+    torch.testing.assert_close(plain, expected, rtol=0, atol=ROUNDING)
+    torch.testing.assert_close(silu_back(grad, hidden).detach(), expected, rtol=0, atol=ROUNDING)
+    assert torch.autograd.gradcheck(silu_back, (grad.requires_grad_(), hidden))

@@ -10,7 +10,7 @@ from physcon_ase.batch import Batch, make_batch
 from physcon_ase.model.long_range import LongRange
 from physcon_ase.model.pairs import make_pairs
 from physcon_ase.units import COULOMB_EV_ANGSTROM
-from tests.tiny import ETHANOL, ETHANOL_NUMBERS, WATER, WATER_NUMBERS
+from tests.tiny import ETHANOL, ETHANOL_NUMBERS, WATER, WATER_NUMBERS, charged_tiny_model
 
 
 def batch_of(*molecules: tuple[np.ndarray, np.ndarray]) -> Batch:
@@ -76,10 +76,8 @@ def test_derivatives_are_those_of_autograd_also_for_weighted_atoms() -> None:
 
 
 def test_neighbour_lists_do_not_cut_it_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    from tests.tiny import charged_tiny_model
-
     model = charged_tiny_model()
     apart = np.concatenate([ETHANOL_NUMBERS, WATER_NUMBERS]), np.concatenate([ETHANOL, WATER + np.array([9.0, 0, 0])])
     dense = float(model.energies(batch_of(apart), "cheap"))
-    monkeypatch.setattr(pair_module, "DENSE_SLOTS", 0)
+    monkeypatch.setattr("physcon_ase.model.pairs.DENSE_SLOTS", 0)
     assert float(model.energies(batch_of(apart), "cheap")) == pytest.approx(dense, abs=1e-10)

@@ -5,12 +5,10 @@ import numpy as np
 import pytest
 import torch
 
-from physcon_ase.batch import with_positions
 from physcon_ase.errors import CorruptCheckpointError, UnknownLevelError
 from physcon_ase.model.checkpoint import save_checkpoint
 from physcon_ase.model.config import config_from_dict, config_to_dict
 from physcon_ase.model.forces import energies_and_forces
-from physcon_ase.model.pairs import make_pairs
 from physcon_ase.model.physcon import PhysCon, load_model
 from physcon_ase.model.uncertainty import POOLED_ATOMS, REGULARISER, energy_table, force_table, inverse_factor, rigidity
 from tests.tiny import ETHANOL, ETHANOL_NUMBERS, WATER, WATER_NUMBERS, calibrated_model, pack, tiny_model
@@ -88,7 +86,7 @@ def sigmas(
     model: PhysCon, *molecules: tuple[np.ndarray, np.ndarray], level: str
 ) -> tuple[np.ndarray, list[np.ndarray]]:
     batch = pack(model, molecules)
-    _, features = model.atomic_energies_and_features(batch, level)
+    features = model.evaluate(batch, level).features
     energy, forces = model.energy_uncertainties(features, level), model.force_uncertainties(features, batch, level)
     assert energy is not None
     assert forces is not None
@@ -100,13 +98,11 @@ def sigmas(
 def test_the_model_follows_the_formula(level: str) -> None:
     model = calibrated_model()
     batch = pack(model, [(ETHANOL_NUMBERS, ETHANOL)])
-    scalars = model.encoder(batch, make_pairs(batch, model.config.encoder.cutoff))[0][0].numpy()
-    hidden = []
-    for name in [level] if level == "cheap" else ["dft", "cheap"]:
-        first = model.heads[name].network[0]
-        before = scalars @ first.weight.numpy().T + first.bias.numpy()
-        hidden.append(before / (1 + np.exp(-before)))
-    atoms = np.concatenate(hidden, axis=1)
+    first, seen = model.energy.heads[level].network[0], []
+    first.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    model.energies(batch, level)
+    before = seen[0][0].numpy() @ first.weight.numpy().T + first.bias.numpy()
+    atoms = before / (1 + np.exp(-before))
     energy, (forces,) = sigmas(model, (ETHANOL_NUMBERS, ETHANOL), level=level)
     factor = model.energy_rigidity[level].factor.numpy()
     total = atoms.sum(axis=0)
@@ -133,14 +129,17 @@ def test_the_evaluation_of_forces_gives_the_same_features_as_one_of_energies() -
     kept: list[torch.Tensor] = []
 
     def energy_fn(own) -> torch.Tensor:
-        energies, features = model.atomic_energies_and_features(own, "dft")
-        kept.append(features)
-        return energies.sum(dim=1)
+        outputs = model.evaluate(own, "dft")
+        kept.append(outputs.features)
+        return outputs.energies
 
     _, forces = energies_and_forces(energy_fn, batch)
-    _, expected = model.atomic_energies_and_features(batch, "dft")
-    torch.testing.assert_close(kept[0], expected, rtol=ROUNDING, atol=ROUNDING)
-    assert not kept[0].requires_grad
+    expected = model.evaluate(batch, "dft").features
+    at_once = model.evaluate(batch, "dft", forces=True)
+    for found in (kept[0], at_once.features):
+        torch.testing.assert_close(found, expected, rtol=ROUNDING, atol=ROUNDING)
+        assert not found.requires_grad
+    torch.testing.assert_close(forces, at_once.forces)
     torch.testing.assert_close(forces, energies_and_forces(model.energy_fn("dft"), batch)[1])
 
 
@@ -161,9 +160,10 @@ def test_uncertainty_does_not_depend_on_the_order_of_atoms_and_grows_away_from_t
 def test_features_carry_no_gradient_in_training() -> None:
     model = calibrated_model().requires_grad_(True)
     batch = pack(model, [(ETHANOL_NUMBERS, ETHANOL)])
-    energies, features = model.atomic_energies_and_features(with_positions(batch, batch.positions), "dft")
-    assert energies.requires_grad
-    assert not features.requires_grad
+    for forces in (False, True):
+        outputs = model.evaluate(batch, "dft", forces=forces)
+        assert outputs.energies.requires_grad
+        assert not outputs.features.requires_grad
 
 
 # ---- in a checkpoint
@@ -191,7 +191,7 @@ def test_a_configuration_from_before_there_were_tables_is_read(tmp_path: Path) -
     save_checkpoint(tmp_path / "old", model.state_dict(), config)
     loaded = load_model(tmp_path / "old").model
     batch = pack(loaded, [(ETHANOL_NUMBERS, ETHANOL)])
-    _, features = loaded.atomic_energies_and_features(batch, "cheap")
+    features = loaded.evaluate(batch, "cheap").features
     assert loaded.energy_uncertainties(features, "cheap") is None
     assert loaded.force_uncertainties(features, batch, "cheap") is None
 

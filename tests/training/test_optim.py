@@ -1,7 +1,6 @@
 import pytest
 import torch
 
-from physcon_ase.training.config import OptimRecipe
 from physcon_ase.training.optim import (
     WeightAverage,
     learning_rate,
@@ -9,6 +8,7 @@ from physcon_ase.training.optim import (
     optimizer_tensors,
     restore_optimizer,
 )
+from physcon_ase.training.recipe import OptimRecipe
 
 EXACT = 1e-12
 """The same floating-point operations."""

@@ -11,7 +11,6 @@ from torch import Tensor
 from physcon_ase.batch import Batch, make_batch, with_positions
 from physcon_ase.data.sample import LabelledBatch
 from physcon_ase.model.noise import align, centred
-from physcon_ase.training.config import OptimalityRecipe, ScoreRecipe
 from physcon_ase.training.losses.consistency import (
     MAX_STEP,
     linearised_energies,
@@ -19,6 +18,7 @@ from physcon_ase.training.losses.consistency import (
     score_loss,
     teacher_steps,
 )
+from physcon_ase.training.recipe import OptimalityRecipe, ScoreRecipe
 from tests.tiny import ETHANOL, ETHANOL_NUMBERS, pack, tiny_model
 
 COPIES = 4000
