@@ -1,7 +1,7 @@
-"""Molecules packed as tensors.
+"""Batches of molecules as padded tensors.
 
-Molecules are padded to the same number of slots; a slot without an atom has atomic number 0 and position 0.
-Molecules of similar size belong together in a batch: the loader and `optimize_many` see to it.
+All molecules of a batch are padded to the same number of slots; empty slots have atomic number 0 and position 0.
+The loader and `optimize_many` group molecules of similar size to limit the padding.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -21,10 +21,10 @@ from physcon_ase.errors import PhysConError
 
 @dataclass(frozen=True)
 class Batch:
-    """Padded molecules; the only form in which molecules meet a model or an optimiser."""
+    """Padded batch of molecules, the input of models and optimisers."""
 
     atomic_numbers: Int[Tensor, "molecules slots"]
-    """Atomic numbers, int64; 0 marks an empty slot."""
+    """Atomic numbers, int64; 0 in empty slots."""
     positions: Float[Tensor, "molecules slots 3"]
     """Positions [Å]; 0 in empty slots."""
     charge: Int[Tensor, " molecules"]
@@ -32,13 +32,13 @@ class Batch:
     multiplicity: Int[Tensor, " molecules"]
     """Spin multiplicity 2S + 1."""
     pair_types: Int[Tensor, "molecules slots slots"] | None = None
-    """`chem.graph.pair_types` of each pair, 0 in empty slots; None if the molecules came without a graph."""
+    """`chem.graph.pair_types` of each atom pair, 0 in empty slots; None without graphs."""
     tetrahedra: Int[Tensor, "molecules stereocentres 4"] | None = None
-    """`MolGraph.tetrahedra`, padded with -1; None if the molecules came without a graph."""
+    """`MolGraph.tetrahedra`, padded with -1; None without graphs."""
 
     @property
     def atom_mask(self) -> Bool[Tensor, "molecules slots"]:
-        """True where a slot holds an atom."""
+        """Whether each slot contains an atom."""
         return self.atomic_numbers > 0
 
     @property
@@ -51,8 +51,8 @@ class Batch:
 
 
 ONE_THREAD_SLOTS: Final = 256
-"""Batches up to this size are computed on one thread: waking a second one does not pay, and on a busy machine waiting
-for it makes a small molecule ten times slower."""
+"""Number of slots up to which a batch is computed on one thread; a second thread gives no speed-up at this size and can
+slow it down tenfold on a busy machine."""
 
 EnergyFn: TypeAlias = Callable[[Batch], Float[Tensor, " molecules"]]
 """Energies [eV] of the molecules of a batch, differentiable with respect to `Batch.positions`."""
@@ -69,17 +69,18 @@ def make_batch(
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
 ) -> Batch:
-    """Packs molecules of any sizes.
+    """Packs molecules of any size into a batch.
 
     Args:
-        atomic_numbers: per molecule, [atoms].
-        positions: per molecule, [atoms, 3] [Å].
-        graphs: per molecule; needed by the structure head only. Charges and multiplicities come from here unless given.
-        charges: total charge [e] of each molecule.
-        multiplicities: spin multiplicity of each molecule.
-        n_slots: slots per molecule, at least the size of the largest one.
-        dtype: number format of the positions.
-        device: where the tensors live.
+        atomic_numbers: atomic numbers [atoms] of each molecule.
+        positions: positions [atoms, 3] [Å] of each molecule.
+        graphs: graph of each molecule; only required by the structure head. Default charges and multiplicities are
+            taken from the graphs.
+        charges: total charge [e] of each molecule; 0 by default.
+        multiplicities: spin multiplicity of each molecule; 1 by default.
+        n_slots: number of slots per molecule, at least the size of the largest one (the default).
+        dtype: dtype of the positions.
+        device: device of the tensors.
     """
     sizes = [len(np.asarray(numbers)) for numbers in atomic_numbers]
     n_molecules, n_slots = len(sizes), max(sizes, default=0) if n_slots is None else n_slots
@@ -106,41 +107,41 @@ def make_batch(
 
 
 def with_positions(batch: Batch, positions: Float[Tensor, "molecules slots 3"]) -> Batch:
-    """The same molecules elsewhere."""
+    """Copy of the batch with other positions [Å]."""
     return replace(batch, positions=positions)
 
 
 def select(batch: Batch, molecules: Tensor) -> Batch:
-    """The molecules with these indices (or where this mask is true), in the same slots."""
+    """Sub-batch of the selected molecules (indices or boolean mask), in the same slots."""
     return _map(batch, lambda values: values[molecules])
 
 
 def to(batch: Batch, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Batch:
-    """The batch on another device; `dtype` is that of the positions."""
+    """Copy of the batch on another device; `dtype` applies to the positions."""
     moved = _map(batch, lambda values: values.to(device=device))
     return with_positions(moved, moved.positions.to(dtype=dtype))
 
 
 def unpad(batch: Batch, values: Tensor) -> list[np.ndarray]:
-    """Per-slot values [molecules, slots, ...] as one array per molecule, without the empty slots."""
+    """Splits per-slot values [molecules, slots, ...] into one array [atoms, ...] per molecule."""
     return [row[:size] for row, size in zip(values.detach().cpu().numpy(), batch.n_atoms.tolist(), strict=True)]
 
 
 def in_chunks(sizes: Sequence[int], atoms_per_batch: int, work: Callable[[list[int]], None]) -> dict[int, str]:
-    """Calls `work` with the indices of molecules of similar size, as many at a time as the slots allow.
+    """Calls `work` for chunks of molecules of similar size that fill up to `atoms_per_batch` slots.
 
-    When memory runs out, the number of slots is halved for the rest.
+    If memory runs out, the number of slots is halved for the remaining molecules.
 
     Args:
         sizes: number of atoms of each molecule.
-        atoms_per_batch: slots of a batch, empty ones included.
-        work: called with the indices of a chunk; each index comes once, unless its chunk ran out of memory.
+        atoms_per_batch: number of slots per chunk, including empty ones.
+        work: called with the indices of each chunk; called again for a chunk that ran out of memory.
 
     Returns:
-        The error message by index of the molecules that do not fit into the memory even alone.
+        Error message by index of molecules that do not fit into memory on their own.
 
     Raises:
-        PhysConError: no slots.
+        PhysConError: `atoms_per_batch` is below 1.
     """
     if atoms_per_batch < 1:
         raise PhysConError(f"atoms_per_batch is {atoms_per_batch}; 1 or more is needed")
@@ -161,7 +162,7 @@ def in_chunks(sizes: Sequence[int], atoms_per_batch: int, work: Callable[[list[i
 
 
 def _map(batch: Batch, function: Callable[[Tensor], Tensor]) -> Batch:
-    """The function of every tensor of the batch."""
+    """Applies a function to every tensor of the batch."""
     tensors = {f.name: getattr(batch, f.name) for f in fields(batch)}
     return replace(batch, **{name: function(tensor) for name, tensor in tensors.items() if tensor is not None})
 
@@ -190,7 +191,7 @@ def pad_tetrahedra(graphs: Sequence[MolGraph]) -> Int16[np.ndarray, "molecules s
 
 
 def _next_chunk(waiting: list[int], sizes: Sequence[int], budget: int) -> list[int]:
-    """The first molecules that fill the slots; all get as many slots as the largest one, which comes last."""
+    """First molecules that fit into the slots when padded to the size of the largest one, which is the last."""
     length = 1
     while length < len(waiting) and (length + 1) * sizes[waiting[length]] <= budget:
         length += 1
@@ -198,14 +199,14 @@ def _next_chunk(waiting: list[int], sizes: Sequence[int], budget: int) -> list[i
 
 
 def _is_out_of_memory(error: MemoryError | RuntimeError) -> bool:
-    # On the CPU PyTorch raises a bare RuntimeError.
+    # On the CPU, PyTorch raises a plain RuntimeError.
     is_cpu = "DefaultCPUAllocator" in str(error) or "not enough memory" in str(error)
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or is_cpu
 
 
 @contextmanager
 def threads_for(batch: Batch) -> Iterator[None]:
-    """One thread for small batches; those of the caller are given back, which costs a microsecond."""
+    """Context manager: uses a single thread for small batches and restores the number of threads afterwards."""
     n_threads = torch.get_num_threads()
     if n_threads == 1 or batch.atomic_numbers.numel() > ONE_THREAD_SLOTS:
         yield

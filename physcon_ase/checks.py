@@ -1,7 +1,7 @@
-"""Does a checkpoint obey physics? One table of what every potential must get right, with tolerances.
+"""Physical consistency checks of a checkpoint: symmetries, conservative forces, energy drift, short range.
 
-Force fields that are no gradients of an energy pass many benchmarks and then heat up, drift, or never converge: Bigi,
-Langer and Ceriotti, ICML 2025, doi 10.48550/arXiv.2412.11569.
+Non-conservative forces can pass common benchmarks but lead to energy drift in dynamics and relaxations that do not
+converge: Bigi, Langer and Ceriotti, ICML 2025, doi 10.48550/arXiv.2412.11569.
 """
 
 import functools
@@ -29,43 +29,43 @@ from physcon_ase.relax.state import ForceFn
 from physcon_ase.units import CHEMICAL_SYMBOLS, COVALENT_RADII, EV_PER_KELVIN, FALLBACK_RADIUS
 
 SMILES: Final = ("O", "CCO", "CC(=O)NC", "c1ccccc1O", "CC(C)C[C@H](N)C(=O)O")
-"""Molecules that are checked, as far as a level covers their elements."""
+"""Test molecules; those with elements that a level does not cover are skipped."""
 
 _SCORE_SIGMA: Final = 0.1
-"""Noise [Å] at which the denoiser is taken for a score."""
+"""Noise level [Å per coordinate] at which the denoiser is evaluated as a score."""
 
 Field: TypeAlias = Callable[[Tensor], Tensor]
-"""Positions [atoms, 3] -> vectors [atoms, 3], differentiable."""
+"""Differentiable vector field: positions [atoms, 3] -> vectors [atoms, 3]."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """One line of the table."""
+    """Result of one check."""
 
     name: str
-    """What was asked."""
+    """Name of the check."""
     value: float
-    """The worst that was found."""
+    """Worst value."""
     tolerance: float | None
-    """Largest value that passes; None where a number is told but not judged."""
+    """Largest value that passes; None for values that are only reported."""
     unit: str
     detail: str = ""
-    """Where the worst was found."""
+    """Molecule or pair with the worst value, or other details."""
 
     @property
     def passed(self) -> bool:
-        """Whether the value is within the tolerance; NaN is not."""
+        """Whether the value is within the tolerance; False for NaN."""
         return self.tolerance is None or self.value <= self.tolerance
 
 
 def check_checkpoint(
     checkpoint: Path | str = DEFAULT_CHECKPOINT, *, level: str | None = None, seed: int = 0
 ) -> Iterator[tuple[str, list[Check]]]:
-    """Title and checks of a level of a checkpoint in float64, or of one level after another.
+    """Title and checks of one level or of all levels of a checkpoint, in float64.
 
     Args:
         checkpoint: a shipped name or a folder.
-        level: level of theory; all unless given.
+        level: level of theory; by default all.
         seed: see `check_model`.
 
     Raises:
@@ -80,14 +80,14 @@ def check_checkpoint(
 def check_model(
     loaded: LoadedModel, level: str, *, smiles: Sequence[str] = SMILES, md_steps: int = 1000, seed: int = 0
 ) -> list[Check]:
-    """All checks of a level; the model should be in float64, whose rounding the tolerances assume.
+    """All checks of a level; the tolerances are for models in float64.
 
     Args:
         loaded: the checkpoint.
         level: level of theory.
-        smiles: the molecules; those with elements that the level does not cover are left out.
-        md_steps: steps of molecular dynamics for the drift.
-        seed: of start geometries, displacements, rotations and velocities.
+        smiles: test molecules; those with elements that the level does not cover are skipped.
+        md_steps: number of molecular dynamics steps for the energy drift.
+        seed: random seed of start geometries, displacements, rotations and velocities.
 
     Raises:
         UnknownLevelError: there is no such level.
@@ -118,7 +118,7 @@ def check_model(
         cutoff_check(model, level),
         short_range_check(model, level),
         worst("asymmetry λ of the force Jacobian", 1e-8, "", lambda b: asymmetry(forces(b), b)),
-        worst("work round a closed loop", 1e-6, "eV", lambda b: loop_work(forces(b), b, seed)),
+        worst("work around a closed loop", 1e-6, "eV", lambda b: loop_work(forces(b), b, seed)),
         worst("NVE drift at 300 K", 1.0, "meV/atom", lambda b: drift(conservative, b, generator, md_steps)),
         optimiser_check(conservative, molecules, graphs),
     ]
@@ -130,7 +130,7 @@ def check_model(
 
         checks += [
             worst("direct forces: asymmetry λ", None, "", lambda b: asymmetry(direct(b), b)),
-            worst("direct forces: work round a loop", None, "eV", lambda b: loop_work(direct(b), b, seed)),
+            worst("direct forces: work around a loop", None, "eV", lambda b: loop_work(direct(b), b, seed)),
             worst("direct forces: NVE drift", None, "meV/atom", lambda b: drift(direct_step, b, generator, md_steps)),
             replace(optimiser_check(direct_step, molecules, graphs), name="direct forces: relaxations", tolerance=None),
         ]
@@ -145,22 +145,22 @@ def check_model(
 
 
 def format_checks(checks: Sequence[Check]) -> str:
-    """The table for a terminal."""
+    """Table of the checks for the terminal."""
     lines = [f"{'check':38s} {'worst':>10s} {'tolerance':>10s}  {'unit':9s} result"]
     for check in checks:
         tolerance = "-" if check.tolerance is None else f"{check.tolerance:.1e}"
-        result = "told" if check.tolerance is None else "pass" if check.passed else "FAIL"
+        result = "info" if check.tolerance is None else "pass" if check.passed else "FAIL"
         lines.append(
             f"{check.name:38s} {check.value:10.1e} {tolerance:>10s}  {check.unit:9s} {result}  {check.detail}".rstrip()
         )
     return "\n".join(lines)
 
 
-# ---- one number each
+# ---- individual checks
 
 
 def gradient_error(energy_fn: EnergyFn, batch: Batch, *, step: float = 1e-3) -> float:
-    """Largest difference [eV/Å] of a force component from a five-point difference quotient of the energy."""
+    """Largest deviation [eV/Å] of a force component from a five-point finite difference of the energy."""
     _, forces = energies_and_forces(energy_fn, batch)
     n_atoms = batch.positions.shape[1]
     units = torch.eye(3 * n_atoms, dtype=torch.float64).view(-1, n_atoms, 3)
@@ -175,7 +175,7 @@ def gradient_error(energy_fn: EnergyFn, batch: Batch, *, step: float = 1e-3) -> 
 
 
 def rotation_error(energy_fn: EnergyFn, batch: Batch, generator: np.random.Generator) -> float:
-    """Largest difference [eV, eV/Å] of energy and forces of the turned molecule from the turned ones."""
+    """Largest deviation [eV, eV/Å] from rotational invariance of the energy and equivariance of the forces."""
     turn, _ = np.linalg.qr(generator.normal(size=(3, 3)))
     matrix = torch.as_tensor(turn * np.sign(np.linalg.det(turn)))
     energies, forces = energies_and_forces(energy_fn, batch)
@@ -184,13 +184,13 @@ def rotation_error(energy_fn: EnergyFn, batch: Batch, generator: np.random.Gener
 
 
 def translation_error(energy_fn: EnergyFn, batch: Batch) -> float:
-    """Difference [eV] of the energy 1000 Å away."""
+    """Energy change [eV] on translation by 1000 Å in each coordinate."""
     with torch.no_grad():
         return (energy_fn(with_positions(batch, batch.positions + 1000.0)) - energy_fn(batch)).abs().max().item()
 
 
 def permutation_error(energy_fn: EnergyFn, batch: Batch, generator: np.random.Generator) -> float:
-    """Difference [eV] of the energy with the atoms in another order."""
+    """Energy change [eV] on permutation of the atoms."""
     order = torch.as_tensor(generator.permutation(batch.positions.shape[1]))
     other = make_batch(
         [batch.atomic_numbers[0, order].numpy()], [batch.positions[0, order].numpy()], dtype=torch.float64
@@ -200,7 +200,7 @@ def permutation_error(energy_fn: EnergyFn, batch: Batch, generator: np.random.Ge
 
 
 def extensivity_error(energy_fn: EnergyFn, batch: Batch) -> float:
-    """Difference [eV] of two copies 50 Å apart from twice the molecule."""
+    """Deviation [eV] of the energy of two copies 50 Å apart in each coordinate from twice the energy of one."""
     numbers, positions = batch.atomic_numbers[0].numpy(), batch.positions[0].numpy()
     pair = make_batch([np.tile(numbers, 2)], [np.concatenate([positions, positions + 50.0])], dtype=torch.float64)
     with torch.no_grad():
@@ -208,7 +208,7 @@ def extensivity_error(energy_fn: EnergyFn, batch: Batch) -> float:
 
 
 def cutoff_check(model: PhysCon, level: str, *, width: float = 1e-3) -> Check:
-    """Change of the force [eV/Å] between two atoms on either side of the cutoff."""
+    """Discontinuity of the force [eV/Å] between two atoms at the cutoff; maximum over element pairs."""
     cutoff, worst, detail = model.config.encoder.cutoff, 0.0, ""
     for first, second in _pairs(model, level):
         forces = [_pair(model, level, first, second, cutoff + side * width)[1] for side in (-1, 1)]
@@ -219,7 +219,7 @@ def cutoff_check(model: PhysCon, level: str, *, width: float = 1e-3) -> Check:
 
 
 def short_range_check(model: PhysCon, level: str) -> Check:
-    """Number of pairs of elements that attract each other anywhere below .7 of the sum of their covalent radii."""
+    """Number of element pairs with an attractive force at distances below 0.7 times the sum of covalent radii."""
     holes = []
     for first, second in _pairs(model, level):
         reach = 0.7 * sum(COVALENT_RADII.get(number, FALLBACK_RADIUS) for number in (first, second))
@@ -230,7 +230,7 @@ def short_range_check(model: PhysCon, level: str) -> Check:
 
 
 def asymmetry(field: Field, batch: Batch) -> float:
-    """λ = ||J - Jᵀ|| / (2 ||J||) of the Jacobian of a field: 0 for the gradient of an energy."""
+    """Asymmetry λ = ||J - Jᵀ|| / (2 ||J||) of the Jacobian of a vector field; 0 for conservative fields."""
     positions = batch.positions[0]
     jacobian: Tensor = torch.autograd.functional.jacobian(field, positions)  # pyright: ignore[reportAssignmentType]
     jacobian = jacobian.reshape(positions.numel(), -1)
@@ -238,7 +238,10 @@ def asymmetry(field: Field, batch: Batch) -> float:
 
 
 def estimated_asymmetry(field: Field, batch: Batch, *, n_probes: int = 64, seed: int = 0) -> float:
-    """`asymmetry` without the Jacobian, for large molecules: E|uᵀJv - vᵀJu|² / (2 E|uᵀJv|²) = 2 λ², u and v normal."""
+    """Stochastic estimate of `asymmetry` for large molecules, without forming the Jacobian.
+
+    E|uᵀJv - vᵀJu|² / (2 E|uᵀJv|²) = 2 λ² for normally distributed u and v.
+    """
     generator = torch.Generator().manual_seed(seed)
     positions, differences, sizes = batch.positions[0], 0.0, 0.0
     for _ in range(n_probes):
@@ -256,9 +259,9 @@ def _along(field: Field, positions: Tensor, u: Tensor, v: Tensor) -> Tensor:
 
 
 def loop_work(field: Field, batch: Batch, seed: int, *, radius: float = 0.05, n_points: int = 64) -> float:
-    """|∮ F·dx| [eV] round a circle of this radius [Å per coordinate] in a random plane.
+    """Work |∮ F·dx| [eV] along a circle of the given radius [Å per coordinate] in a random plane.
 
-    Exact to rounding for a smooth field, as the trapezoidal rule is on a circle.
+    The trapezoidal rule converges to rounding accuracy for smooth fields on a circle.
     """
     generator = torch.Generator().manual_seed(seed)
     positions = batch.positions[0]
@@ -272,18 +275,18 @@ def loop_work(field: Field, batch: Batch, seed: int, *, radius: float = 0.05, n_
 
 
 def drift(force_fn: ForceFn, batch: Batch, generator: np.random.Generator, n_steps: int) -> float:
-    """`drift_of` a trajectory of `nve_energies`, without sign."""
+    """Absolute energy drift [meV/atom] of an NVE trajectory, see `nve_energies` and `drift_of`."""
     return abs(drift_of(nve_energies(force_fn, batch, generator, n_steps), batch.positions.shape[1]))
 
 
 def drift_of(energies: Sequence[float] | Float[np.ndarray, " frames"], n_atoms: int) -> float:
-    """What a total energy [eV] gains in a trajectory [meV/atom]: mean of the last fifth less that of the first."""
+    """Drift of the total energy [meV/atom] from energies [eV]: mean of the last fifth minus mean of the first."""
     fifth = max(1, len(energies) // 5)
     return 1000 * float(np.mean(energies[-fifth:]) - np.mean(energies[:fifth])) / n_atoms
 
 
 def nve_energies(force_fn: ForceFn, batch: Batch, generator: np.random.Generator, n_steps: int) -> list[float]:
-    """Total energy [eV] after each step of .5 fs of velocity Verlet from 300 K, of the one molecule of a batch."""
+    """Total energy [eV] after each velocity Verlet step of 0.5 fs, started at 300 K, for a batch of one molecule."""
     masses = torch.as_tensor(atomic_masses[batch.atomic_numbers[0].numpy()])[:, None]
     velocities = torch.as_tensor(generator.normal(size=(len(masses), 3))) * (300 * EV_PER_KELVIN / masses).sqrt()
     velocities = velocities - (masses * velocities).sum(dim=0) / masses.sum()
@@ -299,7 +302,7 @@ def nve_energies(force_fn: ForceFn, batch: Batch, generator: np.random.Generator
 
 
 def optimiser_check(force_fn: ForceFn, molecules: Sequence[Batch], graphs: Sequence[MolGraph]) -> Check:
-    """Number of molecules whose relaxation does not converge."""
+    """Number of relaxations that do not converge."""
     failed = []
     for batch, graph in zip(molecules, graphs, strict=True):
         ended = relax(force_fn, batch, fmax=0.01, bonds=[graph.bonds])
@@ -309,7 +312,7 @@ def optimiser_check(force_fn: ForceFn, molecules: Sequence[Batch], graphs: Seque
 
 
 def forces_of(energy_fn: EnergyFn, batch: Batch) -> Field:
-    """The forces on the one molecule of a batch as a differentiable field."""
+    """Conservative forces of a batch of one molecule as a differentiable field."""
 
     def field(positions: Tensor) -> Tensor:
         moved = positions if positions.requires_grad else positions.clone().requires_grad_()
@@ -319,7 +322,7 @@ def forces_of(energy_fn: EnergyFn, batch: Batch) -> Field:
 
 
 def direct_forces_of(model: PhysCon, level: str, batch: Batch) -> Field:
-    """The same with the forces of a direct head.
+    """Forces of the direct head for a batch of one molecule as a differentiable field.
 
     Raises:
         MissingHeadError: the model has no direct heads.
@@ -361,7 +364,7 @@ def _pairs(model: PhysCon, level: str) -> list[tuple[int, int]]:
 
 
 def _pair(model: PhysCon, level: str, first: int, second: int, distance: float) -> tuple[float, float]:
-    """Energy [eV] of two atoms, and the force [eV/Å] on the second along the bond."""
+    """Energy [eV] of a diatomic, and the force [eV/Å] on the second atom along the bond."""
     dtype = next(model.parameters()).dtype
     batch = make_batch([np.array([first, second])], [np.array([[0.0, 0, 0], [0, 0, distance]])], dtype=dtype)
     energies, forces = energies_and_forces(model.energy_fn(level), batch)

@@ -1,59 +1,59 @@
-"""The mistakes a caller may want to catch, one name each.
+"""Exceptions raised by the package.
 
-Each message says what is wrong, the value received, what is allowed and what to do.
+Each message states the problem, the value received, what is allowed and a remedy.
 """
 
 
 class PhysConError(ValueError):
-    """Any input that physcon_ase refuses."""
+    """Base class of all errors about invalid input."""
 
 
 class InvalidSmilesError(PhysConError):
-    """A SMILES that cannot be read, or that describes no molecule."""
+    """A SMILES that cannot be parsed or contains no atoms."""
 
 
 class DummyAtomError(PhysConError):
-    """A SMILES with a dummy atom (``*``), which has no geometry."""
+    """A SMILES with a dummy atom (``*``)."""
 
 
 class FragmentsError(PhysConError):
-    """A SMILES of several disconnected fragments where one molecule is needed."""
+    """Several disconnected fragments where a single molecule is required."""
 
 
 class StereoError(PhysConError):
-    """A geometry or graph whose stereochemistry is not the one asked for."""
+    """A geometry or graph with the wrong stereochemistry."""
 
 
 class EmbeddingError(PhysConError):
-    """No start geometry was found within the time cap."""
+    """No start geometry was found within the time limit."""
 
 
 class MissingParametersError(PhysConError):
-    """A molecule for which the force field MMFF94 has no parameters."""
+    """A molecule without MMFF94 parameters."""
 
 
 class BondPerceptionError(PhysConError):
-    """Bonds that describe no molecule, or a geometry for which no bonds were found."""
+    """Bonds that are chemically invalid, or a geometry for which no bonds were found."""
 
 
 class UnknownElementError(PhysConError):
-    """An atomic number or symbol that is no element."""
+    """An unknown atomic number or element symbol."""
 
 
 class UnsupportedElementError(PhysConError):
-    """An element that the chosen level of theory does not cover."""
+    """An element not covered by the chosen level of theory."""
 
 
 class UnsupportedChargeError(PhysConError):
-    """A total charge or spin multiplicity that the model cannot use."""
+    """A total charge or spin multiplicity not supported by the model."""
 
 
 class SpinParityError(PhysConError):
-    """A spin multiplicity that the number of electrons does not allow."""
+    """A spin multiplicity that is inconsistent with the number of electrons."""
 
 
 class PeriodicCellError(PhysConError):
-    """A periodic structure given to a molecular model."""
+    """A periodic structure; the models are for molecules."""
 
 
 class EmptyStructureError(PhysConError):
@@ -65,15 +65,15 @@ class NonFinitePositionsError(PhysConError):
 
 
 class OverlappingAtomsError(PhysConError):
-    """Two atoms closer than any chemistry allows."""
+    """Two atoms at an unphysically short distance."""
 
 
 class UnknownLevelError(PhysConError):
-    """A level of theory that the model does not have."""
+    """A level of theory that is not available in the model."""
 
 
 class MissingHeadError(PhysConError):
-    """A checkpoint without the head that the request needs (for instance a structure head)."""
+    """A checkpoint without the required head, e.g. a structure head."""
 
 
 class CheckpointNotFoundError(PhysConError):
@@ -81,28 +81,28 @@ class CheckpointNotFoundError(PhysConError):
 
 
 class CorruptCheckpointError(PhysConError):
-    """Weights that are truncated, tampered with, or no safetensors file."""
+    """Checkpoint files that are truncated, modified or of the wrong format."""
 
 
 class CheckpointVersionError(PhysConError):
-    """A checkpoint written by a newer physcon_ase."""
+    """A checkpoint written by a newer version of physcon_ase."""
 
 
 class HubError(PhysConError):
-    """A request that the model hub refused or never answered."""
+    """A request that was rejected or not answered by the Hugging Face Hub."""
 
 
 class RecipeError(PhysConError):
-    """A training recipe that cannot be run."""
+    """An invalid training recipe."""
 
 
 class LabelError(PhysConError):
-    """Training labels that are missing, not finite or of the wrong shape."""
+    """Labels that are missing, not finite or of the wrong shape."""
 
 
 class StoreError(PhysConError):
-    """A data file that cannot be read, or that lacks what is asked of it."""
+    """A data file that cannot be read or written, or lacks the requested content."""
 
 
 class EngineError(PhysConError):
-    """A labelling program that is missing, or that found no label for a geometry."""
+    """A labelling program that is not installed, or that failed for a geometry."""

@@ -1,6 +1,7 @@
-"""Checkpoints on the Hugging Face Hub: fetched at a pinned commit and verified on every call, pushed in one commit.
+"""Download and upload of checkpoints from and to the Hugging Face Hub.
 
-`HF_ENDPOINT`, `HF_HOME`, `HF_HUB_OFFLINE` and `HF_TOKEN` are honoured; a cache that cannot be written to is read.
+Downloads are pinned to a commit and verified on every call. The environment variables `HF_ENDPOINT`, `HF_HOME`,
+`HF_HUB_OFFLINE` and `HF_TOKEN` are respected, and a read-only cache can be used.
 """
 
 import re
@@ -14,7 +15,7 @@ from huggingface_hub.errors import (
     EntryNotFoundError,
     HfHubHTTPError,
     HFValidationError,
-    HTTPError,  # pyright: ignore[reportPrivateImportUsage]  # theirs to choose: httpx once, httpx2 now
+    HTTPError,  # pyright: ignore[reportPrivateImportUsage]  # of httpx or httpx2, depending on the version
     LocalEntryNotFoundError,
     OfflineModeIsEnabled,
     RemoteEntryNotFoundError,
@@ -46,21 +47,21 @@ def from_pretrained(
     token: str | None = None,
     endpoint: str | None = None,
 ) -> Path:
-    """Verified checkpoint folder of a shipped name, a local folder or a Hub repository "owner/name".
+    """Verified folder of a shipped checkpoint, a local checkpoint or a Hub repository "owner/name".
 
-    The calculator and the generator take the folder it returns.
+    The folder can be passed to the calculator and the generator.
 
     Args:
-        name: with `revision`, a repository on the Hub; without, a shipped name or a folder.
+        name: repository on the Hub if `revision` is given, otherwise a shipped name or a folder.
         revision: commit of the repository, 40 hexadecimal digits.
-        sha256: sha256 that the weights must have, whatever the source.
+        sha256: expected SHA-256 of the weights, for any source.
         cache_dir: see `download`.
         token: see `download`.
         endpoint: see `download`.
 
     Raises:
         CheckpointNotFoundError: no such checkpoint, or a repository without `revision`.
-        CorruptCheckpointError: the files do not verify.
+        CorruptCheckpointError: the verification of the files failed.
     """
     if revision is not None:
         return download(
@@ -68,8 +69,8 @@ def from_pretrained(
         )
     if _looks_like_a_repository(name):
         raise CheckpointNotFoundError(
-            f"{name!r} is neither shipped ({', '.join(shipped_names()) or 'none'}) nor a folder here. For a "
-            "repository on the Hub, pin its commit: revision=<40 hexadecimal digits>."
+            f"{name!r} is neither a shipped checkpoint ({', '.join(shipped_names()) or 'none'}) nor a local folder. "
+            "For a repository on the Hub, pin its commit: revision=<40 hexadecimal digits>."
         )
     folder = resolve(name)
     _verify(folder, sha256)
@@ -85,27 +86,27 @@ def download(
     token: str | None = None,
     endpoint: str | None = None,
 ) -> Path:
-    """Fetches a checkpoint from the Hub, or from the cache if it is there, and verifies it.
+    """Downloads a checkpoint from the Hub, unless it is cached, and verifies it.
 
     Args:
         repo_id: repository, "owner/name".
-        revision: commit, 40 hexadecimal digits; branches and tags are refused because they move.
-        sha256: sha256 that the weights must have; without it they are compared with the repository's own `config.json`.
-        cache_dir: cache folder; that of huggingface_hub unless given.
-        token: access token; the one stored by `hf auth login` unless given.
-        endpoint: address of the Hub; `HF_ENDPOINT` unless given.
+        revision: commit, 40 hexadecimal digits; branches and tags are not accepted because they can move.
+        sha256: expected SHA-256 of the weights; by default that of the repository's `config.json`.
+        cache_dir: cache folder; by default that of huggingface_hub.
+        token: access token; by default the one stored by `hf auth login`.
+        endpoint: address of the Hub; by default `HF_ENDPOINT`.
 
     Returns:
         The checkpoint folder in the cache.
 
     Raises:
-        CheckpointNotFoundError: no such repository, commit or file, or not in the cache and no connection.
-        CorruptCheckpointError: wrong or incomplete bytes; they have been removed from the cache.
-        HubError: the Hub refused or broke off.
+        CheckpointNotFoundError: no such repository, commit or file, or not cached and no connection.
+        CorruptCheckpointError: corrupt or incomplete files; they are removed from the cache.
+        HubError: the Hub rejected the request or the connection failed.
     """
     if not _COMMIT.fullmatch(revision):
         raise PhysConError(
-            f"revision {revision!r} of {repo_id} is no commit: branches and tags can move. Give the 40 hexadecimal "
+            f"revision {revision!r} of {repo_id} is not a commit: branches and tags can move. Give the 40 hexadecimal "
             "digits of a commit."
         )
 
@@ -113,18 +114,19 @@ def download(
     try:
         folder = _cached(repo_id, revision, cache_dir) or _fetch(repo_id, revision, cache_dir, token, endpoint)
     except HFValidationError as error:
-        raise CheckpointNotFoundError(f'{repo_id!r} is no repository name; it looks like "owner/name".') from error
+        raise CheckpointNotFoundError(f'{repo_id!r} is not a repository name of the form "owner/name".') from error
     except (RepositoryNotFoundError, RevisionNotFoundError) as error:
         raise CheckpointNotFoundError(
-            f"the Hub has no {source}, or it is private. Check the name; for a private one pass token or set HF_TOKEN."
+            f"the Hub has no {source}, or it is private. Check the name; for a private repository pass token or set "
+            "HF_TOKEN."
         ) from error
     except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
         why = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else "the Hub does not answer"
         raise CheckpointNotFoundError(
-            f"{source} is not in the cache and {why}. Download it once with a connection, then it works without."
+            f"{source} is not in the cache and {why}. Download it once while online; it is cached for offline use."
         ) from error
     except EntryNotFoundError as error:
-        raise CheckpointNotFoundError(f"{source} is no physcon_ase checkpoint: {_first_line(error)}") from error
+        raise CheckpointNotFoundError(f"{source} is not a physcon_ase checkpoint: {_first_line(error)}") from error
     except HTTPError as error:
         raise HubError(f"downloading {source} failed: {_first_line(error)}. Try again later.") from error
     except OSError as error:
@@ -145,22 +147,22 @@ def push_to_hub(
     private: bool = False,
     endpoint: str | None = None,
 ) -> str:
-    """Uploads a checkpoint folder with its model card in one commit; creates the repository if there is none.
+    """Uploads a checkpoint folder with its model card in one commit; creates the repository if it does not exist.
 
     Args:
-        directory: checkpoint folder or shipped name; verified first.
+        directory: checkpoint folder or shipped name; verified before the upload.
         repo_id: repository, "owner/name".
-        token: access token with write permission; the one stored by `hf auth login` unless given.
+        token: access token with write permission; by default the one stored by `hf auth login`.
         private: whether a new repository is private.
-        endpoint: address of the Hub; `HF_ENDPOINT` unless given.
+        endpoint: address of the Hub; by default `HF_ENDPOINT`.
 
     Returns:
-        The commit, to be given as `revision` to `download`.
+        The commit, the `revision` to pass to `download`.
 
     Raises:
         CheckpointNotFoundError: there is no such checkpoint.
-        CorruptCheckpointError: the checkpoint does not verify.
-        HubError: the Hub refused or broke off.
+        CorruptCheckpointError: the verification of the checkpoint failed.
+        HubError: the Hub rejected the request or the connection failed.
     """
     revision, folder = verify(directory), resolve(directory)
     operations = [
@@ -173,33 +175,33 @@ def push_to_hub(
         api.create_repo(repo_id, private=private, exist_ok=True)
         commit = api.create_commit(repo_id, operations=operations, commit_message=f"Weights {revision[:12]}")
     except HFValidationError as error:
-        raise HubError(f'{repo_id!r} is no repository name; it looks like "owner/name".') from error
+        raise HubError(f'{repo_id!r} is not a repository name of the form "owner/name".') from error
     except OfflineModeIsEnabled as error:
         raise HubError("HF_HUB_OFFLINE is set; unset it to push.") from error
     except HfHubHTTPError as error:
         raise HubError(
-            f"the Hub refused {repo_id}: {_first_line(error)}. Pushing needs a token with write permission: pass "
+            f"the Hub rejected {repo_id}: {_first_line(error)}. Pushing needs a token with write permission: pass "
             "token or run `hf auth login`."
         ) from error
-    # The RuntimeError is what huggingface_hub makes of a failed upload to the storage behind the Hub.
+    # huggingface_hub raises RuntimeError if the upload to the storage backend fails.
     except (HTTPError, RuntimeError) as error:
         raise HubError(f"pushing {repo_id} failed: {_first_line(error)} Check the connection and try again.") from error
     return commit.oid
 
 
 def verify(name_or_path: Path | str) -> str:
-    """Reads a checkpoint with all its checks and returns its revision (sha256 of the weights).
+    """Reads and verifies a checkpoint and returns its revision (SHA-256 of the weights).
 
     Raises:
         CheckpointNotFoundError: there is no such checkpoint.
-        CorruptCheckpointError: a file is truncated, tampered with or of another kind than it claims.
-        CheckpointVersionError: written by a newer package.
+        CorruptCheckpointError: a file is truncated, modified or of the wrong format.
+        CheckpointVersionError: written by a newer version of the package.
     """
     return read_checkpoint(name_or_path).revision
 
 
 def _cached(repo_id: str, revision: str, cache_dir: Path | str | None) -> Path | None:
-    # `_fetch` takes the weights last: where they are, nothing is left to ask the Hub for.
+    # `_fetch` downloads the weights last, so the checkpoint is complete if they are cached.
     paths = [try_to_load_from_cache(repo_id, name, cache_dir, revision) for name in (CONFIG_FILE, WEIGHTS_FILE)]
     found = [Path(path).parent for path in paths if isinstance(path, str)]
     return found[0] if len(found) == len(paths) else None
@@ -218,7 +220,7 @@ def _verify(folder: Path, sha256: str | None) -> None:
     found = verify(folder)
     if sha256 is not None and found != sha256.lower():
         raise CorruptCheckpointError(
-            f"the weights in {folder} have sha256 {found} instead of {sha256}. Check the source or the sum."
+            f"the weights in {folder} have sha256 {found} instead of {sha256}. Check the source or the checksum."
         )
 
 
@@ -227,21 +229,21 @@ def _looks_like_a_repository(name: Path | str) -> bool:
 
 
 def _forget(folder: Path) -> None:
-    """Removes a revision and the bytes it points to from the cache, as far as the cache can be changed at all."""
+    """Removes a revision and the files it links to from the cache, unless the cache is read-only."""
     if constants.HF_HUB_OFFLINE:
         return
     for name in CHECKPOINT_FILES:
         link = folder / name
-        # Read-only caches stay as they are: every call verifies anew.
+        # Files in a read-only cache are kept; every call verifies them again.
         with suppress(OSError):
             link.resolve().unlink(missing_ok=True)
             link.unlink(missing_ok=True)
 
 
 def _disk_or_length_error(error: OSError, source: str) -> PhysConError:
-    # huggingface_hub reports a wrong length as a bare OSError; one from the operating system has a number.
+    # huggingface_hub reports an incomplete download as an OSError without errno.
     if error.errno is None:
-        return CorruptCheckpointError(f"downloading {source} gave incomplete bytes: {_first_line(error)} Try again.")
+        return CorruptCheckpointError(f"the download of {source} is incomplete: {_first_line(error)} Try again.")
     return HubError(f"{source} cannot be written to the cache: {error}. Set HF_HOME or cache_dir to a writable folder.")
 
 

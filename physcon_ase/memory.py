@@ -1,4 +1,4 @@
-"""The allocator of the process."""
+"""Settings of the memory allocator."""
 
 import ctypes
 import os
@@ -10,10 +10,10 @@ _LARGEST_INT: Final = 2**31 - 1
 
 
 def keep_freed_memory() -> None:
-    """Lets the allocator of glibc keep freed memory: page faults take a quarter of the time of a network else.
+    """Makes glibc keep freed memory; page faults otherwise take a quarter of the run time of a network.
 
-    It changes the whole process, so it is for worker processes and commands, not for a library call. Without glibc
-    nothing happens.
+    The setting affects the whole process and is therefore meant for worker processes and commands. No effect without
+    glibc.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
     if mallopt is not None:

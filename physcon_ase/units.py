@@ -1,15 +1,15 @@
-"""Conversion factors, CODATA 2022; inside the package everything is eV, Å, e and amu."""
+"""Conversion factors (CODATA 2022) and element data; internal units are eV, Å, e and amu."""
 
 from typing import Final
 
 EV_PER_HARTREE: Final = 27.211386245981
-"""Energy [eV] of one hartree."""
+"""One hartree [eV]."""
 
 ANGSTROM_PER_BOHR: Final = 0.529177210544
-"""Length [Å] of one bohr."""
+"""One bohr [Å]."""
 
 EV_PER_KCAL_PER_MOL: Final = 4.184 / 96.48533212331
-"""Energy [eV] of one kcal/mol."""
+"""One kcal/mol [eV]."""
 
 EV_PER_KELVIN: Final = 8.617333262e-5
 """Boltzmann constant [eV/K]."""
@@ -46,7 +46,7 @@ COVALENT_RADII: Final[dict[int, float]] = {
     35: 1.20,
     53: 1.39,
 }
-"""Covalent radius [Å] of the elements that our checkpoints know, Cordero et al. 2008, doi 10.1039/b801115j."""
+"""Covalent radius [Å] of the elements covered by the checkpoints; Cordero et al. 2008, doi 10.1039/b801115j."""
 
 FALLBACK_RADIUS: Final = 1.2
-"""Covalent radius [Å] of an element that `COVALENT_RADII` does not list: it is met earlier rather than later."""
+"""Covalent radius [Å] of elements that are not in `COVALENT_RADII`; deliberately large."""

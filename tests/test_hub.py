@@ -88,7 +88,7 @@ def test_a_broken_connection_is_resumed(hub: HubServer, folder: Path, commit: st
 
 @pytest.mark.parametrize("revision", ["main", "v1.0", "abcdef1", ABSENT_COMMIT.upper() + "X"])
 def test_a_moving_revision_is_refused(revision: str) -> None:
-    with pytest.raises(PhysConError, match="is no commit: branches and tags can move"):
+    with pytest.raises(PhysConError, match="is not a commit: branches and tags can move"):
         download(REPO, revision=revision)
 
 
@@ -98,9 +98,9 @@ def test_absent_repository_commit_and_files_are_not_found(hub: HubServer, commit
     with pytest.raises(CheckpointNotFoundError, match=f"the Hub has no {REPO} at commit {ABSENT_COMMIT}"):
         download(REPO, revision=ABSENT_COMMIT, cache_dir=cache, endpoint=hub.endpoint)
     other = hub.commit("chemists/other", {"pytorch_model.bin": b"?"})
-    with pytest.raises(CheckpointNotFoundError, match="is no physcon_ase checkpoint"):
+    with pytest.raises(CheckpointNotFoundError, match="is not a physcon_ase checkpoint"):
         download("chemists/other", revision=other, cache_dir=cache, endpoint=hub.endpoint)
-    with pytest.raises(CheckpointNotFoundError, match="is no repository name"):
+    with pytest.raises(CheckpointNotFoundError, match="is not a repository name"):
         download("a/b/c", revision=commit, cache_dir=cache, endpoint=hub.endpoint)
 
 
@@ -133,10 +133,10 @@ def _pickle(content: bytes) -> bytes:
 @pytest.mark.parametrize(
     ("announce", "deliver", "message"),
     [
-        (bytes, _short, "incomplete bytes"),
+        (bytes, _short, "is incomplete"),
         (_short, _short, "truncated"),
         (bytes, _flipped, "sha256 .* expects"),
-        (bytes, _web_page, "incomplete bytes"),
+        (bytes, _web_page, "is incomplete"),
         (_web_page, _web_page, "is a web page"),
         (bytes, _pickle, "is a pickle"),
     ],

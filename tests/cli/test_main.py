@@ -74,7 +74,7 @@ def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixtu
         ("label O -o out.h5 --geometries magic:2", "'magic:2': write KIND:NUMBER with a kind of start, conformer"),
         ("models info magic", "checkpoint 'magic' does not exist"),
         ("models verify magic", "checkpoint 'magic' does not exist"),
-        ("models download a/b --revision main", "revision 'main' of a/b is no commit"),
+        ("models download a/b --revision main", "revision 'main' of a/b is not a commit"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(
