@@ -1,7 +1,7 @@
 """The model: the energy network, with a row and a head for each level of theory, and the structure network."""
 
 import functools
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -310,10 +310,5 @@ class PhysCon(nn.Module):
 
 def _detached(outputs: Outputs) -> Outputs:
     """The same without gradient."""
-
-    def detach(value: Tensor | tuple[Tensor, ...] | None) -> Tensor | tuple[Tensor, ...] | None:
-        if isinstance(value, tuple):
-            return tuple(own.detach() for own in value)
-        return value if value is None else value.detach()
-
-    return Outputs(**{f.name: detach(getattr(outputs, f.name)) for f in fields(outputs)})
+    tensors = {name: value.detach() for name, value in vars(outputs).items() if isinstance(value, Tensor)}
+    return replace(outputs, **tensors, local_charges=tuple(own.detach() for own in outputs.local_charges))

@@ -70,8 +70,11 @@ def test_weights_of_another_size_are_refused(tmp_path: Path) -> None:
 
 
 def test_an_unknown_level_lists_the_levels() -> None:
+    model = tiny_model()
     with pytest.raises(UnknownLevelError, match="unknown level 'pm6'; this model has cheap, dft"):
-        tiny_model().energy_fn("pm6")
+        model.energy_fn("pm6")
+    with pytest.raises(UnknownLevelError, match="unknown level 'pm6'"):
+        model.evaluate(pack(model, [(WATER_NUMBERS, WATER)]), "pm6")
 
 
 def test_each_molecule_can_have_its_own_level() -> None:
