@@ -1,4 +1,4 @@
-"""The derivative written out by hand against autograd, which takes over as soon as a weight requires a gradient."""
+"""The derivative written out by hand against autograd."""
 
 import copy
 import math
@@ -15,7 +15,7 @@ from physcon_ase.model import gradient
 from physcon_ase.model.config import EncoderConfig, LevelConfig, ModelConfig
 from physcon_ase.model.forces import energies_and_forces
 from physcon_ase.model.pairs import DENSE_SLOTS, bessel, bessel_and_slope, envelope, envelope_slope
-from physcon_ase.model.physcon import PhysCon
+from physcon_ase.model.physcon import Outputs, PhysCon
 from tests.tiny import (
     ETHANOL,
     ETHANOL_NUMBERS,
@@ -79,6 +79,10 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     monkeypatch.setattr("physcon_ase.model.physcon.energies_of_atoms", counted)
     return seen
 
+
+CLOSE = WATER.copy()
+CLOSE[1] = CLOSE[0] + [0.0, 0.35, -0.3]
+"""Water with overlapping cores."""
 
 MOLECULES = {
     "one molecule": [(ETHANOL_NUMBERS, ETHANOL)],
@@ -180,9 +184,7 @@ def test_forces_by_hand_are_differences_of_energies() -> None:
 
 def test_overlapping_cores_are_left_to_autograd(calls: list[int]) -> None:
     model = small_model(source_vectors=4)
-    close = WATER.copy()
-    close[1] = close[0] + [0.0, 0.35, -0.3]
-    batch = pack(model, [(ETHANOL_NUMBERS, ETHANOL), (WATER_NUMBERS, close)])
+    batch = pack(model, [(ETHANOL_NUMBERS, ETHANOL), (WATER_NUMBERS, CLOSE)])
     _, forces = energies_and_forces(model.energy_fn("dft"), batch)
     assert calls == []
     assert_same(forces, by_autograd(model, lambda: energies_and_forces(model.energy_fn("dft"), batch)[1]))
@@ -238,3 +240,101 @@ def test_a_batch_can_be_differentiated_twice_in_a_row() -> None:
     energy = model.energies(replace(batch, positions=positions), "dft").sum()
     first, second = (torch.autograd.grad(energy, positions, retain_graph=True)[0] for _ in range(2))
     assert torch.equal(first, second)
+
+
+# ---- in training
+
+
+BATCHES = {
+    "all pairs": [(ETHANOL_NUMBERS, ETHANOL), (WATER_NUMBERS, WATER), (np.array([8]), np.zeros((1, 3)))],
+    "neighbour lists": [chain(DENSE_SLOTS + 5), (ETHANOL_NUMBERS, ETHANOL), (WATER_NUMBERS, WATER)],
+    "overlapping atoms": [(ETHANOL_NUMBERS, ETHANOL), (WATER_NUMBERS, CLOSE), (WATER_NUMBERS, WATER)],
+}
+SIZES = {
+    "local": {"source_vectors": 4},
+    "charged": {"source_vectors": 4, "charged": True, "long_range": True},
+    "dispersion": {"long_range": True},
+    "three layers": {"n_layers": 3, "source_vectors": 3, "charged": True, "long_range": True},
+    "direct forces": {"source_vectors": 4, "charged": True, "output_vectors": 2},
+}
+
+
+@pytest.fixture
+def written_out(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The sizes of the batches whose forces are written out."""
+    seen: list[int] = []
+    by_hand = gradient.energies_and_gradient
+
+    def counted(network, batch: Batch, levels, pairs):
+        seen.append(len(batch))
+        return by_hand(network, batch, levels, pairs)
+
+    monkeypatch.setattr("physcon_ase.model.physcon.energies_and_gradient", counted)
+    return seen
+
+
+def loss_of(outputs: Outputs, forces: Tensor) -> Tensor:
+    """Uneven in all that a training may ask for."""
+    charges = [own for own in (outputs.charges, outputs.early_charges, *outputs.local_charges) if own is not None]
+    loss = (outputs.energies * torch.tensor([0.3, -1.0, 2.0])).sum() + outputs.energies.square().sum() * 1e-4
+    for weight, values in enumerate([forces, *charges], start=1):
+        pattern = torch.linspace(-1, 2, values.numel(), dtype=torch.float64).view_as(values)
+        loss = loss + weight * ((values - pattern).square()).sum()
+    return loss if outputs.direct_forces is None else loss + outputs.direct_forces.square().sum()
+
+
+@pytest.mark.parametrize("molecules", BATCHES.values(), ids=BATCHES.keys())
+@pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES.keys())
+def test_a_training_gets_the_gradient_of_double_differentiation(
+    molecules: list[tuple[np.ndarray, np.ndarray]],
+    sizes: dict[str, int],
+    written_out: list[int],
+    request: pytest.FixtureRequest,
+) -> None:
+    model = small_model(**sizes).requires_grad_(True)
+    batch = replace(pack(model, molecules), charge=torch.tensor([0, 1, -1]))
+    levels, direct = torch.tensor([1, 0, 1]), model.config.encoder.output_vectors > 0
+
+    found = model.evaluate(batch, levels, forces=True, direct_forces=direct)
+    assert found.forces is not None
+    assert written_out == ([] if direct or "overlapping" in request.node.name else [3])
+    weights = dict(model.named_parameters())
+    by_hand = torch.autograd.grad(loss_of(found, found.forces), list(weights.values()), allow_unused=True)
+
+    energies, forces = energies_and_forces(model.energy_fn(levels), batch, create_graph=True)
+    apart = model.evaluate(batch, levels, direct_forces=direct)
+    torch.testing.assert_close(found.forces, forces, rtol=0, atol=ROUNDING * forces.abs().max().item())
+    torch.testing.assert_close(found.energies, energies, rtol=ROUNDING, atol=0)
+    expected = torch.autograd.grad(loss_of(apart, forces), list(weights.values()), allow_unused=True)
+
+    reached = 0
+    for name, own, other in zip(weights, by_hand, expected, strict=True):
+        assert (own is None) == (other is None), name
+        if own is None or other is None:
+            continue
+        reached += 1
+        size = other.abs().max().item()
+        assert own.isfinite().all(), name
+        torch.testing.assert_close(own, other, rtol=0, atol=1e-9 * size, msg=lambda text, name=name: f"{name}: {text}")
+    assert reached == len(weights)
+
+
+@pytest.mark.parametrize("molecule", [WATER, CLOSE], ids=["apart", "overlapping atoms"])
+@pytest.mark.parametrize("direct", [False, True], ids=["derived", "derived and direct"])
+def test_outputs_with_forces_keep_no_graph_outside_training(molecule: np.ndarray, direct: bool) -> None:
+    model = small_model(source_vectors=4, charged=True, long_range=True, output_vectors=2)
+    batch = pack(model, [(WATER_NUMBERS, molecule)])
+    expected = energies_and_forces(model.energy_fn("dft"), batch)
+
+    def check(outputs: Outputs) -> None:
+        tensors = [own for own in vars(outputs).values() if isinstance(own, Tensor)]
+        assert len(tensors) == 5 + direct
+        assert not any(own.requires_grad for own in (*tensors, *outputs.local_charges))
+        torch.testing.assert_close(outputs.energies, expected[0], rtol=ROUNDING, atol=0)
+        assert outputs.forces is not None
+        assert_same(outputs.forces, expected[1])
+
+    check(model.evaluate(batch, "dft", forces=True, direct_forces=direct))
+    model.requires_grad_(True)
+    with torch.no_grad():  # as in a validation
+        check(model.evaluate(batch, "dft", forces=True, direct_forces=direct))
