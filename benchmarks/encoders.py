@@ -2,9 +2,9 @@
 
     python encoders.py RUNS [--minutes 10 20]
 
-RUNS is a folder with one folder for each training (`physcon train` on the recipes of recipes/encoders/, validating
-often). Errors are those of the validation split, interpolated linearly in processor time between two validations.
-Latency and training rate are measured here, with random weights of the variant's size.
+RUNS is a folder with one folder per training (`physcon train` on the recipes of recipes/encoders/, with frequent
+validations). Errors are those of the validation split, interpolated linearly in processor time between two validations.
+Latency and training rate are measured by this script, with random weights of the size of the variant.
 """
 
 import json

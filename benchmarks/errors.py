@@ -2,8 +2,7 @@
 
     python errors.py --stores STORES
 
-Wanted: at most 45 meV and 45 meV/Å on the hot geometries ("thermal", "conformer") of gfn2_qm9, and 60 meV/Å at level
-b3lyp. Stores that are not there are named below the tables.
+Missing stores are named below the tables.
 """
 
 from collections.abc import Sequence
@@ -18,7 +17,7 @@ from physcon_ase.model.physcon import PhysCon
 HOT = ("thermal", "conformer")
 STORES = {"gfn2": ("gfn2_qm9", "gfn2_dft8k", "ions", "halogens", "silicon"), "b3lyp": ("b3lyp_thermal",)}
 FORCES_ONLY = ("b3lyp_thermal",)
-"""Energies of PySCF, which are not those of QM9 that the level has learned."""
+"""Stores with PySCF energies, which differ from the QM9 energies that the level is trained on."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -47,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def error_rows(store: str, model: PhysCon, level: str, molecules: list[Molecule]) -> list[Row]:
-    """One row for each kind of geometry, and one for the hot ones together if there are both."""
+    """One row for each kind of geometry, and one for all hot geometries if there are both kinds."""
     usable = covered(molecules, model.level(level))
     pairs = [
         (m, kind, g) for m in usable for kind, g in m.geometries.items() if level in g.forces and level in g.energies

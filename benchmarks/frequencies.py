@@ -2,8 +2,8 @@
 
     python frequencies.py [--tblite]
 
-The reference (benchmarks/frequencies.json, made by recipes/b3lyp-frequencies) are the smallest molecules of QM9 that
-no training has seen. Wanted of level b3lyp: at most 30 /cm on average.
+The reference (benchmarks/frequencies.json, made by recipes/b3lyp-frequencies) consists of the smallest molecules of
+QM9 that are not used in any training.
 """
 
 import json
@@ -24,7 +24,7 @@ from physcon_ase.model.physcon import load_model
 
 REFERENCE = Path(__file__).with_name("frequencies.json")
 STEP = 0.005
-"""Displacement [Å] of the finite differences, two of them on either side."""
+"""Displacement [Å] of the finite differences, with two points on either side."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -1,13 +1,14 @@
-"""Quality and use of guesses for held-out QM9 molecules, beside ETKDG, MMFF94 and GFN2-xTB on the same molecules.
+"""Accuracy of guesses for held-out QM9 molecules, compared with ETKDG, MMFF94 and GFN2-xTB on the same molecules.
 
     python guesses.py --stores STORES [--tblite]
     python guesses.py --stores STORES --evaluations [--limit 40]
 
-Every guess sees the molecular graph alone and is compared with the B3LYP minimum. The second table counts the steps
-that ASE's BFGS, started with the model Hessian, needs from each start with PhysConCalculator.
+Every guess is made from the molecular graph alone and is compared with the B3LYP minimum. The second table counts the
+steps of ASE's BFGS, started with the model Hessian, from each start with PhysConCalculator.
 
-With --evaluations: how near each number of evaluations of the structure head brings the default guess to the minimum of
-the same energies, and what it costs and saves in a relaxation; for QM9 molecules and for half as many drug-like ones.
+With --evaluations: distance of the default guess from the minimum of the same energies as a function of the number of
+evaluations of the structure head, with its cost and the saving in a relaxation; for QM9 molecules and for half as many
+drug-like ones.
 """
 
 import time
@@ -51,12 +52,12 @@ MODES: dict[str, str] = {
 MAX_STEPS = 500
 
 SCHEDULES = (*((n, REFINE_SIGMA) for n in (1, 2, 4, 6, 8)), (8, 0.02), (8, 0.05))
-"""Evaluations, and the noise level [Å] that they are told."""
+"""Numbers of evaluations, and the noise level [Å] given to the head."""
 
 
 @dataclass(frozen=True)
 class Guesses:
-    """What one method makes of all molecules."""
+    """Guesses of one method for all molecules."""
 
     method: str
     """Name of the method."""

@@ -62,7 +62,7 @@ class Relaxed:
     positions: np.ndarray
     """[atoms, 3] [Å]"""
     status: RelaxStatus
-    """Converged, or why not."""
+    """Converged, or the reason why not."""
     steps: int
     """Evaluations after the first."""
 
@@ -94,7 +94,7 @@ def read_test_molecules(
 
 
 def covered(molecules: Sequence[Molecule], level: LevelConfig) -> list[Molecule]:
-    """Those whose elements and charge the level knows."""
+    """Those whose elements and charge the level covers."""
     return [
         molecule
         for molecule in molecules

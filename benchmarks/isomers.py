@@ -2,8 +2,8 @@
 
     python isomers.py --stores STORES
 
-Wanted: a mean absolute error of at most 100 meV over pairs within a composition, at the B3LYP minima of QM9. The labels
-of the C7H10O2 isomers are on another scale, see the note below the table.
+Errors are over pairs within a composition, at the B3LYP minima of QM9. The labels of the C7H10O2 isomers are on another
+scale; see the note below the table.
 """
 
 from collections.abc import Sequence

@@ -1,9 +1,9 @@
-"""Rate of each engine through `label` on one core, beside the bare engine called in a loop on the same geometries.
+"""Rate of each engine with `label` on one core, compared with the bare engine called in a loop on the same geometries.
 
     python benchmarks/labelling.py [--engines gfn2 pm7 pyscf] [--limit 200] [--json labelling.json]
 
-Both sides take turns in one process with one thread. The samplers have done their work before the clock starts: what is
-left of `label` is its journal, the bonds it checks, and the store at the end.
+Both are timed alternately in one process with one thread. The geometries are sampled before timing starts; the overhead
+of `label` consists of its journal, the check of the bonds, and writing the store.
 """
 
 import dataclasses
@@ -25,14 +25,14 @@ from physcon_ase.labelling.pipeline import label
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """What an engine labels."""
+    """Molecule and number of geometries for an engine."""
 
     make: Callable[[], Engine]
     """Makes the engine."""
     smiles: str
     """The molecule."""
     part: int
-    """It labels one in so many of `--limit` geometries."""
+    """Factor by which `--limit` is divided to obtain the number of geometries."""
 
 
 CASES = {
@@ -40,15 +40,15 @@ CASES = {
     "pm7": Case(mopac_engine, ISOMER, 4),
     "pyscf": Case(lambda: pyscf_engine("b3lyp_small", functional="b3lypg", basis="6-31G*", grid_level=1), "O", 20),
 }
-"""tblite and MOPAC on 19 atoms, and PySCF on water, which need not wait for long."""
+"""tblite and MOPAC on 19 atoms, and PySCF on water, which is fast enough for a benchmark."""
 
 TURNS = 4
-"""Parts that the geometries are cut into, so that both sides meet the same machine."""
+"""Parts into which the geometries are divided, so that both are timed under the same load."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Given:
-    """A sampler that returns geometries made beforehand."""
+    """A sampler that returns precomputed geometries."""
 
     geometries: Sequence[Geometry] = dataclasses.field(repr=False)  # it would be printed for the provenance
     """Of one molecule."""
@@ -59,7 +59,7 @@ class Given:
 
 
 def seconds() -> np.ndarray:
-    """Wall and processor time [s] so far, that of finished child processes (MOPAC) included."""
+    """Wall and processor time [s] so far, including that of finished child processes (MOPAC)."""
     spent = os.times()
     return np.array([time.perf_counter(), spent.user + spent.system + spent.children_user + spent.children_system])
 

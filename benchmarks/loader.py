@@ -1,4 +1,4 @@
-"""How many molecules per second the loader delivers, beside what a training step eats.
+"""Molecules per second delivered by the loader, compared with the rate of training steps.
 
 python benchmarks/loader.py STORE [LEVEL ...]
 """
@@ -13,7 +13,7 @@ from physcon_ase.data.selection import DataSet
 from physcon_ase.data.store import open_store
 
 TRAINED_PER_SECOND = 300
-"""Molecules of 19 atoms per second and core that a training step with forces takes."""
+"""Molecules of 19 atoms per second and core in training steps with forces."""
 
 ATOMS_PER_BATCH = 1024
 

@@ -1,8 +1,8 @@
-"""A thousand held-out SMILES through `optimize_many`: what became of each, and how long it took.
+"""Outcomes and time of `optimize_many` for a thousand held-out SMILES.
 
     python many.py --smiles smiles_union.tsv.xz
 
-Wanted: at least 98 % converged with bonds and stereo intact, none exploded.
+The SMILES are drawn at random from those of the test split.
 """
 
 import time
@@ -23,7 +23,7 @@ from physcon_ase.relax.driver import RelaxStatus
 from physcon_ase.units import ATOMIC_NUMBERS
 
 ELEMENTS = frozenset(ATOMIC_NUMBERS[symbol] for symbol in "H C N O F P S Cl".split())
-"""What the training data of level gfn2 hold; molecules with other elements are not drawn."""
+"""Elements of the training data of level gfn2; molecules with other elements are not drawn."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -117,7 +117,7 @@ def _others(records: list[Record]) -> list[Row]:
 
 
 def _cause(record: Record) -> str:
-    """The reason without the remedy, or the name of the error."""
+    """The reason of a failure without the remedy, or the name of the error."""
     return record.error or record.reason.split(":")[0] or "-"
 
 

@@ -1,15 +1,14 @@
-"""Where relaxations end: the distance from the minimum of the level that was asked for, on held-out molecules.
+"""Distance of relaxed geometries from the minimum of the requested level, on held-out molecules.
 
     python minima.py --stores STORES [--tblite]
 
-a) level b3lyp from the GFN2 minimum, against the B3LYP minimum of the same conformer (wanted: median RMSD at most
-   .020 Å, heavy-atom bonds .002 Å);
+a) level b3lyp from the GFN2 minimum, against the B3LYP minimum of the same conformer;
 b) level gfn2 from the B3LYP minimum, against the GFN2 minimum;
-d) level m062x from the GFN2 minimum of drug-like molecules, against the M06-2X minimum of the same conformer (wanted:
-   heavy-atom bonds .003 Å), if the model has this level;
-c) level gfn2 from the MMFF94 minimum of drug-like molecules, against the GFN2 minimum (wanted: median RMSD at most
-   .10 Å). With --tblite, GFN2-xTB itself goes the same way with the same optimiser: what it misses is basin hopping,
-   not an error of the model.
+d) level m062x from the GFN2 minimum of drug-like molecules, against the M06-2X minimum of the same conformer, if the
+   model has this level;
+c) level gfn2 from the MMFF94 minimum of drug-like molecules, against the GFN2 minimum. With --tblite, the same
+   relaxations are done with GFN2-xTB itself and the same optimiser: its deviation is due to changes of the basin and
+   not to an error of the model.
 """
 
 import time
@@ -92,7 +91,7 @@ def _compare(
     goal: str,
     arguments,
 ) -> Table:
-    """The start and where relaxation from it ends, both against the goal."""
+    """The start and the end of the relaxation from it, both compared with the reference minimum."""
     fmax = arguments.tight_fmax if part == "c" else arguments.fmax
     graphs, goals = [m.graph for m in molecules], [m.geometries[goal].positions for m in molecules]
     relaxed, seconds = _timed(model_forces(model, level), graphs, starts, fmax, arguments.max_steps)
@@ -142,7 +141,7 @@ def _same_order(a: MolGraph, b: MolGraph) -> bool:
 def _timed(
     force_fn: ForceFn, graphs: list[MolGraph], starts: list[np.ndarray], fmax: float, max_steps: int
 ) -> tuple[list[Relaxed], float]:
-    """Results, and processor seconds for all."""
+    """Results, and processor seconds for all molecules together."""
     before = time.process_time()
     relaxed = relax_all(force_fn, graphs, starts, fmax=fmax, max_steps=max_steps)
     return relaxed, time.process_time() - before

@@ -1,4 +1,4 @@
-"""How fast: single calls, batches and training steps, for the benchmarks that ask."""
+"""Rates of single calls, batches and training steps, for several benchmarks."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -30,14 +30,14 @@ MOLECULES = {
 """9, 21, 33, 50 and 99 atoms."""
 
 ISOMER = "CCCC(=O)C(=O)C=C"
-"""An isomer of C7H10O2: 19 atoms, the size in which training rates are quoted."""
+"""An isomer of C7H10O2: 19 atoms, the size for which training rates are given."""
 
 JITTER = 0.02
-"""Displacement [Å per coordinate] between two calls, so that no calculator can return what it remembers."""
+"""Displacement [Å per coordinate] between two calls, so that no calculator can return cached results."""
 
 
 _CALLS_PER_TURN = 5
-"""Calls in a row that are timed."""
+"""Number of timed calls in a row."""
 
 
 def geometry(smiles: str) -> tuple[MolGraph, np.ndarray]:
@@ -56,8 +56,8 @@ def interleaved(
 ) -> dict[str, tuple[float, float]]:
     """Median wall and processor time [s] of each call.
 
-    The calls take turns, so that all meet the same machine; a turn is a few calls in a row, as in a relaxation, and the
-    first of them, which finds the caches full of what the others left, is not counted.
+    The calls are timed alternately, so that all are measured under the same load. Each is called a few times in a row,
+    as in a relaxation, and the first of these calls is not counted, because the others have filled the caches.
     """
     wall: dict[str, list[float]] = {name: [] for name in calls}
     processor: dict[str, list[float]] = {name: [] for name in calls}

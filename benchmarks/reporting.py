@@ -1,4 +1,4 @@
-"""Arguments, statistics and tables that the benchmarks share: Markdown on stdout, JSON beside it."""
+"""Arguments, statistics and tables of the benchmarks: Markdown on stdout, JSON in a file."""
 
 import argparse
 import json
@@ -26,11 +26,11 @@ class Table:
     """Results that belong together."""
 
     title: str
-    """What is compared with what, on how much."""
+    """What is compared, with the size of the sample."""
     rows: Sequence[Row]
     """The lines."""
     note: str = ""
-    """What the columns mean, as far as their names do not say it."""
+    """Meaning of the columns, as far as it does not follow from their names."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Clock:
 
     @classmethod
     def now(cls) -> "Clock":
-        """Both clocks, and one thread from here on: what every figure is measured with."""
+        """Both clocks; also sets the number of threads to one, with which all results are measured."""
         torch.set_num_threads(1)
         # for libraries that are loaded later, such as tblite
         os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -57,7 +57,7 @@ def make_parser(
     """The arguments that benchmarks share.
 
     Args:
-        description: what the benchmark shows.
+        description: of the benchmark.
         limit: default number of molecules; None leaves the argument out.
         what: what is limited.
         checkpoint: whether a checkpoint can be chosen.
@@ -80,7 +80,7 @@ def add_stores(parser: argparse.ArgumentParser) -> None:
 
 
 def start(arguments: argparse.Namespace) -> tuple[LoadedModel, Clock]:
-    """The model, and the clocks from before it was loaded."""
+    """The model, and the clocks as of before it was loaded."""
     clock = Clock.now()
     return load_model(arguments.checkpoint), clock
 
@@ -92,7 +92,7 @@ def finish(
     tables: Sequence[Table],
     loaded: LoadedModel | None = None,
 ) -> None:
-    """Prints the tables and writes them to the JSON file that was asked for."""
+    """Prints the tables, and writes them to a JSON file if one was given."""
     facts = {
         "benchmark": benchmark,
         "checkpoint": None if loaded is None else loaded.name,
@@ -170,7 +170,7 @@ def _cell(value: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """The same for JSON, which knows neither NaN nor NumPy."""
+    """The same for JSON, which has neither NaN nor NumPy types."""
     if isinstance(value, Mapping):
         return {str(key): _plain(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):

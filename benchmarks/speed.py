@@ -2,10 +2,9 @@
 
     python speed.py
 
-Single calls go through ASE calculators after the atoms have moved, so nothing is remembered; calculators take turns in
-one run, so that all meet the same machine. GFN2-xTB (tblite) and ANI-2x (torchani) are timed if they are installed.
-Wanted: aspirin at most 3 ms, 99 atoms at most 15 ms, construction at most 1.5 s, at least 200 molecules of 19 atoms per
-second in training with forces.
+Single calls use ASE calculators, and the atoms are moved before each, so that no result is cached. The calculators are
+timed alternately in one run, so that all are measured under the same load. GFN2-xTB (tblite) and ANI-2x (torchani) are
+timed if they are installed.
 """
 
 import json
@@ -98,7 +97,7 @@ def _calls_row(name: str, arguments, generator: np.random.Generator) -> Row:
 
 
 def _calculators(arguments) -> dict[str, Callable[[], Calculator]]:
-    """The calculators that are installed, ours as a user gets it and in the other number format."""
+    """The installed calculators; that of this package in both number formats."""
     found: dict[str, Callable[[], Calculator]] = {
         OURS: lambda: PhysConCalculator(arguments.checkpoint, level=arguments.level),
         f"{OURS} float64": lambda: PhysConCalculator(arguments.checkpoint, level=arguments.level, dtype=torch.float64),

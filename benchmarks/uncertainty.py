@@ -1,10 +1,10 @@
-"""What the uncertainties of a calibrated checkpoint say about errors on held-out molecules, and what they cost.
+"""Uncertainties of a calibrated checkpoint compared with the errors on held-out molecules, and their cost.
 
     python uncertainty.py --checkpoint FOLDER --stores STORES
 
-FOLDER comes from `physcon calibrate`. With GFN2-xTB (tblite) installed, level gfn2 also meets what nobody trained on:
-held-out molecules shaken at random, and molecules unlike those of the training. Wanted: 68 % of the errors below one
-sigma and 95 % below two, as of a normal distribution, and at most 20 % more time for aspirin.
+FOLDER is made by `physcon calibrate`. If GFN2-xTB (tblite) is installed, level gfn2 is also evaluated on geometries and
+molecules outside the training data: held-out molecules displaced at random, and molecules unlike those of the training.
+For normally distributed errors 68 % are below one sigma and 95 % below two.
 """
 
 import copy
@@ -29,10 +29,10 @@ STORES = {"gfn2": ("gfn2_qm9", "gfn2_dft8k"), "b3lyp": ("qm9_b3lyp", "b3lyp_ther
 """Where the held-out molecules of each level are."""
 
 FORCES_ONLY = ("b3lyp_thermal",)
-"""Energies of PySCF, which are not those of QM9 that the level has learned."""
+"""Stores with PySCF energies, which differ from the QM9 energies that the level is trained on."""
 
 SHAKES = (0.1, 0.15)
-"""Random displacements [Å per coordinate] of held-out molecules; that of bonds in thermal motion is about .05."""
+"""Random displacements [Å per coordinate] of held-out molecules; that of bonds in thermal motion is about 0.05."""
 
 UNUSUAL = (
     "N#CC#CC#CC#N", "C1C2CC12", "C12C3C4C1C5C2C3C45", "O=C=C=C=O", "N=[N+]=NC(N=[N+]=[N-])=NN", "S=C=S", "SSSSSSSS",
@@ -80,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def error_rows(calculator: PhysConCalculator, name: str, cases: Sequence[Case]) -> tuple[Row, Row | None]:
-    """Sigma beside the errors of energies, and of forces if there are labels and a table of them."""
+    """Sigma and errors of the energies, and of the forces if there are labels and a table for them."""
     found = calculator.predict([case.atoms for case in cases])
     accepted = [row for row, own in enumerate(found) if own.error is None]  # not atoms shaken into each other
     found, cases = [found[row] for row in accepted], [cases[row] for row in accepted]
@@ -154,7 +154,7 @@ def _labelled(structures: Sequence[Atoms]) -> list[Case]:
 
 
 def _time_row(loaded: LoadedModel, arguments, generator: np.random.Generator) -> Row:
-    """Median time of calls that take turns, with the tables and without."""
+    """Median time of calls, timed alternately with and without the tables."""
     bare = copy.deepcopy(loaded.model)
     bare.energy_rigidity, bare.force_rigidity = torch.nn.ModuleDict(), torch.nn.ModuleDict()
     graph, positions = geometry(MOLECULES["aspirin"])
