@@ -1,4 +1,4 @@
-"""What a store holds, as text for the terminal."""
+"""Summary of the content of a store."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,11 +10,11 @@ from physcon_ase.data.store import open_store
 
 
 def describe_store(path: Path) -> Iterator[str]:
-    """Molecules, geometries, origin and labels of a store, line by line.
+    """Summary of molecules, geometries, origin and labels of a store, line by line.
 
     Raises:
-        StoreError: it cannot be read.
-        LabelError: it has no level of theory.
+        StoreError: the store cannot be read.
+        LabelError: the store has no level of theory.
     """
     store = open_store(path)
     yield f"{store.source}: {len(store.molecules)} molecules, {len(store.geometries)} geometries"

@@ -1,4 +1,4 @@
-"""What labels a training meets, and the atomic references fitted to them: read this before step 1."""
+"""Statistics of the labels of a training set, and atomic reference energies fitted to them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from physcon_ase.errors import LabelError
 
 @dataclass(frozen=True)
 class LabelRow:
-    """The labels of one data set at one level of theory."""
+    """Label statistics of one data set at one level of theory."""
 
     source: str
     """Name of the data set."""
@@ -25,37 +25,37 @@ class LabelRow:
     n_items: int
     """Number of geometries."""
     n_energies: int
-    """Geometries with an energy."""
+    """Number of geometries with an energy."""
     energy_min: float
     """Lowest energy [eV]; NaN if there are none."""
     energy_max: float
     """Highest energy [eV]; NaN if there are none."""
     energy_spread: float
-    """Mean absolute energy [eV per atom] that a regression on the composition leaves; NaN if there are none."""
+    """Mean absolute residual [eV/atom] of a linear regression of energy on composition; NaN if there are none."""
     n_forces: int
-    """Geometries with computed forces."""
+    """Number of geometries with computed forces."""
     force_rms: float
-    """Root mean square of their force components [eV/Å]; NaN if there are none."""
+    """Root mean square force component [eV/Å]; NaN if there are none."""
     force_max: float
-    """Largest of their force components [eV/Å]; NaN if there are none."""
+    """Largest absolute force component [eV/Å]; NaN if there are none."""
     n_zero_forces: int
-    """Minima whose label is zero force."""
+    """Number of minima with zero forces as labels."""
     n_minima: int
-    """Minima that are targets of the structure task."""
+    """Number of reference minima for the structure task."""
 
     @property
     def n_missing_energies(self) -> int:
-        """Geometries without an energy."""
+        """Number of geometries without an energy."""
         return self.n_items - self.n_energies
 
     @property
     def n_missing_forces(self) -> int:
-        """Geometries with neither computed forces nor zero force."""
+        """Number of geometries with neither computed nor zero forces."""
         return self.n_items - self.n_forces - self.n_zero_forces
 
 
 def label_report(items: Items) -> tuple[LabelRow, ...]:
-    """The labels of each data set and level that has items, in the order of the data sets."""
+    """Label statistics of each data set and level that has items, in the order of the data sets."""
     rows = [
         _label_row(items, source, level) for source in range(len(items.sources)) for level in range(len(items.levels))
     ]
@@ -63,7 +63,7 @@ def label_report(items: Items) -> tuple[LabelRow, ...]:
 
 
 def format_label_report(rows: Sequence[LabelRow]) -> str:
-    """The report as a table for the terminal."""
+    """Label statistics as a table for the terminal."""
     head = (
         "data set", "level", "molecules", "geometries", "energies", "missing", "lowest eV", "highest eV",
         "spread eV/atom", "forces", "zero forces", "missing", "rms eV/Å", "max eV/Å", "minima",
@@ -78,15 +78,15 @@ def format_label_report(rows: Sequence[LabelRow]) -> str:
 
 
 def fit_references(items: Items, level: str, known: Mapping[int, float] = MappingProxyType({})) -> dict[int, float]:
-    """Atomic reference energies of a level: least squares of the energies over the compositions.
+    """Atomic reference energies of a level, from a least-squares fit of energies to compositions.
 
-    The solution of least norm is taken, so elements that always occur together share the energy. An element
-    that never occurs at this level is left out.
+    The minimum-norm solution is used, so elements that always occur together share their energy. Elements that do not
+    occur at this level are omitted.
 
     Args:
-        items: those of the training split.
+        items: items of the training split.
         level: a level of `items`.
-        known: energies [eV] by atomic number that stay as they are; only those of other elements are fitted.
+        known: fixed energies [eV] by atomic number; only those of other elements are fitted.
 
     Returns:
         Energy [eV] by atomic number.
@@ -95,11 +95,11 @@ def fit_references(items: Items, level: str, known: Mapping[int, float] = Mappin
         LabelError: there is no such level, or it has no energies.
     """
     if level not in items.levels:
-        raise LabelError(f"level {level!r} is none of {', '.join(items.levels)}; choose one of these")
+        raise LabelError(f"unknown level {level!r}; choose one of {', '.join(items.levels)}")
     elements, counts, energies = _compositions(items, _at_level(items, level))
     if not len(energies):
         raise LabelError(
-            f"level {level!r} has no energies to fit references to; add a data set with energies or leave the level out"
+            f"level {level!r} has no energies to fit references to; add a data set with energies or remove the level"
         )
     fixed = np.array([known.get(element, np.nan) for element in elements])
     is_new = np.isnan(fixed)
@@ -109,13 +109,13 @@ def fit_references(items: Items, level: str, known: Mapping[int, float] = Mappin
 
 
 def elements_at(items: Items, level: str) -> set[int]:
-    """Atomic numbers that occur at a level."""
+    """Atomic numbers of all elements that occur at a level."""
     chosen = zip(items.buckets, _at_level(items, level), strict=True)
     return {z for bucket, mask in chosen for z in bucket.atomic_numbers[mask].unique().tolist()} - {0}
 
 
 def has_energies(items: Items, level: str) -> bool:
-    """Whether any geometry has an energy at a level."""
+    """Whether any geometry has an energy at this level."""
     masks = _at_level(items, level)
     return any(bool((mask & bucket.energy.isfinite()).any()) for bucket, mask in zip(items.buckets, masks, strict=True))
 
@@ -135,7 +135,7 @@ def _at_level(items: Items, level: str) -> list[Tensor]:
 
 
 def _compositions(items: Items, masks: Sequence[Tensor]) -> tuple[list[int], np.ndarray, np.ndarray]:
-    """Elements, atoms of each element [items, elements] and energies [items] of the masked items that have one."""
+    """Elements, number of atoms per element [items, elements] and energies [items] of masked items with an energy."""
     chosen = [mask & bucket.energy.isfinite() for bucket, mask in zip(items.buckets, masks, strict=True)]
     numbers = [bucket.atomic_numbers[mask] for bucket, mask in zip(items.buckets, chosen, strict=True)]
     elements = sorted({z for rows in numbers for z in rows.unique().tolist()} - {0})

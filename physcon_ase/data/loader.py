@@ -1,8 +1,8 @@
-"""Stores as padded tensors in memory, and batches of them: one `index_select` per tensor and batch.
+"""In-memory data loader: stores as padded tensors, from which batches are gathered with `index_select`.
 
-An item is a geometry at one level of theory. A geometry with labels of two levels (say GFN2 forces, and zero force
-because it is a B3LYP minimum) is two items. Items of similar size share a bucket, whose tensors have the same number
-of slots; every batch of a bucket has the same shape, which `torch.compile` wants.
+An item is a geometry at one level of theory. A geometry with labels at two levels (e.g. GFN2 forces, and zero forces
+as a B3LYP minimum) gives two items. Items of similar size share a bucket with a fixed number of slots, so that all
+batches of a bucket have the same shape, as required by `torch.compile`.
 """
 
 import math
@@ -27,7 +27,7 @@ from physcon_ase.errors import StoreError
 DEFAULT_SLOTS: Final = (
     10, 14, 16, 18, 20, 22, 24, 26, 29, 32, 35, 38, 41, 44, 48, 52, 56, 60, 64, 72, 80, 92, 104, 128, 160, 200, 256
 )  # fmt: skip
-"""Slots per molecule of the buckets; an item goes to the smallest that holds it."""
+"""Number of slots per molecule of each bucket; an item is assigned to the smallest bucket it fits into."""
 
 
 @dataclass(frozen=True)
@@ -47,9 +47,9 @@ class Bucket:
     level: Int[Tensor, " items"]
     """Index into `Items.levels`."""
     is_minimum: Bool[Tensor, " items"]
-    """Whether the item is a target of the structure task."""
+    """Whether the item is a reference minimum for the structure task."""
     is_zero_force: Bool[Tensor, " items"]
-    """Whether the forces are zero because the geometry is a minimum, and not computed."""
+    """Whether the forces are zero by definition (minimum) instead of computed."""
     weight: Float32[Tensor, " items"]
     """Weight of the data set."""
     source: Int[Tensor, " items"]
@@ -59,7 +59,7 @@ class Bucket:
     multiplicity: Int[Tensor, " items"]
     """Spin multiplicity."""
     molecule: Int[Tensor, " items"]
-    """Row of the item's molecule in the two tensors below; items of one molecule and source share it."""
+    """Row of the molecule in the two tensors below; shared by the items of one molecule and source."""
     pair_types: UInt8[Tensor, "molecules slots slots"] | None
     """`chem.graph.pair_types` of the molecules; None without graphs."""
     tetrahedra: Int[Tensor, "molecules stereocentres 4"] | None
@@ -79,13 +79,13 @@ class Items:
     """All items of a split."""
 
     levels: tuple[str, ...]
-    """Names of the levels of theory that `level` counts."""
+    """Names of the levels of theory, indexed by `Bucket.level`."""
     sources: tuple[str, ...]
-    """Names of the data sets that `source` counts."""
+    """Names of the data sets, indexed by `Bucket.source`."""
     repeats: tuple[float, ...]
-    """Visits of each item of each data set in an epoch."""
+    """Number of visits per item and epoch for each data set."""
     buckets: tuple[Bucket, ...]
-    """The items by size, the smallest first; none of them is empty."""
+    """Non-empty buckets by increasing size."""
 
     def __len__(self) -> int:
         return sum(len(bucket) for bucket in self.buckets)
@@ -103,16 +103,16 @@ def load_items(
     """Reads the items of a split.
 
     Args:
-        data_sets: what is used of each store; none have no items.
-        levels: all levels of theory of the model; `LabelledBatch.level` counts them in this order.
+        data_sets: the stores and the items used of each.
+        levels: all levels of theory of the model, in the order of the indices `LabelledBatch.level`.
         split: "train", "validation" or "test".
-        root: folder that relative paths of stores refer to.
-        n_slots_buckets: slots per molecule of each bucket.
-        with_graph: whether the batches carry `pair_types` and `tetrahedra`, which the structure head needs.
+        root: base folder of relative store paths.
+        n_slots_buckets: number of slots per molecule of each bucket.
+        with_graph: whether batches contain `pair_types` and `tetrahedra`, as required by the structure head.
 
     Raises:
-        LabelError: a data set asks for a level that its store or `levels` does not have, or for an unknown label.
-        StoreError: a store cannot be read, or a molecule is larger than every bucket.
+        LabelError: a level requested by a data set is missing in its store or in `levels`, or a label is unknown.
+        StoreError: a store cannot be read, or a molecule does not fit into any bucket.
     """
     selections = [
         select_items(open_store(Path(root) / data_set.store), data_set, number, levels, split)
@@ -130,12 +130,12 @@ def load_items(
 
 
 def move_items(items: Items, device: torch.device | str) -> Items:
-    """The items on another device, where the batches then are put together."""
+    """Copy of the items on another device; batches are then assembled on this device."""
     return replace(items, buckets=tuple(_move_bucket(bucket, device) for bucket in items.buckets))
 
 
 def batch_sizes(items: Items, atoms_per_batch: int) -> tuple[int, ...]:
-    """Items per batch of each bucket: as many as `atoms_per_batch` slots hold, at least one, at most all."""
+    """Items per batch of each bucket: as many as fit into `atoms_per_batch` slots, at least one and at most all."""
     return tuple(
         min(sum(_n_visited(bucket, items.repeats)), max(1, atoms_per_batch // bucket.n_slots))
         for bucket in items.buckets
@@ -143,7 +143,7 @@ def batch_sizes(items: Items, atoms_per_batch: int) -> tuple[int, ...]:
 
 
 def n_batches(items: Items, *, atoms_per_batch: int, world_size: int = 1) -> int:
-    """Number of batches that `epoch_batches` gives each rank."""
+    """Number of batches per rank in an epoch of `epoch_batches`."""
     sizes = batch_sizes(items, atoms_per_batch)
     total = sum(
         -(-sum(_n_visited(bucket, items.repeats)) // size) for bucket, size in zip(items.buckets, sizes, strict=True)
@@ -161,20 +161,20 @@ def epoch_batches(
     world_size: int = 1,
     start: int = 0,
 ) -> Iterator[LabelledBatch]:
-    """The batches of one epoch in an order that depends on `seed` and `epoch` alone.
+    """Batches of one epoch in a random order that only depends on `seed` and `epoch`.
 
-    Every batch of a bucket has the same size. The last one of a bucket is completed with other random items of the
-    bucket, and the last round of ranks with the first batches of the epoch, so that shapes and numbers of batches
-    agree; those items are seen twice in the epoch. Batches of all buckets come in random order.
+    All batches of a bucket have the same size: the last one is filled up with random items of the bucket. All ranks get
+    the same number of batches: the last round is filled up with the first batches of the epoch. These items occur twice
+    in the epoch. Batches of different buckets are shuffled.
 
     Args:
         items: the training items.
-        atoms_per_batch: slots in a batch, empty ones included.
-        seed: of the order.
+        atoms_per_batch: number of slots per batch, including empty ones.
+        seed: random seed of the order.
         epoch: number of the epoch.
-        rank: of this process.
+        rank: rank of this process.
         world_size: number of processes that share the epoch.
-        start: number of batches that this rank has already had.
+        start: number of batches to skip, e.g. those already processed by this rank.
     """
     sizes = batch_sizes(items, atoms_per_batch)
     generator = np.random.default_rng((seed, epoch))
@@ -192,7 +192,7 @@ def epoch_batches(
 def _rounds(
     places: Int[np.ndarray, "batches 2"], world_size: int, generator: np.random.Generator
 ) -> Int[np.ndarray, "steps ranks 2"]:
-    """Batches (bucket, number) for each step and rank, those of a step of similar size: ranks wait for each other."""
+    """Batches (bucket, number) for each step and rank; of similar size within a step, since ranks are synchronised."""
     if world_size == 1:
         return places[:, None]
     places = np.concatenate([places, places[: -len(places) % world_size]])
@@ -201,14 +201,14 @@ def _rounds(
 
 
 def evaluation_batches(items: Items, *, atoms_per_batch: int) -> Iterator[LabelledBatch]:
-    """Every item exactly once and in order; the last batch of a bucket may be smaller."""
+    """Batches with every item exactly once, in order; the last batch of a bucket may be smaller."""
     for bucket, size in zip(items.buckets, batch_sizes(items, atoms_per_batch), strict=True):
         for begin in range(0, len(bucket), size):
             yield take(bucket, np.arange(begin, min(begin + size, len(bucket))))
 
 
 def take(bucket: Bucket, chosen: Int[np.ndarray, " molecules"]) -> LabelledBatch:
-    """The batch of these items of a bucket."""
+    """Batch of the chosen items of a bucket."""
     index = torch.from_numpy(np.ascontiguousarray(chosen)).to(bucket.energy.device)
     molecule = bucket.molecule.index_select(0, index)
     return LabelledBatch(
@@ -235,13 +235,13 @@ def _move_bucket(bucket: Bucket, device: torch.device | str) -> Bucket:
 
 
 def _n_visited(bucket: Bucket, repeats: Sequence[float]) -> list[int]:
-    """Items of each data set that an epoch visits."""
+    """Number of items per data set that are visited in an epoch."""
     counts = torch.bincount(bucket.source.long(), minlength=len(repeats)).tolist()
     return [math.ceil(repeat * count) for repeat, count in zip(repeats, counts, strict=True)]
 
 
 def _visited(bucket: Bucket, repeats: Sequence[float], generator: np.random.Generator) -> Int[np.ndarray, " items"]:
-    """The items that this epoch visits, in random order."""
+    """Items visited in an epoch, in random order."""
     source = bucket.source.cpu().numpy()
     chosen = [
         _drawn(np.flatnonzero(source == index), count, generator)
@@ -251,7 +251,7 @@ def _visited(bucket: Bucket, repeats: Sequence[float], generator: np.random.Gene
 
 
 def _drawn(rows: Int[np.ndarray, " rows"], count: int, generator: np.random.Generator) -> Int[np.ndarray, " drawn"]:
-    """So many of the rows in random order, each once more only after all others."""
+    """Random sample of `count` rows; rows are repeated only after all have been drawn."""
     rounds = max(1, math.ceil(count / max(1, len(rows))))
     return np.concatenate([generator.permutation(rows) for _ in range(rounds)])[:count]
 
@@ -259,7 +259,7 @@ def _drawn(rows: Int[np.ndarray, " rows"], count: int, generator: np.random.Gene
 def _shuffled(
     order: Int[np.ndarray, " items"], size: int, generator: np.random.Generator
 ) -> Int[np.ndarray, "batches size"]:
-    """Items in order as batches; the last one is completed with items that it does not hold."""
+    """Splits items into batches; the last one is filled up with random items of the other batches."""
     n_missing = -len(order) % size
     begin_of_last = len(order) - (size - n_missing) if n_missing else len(order)
     return np.concatenate([order, generator.permutation(order[:begin_of_last])[:n_missing]]).reshape(-1, size)
@@ -272,8 +272,8 @@ def _check_sizes(selections: Sequence[Selection], n_slots: int) -> None:
         if len(n_atoms) and n_atoms.max() > n_slots:
             name = chosen.store.molecules.name[molecules[n_atoms.argmax()]]
             raise StoreError(
-                f"{chosen.data_set.store}: molecule {name} has {n_atoms.max()} atoms, the largest bucket {n_slots} "
-                "slots; give a larger n_slots_buckets"
+                f"{chosen.data_set.store}: molecule {name} has {n_atoms.max()} atoms, but the largest bucket has "
+                f"{n_slots} slots; add a larger one to n_slots_buckets"
             )
 
 
@@ -297,7 +297,7 @@ def _of_size(chosen: Selection, low: int, high: int) -> Selection:
 
 
 def _fill_piece(chosen: Selection, n_slots: int, with_graph: bool) -> Bucket:
-    """The items of one store as a bucket of their own."""
+    """Items of one store as a bucket."""
     store, geometry = chosen.store, chosen.geometry
     molecule_of_item = store.geometries.molecule[geometry]
     rows, molecule = np.unique(molecule_of_item, return_inverse=True)
@@ -331,7 +331,7 @@ def _fill_piece(chosen: Selection, n_slots: int, with_graph: bool) -> Bucket:
 def _labels_of(
     chosen: Selection, layout: tuple[np.ndarray, np.ndarray, int]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Energies, forces and partial charges of the items."""
+    """Energies [eV], forces [eV/Å] and partial charges [e] of the items, padded."""
     first_atoms, n_atoms, n_slots = layout
     energy = np.full(len(first_atoms), np.nan)
     in_molecule = np.arange(n_slots) < n_atoms[:, None]
@@ -353,9 +353,9 @@ def _labels_of(
 
 
 def _pad_atoms(flat: np.ndarray, first_atoms: np.ndarray, n_atoms: np.ndarray, n_slots: int) -> np.ndarray:
-    """Ragged per-atom values as [rows, slots, ...], 0 in empty slots."""
+    """Pads ragged per-atom values to [rows, slots, ...], 0 in empty slots."""
     padded = np.zeros((len(first_atoms), n_slots, *flat.shape[1:]), dtype=flat.dtype)
-    for slot in range(n_slots):  # one column at a time: no [rows, slots] index array
+    for slot in range(n_slots):  # one column at a time avoids a [rows, slots] index array
         rows = np.flatnonzero(n_atoms > slot)
         padded[rows, slot] = flat[first_atoms[rows] + slot]
     return padded
@@ -364,7 +364,7 @@ def _pad_atoms(flat: np.ndarray, first_atoms: np.ndarray, n_atoms: np.ndarray, n
 def _concatenate(tensors: Sequence[Any]) -> Tensor | None:
     if tensors[0] is None:
         return None
-    if tensors[0].ndim == 3 and tensors[0].shape[2] == 4:  # tetrahedra, as many as the richest molecule has
+    if tensors[0].ndim == 3 and tensors[0].shape[2] == 4:  # tetrahedra, padded to the largest number per molecule
         width = max(tensor.shape[1] for tensor in tensors)
         tensors = [pad(tensor, (0, 0, 0, width - tensor.shape[1]), value=-1) for tensor in tensors]
     return torch.cat(list(tensors))

@@ -1,4 +1,4 @@
-"""A batch with its labels: what the loader hands to the losses."""
+"""Labelled batches, the input of the loss functions."""
 
 from dataclasses import dataclass, fields, replace
 
@@ -12,36 +12,36 @@ from physcon_ase.batch import Batch
 
 @dataclass(frozen=True)
 class LabelledBatch:
-    """Geometries, each with its labels at one level of theory; an absent label is NaN, never zero."""
+    """Batch of geometries with labels at one level of theory each; missing labels are NaN."""
 
     batch: Batch
     """The geometries."""
     level: Int[Tensor, " molecules"]
-    """Level of the labels, int64 index into the level names that the loader was given."""
+    """Level of theory of the labels, int64 index into the level names passed to the loader."""
     energy: Float64[Tensor, " molecules"]
-    """Total energy [eV], NaN if absent; float64 because total energies need more than seven digits."""
+    """Total energy [eV], NaN if absent; float64 because total energies have more than seven significant digits."""
     forces: Float[Tensor, "molecules slots 3"]
     """Forces [eV/Å]; NaN on the atoms if absent, 0 in empty slots."""
     is_minimum: Bool[Tensor, " molecules"]
-    """Whether the geometry is a minimum that the structure task learns, of `level` or of another method."""
+    """Whether the geometry is a reference minimum for the structure task, of `level` or of another method."""
     weight: Float[Tensor, " molecules"]
-    """Weight of the data set that the geometry comes from."""
+    """Weight of the data set of the geometry."""
     charges: Float[Tensor, "molecules slots"]
     """Partial charges [e]; NaN on the atoms if absent, 0 in empty slots."""
 
     @property
     def has_energy(self) -> Bool[Tensor, " molecules"]:
-        """True where there is an energy label."""
+        """Whether each geometry has an energy label."""
         return self.energy.isfinite()
 
     @property
     def has_forces(self) -> Bool[Tensor, " molecules"]:
-        """True where there are force labels; zero force at a minimum counts."""
+        """Whether each geometry has force labels, including zero forces at minima."""
         return self.forces.isfinite().flatten(start_dim=1).all(dim=1)
 
     @property
     def has_charges(self) -> Bool[Tensor, " molecules"]:
-        """True where there are labels of partial charges."""
+        """Whether each geometry has partial charge labels."""
         return self.charges.isfinite().all(dim=1)
 
     def __len__(self) -> int:
@@ -51,7 +51,7 @@ class LabelledBatch:
 def to(
     labelled: LabelledBatch, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
 ) -> LabelledBatch:
-    """The batch on another device; `dtype` is that of positions, forces and weights, energies stay float64."""
+    """Copy of the batch on another device; `dtype` applies to positions, forces, weights and charges."""
     tensors = {f.name: getattr(labelled, f.name) for f in fields(labelled) if f.name != "batch"}
     tensors = {name: value.to(device=device) for name, value in tensors.items()}
     for name in ("forces", "weight", "charges"):
@@ -60,6 +60,6 @@ def to(
 
 
 def select(labelled: LabelledBatch, molecules: Tensor) -> LabelledBatch:
-    """The samples with these indices (or where this mask is true), in the same slots."""
+    """Sub-batch of the selected samples (indices or boolean mask), in the same slots."""
     tensors = {f.name: getattr(labelled, f.name)[molecules] for f in fields(labelled) if f.name != "batch"}
     return replace(labelled, batch=packed.select(labelled.batch, molecules), **tensors)

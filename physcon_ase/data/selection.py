@@ -1,4 +1,4 @@
-"""What is used of a store: which molecules, geometries, levels of theory and labels."""
+"""Selection of molecules, geometries, levels of theory and labels from a store."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,89 +12,89 @@ from physcon_ase.data.store import LevelLabels, Store, geometry_offsets
 from physcon_ase.errors import LabelError
 
 LABELS: Final = ("energy", "forces", "zero_force", "target", "charges")
-"""What a data set can be used for, see `DataSet.labels`."""
+"""Kinds of labels, see `DataSet.labels`."""
 
 ENERGY_LABELS: Final = ("energy", "forces", "zero_force", "charges")
-"""Labels of a training of energies alone."""
+"""Labels used for training without a structure head."""
 
 
 @dataclass(frozen=True)
 class DataSet:
-    """Choice of items of one store, for training or evaluation."""
+    """Items of one store used for training or evaluation."""
 
     store: str
-    """Path of the store; a relative path is relative to the folder given to `load_items`."""
+    """Path of the store; relative paths refer to the folder passed to `load_items`."""
     levels: tuple[str, ...]
-    """Levels of theory used: labels of these, and minima of these."""
+    """Levels of theory whose labels and minima are used."""
     labels: tuple[str, ...] = LABELS
-    """Labels used: "energy"; "forces"; "charges", the partial ones; "zero_force", that is zero at minima of a level
-    without force labels there; "target", minima as targets of the structure task. Energies of two programs or basis
-    sets do not go together at one level, hence the choice."""
+    """Labels used: "energy"; "forces"; "charges" (partial charges); "zero_force" (zero forces at minima of a level
+    without force labels); "target" (minima as reference structures of the structure task). Energies of different
+    programs or basis sets must not be mixed at one level."""
     weight: float = 1.0
     """Weight of the items in the loss."""
     repeat: float = 1.0
-    """Visits of each item in an epoch; 0.5 visits half of them, chosen anew in each epoch."""
+    """Number of visits per item and epoch; 0.5 visits a different random half in each epoch."""
     kinds: tuple[str, ...] = ()
-    """Kinds of geometry used (`Geometries.kind`); empty for all."""
+    """Kinds of geometries used (`Geometries.kind`); empty for all."""
     only_targets: bool = False
-    """Whether geometries that are no target of the structure task are left out, labels or not."""
+    """Whether only reference minima of the structure task are used, regardless of other labels."""
     targets_of: str = ""
-    """Method whose minima are targets of the structure task instead of those of `levels`, such as "mmff94"; it needs no
-    energies, and its minima then are items of the first of `levels`."""
+    """Method whose minima are the reference minima of the structure task instead of those of `levels`, e.g. "mmff94".
+    They need no energies and are items of the first of `levels`."""
     borrow_forces_from: str = ""
-    """Level whose forces stand in for those of `levels`, which then must have none of their own here. With a small
-    `weight` this keeps the curvature of a level that otherwise knows nothing but its minima near that of another."""
+    """Level whose forces are used as labels of `levels`, which must have no labels of their own in this store. With a
+    small `weight`, this regularises the curvature of a level for which only minima are known."""
     unlabelled: bool = False
-    """Whether geometries without any label are items of the first of `levels`, which the store need not know: for score
-    matching."""
+    """Whether geometries without labels are items of the first of `levels` (which may be absent in the store), for
+    score matching."""
     max_atoms: int = 0
-    """Atoms of the largest molecule that is used; 0 for all."""
+    """Maximum number of atoms per molecule; 0 for no limit."""
     max_molecules: int = 0
-    """Largest number of molecules taken from a split; a smaller number takes a subset of them; 0 for all."""
+    """Maximum number of molecules taken from a split; 0 for no limit. Smaller subsets are contained in larger ones."""
     subset_seed: int = 0
-    """Choice of those molecules; every store chooses the same ones."""
+    """Random seed of this subset; the same molecules are selected from every store."""
     assign_to: str = ""
-    """Split that all molecules of the store are put into, instead of the one that their hash decides: for geometries of
-    one molecule, of which others are kept apart in another store, and for external test sets."""
+    """Split to which all molecules of the store are assigned, overriding the hash; for geometries of a single molecule
+    with a separate test store, and for external test sets."""
 
 
 @dataclass(frozen=True)
 class Selection:
-    """Items of one store; all arrays are [items]."""
+    """Selected items of one store."""
 
     store: Store
     """The store."""
     data_set: DataSet
-    """How it is used."""
+    """Data set that defines the selection."""
     number: int
-    """Place of the data set among those of the training."""
+    """Index of the data set in the recipe."""
     levels: tuple[str, ...]
-    """Levels of theory that `level` counts."""
+    """All levels of theory of the model."""
     geometry: Int[np.ndarray, " items"]
-    """Geometry in the store."""
+    """Index of the geometry in the store."""
     level: Int[np.ndarray, " items"]
-    """Level of theory, an index into `levels`."""
+    """Level of theory, index into `levels`."""
     is_target: Bool[np.ndarray, " items"]
-    """Whether the structure task learns the geometry."""
+    """Whether the geometry is a reference minimum for the structure task."""
     is_zero_force: Bool[np.ndarray, " items"]
-    """Whether the force label is that of a minimum: zero."""
+    """Whether the force label is zero because the geometry is a minimum."""
 
 
 def select_items(store: Store, data_set: DataSet, number: int, levels: Sequence[str], split: str) -> Selection:
-    """The items of a split that a data set takes from its store.
+    """Selects the items of a split from a store.
 
-    A geometry is an item of a level if it has an energy or forces there, or is a minimum of the level that counts as
-    zero force or as target.
+    A geometry is an item of a level if it has an energy or forces at this level, or is a minimum of the level that is
+    used as zero force or as reference minimum.
 
     Args:
         store: the store.
-        data_set: how it is used.
-        number: place of the data set among those of the training.
+        data_set: the items to use.
+        number: index of the data set in the recipe.
         levels: all levels of theory of the model.
         split: "train", "validation" or "test".
 
     Raises:
-        LabelError: the data set asks for a level that the store or `levels` does not have, or for an unknown label.
+        LabelError: a requested level is missing in the store or in `levels`, or a label is unknown.
     """
     store = _borrow(_without_unused(store, data_set), data_set)
     _check_levels(store, data_set, levels)
@@ -129,28 +129,27 @@ def _check_levels(store: Store, data_set: DataSet, levels: Sequence[str]) -> Non
     for level in data_set.levels:
         if level not in levels:
             raise LabelError(
-                f"{data_set.store}: level {level!r} is none of the model's ({', '.join(levels)}); "
-                "add it there or leave it out"
+                f"{data_set.store}: level {level!r} is not among the levels of the model ({', '.join(levels)}); "
+                "add it to the model or remove it from the data set"
             )
         if level not in available and not data_set.unlabelled:
             raise LabelError(
-                f"{data_set.store} has nothing at level {level!r}; "
-                f"choose from its labels and minima: {', '.join(available)}"
+                f"{data_set.store} has no labels or minima at level {level!r}; available levels: {', '.join(available)}"
             )
     if data_set.targets_of and data_set.targets_of not in available:
         raise LabelError(
-            f"{data_set.store} has no minima of {data_set.targets_of!r} to be targets; "
-            f"choose from its labels and minima: {', '.join(available)}"
+            f"{data_set.store} has no reference minima of {data_set.targets_of!r}; "
+            f"available levels: {', '.join(available)}"
         )
     unknown = sorted(set(data_set.labels) - set(LABELS))
     if unknown:
-        raise LabelError(f"{data_set.store}: {', '.join(unknown)} is no kind of label; choose from {', '.join(LABELS)}")
+        raise LabelError(f"{data_set.store}: unknown labels {', '.join(unknown)}; choose from {', '.join(LABELS)}")
     if not data_set.levels:
-        raise LabelError(f"{data_set.store}: no level of theory is used; choose from {', '.join(available)}")
+        raise LabelError(f"{data_set.store}: no level of theory is selected; choose from {', '.join(available)}")
 
 
 def chosen_molecules(store: Store, data_set: DataSet, split: str) -> Bool[np.ndarray, " molecules"]:
-    """The molecules of a split that are used of a store."""
+    """Mask of the molecules of a store that are used in a split."""
     if not data_set.assign_to:
         chosen = split_mask(store, split)
     else:
@@ -163,10 +162,10 @@ def chosen_molecules(store: Store, data_set: DataSet, split: str) -> Bool[np.nda
 def subset_mask(
     store: Store, chosen: Bool[np.ndarray, " molecules"], max_molecules: int, seed: int = 0
 ) -> Bool[np.ndarray, " molecules"]:
-    """At most `max_molecules` of the chosen molecules (0: all), always the same ones."""
+    """Reproducible subset of at most `max_molecules` of the chosen molecules (0: all)."""
     if not max_molecules:
         return chosen
-    # sorted by a hash of hash and seed: stores agree on the molecules, and a smaller subset is part of a larger one
+    # Ranked by a hash of key and seed: the subset is the same in all stores, and smaller subsets are nested.
     rank = _mix(store.molecules.key_hash, seed)
     rows = np.flatnonzero(chosen)
     rows = rows[np.argsort(rank[rows], kind="stable")][:max_molecules]
@@ -176,7 +175,7 @@ def subset_mask(
 
 
 def _mix(hashes: np.ndarray, seed: int) -> np.ndarray:
-    """Pseudo-random numbers from hashes: the finaliser of SplitMix64, doi 10.1145/2660193.2660195."""
+    """Pseudo-random numbers from hashes with the finaliser of SplitMix64, doi 10.1145/2660193.2660195."""
     mixed = hashes + np.uint64((seed + 1) * 0x9E3779B97F4A7C15 % 2**64)
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -184,7 +183,7 @@ def _mix(hashes: np.ndarray, seed: int) -> np.ndarray:
 
 
 def _without_unused(store: Store, data_set: DataSet) -> Store:
-    """The store without the energies, forces or charges that are not used."""
+    """Store without unused energies, forces or charges."""
     labels = dict(store.labels)
     for level in set(labels).intersection(data_set.levels):
         if "energy" not in data_set.labels:
@@ -197,7 +196,7 @@ def _without_unused(store: Store, data_set: DataSet) -> Store:
 
 
 def _borrow(store: Store, data_set: DataSet) -> Store:
-    """The store with the forces of another level in place of absent ones."""
+    """Store with the forces of `borrow_forces_from` as labels of the levels of the data set."""
     if not data_set.borrow_forces_from:
         return store
     lender = store.labels.get(data_set.borrow_forces_from)
@@ -209,15 +208,15 @@ def _borrow(store: Store, data_set: DataSet) -> Store:
     own = [level for level in data_set.levels if level in store.labels]
     if own:
         raise LabelError(
-            f"{data_set.store} has labels of its own at {', '.join(own)}, which borrowed forces would hide; "
-            "name levels without labels, or leave out borrow_forces_from"
+            f"{data_set.store} already has labels at {', '.join(own)}, which borrowed forces would replace; "
+            "select levels without labels, or omit borrow_forces_from"
         )
     borrowed = {level: _lent(store, lender.forces, level) for level in data_set.levels}
     return replace(store, labels={**store.labels, **borrowed})
 
 
 def _lent(store: Store, forces: np.ndarray, level: str) -> LevelLabels:
-    """Forces of another level as labels of this one, save at its own minima, where the force is known to be zero."""
+    """Forces of another level as labels of `level`, except at minima of `level`, where the forces are zero."""
     n_atoms = np.diff(geometry_offsets(store))
     at_minimum = np.repeat(store.geometries.minimum_of == level, n_atoms)
     energy = np.full(len(store.geometries), np.nan)

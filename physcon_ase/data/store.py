@@ -1,11 +1,8 @@
-"""Molecules, geometries and labels of one data set in one HDF5 file.
+"""Store: molecules, geometries and labels of one data set in one HDF5 file.
 
-Why HDF5 (h5py): a file says itself what it holds (levels, source, licence, DOI); single levels are read without
-the rest; ragged arrays are a flat array and its counts, compressed; it is one file, old enough to be readable
-anywhere and for long. Pickles run code, and an .npz can only be read as a whole.
-
-Layout: `molecules/<field of Molecules>`, `geometries/<field of Geometries>`, `labels/<level>/{energy, forces}`, and
-as attributes of the file the format version, the levels and where the data come from.
+Layout: `molecules/<field of Molecules>`, `geometries/<field of Geometries>`, `labels/<level>/<field of LevelLabels>`;
+format version, levels, source, licence, DOI and provenance are attributes of the file. Ragged arrays are stored as a
+flat array and its counts. The levels of theory can be read individually.
 """
 
 import json
@@ -25,20 +22,20 @@ from physcon_ase.chem.graph import MolGraph, make_graph
 from physcon_ase.errors import LabelError, StoreError
 
 FORMAT: Final = "physcon_ase store"
-"""Value of the attribute `format` by which a store is recognised."""
+"""Value of the attribute `format` that identifies a store."""
 
 FORMAT_VERSION: Final = 1
-"""Version of the layout that this package writes, and the newest that it reads."""
+"""Version of the layout written by this package, and the latest version it can read."""
 
 
 @dataclass(frozen=True)
 class Molecules:
-    """Graphs of all molecules, one after the other; molecule i owns `n_atoms[i]` entries of every per-atom array."""
+    """Concatenated graphs of all molecules; molecule i has `n_atoms[i]` entries in every per-atom array."""
 
     n_atoms: Int[np.ndarray, " molecules"]
     """Number of atoms."""
     n_bonds: Int[np.ndarray, " molecules"]
-    """Number of bonds; 0 if they are not known."""
+    """Number of bonds; 0 if the bonds are unknown."""
     n_tetrahedra: Int[np.ndarray, " molecules"]
     """Number of tetrahedral stereocentres."""
     n_double_bonds: Int[np.ndarray, " molecules"]
@@ -48,30 +45,30 @@ class Molecules:
     formal_charges: Int[np.ndarray, " atoms"]
     """Formal charge [e] of each atom."""
     bonds: Int[np.ndarray, "bonds 2"]
-    """Atom indices of each bond, counted within the molecule."""
+    """Atom indices of each bond, relative to the molecule."""
     bond_orders: UInt8[np.ndarray, " bonds"]
-    """Kekulé order 1, 2 or 3 of each bond; + 10 if aromatic."""
+    """Kekulé bond order 1, 2 or 3, plus 10 for aromatic bonds."""
     tetrahedra: Int[np.ndarray, "stereocentres 4"]
-    """`MolGraph.tetrahedra`, counted within the molecule."""
+    """`MolGraph.tetrahedra`, atom indices relative to the molecule."""
     double_bonds: Int[np.ndarray, "stereobonds 4"]
-    """`MolGraph.double_bonds`, counted within the molecule."""
+    """`MolGraph.double_bonds`, atom indices relative to the molecule."""
     double_bond_is_cis: np.ndarray
     """`MolGraph.double_bond_is_cis`, bool [stereobonds]."""
     multiplicity: Int[np.ndarray, " molecules"]
     """Spin multiplicity 2S + 1."""
     smiles: np.ndarray
-    """SMILES, text [molecules]; empty if not known."""
+    """SMILES, text [molecules]; empty if unknown."""
     name: np.ndarray
-    """Name in the data set that the molecule comes from, text [molecules]."""
+    """Name of the molecule in the original data set, text [molecules]."""
     key_hash: UInt64[np.ndarray, " molecules"]
-    """`split.key_hash` of the molecule, which decides its split."""
+    """`split.key_hash` of the molecule, which determines its split."""
 
     def __len__(self) -> int:
         return len(self.n_atoms)
 
     @cached_property
     def offsets(self) -> dict[str, np.ndarray]:
-        """`offsets_of` each of the four counts, by the name of the count."""
+        """`offsets_of` for each of the four counts, by field name."""
         return {
             name: offsets_of(getattr(self, name)) for name in ("n_atoms", "n_bonds", "n_tetrahedra", "n_double_bonds")
         }
@@ -79,19 +76,19 @@ class Molecules:
 
 @dataclass(frozen=True)
 class Geometries:
-    """Positions of the molecules, any number for each."""
+    """Geometries of the molecules; any number per molecule."""
 
     molecule: Int[np.ndarray, " geometries"]
     """Index of the molecule."""
     kind: np.ndarray
-    """Where the geometry comes from, text [geometries]: "minimum", "thermal", "conformer" or any other word."""
+    """Kind of geometry, text [geometries]: "minimum", "thermal", "conformer" or any other word."""
     minimum_of: np.ndarray
-    """Level of theory whose minimum this is, text [geometries]; empty if of none. Forces are zero at that level, and
-    the geometry has the bonds and the stereo of its molecule."""
+    """Level of theory at which the geometry is a minimum, text [geometries]; empty if it is not one. Forces vanish at
+    this level, and bonds and configuration are those of the molecule."""
     positions: Float32[np.ndarray, "geometry_atoms 3"]
-    """Positions [Å] of all geometries, one after the other."""
+    """Positions [Å] of all geometries, concatenated."""
     start: Int[np.ndarray, " geometries"] | None = None
-    """Index of the geometry that each one was displaced from, -1 if of none; None if not known."""
+    """Index of the geometry from which each one was displaced, -1 if none; None if unknown."""
 
     def __len__(self) -> int:
         return len(self.molecule)
@@ -99,16 +96,17 @@ class Geometries:
 
 @dataclass(frozen=True)
 class LevelLabels:
-    """Labels of all geometries at one level of theory; NaN where there is none."""
+    """Labels of all geometries at one level of theory; missing labels are NaN."""
 
     energy: Float64[np.ndarray, " geometries"]
     """Total energy [eV]."""
     forces: Float32[np.ndarray, "geometry_atoms 3"] | None = None
-    """Forces [eV/Å], laid out as the positions; None if no geometry has any."""
+    """Forces [eV/Å], in the layout of the positions; None if no geometry has forces."""
     charges: Float32[np.ndarray, " geometry_atoms"] | None = None
-    """Partial charges [e], laid out as the positions; None if no geometry has any."""
+    """Partial charges [e], in the layout of the positions; None if no geometry has charges."""
     force_spread: Float32[np.ndarray, " geometries"] | None = None
-    """Largest disagreement [eV/Å] on the force on any atom among the models whose mean the forces are, or None."""
+    """Ensemble disagreement [eV/Å] for forces that are the mean of several models, see
+    `labelling.engines.force_disagreement`; None if not available."""
 
 
 @dataclass(frozen=True)
@@ -128,16 +126,16 @@ class Store:
     doi: str = ""
     """DOI of the publication."""
     provenance: str = ""
-    """How the file was made, and from what."""
+    """Description of how the data were generated."""
 
 
 def offsets_of(counts: Int[np.ndarray, " rows"]) -> Int[np.ndarray, " bounds"]:
-    """Where each row of a ragged array begins, and where the last one ends."""
+    """Start of each row of a ragged array, and end of the last row."""
     return np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
 
 
 def geometry_offsets(store: Store) -> Int[np.ndarray, " bounds"]:
-    """Where the atoms of each geometry begin in `Geometries.positions` and `LevelLabels.forces`."""
+    """Start of the atoms of each geometry in `Geometries.positions` and `LevelLabels.forces`, and end of the last."""
     return offsets_of(store.molecules.n_atoms[store.geometries.molecule])
 
 
@@ -152,7 +150,7 @@ def n_with_forces(store: Store, level: str) -> int:
 def pack_molecules(
     graphs: Sequence[MolGraph], *, smiles: Sequence[str], names: Sequence[str], key_hashes: Sequence[int]
 ) -> Molecules:
-    """Graphs as ragged arrays; the inverse of `molecule_graph`."""
+    """Packs graphs into ragged arrays; inverse of `molecule_graph`."""
     return Molecules(
         n_atoms=np.array([graph.n_atoms for graph in graphs], dtype=np.int32),
         n_bonds=np.array([len(graph.bonds) for graph in graphs], dtype=np.int32),
@@ -173,7 +171,7 @@ def pack_molecules(
 
 
 def molecule_graph(store: Store, molecule: int) -> MolGraph:
-    """The graph of one molecule of a store."""
+    """Graph of one molecule of a store."""
     m = store.molecules
     rows = {name: slice(offsets[molecule], offsets[molecule + 1]) for name, offsets in m.offsets.items()}
     return make_graph(
@@ -189,7 +187,7 @@ def molecule_graph(store: Store, molecule: int) -> MolGraph:
 
 
 def select_geometries(store: Store, chosen: Int[np.ndarray, " chosen"]) -> Store:
-    """The store of these geometries, in this order, and of the molecules that they are of."""
+    """Store with the chosen geometries, in this order, and their molecules."""
     kept, molecule = np.unique(store.geometries.molecule[chosen], return_inverse=True)
     offsets = geometry_offsets(store).tolist()
     atoms = np.concatenate([np.arange(0), *(np.arange(*offsets[row : row + 2]) for row in chosen.tolist())])
@@ -214,8 +212,8 @@ def select_geometries(store: Store, chosen: Int[np.ndarray, " chosen"]) -> Store
 
 
 def _renumbered(start: np.ndarray, chosen: np.ndarray, n_geometries: int) -> np.ndarray:
-    """`Geometries.start` of the chosen geometries; -1 where the start was not chosen."""
-    new = np.full(n_geometries + 1, -1, dtype=np.int64)  # the last entry serves -1
+    """`Geometries.start` of the chosen geometries; -1 if the start was not chosen."""
+    new = np.full(n_geometries + 1, -1, dtype=np.int64)  # index -1 maps to the last entry
     new[chosen] = np.arange(len(chosen))
     return new[start[chosen]].astype(np.int32)
 
@@ -230,11 +228,11 @@ def _select_labels(labels: LevelLabels, chosen: np.ndarray, atoms: np.ndarray) -
 
 
 def write_store(path: str | Path, store: Store) -> None:
-    """Writes a store; a crash half-way leaves what was there before.
+    """Writes a store atomically; an existing file is preserved if writing fails.
 
     Raises:
-        StoreError: the arrays do not fit together, or the file cannot be written.
-        LabelError: a label is neither finite nor absent, or has the wrong shape.
+        StoreError: the arrays are inconsistent, or the file cannot be written.
+        LabelError: a label is neither finite nor NaN, or has the wrong shape.
     """
     check_store(store)
     path = Path(path)
@@ -249,7 +247,7 @@ def write_store(path: str | Path, store: Store) -> None:
                 _write_record(file.create_group(f"labels/{level}"), labels)
         os.replace(part, path)
     except OSError as error:
-        raise StoreError(f"cannot write the store {path}: {error}; choose a writable place with free space") from error
+        raise StoreError(f"cannot write the store {path}: {error}; check permissions and free disk space") from error
     finally:
         part.unlink(missing_ok=True)
 
@@ -259,27 +257,27 @@ def open_store(path: str | Path, *, levels: Collection[str] | None = None) -> St
 
     Args:
         path: the file.
-        levels: levels of theory whose labels are read, as far as the store has them; all if None.
+        levels: levels of theory whose labels are read, if present in the store; all if None.
 
     Raises:
-        StoreError: the file is missing, damaged, no store, newer than this package, or lacks a field.
-        LabelError: a label is neither finite nor absent, or has the wrong shape.
+        StoreError: the file is missing, damaged, not a store, of a newer format, or lacks a field.
+        LabelError: a label is neither finite nor NaN, or has the wrong shape.
     """
     if not Path(path).is_file():
-        raise StoreError(f"there is no store {path}; make it with `physcon data import`")
+        raise StoreError(f"there is no store {path}; create it with `physcon data import`")
     try:
         with h5py.File(path, "r") as file:
             store = _read_file(file, levels)
     except BlockingIOError as error:
         raise StoreError(
-            f"the store {path} is open for writing in another process; try again when it has ended"
+            f"the store {path} is open for writing in another process; try again when that process has finished"
         ) from error
     except OSError as error:
         raise StoreError(
-            f"{path} is no readable HDF5 file ({error}); it is damaged or something else, import it anew"
+            f"{path} is not a readable HDF5 file ({error}); it is damaged or of another format, import the data again"
         ) from error
     except KeyError as error:
-        raise StoreError(f"the store {path} lacks the field {error.args[0]!r}; import it anew") from error
+        raise StoreError(f"the store {path} lacks the field {error.args[0]!r}; import the data again") from error
     except StoreError as error:
         raise StoreError(f"{path}: {error}") from error
     check_store(store)
@@ -287,11 +285,11 @@ def open_store(path: str | Path, *, levels: Collection[str] | None = None) -> St
 
 
 def check_store(store: Store) -> None:
-    """Whether the arrays of a store fit together.
+    """Checks the consistency of the arrays of a store.
 
     Raises:
-        StoreError: an array has a length that its counts deny, an index out of range, or positions that are not finite.
-        LabelError: a label is neither finite nor absent, or has the wrong shape.
+        StoreError: an array does not match its counts, an index is out of range, or positions are not finite.
+        LabelError: a label is neither finite nor NaN, or has the wrong shape.
     """
     m, g = store.molecules, store.geometries
     n_atoms, n_bonds = int(m.n_atoms.sum()), int(m.n_bonds.sum())
@@ -309,29 +307,29 @@ def check_store(store: Store) -> None:
     _expect_shape("geometries/kind", g.kind, (len(g),))
     _expect_shape("geometries/minimum_of", g.minimum_of, (len(g),))
     if len(g) and not 0 <= g.molecule.min() <= g.molecule.max() < len(m):
-        raise StoreError(f"geometries/molecule reaches {g.molecule.max()}, but there are {len(m)} molecules")
+        raise StoreError(f"geometries/molecule contains index {g.molecule.max()}, but there are {len(m)} molecules")
     if g.start is not None:
         _expect_shape("geometries/start", g.start, (len(g),))
         if len(g) and not -1 <= g.start.min() <= g.start.max() < len(g):
-            raise StoreError(f"geometries/start reaches {g.start.max()}, but there are {len(g)} geometries")
+            raise StoreError(f"geometries/start contains index {g.start.max()}, but there are {len(g)} geometries")
     offsets = geometry_offsets(store)
     _expect_shape("geometries/positions", g.positions, (int(offsets[-1]), 3))
     wrong = np.flatnonzero(~np.isfinite(g.positions).all(axis=1))
     if len(wrong):
         row = int(np.searchsorted(offsets, wrong[0], side="right")) - 1
-        raise StoreError(f"the positions of geometry {row} are not finite; leave that geometry out")
+        raise StoreError(f"the positions of geometry {row} are not finite; remove this geometry")
     for level, labels in store.labels.items():
         _check_labels(level, labels, offsets)
 
 
 def check_level_name(level: str) -> None:
-    """Refuses the name of a level that no store can have.
+    """Checks that the name of a level can be used in a store.
 
     Raises:
-        StoreError: names the characters that are allowed.
+        StoreError: the name contains other characters than those allowed.
     """
     if not re.fullmatch(r"[\w.+-]+", level):
-        raise StoreError(f"level name {level!r}: allowed are letters, digits, '_', '.', '+' and '-'")
+        raise StoreError(f"invalid level name {level!r}: allowed are letters, digits, '_', '.', '+' and '-'")
 
 
 def _check_labels(level: str, labels: LevelLabels, offsets: np.ndarray) -> None:
@@ -343,7 +341,7 @@ def _check_labels(level: str, labels: LevelLabels, offsets: np.ndarray) -> None:
         )
     infinite = np.flatnonzero(np.isinf(labels.energy))
     if len(infinite):
-        raise LabelError(f"{level}: the energy of geometry {infinite[0]} is infinite; use NaN where there is none")
+        raise LabelError(f"{level}: the energy of geometry {infinite[0]} is infinite; use NaN for missing energies")
     if labels.charges is not None:
         _expect_shape(f"labels/{level}/charges", labels.charges, (int(offsets[-1]),))
     if labels.force_spread is not None:
@@ -353,7 +351,7 @@ def _check_labels(level: str, labels: LevelLabels, offsets: np.ndarray) -> None:
     if labels.forces.shape != (offsets[-1], 3):
         raise LabelError(
             f"{level}: forces have shape {labels.forces.shape}, but the geometries have {offsets[-1]} atoms; "
-            "give three components for each atom, NaN where there are none"
+            "give three components for each atom, NaN for missing forces"
         )
     finite, absent = np.isfinite(labels.forces).all(axis=1), np.isnan(labels.forces).all(axis=1)
     n_atoms = np.diff(offsets)
@@ -364,20 +362,20 @@ def _check_labels(level: str, labels: LevelLabels, offsets: np.ndarray) -> None:
     if len(mixed):
         raise LabelError(
             f"{level}: the forces of geometry {mixed[0]} are not finite on every atom; "
-            "a geometry has forces on all atoms or NaN on all"
+            "give finite forces on all atoms, or NaN on all atoms"
         )
 
 
 def _expect_shape(name: str, array: np.ndarray, shape: tuple[int, ...]) -> None:
     if array.shape != shape:
-        raise StoreError(f"{name} has shape {array.shape}, its counts say {shape}; the rows do not fit together")
+        raise StoreError(f"{name} has shape {array.shape}, expected {shape} from the counts; the store is inconsistent")
 
 
 def _expect_atom_indices(name: str, indices: np.ndarray, n_atoms: np.ndarray) -> None:
     wrong = np.flatnonzero(((indices < 0) | (indices >= n_atoms[:, None])).any(axis=1))
     if len(wrong):
         row = wrong[0]
-        raise StoreError(f"{name}[{row}] = {indices[row].tolist()} names an atom of a molecule of {n_atoms[row]} atoms")
+        raise StoreError(f"{name}[{row}] = {indices[row].tolist()} is out of range for {n_atoms[row]} atoms")
 
 
 def _join(arrays: Sequence[np.ndarray], dtype: Any, width: tuple[int, ...]) -> np.ndarray:
@@ -398,7 +396,7 @@ def _write_record(group: h5py.Group, record: Any) -> None:
         value = getattr(record, field.name)
         if value is None:
             continue
-        if value.dtype.kind == "U":  # fixed-length bytes compress; variable-length text does not
+        if value.dtype.kind == "U":  # unlike variable-length text, fixed-length bytes can be compressed
             value = np.char.encode(value, "utf-8") if value.size else value.astype("S1")
         options = {"compression": "gzip", "compression_opts": 4, "shuffle": True} if value.size else {}
         group.create_dataset(field.name, data=value, **options)
@@ -407,11 +405,11 @@ def _write_record(group: h5py.Group, record: Any) -> None:
 def _read_file(file: h5py.File, levels: Collection[str] | None) -> Store:
     attributes: dict[str, Any] = dict(file.attrs)
     if attributes.get("format") != FORMAT:
-        raise StoreError("this HDF5 file is no physcon_ase store; make one with `physcon data import`")
+        raise StoreError("this HDF5 file is not a physcon_ase store; create one with `physcon data import`")
     version = int(attributes["format_version"])
     if version > FORMAT_VERSION:
         raise StoreError(
-            f"store format {version} is newer than {FORMAT_VERSION}, which this package reads; update physcon_ase"
+            f"store format {version} is newer than {FORMAT_VERSION}, the latest supported one; update physcon_ase"
         )
     chosen = [level for level in json.loads(attributes["levels"]) if levels is None or level in levels]
     texts = {name: str(attributes[name]) for name in ("source", "licence", "doi", "provenance")}

@@ -62,7 +62,7 @@ def test_level_without_energies_has_no_references(make_store: Callable[..., Stor
 
 
 def test_unknown_level_lists_the_known_ones(load: Callable[..., Items]):
-    with pytest.raises(LabelError, match="level 'mp2' is none of cheap, dft, best"):
+    with pytest.raises(LabelError, match="unknown level 'mp2'; choose one of cheap, dft, best"):
         fit_references(load(), "mp2")
 
 

@@ -216,7 +216,7 @@ def test_borrowed_forces_never_hide_the_zero_force_of_a_minimum(make_store: Call
 
 def test_borrowed_forces_never_hide_labels(saved: Callable[..., Path]):
     path = saved()
-    with pytest.raises(LabelError, match="has labels of its own at dft, which borrowed forces would hide"):
+    with pytest.raises(LabelError, match="already has labels at dft, which borrowed forces would replace"):
         load(path, levels=("dft",), borrow_forces_from="cheap")
     with pytest.raises(LabelError, match="no forces at level 'dft' to borrow; levels with labels: cheap, dft"):
         load(path, levels=("cheap",), borrow_forces_from="dft")
@@ -245,7 +245,7 @@ def test_minima_of_another_method_can_be_the_targets(make_store: Callable[..., S
     alone = load(tmp_path / "small.h5", levels=("cheap", "dft"), targets_of="mmff94", only_targets=True)
     assert len(alone) == 6
     assert all(part.is_minimum.all() for part in everything(alone))
-    with pytest.raises(LabelError, match=r"has no minima of 'uff' to be targets; choose from .*mmff94"):
+    with pytest.raises(LabelError, match=r"has no reference minima of 'uff'; available levels: .*mmff94"):
         load(tmp_path / "small.h5", levels=("cheap",), targets_of="uff")
 
 
@@ -391,24 +391,24 @@ def test_items_can_live_elsewhere(saved: Callable[..., Path]):
 
 def test_level_that_the_model_does_not_have_is_refused(saved: Callable[..., Path]):
     path = saved()
-    with pytest.raises(LabelError, match=r"level 'mp2' is none of the model's \(dft, cheap\)"):
+    with pytest.raises(LabelError, match=r"level 'mp2' is not among the levels of the model \(dft, cheap\)"):
         load(path, levels=("mp2",))
 
 
 def test_level_that_the_store_does_not_have_lists_those_it_has(saved: Callable[..., Path]):
     source = DataSet(str(saved()), ("mp2",))
-    with pytest.raises(LabelError, match="nothing at level 'mp2'; choose from its labels and minima: cheap, dft"):
+    with pytest.raises(LabelError, match="no labels or minima at level 'mp2'; available levels: cheap, dft"):
         load_items([source], ("mp2",), "train")
 
 
 def test_source_without_levels_is_refused(saved: Callable[..., Path]):
-    with pytest.raises(LabelError, match="no level of theory is used; choose from"):
+    with pytest.raises(LabelError, match="no level of theory is selected; choose from"):
         load(saved(), levels=())
 
 
 def test_molecule_larger_than_every_bucket_is_named(saved: Callable[..., Path]):
     source = DataSet(str(saved()), ("cheap",), assign_to="train")
-    with pytest.raises(StoreError, match="molecule small-4 has 9 atoms, the largest bucket 8 slots"):
+    with pytest.raises(StoreError, match="molecule small-4 has 9 atoms, but the largest bucket has 8 slots"):
         load_items([source], LEVELS, "train", n_slots_buckets=(4, 8))
 
 

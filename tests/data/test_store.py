@@ -128,17 +128,17 @@ def test_missing_file_is_named(path: Path):
 def test_truncated_file_is_refused(make_store: MakeStore, path: Path, part: float):
     write_store(path, make_store(copies=5))
     path.write_bytes(path.read_bytes()[: int(part * path.stat().st_size)])
-    with pytest.raises(StoreError, match="no readable HDF5 file"):
+    with pytest.raises(StoreError, match="not a readable HDF5 file"):
         open_store(path)
 
 
 def test_other_files_are_refused(path: Path):
     path.write_text("<html>not found</html>")
-    with pytest.raises(StoreError, match="no readable HDF5 file"):
+    with pytest.raises(StoreError, match="not a readable HDF5 file"):
         open_store(path)
     with h5py.File(path, "w") as file:
         file["x"] = 1
-    with pytest.raises(StoreError, match="no physcon_ase store"):
+    with pytest.raises(StoreError, match="not a physcon_ase store"):
         open_store(path)
 
 
@@ -171,17 +171,17 @@ def test_bond_to_an_atom_of_another_molecule_is_refused(make_store: MakeStore):
     store = make_store()
     bonds = store.molecules.bonds.copy()
     bonds[1, 1] = 3
-    with pytest.raises(StoreError, match=r"bonds\[1\] = \[0, 3\] names an atom of a molecule of 3 atoms"):
+    with pytest.raises(StoreError, match=r"bonds\[1\] = \[0, 3\] is out of range for 3 atoms"):
         check_store(replace(store, molecules=replace(store.molecules, bonds=bonds)))
 
 
 def test_arrays_that_do_not_fit_are_refused(make_store: MakeStore):
     store = make_store()
     longer = replace(store.molecules, n_atoms=store.molecules.n_atoms + 1)
-    with pytest.raises(StoreError, match=r"molecules/atomic_numbers has shape \(36,\), its counts say \(42,\)"):
+    with pytest.raises(StoreError, match=r"molecules/atomic_numbers has shape \(36,\), expected \(42,\) from the counts"):
         check_store(replace(store, molecules=longer))
     beyond = replace(store.geometries, molecule=store.geometries.molecule + 1)
-    with pytest.raises(StoreError, match="geometries/molecule reaches 6, but there are 6 molecules"):
+    with pytest.raises(StoreError, match="geometries/molecule contains index 6, but there are 6 molecules"):
         check_store(replace(store, geometries=beyond))
 
 
@@ -274,7 +274,7 @@ def test_chosen_geometries_keep_their_starts_charges_and_spreads(make_store: Mak
     np.testing.assert_array_equal(part.labels["cheap"].charges, expected)
     assert part.labels["cheap"].force_spread.tolist() == [4, 5, 0]
     start[3] = n_geometries
-    with pytest.raises(StoreError, match=f"geometries/start reaches {n_geometries}, but there are {n_geometries}"):
+    with pytest.raises(StoreError, match=f"geometries/start contains index {n_geometries}, but there are {n_geometries}"):
         check_store(replace(store, geometries=replace(store.geometries, start=start)))
 
 
@@ -285,7 +285,7 @@ def test_a_store_that_another_process_writes_is_not_called_damaged(make_store: M
         [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout.readline() == "open\n"
-        with pytest.raises(StoreError, match="is open for writing in another process; try again when it has ended"):
+        with pytest.raises(StoreError, match="is open for writing in another process; try again when that process has finished"):
             open_store(path)
         process.stdin.close()
     assert len(open_store(path).geometries) == len(make_store().geometries)

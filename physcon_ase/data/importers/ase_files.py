@@ -1,4 +1,4 @@
-"""Extended XYZ files and ASE databases: any structures with energies and forces of one level of theory."""
+"""Import of extended XYZ files and ASE databases with energies and forces at one level of theory."""
 
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
@@ -17,32 +17,32 @@ from physcon_ase.data.store import Store
 from physcon_ase.errors import LabelError, StoreError
 
 DATABASE_SUFFIXES: Final = (".db", ".json")
-"""File names that end so are read as ASE databases."""
+"""Suffixes of ASE databases."""
 
 XYZ_SUFFIXES: Final = (".xyz", ".extxyz")
-"""File names that end so are read as extended XYZ."""
+"""Suffixes of extended XYZ files."""
 
 
 def read_extxyz(
     path: str | Path, level: str, *, on_progress: Callable[[int, int], None] | None = None, **options: Any
 ) -> tuple[Store, ImportReport]:
-    """Reads the frames of an extended XYZ file as a store.
+    """Reads the frames of an extended XYZ file into a store.
 
     Args:
         path: the file.
         level: name of the level of theory of the labels.
-        on_progress: called now and then with the number of frames done and their total.
-        options: those of `structure_from_atoms`.
+        on_progress: called periodically with the number of processed frames and their total.
+        options: options of `structure_from_atoms`.
 
     Raises:
-        StoreError: the file cannot be read, or a frame has a periodic cell or positions that are not finite.
-        LabelError: labels that are not finite or do not match the atoms.
+        StoreError: the file cannot be read, or a frame is periodic, empty or has positions that are not finite.
+        LabelError: labels are not finite or do not match the atoms.
     """
     try:
         frames = list(ase.io.iread(path, format="extxyz"))
     except (OSError, ValueError, KeyError, IndexError) as error:
         raise StoreError(
-            f"{path} is no readable extended XYZ file ({error}); correct it or write it anew with ase.io.write"
+            f"{path} is not a readable extended XYZ file ({error}); correct it or rewrite it with ase.io.write"
         ) from error
     return _store_from_frames(path, frames, level, on_progress, options)
 
@@ -50,16 +50,16 @@ def read_extxyz(
 def read_ase_database(
     path: str | Path, level: str, *, on_progress: Callable[[int, int], None] | None = None, **options: Any
 ) -> tuple[Store, ImportReport]:
-    """Reads the rows of an ASE database as a store; key-value pairs of a row count as `Atoms.info`.
+    """Reads the rows of an ASE database into a store; key-value pairs of a row are treated as `Atoms.info`.
 
-    Args and Raises as `read_extxyz`.
+    Args and Raises: see `read_extxyz`.
     """
     try:
         rows: Iterable[Any] = ase.db.connect(path).select()
         frames = [_with_pairs(row.toatoms(add_additional_information=True)) for row in rows]
     except (OSError, ValueError, KeyError, sqlite3.Error) as error:
         raise StoreError(
-            f"{path} is no readable ASE database ({error}); correct it or write it anew with ase.db"
+            f"{path} is not a readable ASE database ({error}); correct it or rewrite it with ase.db"
         ) from error
     return _store_from_frames(path, frames, level, on_progress, options)
 
@@ -75,15 +75,15 @@ def structure_from_atoms(
     kind_key: str = "kind",
     minimum_of_key: str = "minimum_of",
 ) -> Structure:
-    """One structure with its labels.
+    """Converts `Atoms` to a labelled structure.
 
-    Energy [eV] and forces [eV/Å] are the results of the attached calculator, as ASE's readers leave them, or else
-    `atoms.info[energy_key]` and `atoms.arrays[forces_key]`. With keys other than the defaults, info and arrays come
-    first: a caller who names a key means it.
+    With the default keys, energy [eV] and forces [eV/Å] are taken from the attached calculator, if it has them, and
+    otherwise from `atoms.info` and `atoms.arrays`. With other keys only `atoms.info[energy_key]` and
+    `atoms.arrays[forces_key]` are used.
 
     Args:
-        atoms: the structure; not changed.
-        number: of the structure in its file, for messages.
+        atoms: the structure; not modified.
+        number: index of the structure in its file, for error messages.
         energy_key: key of the energy in `atoms.info`.
         forces_key: key of the forces in `atoms.arrays`.
         smiles_key: key of the SMILES in `atoms.info`.
@@ -93,15 +93,15 @@ def structure_from_atoms(
 
     Raises:
         StoreError: the structure is periodic, empty, or has positions that are not finite.
-        LabelError: the energy is no number.
+        LabelError: the energy is not a number.
     """
     if atoms.pbc.any():
         raise StoreError(
             f"frame {number} is periodic ({atoms.pbc.tolist()}); only molecules are allowed: "
-            "set pbc to False or leave the frame out"
+            "set pbc to False or remove the frame"
         )
     if len(atoms) == 0 or not np.isfinite(atoms.positions).all():
-        raise StoreError(f"frame {number} has {len(atoms)} atoms, or positions that are not finite; leave it out")
+        raise StoreError(f"frame {number} has {len(atoms)} atoms, or positions that are not finite; remove it")
     energy = _label(atoms, atoms.info, "energy", energy_key)
     forces = _label(atoms, atoms.arrays, "forces", forces_key)
     try:
@@ -123,7 +123,7 @@ def structure_from_atoms(
 
 
 def _label(atoms: Atoms, values: Any, name: str, key: str) -> Any:
-    """A label from the calculator's results or from `values`, None if it is in neither."""
+    """Label from the results of the calculator or from `values`; None if absent."""
     if key != name or atoms.calc is None:
         return values.get(key)
     try:

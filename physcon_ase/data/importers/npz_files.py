@@ -1,7 +1,7 @@
-"""The NumPy archives of ragged arrays that the shipped checkpoint is trained on.
+"""Import of the NumPy archives used to train the shipped checkpoint.
 
-In an archive molecule i owns `n_atoms[i]` entries of every per-atom array and `n_bonds[i]` of every per-bond array.
-An archive is recognised by its fields, never by its name.
+Per-atom and per-bond arrays are ragged: molecule i has `n_atoms[i]` and `n_bonds[i]` consecutive entries. The format of
+an archive is recognised by its fields, not by its file name.
 """
 
 import zipfile
@@ -29,21 +29,21 @@ _GRAPH_FIELDS: Final = {"n_atoms", "n_bonds", "atomic_numbers", "bonds", "bond_o
 _FREQUENCY_FIELDS: Final = {"gdb", "n_modes", "frequencies", "zpve", "dipole_debye"}
 
 _QUANTUM: Final = 2048
-"""Positions of the GFN2 archives are integers in units of 1/2048 Å."""
+"""Positions in the GFN2 archives are integers in units of 1/2048 Å."""
 
 
 @dataclass(frozen=True)
 class ArchiveFormat:
-    """One kind of archive."""
+    """Format of an archive."""
 
     name: str
     """Name of the data set."""
     fields: frozenset[str]
-    """All fields of the archive, those of the molecular graph apart."""
+    """Fields of the archive, except those of the molecular graph."""
     identifier: str | None
-    """Field with the name of each molecule; None if only the row is known."""
+    """Field with the name of each molecule; None if molecules are identified by their row."""
     minimum_of: str
-    """Level of theory whose minima the (first) geometries are."""
+    """Level of theory whose minima the (first) geometries are; empty if they are not minima."""
     energies: Mapping[str, str]
     """Level of theory by field, for the energies of these geometries."""
     licence: str
@@ -51,13 +51,13 @@ class ArchiveFormat:
     doi: str
     """DOI of the publication."""
     origin: str
-    """Where structures and labels come from."""
+    """Origin of structures and labels."""
     kind: str = "minimum"
     """Kind of the (first) geometries."""
     forces: Mapping[str, str] = field(default_factory=dict)
     """Level of theory by field, for the forces at these geometries."""
     rows_are_conformers: bool = False
-    """Whether rows with equal graphs are conformers of one molecule, named after the first of them."""
+    """Whether rows with identical graphs are conformers of one molecule, named after the first row."""
 
 
 _QM9_DOI: Final = "10.1038/sdata.2014.22"
@@ -81,8 +81,8 @@ FORMATS: Final = (
         fields=frozenset({"positions", "energy_b3lyp"}),
         identifier=None,
         minimum_of="b3lyp",
-        # Not "b3lyp": the 218 molecules that stand in QM9 with an energy too are 12.81 eV higher here, with a spread of
-        # .13 eV, about thrice their zero-point energy. One head cannot learn both.
+        # Not "b3lyp": the energies of the 218 molecules that are also in QM9 are higher by 12.81 ± 0.13 eV, about three
+        # times their zero-point energy. The two energy scales must not be mixed at one level.
         energies={"energy_b3lyp": "b3lyp_c7h10o2"},
         licence="CC0",
         doi=_QM9_DOI,
@@ -123,7 +123,7 @@ FORMATS: Final = (
         fields=frozenset({"positions", "atomization_energy_pbe0"}),
         identifier=None,
         minimum_of="pbe0",
-        # an atomisation energy has another zero than a total energy: a level of its own, never mixed with "pbe0"
+        # Atomisation energies have a different zero from total energies and therefore a separate level.
         energies={"atomization_energy_pbe0": "pbe0_atomization"},
         licence="MIT",
         doi="10.1103/PhysRevLett.108.058301",
@@ -135,8 +135,8 @@ FORMATS: Final = (
         identifier="name",
         kind="thermal",
         minimum_of="",
-        # Energies are .1 to .25 eV away from those of QM9 (spherical d functions, Cartesian ones there): a training of
-        # this level takes either these or those.
+        # Energies differ from those of QM9 by 0.1 to 0.25 eV (spherical instead of Cartesian d functions). Only one of
+        # the two sets of energies may be used at this level.
         energies={"energy_b3lyp_pyscf": "b3lyp"},
         forces={"forces_b3lyp_pyscf": "b3lyp"},
         licence="CC0",
@@ -171,7 +171,7 @@ FORMATS: Final = (
         rows_are_conformers=True,
     ),
 )
-"""The archives that can be read."""
+"""Supported archives."""
 
 
 @dataclass(frozen=True)
@@ -179,31 +179,31 @@ class _Geometry:
     """One geometry of every molecule, in the atom order of the archive."""
 
     kind: np.ndarray
-    """[molecules]"""
+    """Kind of each geometry, [molecules]."""
     minimum_of: np.ndarray
-    """[molecules]"""
+    """Level of theory of each minimum, [molecules]."""
     positions: np.ndarray
-    """[atoms, 3] [Å]"""
+    """Positions [Å], [atoms, 3]."""
     energies: Mapping[str, np.ndarray]
-    """[molecules] by level"""
+    """Energies [eV] by level, [molecules]."""
     forces: Mapping[str, np.ndarray]
-    """[atoms, 3] by level"""
+    """Forces [eV/Å] by level, [atoms, 3]."""
     may_be_absent: bool = False
-    """whether NaN on all atoms of a molecule means that it does not have this geometry"""
+    """Whether NaN on all atoms of a molecule marks a missing geometry."""
 
 
 def read_archive(
     path: str | Path, *, on_progress: Callable[[int, int], None] | None = None
 ) -> tuple[Store, ImportReport]:
-    """Reads an archive as a store.
+    """Reads an archive into a store.
 
     Args:
         path: the archive.
-        on_progress: called now and then with the number of molecules done and their total.
+        on_progress: called periodically with the number of processed molecules and their total.
 
     Raises:
-        StoreError: no archive, none of `FORMATS`, or rows that do not fit together.
-        LabelError: labels that are not finite and not marked absent.
+        StoreError: the file is not an archive, matches none of `FORMATS`, or its arrays are inconsistent.
+        LabelError: labels are not finite and not marked as missing.
     """
     archive = _load(path)
     layout = _recognise(path, archive)
@@ -241,7 +241,7 @@ def _load(path: str | Path) -> dict[str, np.ndarray]:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             return dict(archive)
     except (OSError, ValueError, EOFError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
-        raise StoreError(f"{path} is no readable NumPy archive ({error}); download or make it anew") from error
+        raise StoreError(f"{path} is not a readable NumPy archive ({error}); download or create it again") from error
 
 
 def _recognise(path: str | Path, archive: Mapping[str, np.ndarray]) -> ArchiveFormat:
@@ -250,13 +250,13 @@ def _recognise(path: str | Path, archive: Mapping[str, np.ndarray]) -> ArchiveFo
             return layout
     if set(archive) == _FREQUENCY_FIELDS:
         raise StoreError(
-            f"{path} holds frequencies without structures, so that no store can be made of it; "
-            "benchmarks/frequencies.py reads it beside the minima of QM9"
+            f"{path} contains frequencies without structures and cannot be converted to a store; "
+            "benchmarks/frequencies.py reads it together with the minima of QM9"
         )
     known = "; ".join(f"{layout.name}: {', '.join(sorted(layout.fields))}" for layout in FORMATS)
     raise StoreError(
-        f"{path} has the fields {', '.join(sorted(archive))}, which is no known archive; "
-        f"allowed are, beside {', '.join(sorted(_GRAPH_FIELDS))}, these: {known}"
+        f"{path} has the fields {', '.join(sorted(archive))}, which match no known archive; "
+        f"allowed are, in addition to {', '.join(sorted(_GRAPH_FIELDS))}: {known}"
     )
 
 
@@ -265,7 +265,7 @@ def _check_rows(path: str | Path, archive: Mapping[str, np.ndarray]) -> None:
         counts = archive[name]
         if counts.ndim != 1 or counts.dtype.kind not in "iu" or (counts < (name == "n_atoms")).any():
             raise StoreError(
-                f"{path}: {name} is no list of counts ({counts.dtype}, shape {counts.shape}); the archive is damaged"
+                f"{path}: {name} is not an array of counts ({counts.dtype}, {counts.shape}); the archive is damaged"
             )
     n_molecules, n_atoms = len(archive["n_atoms"]), int(archive["n_atoms"].sum(dtype=np.int64))
     n_bonds = int(archive["n_bonds"].sum(dtype=np.int64))
@@ -281,14 +281,15 @@ def _check_rows(path: str | Path, archive: Mapping[str, np.ndarray]) -> None:
         if values.shape != shape:
             raise StoreError(
                 f"{path}: {name} has shape {values.shape}, expected {shape} for {n_molecules} molecules with {n_atoms} "
-                f"atoms and {n_bonds} bonds; the rows do not fit together, download or make the archive anew"
+                f"atoms and {n_bonds} bonds; the archive is inconsistent, download or create it again"
             )
     molecule_of_bond = np.repeat(np.arange(n_molecules), archive["n_bonds"])
     outside = np.flatnonzero((archive["bonds"] >= archive["n_atoms"][molecule_of_bond][:, None]).any(axis=1))
     if len(outside):
         row = molecule_of_bond[outside[0]]
         raise StoreError(
-            f"{path}: row {row} has a bond to an atom beyond its {archive['n_atoms'][row]}; the archive is damaged"
+            f"{path}: row {row} has {archive['n_atoms'][row]} atoms, but a bond to an atom index out of range; "
+            "the archive is damaged"
         )
 
 
@@ -333,7 +334,7 @@ def _perceive(
     positions: np.ndarray,
     on_progress: Callable[[int, int], None] | None,
 ) -> tuple[list[MolGraph], list[int]]:
-    """Graphs, stereo perceived from the positions, and key hashes."""
+    """Graphs, with stereochemistry perceived from the positions, and key hashes."""
     atoms_of, bonds_of = offsets_of(archive["n_atoms"]), offsets_of(archive["n_bonds"])
     graphs, hashes = [], []
     for row, smiles in enumerate(archive["smiles"].tolist()):
@@ -347,7 +348,9 @@ def _perceive(
                 positions=positions[atoms],
             )
             if "charge" in archive and graph.charge != archive["charge"][row]:
-                raise StoreError(f"formal charges sum to {graph.charge:+d}, the row says {archive['charge'][row]:+d}")
+                raise StoreError(
+                    f"formal charges sum to {graph.charge:+d}, expected a total charge of {archive['charge'][row]:+d}"
+                )
             graphs.append(graph)
             hashes.append(key_hash(canonical_key(smiles)))
         except PhysConError as error:
@@ -358,10 +361,10 @@ def _perceive(
 
 
 def _group_conformers(graphs: Sequence[MolGraph]) -> tuple[np.ndarray, np.ndarray]:
-    """First row of each molecule, and the molecule of each row; equal graphs (stereo included) are one molecule.
+    """First row of each molecule, and molecule of each row; rows with identical graphs are one molecule.
 
-    Conformers that list the atoms in another order, or have the stereocentres of a meso compound the other way round,
-    are molecules of their own here; their key, and so their split, is the same.
+    Conformers with a different atom order, or with exchanged stereocentres of a meso compound, count as separate
+    molecules; their split is the same.
     """
     molecule_by_graph: dict[tuple[bytes, ...], int] = {}
     first_rows, molecule_of_row = [], []
@@ -375,7 +378,7 @@ def _group_conformers(graphs: Sequence[MolGraph]) -> tuple[np.ndarray, np.ndarra
 
 
 def _without_rearranged(geometry: _Geometry, graphs: list[MolGraph], atoms_of: np.ndarray) -> _Geometry:
-    """Calls minima that lost the bonds or the stereo of their molecule "rearranged", and minima no longer."""
+    """Changes the kind of minima whose bonds or configuration differ from the graph to "rearranged"."""
     rearranged = np.zeros(len(graphs), dtype=bool)
     for row in np.flatnonzero(geometry.minimum_of != ""):
         positions = geometry.positions[atoms_of[row] : atoms_of[row + 1]].astype(np.float64)
@@ -390,7 +393,7 @@ def _without_rearranged(geometry: _Geometry, graphs: list[MolGraph], atoms_of: n
 
 
 def _present(path: str | Path, geometry: _Geometry, atoms_of: np.ndarray) -> np.ndarray:
-    """Which molecules have this geometry, bool [molecules]."""
+    """Mask of the molecules that have this geometry, bool [molecules]."""
     n_absent = np.add.reduceat(np.isnan(geometry.positions).all(axis=1).astype(int), atoms_of[:-1])
     absent = (n_absent == np.diff(atoms_of)) & geometry.may_be_absent
     n_finite = np.add.reduceat(np.isfinite(geometry.positions).all(axis=1).astype(int), atoms_of[:-1])

@@ -1,24 +1,24 @@
-"""What an import read, kept and left out."""
+"""Report of an import."""
 
 from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
 class ImportReport:
-    """Counts of one import; nothing is left out without a line here."""
+    """Counts of one import, including everything that was left out."""
 
     source: str
     """Name of the data set."""
     n_rows: int
-    """Rows (molecules of an archive, frames of a trajectory) in the file."""
+    """Number of rows (molecules of an archive, frames of a trajectory) in the file."""
     n_molecules: int
-    """Molecules in the store."""
+    """Number of molecules in the store."""
     n_geometries: int
-    """Geometries in the store."""
+    """Number of geometries in the store."""
     left_out: dict[str, int] = field(default_factory=dict)
-    """Number of things left out, by reason; reasons that met nothing are listed too."""
+    """Number of rows or geometries left out, by reason; includes reasons with a count of zero."""
     notes: tuple[str, ...] = ()
-    """Anything else worth knowing."""
+    """Additional remarks."""
 
 
 def format_import_report(report: ImportReport) -> str:

@@ -1,4 +1,4 @@
-"""A list of SMILES with columns smiles, heavy, charge, allowed and sets; tab-separated, plain or xz-compressed."""
+"""Reader of SMILES lists with columns smiles, heavy, charge, allowed and sets (tab-separated, plain or xz)."""
 
 import csv
 import lzma
@@ -24,17 +24,17 @@ class SmilesRow:
     charge: int
     """Total charge [e]."""
     is_allowed: bool
-    """Whether it is neutral in total, one fragment, and made of H C N O F S Cl P Br I only."""
+    """Whether it is neutral, a single fragment, and contains only H C N O F S Cl P Br I."""
     sets: tuple[str, ...]
-    """Data sets that it occurs in."""
+    """Data sets that contain the molecule."""
 
 
 def read_smiles_list(path: str | Path, *, allowed_only: bool = True) -> tuple[tuple[SmilesRow, ...], ImportReport]:
-    """Reads the list.
+    """Reads a SMILES list.
 
     Args:
         path: the file.
-        allowed_only: whether rows that are not allowed are left out.
+        allowed_only: whether to leave out rows that are not allowed.
 
     Raises:
         StoreError: the file cannot be read, or a row does not have the five columns.
@@ -43,7 +43,7 @@ def read_smiles_list(path: str | Path, *, allowed_only: bool = True) -> tuple[tu
         with _open_text(path) as file:
             rows = [_parse_row(path, number, cells) for number, cells in _numbered_rows(path, file)]
     except (OSError, EOFError, UnicodeDecodeError, lzma.LZMAError) as error:
-        raise StoreError(f"{path} is no readable SMILES list ({error}); download or make it anew") from error
+        raise StoreError(f"{path} is not a readable SMILES list ({error}); download or create it again") from error
     kept = tuple(row for row in rows if row.is_allowed or not allowed_only)
     left_out = (
         {"not allowed (charged, several fragments or other elements)": len(rows) - len(kept)} if allowed_only else {}
@@ -52,7 +52,7 @@ def read_smiles_list(path: str | Path, *, allowed_only: bool = True) -> tuple[tu
 
 
 def is_smiles_list(path: str | Path) -> bool:
-    """Whether the first line of a file is the header of such a list."""
+    """Whether the first line of a file is the header of a SMILES list."""
     try:
         with _open_text(path) as file:
             return file.readline().rstrip("\n").split("\t") == _COLUMNS
@@ -76,7 +76,7 @@ def _numbered_rows(path: str | Path, file: TextIOWrapper) -> list[tuple[int, lis
 def _parse_row(path: str | Path, number: int, cells: list[str]) -> SmilesRow:
     try:
         smiles, heavy, charge, allowed, sets = cells
-        # In the published list the column "allowed" lets ions pass; its description does not.
+        # The column "allowed" of the published list includes ions, contrary to its description.
         is_allowed = {"0": False, "1": True}[allowed] and int(charge) == 0
         return SmilesRow(smiles, int(heavy), int(charge), is_allowed, tuple(sets.split(",")))
     except (ValueError, KeyError) as error:

@@ -1,4 +1,4 @@
-"""Structures from anywhere (a file, a calculation) as a store, one level of theory at a time."""
+"""Conversion of labelled structures to a store."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +18,7 @@ from physcon_ase.units import CHEMICAL_SYMBOLS
 
 @dataclass(frozen=True)
 class Structure:
-    """A geometry with its labels, before it is known which molecule it belongs to."""
+    """A labelled geometry that has not been assigned to a molecule yet."""
 
     atomic_numbers: Int[np.ndarray, " atoms"]
     """Atomic number of each atom."""
@@ -29,9 +29,9 @@ class Structure:
     forces: np.ndarray | None = None
     """Forces [eV/Å], [atoms, 3]; None if absent. Checked by `store_from_structures`."""
     smiles: str = ""
-    """SMILES if known; decides the split."""
+    """SMILES if known; determines the split."""
     name: str = ""
-    """Name of the molecule if known; structures of one name are one molecule."""
+    """Name of the molecule if known; structures with the same name belong to the same molecule."""
     kind: str = "structure"
     """`Geometries.kind`."""
     minimum_of: str = ""
@@ -44,7 +44,7 @@ class Structure:
 
 @dataclass(frozen=True)
 class _Identity:
-    """What a molecule is called, what decides its split, and how both were found."""
+    """Split key, SMILES and graph of a molecule, and the method by which they were determined."""
 
     key: str
     smiles: str
@@ -55,12 +55,12 @@ class _Identity:
 def store_from_structures(
     structures: Sequence[Structure], level: str, *, source: str, licence: str = "", doi: str = "", provenance: str = ""
 ) -> tuple[Store, ImportReport]:
-    """Groups structures into molecules and labels them with one level of theory.
+    """Groups structures by molecule into a store with labels at one level of theory.
 
     Structures belong to the same molecule if they have the same name (or, without names, the same SMILES) and the
-    same atoms in the same order. Which split a molecule is in follows from its SMILES, given or else perceived from
-    its first structure; where perception fails, from its formula and name. A hot geometry can be perceived as another
-    molecule than its parent: give names or SMILES to trajectories, or their frames may spread over the splits.
+    same atoms in the same order. The split of a molecule is determined by its SMILES, given or perceived from its first
+    structure, or by its formula and name if perception fails. Strongly distorted geometries may be perceived as a
+    different molecule; provide names or SMILES for trajectories to keep their frames in one split.
 
     Raises:
         LabelError: an energy is infinite, or forces do not match the atoms or are not finite.
@@ -101,15 +101,13 @@ def store_from_structures(
 def _check_structure(number: int, structure: Structure) -> None:
     n_atoms = len(structure.atomic_numbers)
     if np.isinf(structure.energy):
-        raise LabelError(f"structure {number}: the energy is {structure.energy}; use NaN where there is none")
+        raise LabelError(f"structure {number}: the energy is {structure.energy}; use NaN for missing energies")
     if structure.forces is None:
         return
     if np.shape(structure.forces) != (n_atoms, 3):
-        raise LabelError(
-            f"structure {number}: forces have shape {np.shape(structure.forces)}, expected {(n_atoms, 3)} for its atoms"
-        )
+        raise LabelError(f"structure {number}: forces have shape {np.shape(structure.forces)}, expected {(n_atoms, 3)}")
     if not np.isfinite(structure.forces).all():
-        raise LabelError(f"structure {number}: the forces are not finite; leave them out where there are none")
+        raise LabelError(f"structure {number}: the forces are not finite; use None for missing forces")
 
 
 def _identify(structure: Structure) -> _Identity:
@@ -128,18 +126,18 @@ def _graph_of(structure: Structure) -> tuple[MolGraph, str]:
     numbers = structure.atomic_numbers
     try:
         graph = graph_from_geometry(numbers, structure.positions, structure.charge)
-    except PhysConError:  # bonds are optional: the energy task does not need them
+    except PhysConError:  # the energy task does not require bonds
         bare = make_graph(
             numbers, np.zeros((0, 2)), np.zeros(0), _charges(structure), multiplicity=structure.multiplicity
         )
         return bare, "formula and name, perception failed"
-    if structure.multiplicity != 1:  # perception knows closed shells only: what the file states is kept
+    if structure.multiplicity != 1:  # perception assumes closed shells
         graph = replace(graph, multiplicity=structure.multiplicity)
     return graph, "SMILES perceived from the geometry"
 
 
 def _charges(structure: Structure) -> np.ndarray:
-    """The total charge on the first atom: without bonds nobody knows where it sits."""
+    """Formal charges with the total charge on the first atom, since its location is unknown without bonds."""
     charges = np.zeros(len(structure.atomic_numbers), dtype=np.int32)
     charges[:1] = structure.charge
     return charges

@@ -191,15 +191,15 @@ def test_periodic_empty_and_infinite_structures_are_refused():
 def test_broken_files_are_refused(tmp_path: Path):
     path = write_xyz(tmp_path / "a.xyz", [labelled("CH4")])
     path.write_text(path.read_text()[:-100])
-    with pytest.raises(StoreError, match="no readable extended XYZ file"):
+    with pytest.raises(StoreError, match="not a readable extended XYZ file"):
         read_extxyz(path, "gfn2")
     path = tmp_path / "a.db"
     path.write_bytes(b"SQLite format 3\0 and then nothing")
-    with pytest.raises(StoreError, match="no readable ASE database"):
+    with pytest.raises(StoreError, match="not a readable ASE database"):
         read_ase_database(path, "gfn2")
     path = tmp_path / "a.json"
     path.write_text("{")
-    with pytest.raises(StoreError, match="no readable ASE database"):
+    with pytest.raises(StoreError, match="not a readable ASE database"):
         read_ase_database(path, "gfn2")
 
 

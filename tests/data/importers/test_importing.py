@@ -36,9 +36,9 @@ def test_an_extended_xyz_file_becomes_a_store(tmp_path: Path):
 
 def test_level_is_asked_for_where_the_file_does_not_know_it(tmp_path: Path, archive: Path):
     ase.io.write(tmp_path / "a.xyz", molecule("CH4"), format="extxyz")
-    with pytest.raises(StoreError, match="does not say its level of theory; give one"):
+    with pytest.raises(StoreError, match="does not specify its level of theory; give one"):
         import_file(tmp_path / "a.xyz", tmp_path / "a.h5")
-    with pytest.raises(StoreError, match="knows its own levels of theory; leave out level"):
+    with pytest.raises(StoreError, match="defines its own levels of theory; omit level"):
         import_file(archive, tmp_path / "a.h5", level="b3lyp")
 
 
@@ -63,5 +63,5 @@ def test_files_that_cannot_become_a_store(tmp_path: Path):
     with pytest.raises(StoreError, match="is a list of SMILES without structures"):
         import_file(tmp_path / "list.tsv", tmp_path / "a.h5")
     (tmp_path / "notes.txt").write_text("hello")
-    with pytest.raises(StoreError, match=r"of no known kind; allowed are \.npz, \.xyz, \.extxyz, \.db, \.json"):
+    with pytest.raises(StoreError, match=r"has an unknown file format; allowed are \.npz, \.xyz, \.extxyz, \.db, \.json"):
         import_file(tmp_path / "notes.txt", tmp_path / "a.h5")

@@ -51,7 +51,7 @@ def test_other_files_are_refused(tmp_path: Path):
         read_smiles_list(path)
     path.write_bytes(b"\xff\xfe\x00")
     assert not is_smiles_list(path)
-    with pytest.raises(StoreError, match="no readable SMILES list"):
+    with pytest.raises(StoreError, match="not a readable SMILES list"):
         read_smiles_list(path)
 
 
@@ -60,5 +60,5 @@ def test_truncated_list_is_refused(tmp_path: Path, part: float):
     path = tmp_path / "list.tsv.xz"
     content = lzma.compress(TEXT.encode())
     path.write_bytes(content[: int(part * len(content))])
-    with pytest.raises(StoreError, match="no readable SMILES list"):
+    with pytest.raises(StoreError, match="not a readable SMILES list"):
         read_smiles_list(path)
