@@ -111,9 +111,9 @@ def test_alpha_makes_the_held_out_errors_unit_normal(
     calibrated, ratios = load_model(tmp_path / "calibrated").model, []
     items = load_items([DataSet(str(tmp_path / "labelled.h5"), ("cheap",))], model.level_names, "validation")
     for labelled in evaluation_batches(items, atoms_per_batch=100):
-        energies, features = calibrated.atomic_energies_and_features(labelled.batch, "cheap")
-        sigma = calibrated.energy_uncertainties(features, "cheap")
-        ratios.append(((energies.sum(dim=1) - labelled.energy) / sigma).numpy())
+        outputs = calibrated.evaluate(labelled.batch, "cheap")
+        sigma = calibrated.energy_uncertainties(outputs.features, "cheap")
+        ratios.append(((outputs.energies - labelled.energy) / sigma).numpy())
     assert np.mean(np.concatenate(ratios) ** 2) == pytest.approx(1, rel=0.01)
 
 

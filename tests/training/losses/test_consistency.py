@@ -40,6 +40,7 @@ def labelled(n_copies: int = 2, n_slots: int = 9, is_minimum: bool = True) -> La
         forces=torch.full_like(batch.positions, math.nan),
         is_minimum=torch.full((n_copies,), is_minimum),
         weight=torch.ones(n_copies, dtype=torch.float64),
+        charges=torch.full(batch.atomic_numbers.shape, math.nan, dtype=torch.float64),
     )
 
 

@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from physcon_ase.batch import make_batch
+from physcon_ase.batch import Batch, make_batch
 from physcon_ase.data.sample import LabelledBatch
-from physcon_ase.training.losses.multitask import Prediction, energy_loss, force_loss, predict
+from physcon_ase.model import physcon
+from physcon_ase.model.energy import EnergyNetwork
+from physcon_ase.training.losses.multitask import Prediction, charge_loss, energy_loss, force_loss, predict
 from tests.tiny import ETHANOL, ETHANOL_NUMBERS, WATER, WATER_NUMBERS, labelled_with, pack, tiny_model
 
 SMOOTHING = 0.02
@@ -15,9 +17,11 @@ SMOOTHING = 0.02
 
 @pytest.fixture
 def labelled() -> LabelledBatch:
+    """Water with all labels and hydrogen without."""
     batch = make_batch([np.array([8, 1, 1]), np.array([1, 1])], [np.zeros((3, 3)), np.zeros((2, 3))])
     forces = torch.zeros(2, 3, 3)
     forces[1, :2] = float("nan")
+    charges = torch.tensor([[-0.6, 0.3, 0.3], [float("nan"), float("nan"), 0.0]])
     return LabelledBatch(
         batch=batch,
         level=torch.tensor([0, 0]),
@@ -25,11 +29,16 @@ def labelled() -> LabelledBatch:
         forces=forces,
         is_minimum=torch.tensor([False, False]),
         weight=torch.ones(2),
+        charges=charges,
     )
 
 
 def prediction(**changes: torch.Tensor) -> Prediction:
-    zero = Prediction(torch.zeros(2, dtype=torch.float64, requires_grad=True), torch.zeros(2, 3, 3, requires_grad=True))
+    zero = Prediction(
+        torch.zeros(2, dtype=torch.float64, requires_grad=True),
+        torch.zeros(2, 3, 3, requires_grad=True),
+        charges=(torch.zeros(2, 3, requires_grad=True),),
+    )
     return replace(zero, **changes)
 
 
@@ -45,23 +54,39 @@ def test_force_loss_is_the_mean_length_of_the_errors_of_labelled_atoms(labelled:
     assert loss.item() == pytest.approx(5 / 3, abs=SMOOTHING)
 
 
+def test_charge_loss_is_the_mean_error_of_labelled_atoms_in_all_forms_of_the_charges(labelled: LabelledBatch):
+    late, early = torch.full((2, 3), 5.0), torch.full((2, 3), 5.0)
+    late[0], early[0] = labelled.charges[0] + 1.0, labelled.charges[0] - torch.tensor([3.0, 0.0, 0.0])
+    loss = charge_loss(prediction(charges=(late, early)), labelled)
+    assert loss.item() == pytest.approx((1.0 + 1.0) / 2, abs=SMOOTHING)
+
+
 def test_an_absent_label_gives_no_gradient_and_no_nan(labelled: LabelledBatch):
     predicted = prediction()
-    (energy_loss(predicted, labelled) + force_loss(predicted.forces, labelled)).backward()
+    losses = (
+        energy_loss(predicted, labelled),
+        force_loss(predicted.forces, labelled),
+        charge_loss(predicted, labelled),
+    )
+    torch.stack(losses).sum().backward()
     assert predicted.energies.grad is not None
     assert predicted.forces.grad is not None
     assert predicted.energies.grad[0] != 0
     assert predicted.energies.grad[1] == 0
     assert predicted.forces.grad.isfinite().all()
     assert (predicted.forces.grad[1] == 0).all()
+    (charges,) = predicted.charges
+    assert charges.grad is not None
+    assert (charges.grad[0] != 0).all()
+    assert (charges.grad[1] == 0).all()
 
 
 def test_a_batch_without_labels_has_zero_loss(labelled: LabelledBatch):
-    bare = replace(
-        labelled, energy=torch.full_like(labelled.energy, float("nan")), forces=torch.full((2, 3, 3), float("nan"))
-    )
+    absent = {name: torch.full_like(getattr(labelled, name), float("nan")) for name in ("energy", "forces", "charges")}
+    bare = replace(labelled, **absent)
     assert energy_loss(prediction(), bare).item() == 0
     assert force_loss(prediction().forces, bare).item() == 0
+    assert charge_loss(prediction(), bare).item() == 0
 
 
 def test_weights_of_data_sets_weigh(labelled: LabelledBatch):
@@ -69,18 +94,36 @@ def test_weights_of_data_sets_weigh(labelled: LabelledBatch):
     assert energy_loss(prediction(), both).item() == pytest.approx((10 + 3 * 1) / 4, abs=SMOOTHING)
 
 
-def test_what_is_not_asked_for_is_not_computed():
-    model, made = tiny_model(4, output_vectors=3).requires_grad_(True), []
+def test_what_is_not_asked_for_is_not_computed(monkeypatch: pytest.MonkeyPatch):
+    model = tiny_model(4, charged=True, output_vectors=3).requires_grad_(True)
     batch = pack(model, [(WATER_NUMBERS, WATER), (ETHANOL_NUMBERS, ETHANOL)])
     labelled = labelled_with(batch, torch.zeros_like(batch.positions))
-    hook = model.encoder.register_forward_hook(lambda module, inputs, outputs: made.append(inputs[0]))
+    passes: list[str] = []
+    differentiated, written_out = model.energy.forward, physcon.energies_and_gradient
+
+    def forward(batch: Batch, *others: object) -> object:
+        passes.append("to the positions" if batch.positions.requires_grad else "energies")
+        return differentiated(batch, *others)
+
+    def with_gradient(network: EnergyNetwork, batch: Batch, *others: object) -> object:
+        assert not batch.positions.requires_grad
+        passes.append("written out")
+        return written_out(network, batch, *others)
+
+    monkeypatch.setattr(model.energy, "forward", forward)
+    monkeypatch.setattr(physcon, "energies_and_gradient", with_gradient)
     neither = predict(model, labelled, create_graph=True, forces=False)
+    derived = predict(model, labelled, create_graph=True)
     direct = predict(model, labelled, create_graph=True, forces=False, direct_forces=True)
     both = predict(model, labelled, create_graph=True, direct_forces=True)
-    hook.remove()
-    assert [batch.positions.requires_grad for batch in made] == [False, False, True], "one pass each"
-    assert neither.forces is neither.direct_forces is direct.forces is None
+    assert passes == ["energies", "written out", "energies", "to the positions"], "one pass each"
+    assert neither.forces is neither.direct_forces is direct.forces is derived.direct_forces is None
     assert both.forces is not None
+    assert derived.forces is not None
     assert direct.direct_forces is not None
     torch.testing.assert_close(both.direct_forces, direct.direct_forces)
+    torch.testing.assert_close(both.forces, derived.forces)
     torch.testing.assert_close(both.energies, neither.energies)
+    for found in (neither, derived, direct, both):
+        assert len(found.charges) == 4
+        torch.testing.assert_close(found.charges, neither.charges)

@@ -24,6 +24,7 @@ def labelled() -> LabelledBatch:
         forces=torch.zeros(2, 5, 3),
         is_minimum=torch.tensor([True, True]),
         weight=torch.ones(2),
+        charges=torch.full((2, 5), float("nan")),
     )
 
 
