@@ -161,7 +161,7 @@ def selfmade_study() -> Study:
 
 def qm9_study() -> Study:
     """GFN2-xTB minima as cheap structures; the structure head never sees a B3LYP minimum as a target."""
-    levels = (LevelRecipe("gfn2", "GFN2-xTB"), LevelRecipe("b3lyp", "B3LYP/6-31G(2df,p)", base="gfn2"))
+    levels = (LevelRecipe("gfn2", "GFN2-xTB"), LevelRecipe("b3lyp", "B3LYP/6-31G(2df,p)"))
     energies = DataSet("qm9_b3lyp.h5", ("b3lyp",), labels=("energy", "forces"))
     rows = _rows("shipped", "b3lyp")
     rows[f"{ALL}, teacher: energies alone"] = replace(rows[ALL], teacher="energies alone")
@@ -183,7 +183,7 @@ def dft8k_study() -> Study:
     store, level, max_atoms = "dft8k_m062x.h5", "m062x", 40
     cheap = DataSet(store, (level,), targets_of="mmff94", only_targets=True, max_atoms=max_atoms)
     return Study(
-        levels=(LevelRecipe("gfn2", "GFN2-xTB"), LevelRecipe(level, "M06-2X/def2-TZVP", base="gfn2")),
+        levels=(LevelRecipe("gfn2", "GFN2-xTB"), LevelRecipe(level, "M06-2X/def2-TZVP")),
         accurate=level,
         cheap_structures=cheap,
         true_structures=replace(cheap, targets_of=level),
@@ -324,7 +324,7 @@ def teacher_recipe(study: Study, name: str, scale: Scale, seed: int) -> Recipe:
     """The recipe of a teacher that is to be trained."""
     teacher = study.teachers[name]
     used = {level for data in teacher.data for level in data.levels}
-    levels = tuple(replace(level, base="") for level in study.levels if level.name in used)
+    levels = tuple(level for level in study.levels if level.name in used)
     return Recipe(
         name=f"teacher-{list(study.teachers).index(name)}-{seed}",
         levels=levels,
@@ -340,7 +340,7 @@ def first_recipe(study: Study, scale: Scale, seed: int) -> Recipe:
     cheap = study.cheap_structures
     return Recipe(
         name=f"first-{seed}",
-        levels=tuple(replace(level, base="") for level in study.levels if level.name in cheap.levels),
+        levels=tuple(level for level in study.levels if level.name in cheap.levels),
         data=(replace(cheap, max_molecules=scale.n_train),),
         optim=OptimRecipe(steps=scale.first_steps, decay=0.0),
         structure=StructureConfig(),
@@ -378,11 +378,11 @@ def row_recipe(
     return replace(
         begin,
         name=name,
-        levels=tuple(replace(known[level.name], base=level.base) for level in config.levels if level.name in known),
+        levels=tuple(known[level.name] for level in config.levels if level.name in known),
         data=(shown[row.shown],),
         encoder=config.encoder,
         structure=StructureConfig(guided=row.guided),
-        optim=OptimRecipe(steps=scale.second_steps, decay=1.0, atoms_per_batch=256, freeze=("encoder", "heads")),
+        optim=OptimRecipe(steps=scale.second_steps, decay=1.0, atoms_per_batch=256, train=("structure.",)),
         loss=loss,
         optimality=row.optimality,
         score=row.score,

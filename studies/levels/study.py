@@ -128,13 +128,11 @@ class Row:
     """Where the weights come from: "" (random), "cheap" (pre-training on cheap labels), "asteroid" (which goes on with
     labels that the model of random weights has judged), or "score" (score matching on the same geometries)."""
     together: bool = False
-    """Whether the cheap level is trained on along with it, with a head of its own."""
-    delta: bool = False
-    """Whether the accurate level is a correction to the cheap one."""
+    """Whether the cheap level is trained on along with it."""
     minima: bool = False
     """Whether minima of the accurate level count as zero force."""
-    own_layers: int = 0
-    """How many last layers of its own the accurate level has; with any, all that the levels share stays as it is."""
+    alone: bool = False
+    """Whether only the row and the head of the accurate level are trained; what the levels share stays as it is."""
     without_labels: bool = False
     """Whether there is such a model without any accurate label."""
 
@@ -146,11 +144,10 @@ ROWS: Final = {
     SCRATCH: Row(start=""),
     "fine-tuned": Row(without_labels=True),
     "two heads": Row(together=True),
-    "two heads, delta": Row(together=True, delta=True),
-    "two heads, delta, zero force at minima": Row(together=True, delta=True, minima=True, without_labels=True),
+    "two heads, zero force at minima": Row(together=True, minima=True, without_labels=True),
     "ASTEROID": Row(start="asteroid"),
     "score matching": Row(start="score", without_labels=True),
-    "own last layer": Row(own_layers=1),
+    "row and head only": Row(alone=True),
 }
 
 
@@ -295,19 +292,19 @@ def score_recipe(levels: Levels, scale: Scale) -> Recipe:
     )
 
 
-def asteroid_recipe(levels: Levels, scale: Scale, name: str, seed: int, *, begin: Path, judge: Path) -> Recipe:
+def asteroid_recipe(levels: Levels, scale: Scale, name: str, seed: int, *, pretrained: Path, judge: Path) -> Recipe:
     """Cheap forces, as those of the accurate level, that count the less the more the judge disagrees."""
     lent = DataSet(_CHEAP, (levels.accurate.name,), borrow_forces_from=levels.cheap.name, labels=ENERGY_LABELS)
     return Recipe(
         name=name,
-        levels=(levels.cheap, levels.accurate),
+        levels=_both(levels),
         data=(lent,),
-        optim=_optim(scale, scale.asteroid_steps, scale.atoms_per_batch, freeze=(f"heads.{levels.cheap.name}.",)),
+        optim=_optim(scale, scale.asteroid_steps, scale.atoms_per_batch, train=(*_SHARED, *_own(levels.accurate))),
         encoder=scale.encoder,
         loss=LossRecipe(energy=0.0, forces=1.0),
         asteroid=AsteroidRecipe(str(judge)),
         seed=seed,
-        start_from=(str(begin),),
+        start_from=(str(pretrained),),
     )
 
 
@@ -343,15 +340,15 @@ def row_recipe(
         data.append(lent)
     both = row.start in ("cheap", "asteroid")
     steps = scale.steps if row.start else scale.scratch_steps
-    # a head without labels stays as it is; what it stands on moves
-    freeze = (f"heads.{cheap.name}.",) if both and not row.together else ()
-    if row.own_layers:
-        freeze = (*freeze, "encoder")
-    accurate = replace(accurate, base=cheap.name if row.delta else "", own_layers=row.own_layers)
-    optim = _optim(scale, steps, len(data) * scale.atoms_per_batch, freeze=freeze)
+    train = ()
+    if row.alone:
+        train = _own(accurate)
+    elif both and not row.together:  # a level without labels keeps its row and head; what it shares moves
+        train = (*_SHARED, *_own(accurate))
+    optim = _optim(scale, steps, len(data) * scale.atoms_per_batch, train=train)
     return Recipe(
         name=name,
-        levels=(cheap, accurate) if both else (accurate,),
+        levels=_both(levels) if both else (accurate,),
         data=tuple(data),
         optim=optim,
         encoder=scale.encoder,
@@ -365,7 +362,21 @@ _MIN_BESIDE: Final = 100
 """Geometries of another data set that an epoch sees at least."""
 
 
-def _optim(scale: Scale, steps: int, atoms_per_batch: int, *, freeze: tuple[str, ...] = ()) -> OptimRecipe:
+_SHARED: Final = ("energy.embedding.", "energy.interactions.")
+"""What the levels share in a network without charges: beginnings of the names of parameters."""
+
+
+def _own(level: LevelRecipe) -> tuple[str, ...]:
+    """The row and the head of a level: beginnings of the names of parameters."""
+    return f"energy.rows.{level.name}.", f"energy.heads.{level.name}."
+
+
+def _both(levels: Levels) -> tuple[LevelRecipe, ...]:
+    """The cheap level, and the accurate one that begins like it."""
+    return levels.cheap, replace(levels.accurate, like=levels.cheap.name)
+
+
+def _optim(scale: Scale, steps: int, atoms_per_batch: int, *, train: tuple[str, ...] = ()) -> OptimRecipe:
     """One schedule for all rows."""
     return OptimRecipe(
         steps,
@@ -374,7 +385,7 @@ def _optim(scale: Scale, steps: int, atoms_per_batch: int, *, freeze: tuple[str,
         decay=0.7,
         ema=0.99,
         atoms_per_batch=atoms_per_batch,
-        freeze=freeze,
+        train=train,
     )
 
 
@@ -415,7 +426,7 @@ class _Runner:
         if not count and row.start == "score":
             return self._trained(score_recipe(self.levels, self.scale))
         if not count and not row.together:
-            return self._begin(delta=False)
+            return self._begin()
         recipe = row_recipe(
             self.levels, row, self.scale, count, seed, labels=self._labels(count, seed),
             start_from=self._start(row, count, seed), name=_slug(name, count, seed),
@@ -425,45 +436,39 @@ class _Runner:
     def _start(self, row: Row, count: int, seed: int) -> list[str]:
         if not row.start:
             return []
-        head = f"heads.{self.levels.accurate.name}."
-        if row.start == "score":  # by parts: the references are fitted to the accurate energies
-            score = self._trained(score_recipe(self.levels, self.scale))
-            return [f"{score}#encoder", f"{score}#{head}"]
-        begin = self._begin(delta=row.delta)
+        # of others than the pre-training the weights alone: the references are fitted to the accurate energies
+        if row.start == "score":
+            return [f"{self._trained(score_recipe(self.levels, self.scale))}#energy."]
         if not count:
-            return [str(begin)]
-        if row.start == "asteroid":
-            judge = self._model(SCRATCH, count, seed)
-            name = f"asteroid-{count}-{seed}"
-            judged = self._trained(asteroid_recipe(self.levels, self.scale, name, seed, begin=begin, judge=judge))
-            return [str(self._pretrained()), f"{judged}#encoder", f"{judged}#{head}"]
-        return [str(self._pretrained()), f"{begin}#{head}"]
+            return [str(self._begin())]
+        pretrained = self._pretrained()
+        if row.start != "asteroid":
+            return [str(pretrained)]
+        judge, name = self._model(SCRATCH, count, seed), f"asteroid-{count}-{seed}"
+        recipe = asteroid_recipe(self.levels, self.scale, name, seed, pretrained=pretrained, judge=judge)
+        return [str(pretrained), f"{self._trained(recipe)}#energy."]
 
     def _pretrained(self) -> Path:
         return trained(pretraining_recipe(self.levels, self.scale), self.folder, self.stores)
 
-    def _begin(self, *, delta: bool) -> Path:
-        """The pre-training with a head for the accurate level: that of the cheap level, or a correction of zero. Its
-        references are those of the cheap level: without accurate labels only forces mean something.
+    def _begin(self) -> Path:
+        """The pre-training with a row and a head for the accurate level, those of the cheap level. Its references are
+        those of the cheap level, too: without accurate labels only forces mean something.
         """
-        target = self.folder / ("begin-delta" if delta else "begin")
+        target = self.folder / "begin"
         if not target.exists():
             stored = read_checkpoint(self._pretrained())
-            cheap, accurate = self.levels.cheap.name, self.levels.accurate
+            cheap, accurate = self.levels.cheap, self.levels.accurate
             (level,) = stored.config["levels"]
             added = {**level, "name": accurate.name, "description": accurate.description}
-            added["base"] = cheap if delta else ""
-            prefix = f"heads.{cheap}."
-            head = {
-                f"heads.{accurate.name}.{key.removeprefix(prefix)}": value
+            own = {
+                key.replace(prefix, new): value
+                for prefix, new in zip(_own(cheap), _own(accurate), strict=True)
                 for key, value in stored.tensors.items()
                 if key.startswith(prefix)
             }
-            if delta:
-                last = [key for key in head if ".network.2." in key]
-                head |= {key: head[key].new_zeros(head[key].shape) for key in last}
             config = {**stored.config, "levels": [level, added]}
-            save_checkpoint(target, {**stored.tensors, **head}, config, recipe=stored.recipe)
+            save_checkpoint(target, {**stored.tensors, **own}, config, recipe=stored.recipe)
         return target
 
     def _labels(self, count: int, seed: int) -> str:

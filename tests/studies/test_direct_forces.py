@@ -20,8 +20,8 @@ def with_direct_heads(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = ModelConfig(shipped.config.levels, encoder)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        own = dict(PhysCon(config).named_parameters())
-    known = {name: value for name, value in shipped.named_parameters() if name in own}
+        own = PhysCon(config).state_dict()
+    known = {name: value for name, value in shipped.state_dict().items() if name in own}
     folder = tmp_path_factory.mktemp("checkpoints") / "untrained"
     save_checkpoint(folder, {**own, **known}, config_to_dict(config), recipe="")
     return folder

@@ -26,7 +26,7 @@ def curves() -> list[dict]:
     for seed in (0, 1):
         records += [record(SCRATCH, n, seed, 8000 / n + 4 * seed - 2) for n in COUNTS]
         records += [record("fine-tuned", n, seed, 2000 / n, 40 + n / 10) for n in COUNTS]
-        records.append(record("two heads, delta, zero force at minima", 0, seed, 90.0, 35.0))
+        records.append(record("two heads, zero force at minima", 0, seed, 90.0, 35.0))
     return records
 
 
