@@ -63,5 +63,5 @@ def test_files_that_cannot_become_a_store(tmp_path: Path):
     with pytest.raises(StoreError, match="is a list of SMILES without structures"):
         import_file(tmp_path / "list.tsv", tmp_path / "a.h5")
     (tmp_path / "notes.txt").write_text("hello")
-    with pytest.raises(StoreError, match=r"has an unknown file format; allowed are \.npz, \.xyz, \.extxyz, \.db, \.json"):
+    with pytest.raises(StoreError, match=r"unknown file format; allowed are \.npz, \.xyz, \.extxyz, \.db, \.json"):
         import_file(tmp_path / "notes.txt", tmp_path / "a.h5")
