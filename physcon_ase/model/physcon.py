@@ -133,7 +133,7 @@ class PhysCon(nn.Module):
         self.force_rigidity = nn.ModuleDict({name: ForceRigidity(n_features) for name in config.forces_uncertainty})
         self.to(dtype)
         # Asked at each evaluation whether they require a gradient: walking through the modules would take too long.
-        self._weights = (*self.energy.parameters(),)
+        self._weights = (*self.energy.parameters(), *self.direct_heads.parameters())
 
     @property
     def level_names(self) -> tuple[str, ...]:

@@ -319,6 +319,18 @@ def test_a_training_gets_the_gradient_of_double_differentiation(
     assert reached == len(weights)
 
 
+def test_direct_heads_can_be_trained_alone_beside_derived_forces() -> None:
+    model = small_model(source_vectors=4, output_vectors=2)
+    weight = model.get_parameter("direct_heads.dft.readout.weight").requires_grad_(True)
+    batch = pack(model, [(WATER_NUMBERS, WATER)])
+    outputs = model.evaluate(batch, "dft", forces=True, direct_forces=True)
+    assert outputs.direct_forces is not None
+    assert outputs.forces is not None
+    (outputs.direct_forces - outputs.forces).square().sum().backward()
+    assert weight.grad is not None
+    assert weight.grad.any()
+
+
 @pytest.mark.parametrize("molecule", [WATER, CLOSE], ids=["apart", "overlapping atoms"])
 @pytest.mark.parametrize("direct", [False, True], ids=["derived", "derived and direct"])
 def test_outputs_with_forces_keep_no_graph_outside_training(molecule: np.ndarray, direct: bool) -> None:
