@@ -15,8 +15,7 @@ from physcon_ase.chem.compare import rmsd
 from physcon_ase.chem.smiles import canonical_key, graph_from_smiles
 from physcon_ase.data.split import key_hash, split_of
 from physcon_ase.model.checkpoint import read_checkpoint, save_checkpoint
-from physcon_ase.model.config import config_from_dict, config_to_dict
-from physcon_ase.model.encoder import MAX_ATOMIC_NUMBER
+from physcon_ase.model.config import MAX_ATOMIC_NUMBER, config_from_dict, config_to_dict
 from physcon_ase.model.physcon import load_model
 from physcon_ase.training.trainer import LOG_FILE
 from tests.benchmark_scripts import BENCHMARKS, ENERGY_SHIFTS, FLOAT32_MEV, FORCE_SHIFT, rows_of, run

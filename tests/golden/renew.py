@@ -48,7 +48,7 @@ def evaluate(model: PhysCon) -> dict[str, Any]:
 def _energies(model: PhysCon, level: str) -> dict[str, Any]:
     found = {}
     for name, (numbers, positions) in MOLECULES.items():
-        batch = make_batch([numbers], [positions], dtype=model.encoder.embedding.weight.dtype)
+        batch = make_batch([numbers], [positions], dtype=model.energy.embedding.weight.dtype)
         energies, forces = energies_and_forces(model.energy_fn(level), batch)
         found[name] = {"energy": energies.item(), "forces": forces[0].tolist()}
     return found
@@ -58,7 +58,7 @@ def _structures(model: PhysCon) -> dict[str, Any]:
     if model.structure is None:
         return {}
     graph = make_graph(ETHANOL_NUMBERS, ETHANOL_BONDS, np.ones(len(ETHANOL_BONDS)))
-    dtype = model.encoder.embedding.weight.dtype
+    dtype = model.energy.embedding.weight.dtype
     batch = make_batch([ETHANOL_NUMBERS], [ETHANOL], graphs=[graph], dtype=dtype)
     return {
         str(sigma): model.denoiser(model.level_names[0])(batch, torch.tensor([sigma], dtype=dtype))[0].tolist()
