@@ -1,18 +1,20 @@
-"""Labels around the minima of an accurate level, with the curvature of a teacher.
+"""Anchored labels: minima of an accurate level combined with the curvature of a cheaper level, the teacher.
 
-Of many molecules the minimum and its energy are known at an accurate level, and a cheaper teacher T knows how the
-energy changes around it. Beside the minimum x₀, the label at x is
+For many molecules only the minimum x₀ and its energy are known at an accurate level. A cheaper teacher level T provides
+the change of the energy around it; the label at a displaced geometry x is
 
     E(x) = E(x₀) + E_T(x) - E_T(x₀) - C(x),    F(x) = F_T(x) + ∂C/∂x,
 
-with a correction C that vanishes at x₀ and has the slope -F_T(x₀) there, so that the anchored force vanishes too. C is
-linear in bond lengths, angles and torsions, C = Σ_q c_q (q(x) - q(x₀)): the correction of a bond length turns with the
-bond. c is that solution of Bᵀc = -F_T(x₀), B = ∂q/∂x, for which Σ c²/k is smallest, k being the stiffness of each
-coordinate in the model Hessian; what internal coordinates cannot express (a bend of a linear chain) is linear in x.
+with a correction C that vanishes at x₀ and has the gradient -F_T(x₀) there, so that the anchored force at x₀ is zero.
+C is linear in bond lengths, angles and torsions, C = Σ_q c_q (q(x) - q(x₀)), so that corrections of internal
+coordinates rotate with the molecule. c is the solution of Bᵀc = -F_T(x₀), B = ∂q/∂x, that minimises Σ c²/k, where k is
+the force constant of each coordinate in the model Hessian; components that internal coordinates cannot represent (bends
+of linear chains) are linear in x.
 
-Mean absolute errors with GFN2-xTB as teacher and AIMNet2 as the accurate level, 30 drug-like molecules: forces of
-geometries twisted by 5 to 40° 131 meV/Å without correction, 31 with one linear in x, 22 with this one, energies 34, 76
-and 35 meV; thermal displacements to 600 K 159, 80 and 80 meV/Å, energies 68, 74 and 81 meV.
+Mean absolute errors with GFN2-xTB as teacher and AIMNet2 as the accurate level for 30 drug-like molecules, without
+correction, with a correction linear in x, and with this correction: geometries twisted by 5 to 40°, forces 131, 31 and
+22 meV/Å, energies 34, 76 and 35 meV; thermal displacements up to 600 K, forces 159, 80 and 80 meV/Å, energies 68, 74
+and 81 meV.
 """
 
 from collections.abc import Sequence
@@ -50,13 +52,13 @@ from physcon_ase.valence.internals import (
 from physcon_ase.valence.model_hessian import model_hessians, newton_steps, stiffnesses
 
 _SLOTS: Final = 1024
-"""Atoms of one batch of minima."""
+"""Number of slots per batch of minima."""
 
 _UNIT_TERM: Final = 1e-3
-"""Force constant [eV/Å²] that makes the model Hessian positive definite."""
+"""Multiple [eV/Å²] of the unit matrix that makes the model Hessian positive definite."""
 
 _LARGEST_CORRECTION: Final = 10.0
-"""Force of a correction [eV/Å] beyond which a displacement has left the surroundings of its minimum."""
+"""Largest component [eV/Å] of the force correction; displacements with larger ones are left out."""
 
 
 @dataclass(frozen=True)
@@ -64,48 +66,47 @@ class AnchorReport:
     """Counts of one anchoring."""
 
     n_minima: int
-    """Minima with labels of the teacher."""
+    """Number of minima with labels of the teacher."""
     n_displaced: int
-    """Displacements labelled."""
+    """Number of labelled displacements."""
     left_out: dict[str, int]
-    """Geometries left out, by reason."""
+    """Number of geometries left out, by reason."""
 
 
 @dataclass(frozen=True)
 class _Correction:
-    """C of a batch of minima."""
+    """Correction C for a batch of minima."""
 
     internals: Internals
     coefficients: tuple[Tensor, Tensor, Tensor]
-    """c of stretches [eV/Å], bends and torsions [eV/rad], each [molecules, internals]."""
+    """Coefficients c of stretches [eV/Å], bends and torsions [eV/rad], each [molecules, internals]."""
     rest: Float[Tensor, "molecules slots 3"]
-    """Slope [eV/Å] of the part that is linear in x."""
+    """Gradient [eV/Å] of the part that is linear in x."""
 
 
 def anchor(store: Store, level: str, teacher: str) -> tuple[Store, AnchorReport]:
-    """The store with anchored labels of `level` on its minima of that level and on what was displaced from them.
+    """Store with anchored labels of `level` for its minima of this level and for geometries displaced from them.
 
-    Energies are anchored where the energy of the minimum is known; elsewhere they are NaN. Geometries that were not
-    displaced from a minimum of the level are left out and counted.
+    Energies are NaN if the energy of the minimum is unknown. All other geometries are left out and counted.
 
     Args:
-        store: made by `physcon label STORE --minima-of LEVEL --geometries start,...`: minima of the level, and
-            displacements of them, all with labels of the teacher.
+        store: a store written by `physcon label STORE --minima-of LEVEL --geometries start,...`: minima of the level
+            and displacements of them, all with labels of the teacher.
         level: level of theory of the minima.
-        teacher: level of theory that knows the curvature; its labels stay.
+        teacher: level of theory of the curvature; its labels are kept.
 
     Raises:
-        LabelError: the store has no forces of the teacher, or no minima of the level.
+        LabelError: the store has no forces of the teacher, or no displaced minima of the level.
     """
     labels = store.labels.get(teacher)
     if labels is None or labels.forces is None:
-        raise LabelError(f"{store.source} has no forces of {teacher!r}; it has labels of: {', '.join(store.labels)}")
+        raise LabelError(f"{store.source} has no forces of {teacher!r}; levels with labels: {', '.join(store.labels)}")
     is_labelled = np.isfinite(labels.forces[geometry_offsets(store)[:-1], 0])
     minima = np.flatnonzero((store.geometries.minimum_of == level) & is_labelled)
     if not len(minima) or store.geometries.start is None:
         found = ", ".join(sorted(set(store.geometries.minimum_of.tolist()) - {""})) or "none"
         raise LabelError(
-            f"{store.source} has no minima of {level!r} with displacements, but minima of: {found}; make them with "
+            f"{store.source} has no minima of {level!r} with displacements, but minima of: {found}; create them with "
             f"`physcon label STORE --minima-of {level} --geometries start,thermal:1`"
         )
     displaced = np.flatnonzero(np.isin(store.geometries.start, minima) & is_labelled)
@@ -127,10 +128,10 @@ def anchor(store: Store, level: str, teacher: str) -> tuple[Store, AnchorReport]
 
 
 def anchor_file(path: str | Path, output: str | Path, *, level: str, teacher: str) -> AnchorReport:
-    """`anchor` from one store file to another.
+    """Applies `anchor` to a store file and writes the result to another file.
 
     Raises:
-        StoreError: a store cannot be read or written, or the output is the input.
+        StoreError: a store cannot be read or written, or input and output are the same.
         LabelError: see `anchor`.
     """
     if Path(output).resolve() == Path(path).resolve():
@@ -153,7 +154,7 @@ def _anchored_labels(
     minima: Int[np.ndarray, " minima"],
     displaced: Int[np.ndarray, " displaced"],
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Energies and forces of all geometries, NaN where there are none, and which displacements stay near."""
+    """Energies and forces of all geometries (NaN if absent), and mask of displacements with small corrections."""
     offsets, known, (teacher_energies, teacher_forces) = geometry_offsets(store), store.labels.get(level), of_teacher
     n = len(store.geometries)
     energies = np.full(n, np.nan)
@@ -190,7 +191,7 @@ def _anchored_labels(
 
     sizes = [graphs[int(store.geometries.molecule[row])].n_atoms for row in minima]
     if in_chunks(sizes, _SLOTS, work):
-        raise MemoryError(f"a molecule of {max(sizes)} atoms needs more memory than there is")
+        raise MemoryError(f"not enough memory for a molecule of {max(sizes)} atoms")
     return energies, forces, is_near[displaced]
 
 
@@ -201,14 +202,14 @@ def _batch(graphs: Sequence[MolGraph], positions: Sequence[np.ndarray], like: Ba
 
 
 def _fit(starts: Batch, graphs: Sequence[MolGraph], forces: Sequence[np.ndarray]) -> _Correction:
-    """C at the minima, from the forces [eV/Å] of the teacher there."""
+    """Fits the correction to the forces [eV/Å] of the teacher at the minima."""
     internals = make_internals(starts, [graph.bonds if len(graph.bonds) else None for graph in graphs])
     slope = -_batch(graphs, forces, starts).positions
     hessians = model_hessians(starts, starts.positions, internals, unit_term=_UNIT_TERM)
     steps = newton_steps(slope, hessians)
     _, angles, _ = internal_values(starts.positions, internals)
     bends, _ = bend_vectors(starts.positions, internals.bends)
-    bends = bends * (angles.sin() > LINEAR_SINE)[:, :, None, None]  # a linear angle has no derivative
+    bends = bends * (angles.sin() > LINEAR_SINE)[:, :, None, None]  # linear angles are not differentiable
     rest, coefficients = slope.clone(), []
     for atoms, vectors in (
         (internals.stretches, stretch_vectors(starts.positions, internals.stretches)),
@@ -225,7 +226,7 @@ def _fit(starts: Batch, graphs: Sequence[MolGraph], forces: Sequence[np.ndarray]
 def _correct(
     correction: _Correction, starts: Batch, moved: Batch, chosen: list[int]
 ) -> tuple[np.ndarray, list[np.ndarray]]:
-    """C [eV] and ∂C/∂x [eV/Å] at displacements of the chosen minima."""
+    """Correction C [eV] and its gradient ∂C/∂x [eV/Å] at displacements of the chosen minima."""
     own = Internals(*(getattr(correction.internals, name)[chosen] for name in ("stretches", "bends", "torsions")))
     positions = moved.positions.requires_grad_()
     changes = [
@@ -236,7 +237,7 @@ def _correct(
     ]
     changes[2] = torch.remainder(changes[2] + torch.pi, 2 * torch.pi) - torch.pi
     terms = [
-        # 0 * NaN is NaN: coordinates that carry nothing are left out
+        # where instead of a product, because 0 * NaN = NaN
         torch.where(c[chosen] != 0, c[chosen] * change, 0.0).sum(dim=1)
         for c, change in zip(correction.coefficients, changes, strict=True)
     ]

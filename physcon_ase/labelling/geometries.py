@@ -1,8 +1,7 @@
-"""Geometries worth a label: conformers, thermal displacements, ways to a minimum, turned torsions, short dynamics.
+"""Sampling of geometries: conformers, thermal displacements, relaxation paths, rotated torsions, short dynamics.
 
-A sampler is a function (origin, seed, n) -> geometries of one kind. The `Origin` of a molecule, which its samplers
-share, is a given geometry, or else an ETKDG conformer and that conformer relaxed with MMFF94. The same arguments give
-the same geometries.
+A sampler is a reproducible function (origin, seed, n) -> geometries of one kind. All samplers of a molecule share an
+`Origin`: a given geometry, or an ETKDG conformer and its relaxation with MMFF94.
 """
 
 import functools
@@ -31,19 +30,19 @@ from physcon_ase.units import CHEMICAL_SYMBOLS, EV_PER_KELVIN
 from physcon_ase.valence.model_hessian import model_hessian
 
 Geometry: TypeAlias = tuple[str, np.ndarray]
-"""Kind, and positions [Å]."""
+"""Kind and positions [Å], [atoms, 3]."""
 
 
 class Origin:
-    """Where the samplers of one molecule begin; each part is computed when it is first asked for, and once."""
+    """Start geometries shared by the samplers of one molecule; computed on first use."""
 
     def __init__(self, graph: MolGraph, seed: int, given: Float[np.ndarray, "atoms 3"] | None = None):
-        """Keeps the arguments.
+        """Stores the arguments.
 
         Args:
             graph: the molecule.
-            seed: of the ETKDG conformer.
-            given: positions [Å] that take the place of conformer and minimum.
+            seed: random seed of the ETKDG conformer.
+            given: positions [Å] of a given start geometry.
         """
         self.graph, self.seed, self.given = graph, seed, given
 
@@ -58,7 +57,7 @@ class Origin:
 
     @functools.cached_property
     def start(self) -> Float[np.ndarray, "atoms 3"]:
-        """The given geometry [Å], or the conformer relaxed with MMFF94, or the conformer if that is not possible."""
+        """Given geometry [Å], otherwise the conformer relaxed with MMFF94, or the conformer if this fails."""
         if self.given is not None:
             return self.given
         try:
@@ -69,88 +68,88 @@ class Origin:
 
     @functools.cached_property
     def hessian_factor(self) -> Float[np.ndarray, "coordinates coordinates"]:
-        """`hessian_factor` at the start."""
+        """`hessian_factor` at the start geometry."""
         return hessian_factor(self.graph, self.start)
 
     @functools.cached_property
     def rotors(self) -> list[RotatableBond]:
-        """Bonds about which the molecule can turn."""
+        """Rotatable bonds."""
         return rotatable_bonds(self.graph)
 
 
 Sampler: TypeAlias = Callable[[Origin, int, int], list[Geometry]]
-"""(origin, seed, n) -> geometries; raises PhysConError."""
+"""Function (origin, seed, n) -> geometries; raises PhysConError."""
 
 MAX_KELVIN: Final = 700.0
-"""Highest temperature of thermal displacements unless another is asked for."""
+"""Default maximum temperature [K] of thermal displacements."""
 
 _MMFF94_STEPS: Final = 100
-"""Steps of the relaxation of a conformer: drug-like molecules of 42 atoms end 0.13 eV above the minimum on average, in
-0.4 of the time."""
+"""Maximum number of MMFF94 steps for a conformer; drug-like molecules of 42 atoms end 0.13 eV above the minimum on
+average, at 40 % of the cost of full convergence."""
 
 _TURNS_TRIED: Final = 20
 _SMALLEST_TURN: Final = np.radians(30)
 _TWISTS: Final = (np.radians(5.0), np.radians(40.0))
-"""Smallest and largest angle of a twist."""
+"""Smallest and largest angle [rad] of a twist."""
 _MOST_TWISTED: Final = 3
-"""Bonds twisted at a time, at most."""
+"""Maximum number of bonds twisted simultaneously."""
 _PATH_FMAX: Final = 0.05
 _PATH_STEPS: Final = 100
 _TIME_STEP_FS: Final = 0.5
 _FRICTION_PER_FS: Final = 0.02
 _RIGID_STIFFNESS: Final = 1e4
-"""Force constant [eV/Å²] that stops rigid motions: of 0.003 Å at 700 K."""
+"""Force constant [eV/Å²] that suppresses rigid motions to 0.003 Å at 700 K."""
 
 _OUT_OF_PLANE_STIFFNESS: Final = 16.0
-"""Force constant [eV/Å²] of a flat centre against leaving the plane of its neighbours."""
+"""Force constant [eV/Å²] of the out-of-plane displacement of a planar centre."""
 
 _FLAT: Final = 0.15
-"""Distance [Å] from that plane up to which a centre counts as flat."""
+"""Distance [Å] from the plane of its neighbours up to which a centre counts as planar."""
 
 _LINEAR: Final = 1e-6
-"""Relative size of a rotation that moves no atom: that of a linear molecule about its axis."""
+"""Relative singular value below which a rotation moves no atoms (linear molecules)."""
 
 DISPLACED: Final = ("thermal", "torsion", "twist", "md")
-"""Kinds that begin at the start."""
+"""Kinds of geometries that are displacements of the start geometry."""
 
 _PROPAGATED: Final = ("path", "md")
-"""Kinds that an engine drives."""
+"""Kinds of geometries that require an engine."""
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """A sampler and the number of geometries wanted from it."""
+    """Sampler and number of geometries."""
 
     kind: str
-    """Name of the kind, for messages."""
+    """Kind of the geometries, for messages."""
     n: int
-    """Number of geometries."""
+    """Number of geometries per molecule."""
     sampler: Sampler
-    """The function; to label in several processes it has to be picklable."""
+    """Sampler function; must be picklable for labelling in several processes."""
 
 
 @dataclass(frozen=True)
 class Rejected:
-    """A geometry that was asked for and is not there."""
+    """A geometry that could not be sampled or labelled."""
 
     kind: str
-    """What was asked for."""
+    """Kind of the geometry."""
     error: str
     """Name of the error class."""
     reason: str
-    """What happened."""
+    """Error message."""
 
 
 # ---- samplers
 
 
 def start_geometry(origin: Origin, seed: int, n: int) -> list[Geometry]:
-    """The start itself (kind "start"); there is only one, whatever `n`."""
+    """Start geometry (kind "start"); a single one for any `n` > 0."""
     return [("start", origin.start)] if n > 0 else []
 
 
 def conformers(origin: Origin, seed: int, n: int) -> list[Geometry]:
-    """ETKDG conformers (kind "conformer"), the first of them that from which the start was relaxed.
+    """ETKDG conformers (kind "conformer"); the first one is that from which the start geometry was relaxed.
 
     Raises:
         EmbeddingError, FragmentsError, BondPerceptionError: see `chem.conformers.embed`.
@@ -161,32 +160,32 @@ def conformers(origin: Origin, seed: int, n: int) -> list[Geometry]:
 
 
 def relaxing(origin: Origin, seed: int, n: int) -> list[Geometry]:
-    """Random places on the straight line from the conformer to the start, relaxed from it (kind "relaxing").
+    """Random linear interpolations between the ETKDG conformer and its MMFF94 relaxation (kind "relaxing").
 
     Raises:
-        PhysConError: a geometry was given, which no conformer leads to.
+        PhysConError: a start geometry was given, so there is no conformer.
         EmbeddingError, FragmentsError, BondPerceptionError: see `chem.conformers.embed`.
     """
     if origin.given is not None:
-        raise PhysConError("a geometry was given, so there is no way from a conformer; leave the kind relaxing out")
+        raise PhysConError("a start geometry was given, so there is no conformer to relax; omit the kind relaxing")
     shares = np.random.default_rng(seed).uniform(0, 1, n)
     return [("relaxing", share * origin.start + (1 - share) * origin.conformer) for share in shares]
 
 
 def thermal(origin: Origin, seed: int, n: int, *, max_kelvin: float = MAX_KELVIN) -> list[Geometry]:
-    """Displacements of the start as at random temperatures up to `max_kelvin` [K] (kind "thermal")."""
+    """Harmonic thermal displacements at random temperatures up to `max_kelvin` [K] (kind "thermal")."""
     generator = np.random.default_rng(seed)
     places = thermal_displacements(origin.start, origin.hessian_factor, generator, n, max_kelvin=max_kelvin)
     return [("thermal", place) for place in places]
 
 
 def path(origin: Origin, seed: int, n: int, *, engine: EngineFunction) -> list[Geometry]:
-    """Frames on the way from the given geometry, or else an ETKDG conformer, to the engine's minimum (kind "path").
+    """Frames of a relaxation with the engine, from the given geometry or an ETKDG conformer (kind "path").
 
-    The frames are spread evenly over the steps, first and last included; a way of fewer steps gives fewer frames.
+    The frames are evenly spaced over the steps, including first and last; short relaxations give fewer frames.
 
     Raises:
-        PhysConError: the engine refuses a geometry on the way, or an atom leaves.
+        PhysConError: the engine failed for a geometry of the relaxation, or the molecule dissociated.
     """
     graph = origin.graph
     batch = make_batch(
@@ -200,7 +199,7 @@ def path(origin: Origin, seed: int, n: int, *, engine: EngineFunction) -> list[G
         engine_forces(engine), batch, fmax=_PATH_FMAX, max_steps=_PATH_STEPS, bonds=[_bonds(graph)], history=True
     )
     if ended.statuses[0] in (RelaxStatus.NOT_FINITE, RelaxStatus.EXPLODED):
-        raise PhysConError(f"the way to the minimum was lost: {ended.statuses[0]}")
+        raise PhysConError(f"the relaxation failed: {ended.statuses[0]}")
     assert ended.trajectories is not None
     frames = ended.trajectories[0].positions
     chosen = np.unique(np.linspace(0, len(frames) - 1, n).round().astype(int))
@@ -208,10 +207,10 @@ def path(origin: Origin, seed: int, n: int, *, engine: EngineFunction) -> list[G
 
 
 def torsion(origin: Origin, seed: int, n: int) -> list[Geometry]:
-    """The start, each time turned about one bond by a random angle that keeps atoms apart (kind "torsion").
+    """Start geometry rotated about one random bond by a random angle without clashes (kind "torsion").
 
     Raises:
-        PhysConError: there is no bond to turn about, or atoms come too close whatever the angle.
+        PhysConError: there is no rotatable bond, or atoms clash for all angles tried.
     """
     generator = np.random.default_rng(seed)
     return [("torsion", _turned(origin, "torsion", 1, _SMALLEST_TURN, 2 * np.pi - _SMALLEST_TURN, generator))
@@ -219,10 +218,10 @@ def torsion(origin: Origin, seed: int, n: int) -> list[Geometry]:
 
 
 def twist(origin: Origin, seed: int, n: int) -> list[Geometry]:
-    """The start, each time turned about one to three bonds by 5 to 40 degrees (kind "twist").
+    """Start geometry rotated about one to three random bonds by 5 to 40 degrees (kind "twist").
 
     Raises:
-        PhysConError: there is no bond to turn about, or atoms come too close whatever the angles.
+        PhysConError: there is no rotatable bond, or atoms clash for all angles tried.
     """
     generator, (smallest, largest) = np.random.default_rng(seed), _TWISTS
     return [("twist", _turned(origin, "twist", _MOST_TWISTED, smallest, largest, generator)) for _ in range(n)]
@@ -231,24 +230,24 @@ def twist(origin: Origin, seed: int, n: int) -> list[Geometry]:
 def md(
     origin: Origin, seed: int, n: int, *, engine: EngineFunction, kelvin: float = 500.0, steps: int = 100
 ) -> list[Geometry]:
-    """Frames of Langevin dynamics from the start, in steps of half a femtosecond (kind "md").
+    """Frames of Langevin dynamics from the start geometry with a time step of 0.5 fs (kind "md").
 
     Args:
-        origin: where the dynamics begin.
-        seed: of velocities and noise.
+        origin: start geometries of the molecule.
+        seed: random seed of velocities and noise.
         n: number of frames.
-        engine: whose forces drive the atoms.
+        engine: engine that computes the forces.
         kelvin: temperature [K].
-        steps: between two frames, and before the first.
+        steps: number of steps between frames, and before the first one.
 
     Raises:
-        EngineError: the engine refuses a geometry on the way.
+        EngineError: the engine failed for a geometry of the trajectory.
     """
     graph, generator = origin.graph, np.random.default_rng(seed)
     symbols = [CHEMICAL_SYMBOLS[number] for number in graph.atomic_numbers.tolist()]
     atoms = Atoms(symbols, origin.start)
     atoms.calc = EngineCalculator(engine, charge=graph.charge, multiplicity=graph.multiplicity)
-    spread = np.sqrt(EV_PER_KELVIN * kelvin * atoms.get_masses())[:, None]  # of Maxwell and Boltzmann
+    spread = np.sqrt(EV_PER_KELVIN * kelvin * atoms.get_masses())[:, None]  # Maxwell-Boltzmann distribution
     atoms.set_momenta(spread * generator.normal(size=atoms.positions.shape))
     friction = _FRICTION_PER_FS / ase_units.fs
     run = Langevin(
@@ -268,14 +267,14 @@ def hessian_factor(
 
     Args:
         graph: the molecule.
-        positions: [Å].
-        keep_rigid: whether rigid motions are displacements like others. Rotations then are steps along a straight line
-            that stretch the bonds: 1.24 Å for O-H in water at 700 K.
+        positions: positions [Å].
+        keep_rigid: whether displacements include rigid motions. Rotations are then linear in the displacement and
+            stretch bonds: O-H in water to 1.24 Å at 700 K.
     """
     hessian = model_hessian(graph.atomic_numbers, positions, _bonds(graph)) + _out_of_plane(graph, positions)
     if not keep_rigid:
         hessian = hessian + _RIGID_STIFFNESS * _rigid_projector(positions)
-    # the unit term of the model Hessian keeps rigid motions and free torsions finite
+    # the unit term of the model Hessian limits rigid motions and free torsions
     return np.linalg.cholesky(hessian)
 
 
@@ -290,11 +289,11 @@ def thermal_displacements(
     """Geometries [Å] drawn from exp(-xᵀHx / 2kT), H = L Lᵀ, as x = sqrt(kT) L⁻ᵀ z with normally distributed z.
 
     Args:
-        positions: where x = 0 [Å].
-        factor: L, `hessian_factor`.
-        generator: of the random numbers.
+        positions: reference geometry [Å], x = 0.
+        factor: Cholesky factor L from `hessian_factor`.
+        generator: random number generator.
         n: number of geometries, each at a random temperature T.
-        max_kelvin: highest temperature [K].
+        max_kelvin: maximum temperature [K].
     """
     places = []
     for _ in range(n):
@@ -304,19 +303,19 @@ def thermal_displacements(
     return places
 
 
-# ---- several samplers
+# ---- samplings
 
 
 def parse_samplings(text: str, *, engine: Engine | None = None, max_kelvin: float = MAX_KELVIN) -> list[Sampling]:
-    """What a text such as "thermal:2,conformer:1" asks for.
+    """Parses samplings from a text such as "thermal:2,conformer:1".
 
     Args:
-        text: kinds with their numbers: start, conformer, relaxing, thermal, torsion, twist, path or md.
-        engine: what drives path and md.
-        max_kelvin: highest temperature [K] of thermal displacements.
+        text: comma-separated KIND:NUMBER with kind start, conformer, relaxing, thermal, torsion, twist, path or md.
+        engine: engine that computes the forces of path and md.
+        max_kelvin: maximum temperature [K] of thermal displacements.
 
     Raises:
-        PhysConError: an unknown kind, a number that is none, or path and md without an engine.
+        PhysConError: an unknown kind, an invalid number, or path or md without an engine.
     """
     samplers: dict[str, Sampler] = {
         "start": start_geometry,
@@ -336,7 +335,7 @@ def parse_samplings(text: str, *, engine: Engine | None = None, max_kelvin: floa
             allowed = ", ".join(dict.fromkeys((*samplers, *_PROPAGATED)))
             raise PhysConError(f"geometries {part.strip()!r}: write KIND:NUMBER with a kind of {allowed}")
         if kind not in samplers:
-            raise PhysConError(f"geometries of kind {kind!r} are driven by an engine: give one")
+            raise PhysConError(f"geometries of kind {kind!r} require an engine: give one")
         samplings.append(Sampling(kind, n, samplers[kind]))
     return samplings
 
@@ -344,10 +343,10 @@ def parse_samplings(text: str, *, engine: Engine | None = None, max_kelvin: floa
 def sample(
     graph: MolGraph, samplings: Sequence[Sampling], seed: int, start: np.ndarray | None = None
 ) -> list[Geometry | Rejected]:
-    """Geometries of all samplers, in their order, centred and rounded to float32, as a store keeps them.
+    """Geometries of all samplers, in order, centred and rounded to float32 as in a store.
 
-    A sampler that fails, and a geometry that lost a bond or formed one, is a `Rejected` in its place. A `start` given
-    by the caller is taken as it is.
+    Failed samplers and geometries with broken or formed bonds are replaced by `Rejected`. The bonds of a given `start`
+    are not checked.
     """
     first_seed, *seeds = np.random.SeedSequence(seed).generate_state(1 + len(samplings)).tolist()
     origin = Origin(graph, first_seed, start)
@@ -365,7 +364,7 @@ def sample(
 
 
 def describe_samplings(samplings: Sequence[Sampling]) -> list[dict[str, Any]]:
-    """What the samplings are, for a file."""
+    """Description of the samplings for fingerprint and provenance."""
     return [
         {"kind": sampling.kind, "n": sampling.n, "sampler": sampling_name, **settings}
         for sampling in samplings
@@ -385,7 +384,7 @@ def _name_and_settings(sampler: Sampler) -> tuple[str, dict[str, Any]]:
 
 def _checked(graph: MolGraph, kind: str, positions: np.ndarray, is_given: bool) -> Geometry | Rejected:
     centred = (positions - positions.mean(axis=0)).astype(np.float32).astype(np.float64)
-    has_no_bonds = len(graph.bonds) == 0 and graph.n_atoms > 1  # they are not known
+    has_no_bonds = len(graph.bonds) == 0 and graph.n_atoms > 1  # unknown bonds
     if not (is_given or has_no_bonds):
         check = bonds_intact(graph, centred)
         if not check.intact:
@@ -406,9 +405,9 @@ def _bond_changes(graph: MolGraph, check: BondCheck) -> str:
 def _turned(
     origin: Origin, kind: str, most: int, smallest: float, largest: float, generator: np.random.Generator
 ) -> np.ndarray:
-    """The start turned about one to `most` bonds, either way, by angles between these [radians]."""
+    """Start geometry rotated about one to `most` bonds by angles [rad] in the given range, with random sign."""
     if not origin.rotors:
-        raise PhysConError(f"no bond to turn about; leave the kind {kind} out for this molecule")
+        raise PhysConError(f"no rotatable bond; omit the kind {kind} for this molecule")
     for _ in range(_TURNS_TRIED):
         n_turned = int(generator.integers(1, min(most, len(origin.rotors)) + 1))
         place = origin.start
@@ -417,16 +416,16 @@ def _turned(
             place = turned(place, origin.rotors[index], angle)
         if bonds_intact(origin.graph, place).intact:
             return place
-    raise PhysConError(f"atoms came too close in all of {_TURNS_TRIED} turns; leave the kind {kind} out")
+    raise PhysConError(f"atoms clash in all of {_TURNS_TRIED} attempts; omit the kind {kind} for this molecule")
 
 
 def _out_of_plane(
     graph: MolGraph, positions: Float[np.ndarray, "atoms 3"]
 ) -> Float[np.ndarray, "coordinates coordinates"]:
-    """Hessian [eV/Å²] of the distances of flat centres from the plane of their three neighbours.
+    """Hessian [eV/Å²] of out-of-plane displacements of planar centres with three neighbours.
 
-    The model Hessian has none where no torsion holds the centre (CH2O, NO3-, BF3), which would then move by 0.5 Å at
-    400 K. The coordinate is n · (r_centre - mean of the neighbours) with the normal n of the plane.
+    The model Hessian has no such term if no torsion involves the centre (CH2O, NO3-, BF3); displacements would reach
+    0.5 Å at 400 K. The coordinate is n · (r_centre - mean of the neighbours), n being the normal of the plane.
     """
     neighbours: list[list[int]] = [[] for _ in range(graph.n_atoms)]
     for first, second in graph.bonds.tolist():
@@ -457,5 +456,5 @@ def _rigid_projector(positions: np.ndarray) -> np.ndarray:
 
 
 def _bonds(graph: MolGraph) -> np.ndarray | None:
-    """None where they are not known: they are guessed from the distances then."""
+    """Bonds of the graph; None if they are unknown and must be inferred from distances."""
     return graph.bonds if len(graph.bonds) or graph.n_atoms == 1 else None

@@ -1,4 +1,4 @@
-"""What can be labelled: SMILES, structures, and geometries of a store."""
+"""Inputs of a labelling run: SMILES, structures, and geometries of a store."""
 
 from dataclasses import dataclass, replace
 from typing import TypeAlias
@@ -17,7 +17,7 @@ from physcon_ase.errors import BondPerceptionError, StoreError
 
 @dataclass(frozen=True)
 class KnownGeometry:
-    """A geometry whose molecule is known, such as one of a store: nothing has to be perceived."""
+    """Geometry with a known molecular graph, e.g. from a store."""
 
     graph: MolGraph
     """The molecule."""
@@ -30,32 +30,32 @@ class KnownGeometry:
     name: str = ""
     """Name of the molecule."""
     minimum_of: str = ""
-    """Level of theory whose minimum the geometry is; empty if of none."""
+    """Level of theory at which the geometry is a minimum; empty if it is not one."""
     energy: float = float("nan")
-    """Total energy [eV] at that level; NaN if not known."""
+    """Total energy [eV] at this level; NaN if unknown."""
 
 
 Input: TypeAlias = str | Atoms | KnownGeometry
-"""A SMILES, or a geometry; the charge and multiplicity of an `Atoms` are `info["charge"]` and `info["spin"]`, or else 0
-and 1."""
+"""A SMILES or a geometry; `Atoms` have the charge `info["charge"]` (default 0) and the multiplicity `info["spin"]`
+(default 1)."""
 
 
 def known_geometries(store: Store, *, minima_of: str | None = None) -> list[KnownGeometry]:
-    """The geometries of a store, each with its molecule, to be labelled.
+    """Geometries of a store with their molecules, as input of a labelling run.
 
     Args:
         store: the store.
-        minima_of: level of theory whose minima are taken, with their energies; all geometries unless given.
+        minima_of: level of theory whose minima are used, with their energies; by default all geometries.
 
     Raises:
-        StoreError: the store has no minima of that level.
+        StoreError: the store has no minima of this level.
     """
     rows = np.arange(len(store.geometries))
     if minima_of is not None:
         rows = np.flatnonzero(store.geometries.minimum_of == minima_of)
         if not len(rows):
             found = ", ".join(sorted(set(store.geometries.minimum_of.tolist()) - {""})) or "none"
-            raise StoreError(f"{store.source} has no minima of {minima_of!r}; it has those of: {found}")
+            raise StoreError(f"{store.source} has no minima of {minima_of!r}; available levels: {found}")
     molecules, offsets = store.molecules, geometry_offsets(store)
     graphs = {
         molecule: molecule_graph(store, molecule) for molecule in np.unique(store.geometries.molecule[rows]).tolist()
@@ -80,29 +80,29 @@ def known_geometries(store: Store, *, minima_of: str | None = None) -> list[Know
 
 @dataclass(frozen=True)
 class Identity:
-    """What a store says of a molecule, and the geometry that was given."""
+    """Molecule of an input, and its given geometry."""
 
     graph: MolGraph
     """The molecule."""
     start: np.ndarray | None
-    """Positions [Å] that were given, [atoms, 3]."""
+    """Given positions [Å], [atoms, 3]; None for a SMILES."""
     smiles: str
-    """SMILES, empty if not known."""
+    """SMILES, empty if unknown."""
     key_hash: int
-    """`split.key_hash`."""
+    """`split.key_hash` of the molecule."""
     name: str
     """Name in the input."""
     minimum_of: str = ""
-    """Level of theory whose minimum the given geometry is; empty if of none."""
+    """Level of theory at which the given geometry is a minimum; empty if it is not one."""
     energy: float = float("nan")
-    """Total energy [eV] at that level; NaN if not known."""
+    """Total energy [eV] at this level; NaN if unknown."""
 
 
 def identify(molecule: Input) -> Identity:
-    """The molecule of an input; bonds of a structure are perceived.
+    """Determines the molecule of an input; the bonds of `Atoms` are perceived.
 
     Raises:
-        PhysConError: the input describes no molecule.
+        PhysConError: the input is not a valid molecule.
     """
     if isinstance(molecule, KnownGeometry):
         m = molecule
@@ -116,8 +116,8 @@ def identify(molecule: Input) -> Identity:
     name = structure.name or structure.smiles or formula
     try:
         graph = replace(graph_from_geometry(numbers, structure.positions, charge), multiplicity=multiplicity)
-    except BondPerceptionError:  # bonds are optional: a label does not need them
-        # the charge stands on the first atom: without bonds nobody knows where it is
+    except BondPerceptionError:  # labelling does not require bonds
+        # the charge is assigned to the first atom, since its location is unknown without bonds
         charges = [charge, *[0] * (len(numbers) - 1)]
         graph = make_graph(numbers, np.zeros((0, 2)), np.zeros(0), charges, multiplicity=multiplicity)
         key = canonical_key(structure.smiles) if structure.smiles else f"{formula} {structure.name}".strip()

@@ -1,7 +1,7 @@
-"""What is finished, one line of JSON each, appended as it comes; a store is written from it at the end.
+"""Journal of a labelling run: one line of JSON per finished geometry, from which the store is written at the end.
 
-The first line names the job by its fingerprint, so that nothing is mixed. A line that a crash cut short is cut off.
-Arrays are base64 of little-endian float32.
+The first line contains the fingerprint of the run. An incomplete last line, left by a crash, is removed. Arrays are
+base64-encoded little-endian float32.
 """
 
 import base64
@@ -21,17 +21,17 @@ from physcon_ase.labelling.engines import EngineLabel
 from physcon_ase.labelling.geometries import Geometry, Rejected
 
 _SYNC_SECONDS: Final = 1.0
-"""A process that is killed loses no line, since the operating system has it; a power cut costs this time."""
+"""Interval [s] of fsync calls: at most this time is lost in a power failure; a killed process loses nothing."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One geometry: labelled, or not with the reason."""
+    """Label of one geometry, or the reason why it has none."""
 
     molecule: int
     """Row of the molecule in the input."""
     geometry: int
-    """Number of the geometry within the molecule."""
+    """Index of the geometry within the molecule."""
     kind: str
     """`Geometries.kind`; empty if the molecule itself failed."""
     positions: np.ndarray | None = None
@@ -41,27 +41,27 @@ class Entry:
     forces: np.ndarray | None = None
     """Forces [eV/Å], float32 [atoms, 3]; None without a label."""
     charges: np.ndarray | None = None
-    """Partial charges [e], float32 [atoms]; None without any."""
+    """Partial charges [e], float32 [atoms]; None if absent."""
     force_spread: float = float("nan")
-    """`EngineLabel.force_spread` [eV/Å]."""
+    """`EngineLabel.force_spread` [eV/Å]; NaN if absent."""
     error: str = ""
     """Name of the error class; empty with a label."""
     reason: str = ""
-    """What happened; empty with a label."""
+    """Error message; empty with a label."""
 
 
 @dataclass(frozen=True)
 class Finished:
-    """What a journal holds."""
+    """Content of a journal."""
 
     entries: dict[tuple[int, int], Entry] = field(default_factory=dict)
-    """By molecule and geometry."""
+    """Entries by molecule and geometry."""
     complete: dict[int, int] = field(default_factory=dict)
-    """Number of geometries of each molecule that is done."""
+    """Number of geometries of each finished molecule."""
 
 
 def labelled_line(molecule: int, number: int, geometry: Geometry, label: EngineLabel) -> str:
-    """The line of a label."""
+    """Journal line of a labelled geometry."""
     kind, positions = geometry
     extras: dict[str, Any] = {} if label.charges is None else {"charges": _packed(label.charges)}
     if label.force_spread is not None:
@@ -78,23 +78,23 @@ def labelled_line(molecule: int, number: int, geometry: Geometry, label: EngineL
 
 
 def failed_line(molecule: int, number: int, rejected: Rejected) -> str:
-    """The line of a geometry without a label."""
+    """Journal line of a geometry without a label."""
     return _line(m=molecule, g=number, kind=rejected.kind, error=rejected.error, reason=rejected.reason)
 
 
 def complete_line(molecule: int, n_geometries: int) -> str:
-    """The line that says that nothing of a molecule is left to do."""
+    """Journal line that marks a molecule as finished."""
     return _line(m=molecule, n=n_geometries)
 
 
 class Journal:
-    """An open journal file; the one thing here that changes."""
+    """Open journal file."""
 
     def __init__(self, path: Path, fingerprint: str):
-        """Opens a journal, a new one or that of an interrupted run.
+        """Creates a journal, or opens that of an interrupted run.
 
         Raises:
-            StoreError: the journal is that of another job, or no journal.
+            StoreError: the file belongs to a different run, or is not a journal.
         """
         self.path, self.finished = path, Finished()
         n_bytes = self._read(fingerprint) if path.exists() else 0
@@ -112,7 +112,7 @@ class Journal:
         self._file.close()
 
     def note(self, lines: Iterable[str]) -> list[int]:
-        """Appends lines, and returns the molecules that are done with them."""
+        """Appends lines and returns the molecules finished by them."""
         lines = list(lines)
         self._append(lines)
         done = []
@@ -128,18 +128,18 @@ class Journal:
             self._synced = monotonic()
 
     def _read(self, fingerprint: str) -> int:
-        """Takes over what is there, and returns the length of it in bytes."""
+        """Reads all complete lines and returns their length in bytes."""
         content = self.path.read_bytes()
         n_bytes = content.rfind(b"\n") + 1
         lines = content[:n_bytes].splitlines()
         try:
             records = [json.loads(line) for line in lines]
         except ValueError as error:
-            raise StoreError(f"{self.path} is no journal of labels ({error}); delete it to begin anew") from error
+            raise StoreError(f"{self.path} is not a labelling journal ({error}); delete it to start again") from error
         if records and records[0].get("fingerprint") != fingerprint:
             raise StoreError(
-                f"{self.path} belongs to a run with other molecules, engine, geometries, selection or seed; "
-                "choose another output, or delete it to begin anew"
+                f"{self.path} belongs to a run with different molecules, engine, geometries, selection or seed; "
+                "choose another output, or delete it to start again"
             )
         for record in records[1:]:
             _take(record, self.finished)
@@ -147,7 +147,7 @@ class Journal:
 
 
 def _take(record: dict[str, Any], finished: Finished) -> list[int]:
-    """Adds a record; the molecule, if it is done now."""
+    """Adds a record; returns the molecule if it is finished by this record."""
     molecule = record["m"]
     if "n" in record:
         finished.complete[molecule] = record["n"]

@@ -1,4 +1,4 @@
-"""The store of a finished labelling run."""
+"""Assembly of a store from a finished labelling run."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -21,11 +21,11 @@ def pack(
     licence: str,
     provenance: str,
 ) -> Store:
-    """The store of all entries with a label; rows of one name and one graph are one molecule.
+    """Store of all labelled entries; inputs with the same name and graph are one molecule.
 
     Args:
-        molecules: the input.
-        entries: the finished journal.
+        molecules: inputs of the run.
+        entries: entries of the finished journal.
         level: level of theory of the labels.
         source: `Store.source`.
         licence: `Store.licence`.
@@ -59,7 +59,7 @@ def pack(
 
 
 def _group(identities: Sequence[Identity]) -> tuple[list[Identity], list[int]]:
-    """Molecules of different graphs or names, and the index among them of each identity."""
+    """Unique molecules by name and graph, and index of the molecule of each identity."""
     index_by_key: dict[tuple[str, tuple[bytes, ...]], int] = {}
     kept, index_of = [], []
     for identity in identities:
@@ -72,7 +72,7 @@ def _group(identities: Sequence[Identity]) -> tuple[list[Identity], list[int]]:
 
 
 def _starts(labelled: Sequence[Entry]) -> np.ndarray:
-    """`Geometries.start`; conformers and what relaxes from them were not displaced from the start."""
+    """`Geometries.start`; -1 for conformers and geometries relaxed from them, which are not displacements."""
     index = {entry.molecule: place for place, entry in enumerate(labelled) if entry.kind == "start"}
     return np.array(
         [index.get(entry.molecule, -1) if entry.kind in DISPLACED else -1 for entry in labelled], dtype=np.int32
@@ -80,7 +80,7 @@ def _starts(labelled: Sequence[Entry]) -> np.ndarray:
 
 
 def _labels(labelled: Sequence[Entry], level: str, identities: Mapping[int, Identity]) -> dict[str, LevelLabels]:
-    """Labels of the engine, and the known energies of the starts at their own levels."""
+    """Labels of the engine, and known energies of the given minima at their own levels."""
     has_charges = any(entry.charges is not None for entry in labelled)
     spread = np.array([entry.force_spread for entry in labelled], dtype=np.float32)
     labels = {
@@ -104,7 +104,7 @@ def _joined(arrays: Sequence[np.ndarray | None]) -> np.ndarray:
 
 
 def failure_records(molecules: Sequence[Input], entries: Sequence[Entry]) -> list[dict[str, Any]]:
-    """One record for each entry without a label."""
+    """Record of each entry without a label."""
 
     def name(molecule: Input) -> str:
         if isinstance(molecule, KnownGeometry):

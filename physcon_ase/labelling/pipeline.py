@@ -1,9 +1,9 @@
-"""Molecules in, a labelled store out: sampled and labelled in worker processes, resumable at any moment.
+"""Labelling pipeline: sampling and labelling of geometries in worker processes, resumable after interruption.
 
-Workers return finished geometries every two seconds (or after each one that takes longer), and the parent appends them
-to the journal beside the store (`journal`). What a geometry and its label are depends on the molecule, its row and
-the seed, never on the number of workers or on interruptions. With a `Selection` all of this happens twice: a committee
-judges the sampled geometries, with a journal of its own, and the chosen ones are labelled.
+Workers return finished geometries every two seconds (or after each geometry that takes longer), and the parent process
+appends them to the journal next to the store (`journal`). Geometries and labels only depend on the molecule, its row
+and the seed, not on the number of workers or on interruptions. With a `Selection`, the sampled geometries are first
+evaluated by a committee, with a separate journal, and only the selected ones are labelled.
 """
 
 import hashlib
@@ -43,33 +43,33 @@ class LabelReport:
     """Outcome of a labelling run."""
 
     output: Path
-    """The store."""
+    """Path of the store."""
     n_molecules: int
-    """Molecules asked for."""
+    """Number of input molecules."""
     n_labelled: int
-    """Geometries with a label."""
+    """Number of labelled geometries."""
     n_resumed: int
-    """Those of them, and of the failures, that an earlier run had finished."""
+    """Number of geometries (labelled or failed) taken over from an interrupted run."""
     failures: tuple[dict[str, Any], ...]
-    """One record for each geometry (or molecule) without a label: molecule, name, kind, error, reason."""
+    """Record of each geometry (or molecule) without a label: molecule, name, kind, error, reason."""
     failures_path: Path | None
-    """Where they are written; None without any."""
+    """File with the failure records; None if there are none."""
     seconds: float
-    """Duration."""
+    """Wall time [s]."""
     disagreement: Disagreement | None
-    """What the committee said, if the geometries were selected."""
+    """Statistics of the committee disagreement, if geometries were selected."""
 
 
 @dataclass(frozen=True)
 class _Candidates:
-    """Geometries that a committee has judged."""
+    """Geometries evaluated by a committee."""
 
     geometries: dict[int, tuple[Geometry | Rejected, ...]]
-    """Those of each molecule that has any, by its row."""
+    """Geometries of each molecule by row; only molecules with geometries."""
     left: dict[int, frozenset[int]]
-    """Numbers of those that get no label."""
+    """Numbers of the geometries that were not selected, by row."""
     disagreement: Disagreement | None
-    """None if the committee could judge none."""
+    """Statistics of the disagreement; None if no geometry could be evaluated."""
 
 
 def label(
@@ -86,28 +86,28 @@ def label(
     licence: str = "",
     progress_bar: bool = True,
 ) -> LabelReport:
-    """Samples geometries of molecules, labels them and writes a store; goes on where a run was interrupted.
+    """Samples geometries of molecules, labels them and writes a store; continues an interrupted run.
 
-    Beside the store stand the journal ("<output>.journal", and "<output>.candidates.journal" of a selection, while
-    unfinished) and the records of what has no label ("<stem>.failed.jsonl").
+    Files next to the store: the journal "<output>.journal" (and "<output>.candidates.journal" with a selection) until
+    the run is finished, and the failure records "<stem>.failed.jsonl".
 
     Args:
         molecules: SMILES or geometries.
-        engine: what labels.
-        samplings: how many geometries of which kind.
-        output: the store, a new file.
-        selection: which of the geometries are labelled; all of them unless given.
-        seed: of all geometries; each molecule draws from it by its row.
-        processes: worker processes with one thread each; one per core unless given, and 0 for none (in this process).
-        scheduler: address of a Dask scheduler, whose workers are used instead.
-        source: `Store.source`, the stem of the output unless given.
+        engine: engine that computes the labels.
+        samplings: samplers and the number of geometries per sampler.
+        output: path of the store; must not exist.
+        selection: selection of the geometries to be labelled; by default all.
+        seed: random seed of all geometries; combined with the row of each molecule.
+        processes: number of single-threaded worker processes; by default one per core, 0 to work in this process.
+        scheduler: address of a Dask scheduler whose workers are used instead.
+        source: `Store.source`; by default the stem of the output.
         licence: `Store.licence`.
-        progress_bar: whether to draw a bar, on a terminal.
+        progress_bar: whether to show a progress bar on a terminal.
 
     Raises:
-        StoreError: the output exists, cannot be written, or its journal is that of another run.
-        PhysConError: nothing was asked for, or no geometry got a label.
-        EngineError: worker processes die one after the other, or Dask is not installed or does not answer.
+        StoreError: the output exists or cannot be written, or its journal belongs to a different run.
+        PhysConError: there are no molecules or samplings, or no geometry could be labelled.
+        EngineError: worker processes crash repeatedly, or Dask is not installed or cannot be reached.
     """
     began, output = perf_counter(), Path(output)
     plan = Plan(engine, tuple(samplings), seed)
@@ -117,7 +117,7 @@ def label(
             output.with_name(f"{output.name}.{name}") for name in ("candidates.journal", "journal")
         )
         if output.exists() and not label_journal.exists():
-            raise StoreError(f"{output} exists already; choose another output, or delete it to label anew")
+            raise StoreError(f"{output} exists already; choose another output, or delete it to label again")
         description = _describe(plan, selection)
         with employed(processes, scheduler) as workers:
             candidates = None
@@ -138,11 +138,13 @@ def label(
                 molecules, entries, level, source=source or output.stem, licence=licence, provenance=provenance
             )
             write_store(output, packed)
-        # the journal of the labels last: killed before it, the next run writes the same store again
+        # The label journal is deleted last; if interrupted before, the next run rewrites the same store.
         for path in (judged, label_journal):
             path.unlink(missing_ok=True)
     if not n_labelled:
-        raise PhysConError(f"none of {len(molecules)} molecules got a label; the first: {failures[0]['reason']}")
+        raise PhysConError(
+            f"none of {len(molecules)} molecules could be labelled; first failure: {failures[0]['reason']}"
+        )
     return LabelReport(
         output=output,
         n_molecules=len(molecules),
@@ -156,7 +158,7 @@ def label(
 
 
 def format_label_report(report: LabelReport, engine: Engine, *, n_shown: int = 10) -> str:
-    """The report as lines for a terminal; of the failures the first ones."""
+    """Report as text for the terminal, with the first `n_shown` failures."""
     record = engine.record
     where = f"{record.level} of {record.program} {record.version}".strip()
     lines = [f"{report.n_molecules} molecules, {report.n_labelled} geometries labelled at {where}"]
@@ -167,7 +169,7 @@ def format_label_report(report: LabelReport, engine: Engine, *, n_shown: int = 1
             f"{told.largest:.3f} eV/Å (median of the candidates {told.median:.3f})"
         )
     if report.n_resumed:
-        lines.append(f"  resumed    {report.n_resumed} geometries of an earlier run taken over")
+        lines.append(f"  resumed    {report.n_resumed} geometries of an interrupted run")
     for failure in report.failures[:n_shown]:
         kind = failure["kind"] or "molecule"
         lines.append(f"  failed     {failure['molecule']} {failure['name']} ({kind}): {failure['reason']}")
@@ -186,11 +188,11 @@ def _finish(
     *,
     progress_bar: bool,
 ) -> tuple[list[Entry], int]:
-    """All entries of a journal, once everything is done, and how many of them it had at the beginning."""
+    """Finishes all open jobs; returns all entries of the journal and the number of entries of an earlier run."""
     with Journal(path, _fingerprint(molecules, description)) as journal:
         n_resumed = len(journal.finished.entries)
         jobs = _open_jobs(molecules, journal, candidates)
-        # disable=None: no bar where the output is no terminal
+        # disable=None: no bar if the output is not a terminal
         bar = tqdm(total=len(molecules), initial=len(molecules) - len(jobs), unit="molecule",
                    disable=None if progress_bar else True)  # fmt: skip
         began, n_before = perf_counter(), n_resumed
@@ -222,7 +224,7 @@ def _open_jobs(molecules: Sequence[Input], journal: Journal, candidates: _Candid
 
 
 def _choose(judged: Sequence[Entry], selection: Selection) -> _Candidates:
-    """The geometries that the committee judged, whose disagreement is their "energy"."""
+    """Selects candidates by the committee disagreement, stored as their "energy"."""
     candidates = [entry for entry in judged if not entry.error]
     scores = np.array([entry.energy for entry in candidates])
     rows = np.array([entry.molecule for entry in candidates], dtype=np.int64)
@@ -252,13 +254,13 @@ def _choose(judged: Sequence[Entry], selection: Selection) -> _Candidates:
 
 @contextmanager
 def _alone(output: Path) -> Iterator[None]:
-    """Refuses a second run on the same output, on this machine; a run that was killed locks nothing."""
+    """Locks the output against other runs on this machine; the lock of a killed run is released."""
     lock = FileLock(output.with_name(f"{output.name}.lock"))
     try:
         lock.acquire(timeout=0)
     except Timeout:
         raise StoreError(
-            f"another process is labelling {output} at this moment; wait for its end, or choose another output"
+            f"another process is currently labelling {output}; wait until it has finished, or choose another output"
         ) from None
     try:
         yield
@@ -273,16 +275,16 @@ def _check(
     if not molecules:
         raise PhysConError("no molecules to label; give at least one")
     if not plan.samplings:
-        raise PhysConError("no geometries asked for; give at least one sampling")
-    check_level_name(plan.engine.record.level)  # now rather than after the last label
+        raise PhysConError("no geometries requested; give at least one sampling")
+    check_level_name(plan.engine.record.level)
     if selection is not None:
         check_selection(selection)
     if plan.seed < 0:
-        raise PhysConError(f"the seed is {plan.seed}; allowed are 0 and larger")
+        raise PhysConError(f"the seed is {plan.seed}; it must be 0 or larger")
     if processes is not None and processes < 0:
-        raise PhysConError(f"processes is {processes}; allowed are 1 and larger, and 0 for none besides this one")
+        raise PhysConError(f"processes is {processes}; it must be 1 or larger, or 0 to work in the current process")
     if not output.parent.is_dir():
-        raise StoreError(f"there is no folder {output.parent} to write {output.name} to; make it first")
+        raise StoreError(f"there is no folder {output.parent} to write {output.name} to; create it first")
 
 
 def _fingerprint(molecules: Sequence[Input], description: dict[str, Any]) -> str:
@@ -301,7 +303,7 @@ def _fingerprint(molecules: Sequence[Input], description: dict[str, Any]) -> str
 
 
 def _describe(plan: Plan, selection: Selection | None = None) -> dict[str, Any]:
-    """Everything that decides the labels, for fingerprint and provenance."""
+    """All settings that determine the labels, for fingerprint and provenance."""
     description = {
         "engine": record_as_dict(plan.engine.record),
         "geometries": describe_samplings(plan.samplings),
@@ -322,14 +324,14 @@ def _provenance(description: dict[str, Any], disagreement: Disagreement | None) 
 
 
 def _name_of(value: object) -> str:
-    """A setting that is no JSON, such as a function: without its address, which differs in each process."""
+    """Name of a setting that cannot be serialised to JSON, e.g. a function; does not include its memory address."""
     return getattr(value, "__qualname__", type(value).__name__)
 
 
 def _write_failures(output: Path, failures: Sequence[dict[str, Any]]) -> Path | None:
     path = output.with_name(f"{output.stem}.failed.jsonl")
     if not failures:
-        path.unlink(missing_ok=True)  # that of a run whose store was deleted
+        path.unlink(missing_ok=True)  # left over from an earlier run
         return None
     path.write_text("".join(json.dumps(failure, ensure_ascii=False) + "\n" for failure in failures), encoding="utf-8")
     return path

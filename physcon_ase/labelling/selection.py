@@ -1,4 +1,4 @@
-"""Which of many candidate geometries deserve a label: those on which several models disagree most."""
+"""Selection of geometries to be labelled by the disagreement of a committee of models (query by committee)."""
 
 import functools
 from collections.abc import Sequence
@@ -21,34 +21,34 @@ from physcon_ase.labelling.engines import (
 
 @dataclass(frozen=True)
 class Selection:
-    """Choice of those sampled geometries on which a committee disagrees most."""
+    """Selection of the sampled geometries with the largest disagreement of a committee."""
 
     n: int
-    """Geometries to be labelled."""
+    """Number of geometries to be labelled."""
     committee: tuple[Engine, ...]
-    """At least two: checkpoints of one kind, or levels whose forces are comparable."""
+    """At least two engines with comparable forces, e.g. checkpoints trained on the same level."""
     per_molecule: int | None = None
-    """At most so many of one molecule, so that an odd one does not take all."""
+    """Maximum number of geometries per molecule; by default no limit."""
 
 
 @dataclass(frozen=True)
 class Disagreement:
-    """What a committee said of the candidates; all but the first in eV/Å."""
+    """Statistics of the committee disagreement on the candidates."""
 
     n_candidates: int
-    """Candidates that the whole committee could judge."""
+    """Number of candidates evaluated by all members of the committee."""
     median: float
-    """Disagreement on the candidate in the middle."""
+    """Median disagreement [eV/Å] of the candidates."""
     smallest_chosen: float
-    """Smallest disagreement on a chosen one."""
+    """Smallest disagreement [eV/Å] of the selected candidates."""
     largest: float
-    """Largest disagreement."""
+    """Largest disagreement [eV/Å]."""
 
 
 def committee_engine(committee: Sequence[Engine]) -> Engine:
-    """An engine whose "energy" is the disagreement [eV/Å] of others, and whose forces are their mean [eV/Å].
+    """Engine that returns the disagreement [eV/Å] of a committee as "energy" and its mean forces [eV/Å].
 
-    Candidates are so judged by the same resumable work in many processes that labels them.
+    Candidates can thus be evaluated in the same way as geometries are labelled: in parallel and resumable.
     """
     record = EngineRecord(
         "disagreement", "committee", "", {"members": [record_as_dict(engine.record) for engine in committee]}
@@ -68,13 +68,13 @@ def most_disputed(
     *,
     per_molecule: int | None = None,
 ) -> Int[np.ndarray, " chosen"]:
-    """Indices of the candidates with the highest scores, the highest first.
+    """Indices of the candidates with the highest scores, in descending order.
 
     Args:
         scores: disagreement on each candidate.
-        molecules: molecule of each candidate.
-        n: number of candidates to choose.
-        per_molecule: at most so many of one molecule.
+        molecules: index of the molecule of each candidate.
+        n: number of candidates to select.
+        per_molecule: maximum number of candidates per molecule.
     """
     taken: dict[int, int] = {}
     chosen: list[int] = []
@@ -89,13 +89,13 @@ def most_disputed(
 
 
 def check_selection(selection: Selection) -> None:
-    """Refuses a selection that chooses nothing.
+    """Checks the settings of a selection.
 
     Raises:
-        PhysConError: says what is wrong.
+        PhysConError: fewer than two committee members, or a number below 1.
     """
     if len(selection.committee) < 2:
-        raise PhysConError(f"a committee of {len(selection.committee)} cannot disagree; give at least two models")
+        raise PhysConError(f"the committee has {len(selection.committee)} member(s); give at least two")
     for name, number in (("select", selection.n), ("per_molecule", selection.per_molecule)):
         if number is not None and number < 1:
-            raise PhysConError(f"{name} is {number}; allowed are 1 and larger")
+            raise PhysConError(f"{name} is {number}; it must be 1 or larger")

@@ -1,4 +1,4 @@
-"""What a worker process does with the molecules that it gets."""
+"""Tasks of worker processes: sampling and labelling of molecules."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -15,41 +15,41 @@ from physcon_ase.labelling.inputs import Input, identify
 from physcon_ase.labelling.journal import complete_line, failed_line, labelled_line
 
 _TASK_SECONDS: Final = 2.0
-"""A worker returns what it has after this time: no more than that, or one geometry, is lost when it is killed."""
+"""Time [s] after which a worker returns its results; limits the loss if it is killed to this time or one geometry."""
 
 _MOST_SLOTS_WASTED: Final = 1.25
-"""Largest molecule of a batch, as a multiple of the smallest: more padding costs more than larger batches save."""
+"""Maximum ratio of the largest to the smallest molecule of a batch; limits the cost of padding."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What workers do with every molecule."""
+    """Settings of a run that apply to every molecule."""
 
     engine: Engine
-    """What labels."""
+    """Engine that computes the labels."""
     samplings: tuple[Sampling, ...]
-    """Geometries of each molecule."""
+    """Samplers of each molecule."""
     seed: int
-    """Of all geometries; each molecule draws from it by its row."""
+    """Random seed of all geometries; combined with the row of each molecule."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """One molecule, or what is left to do of it."""
+    """One molecule and its remaining work."""
 
     row: int
     """Row of the molecule in the input."""
     molecule: Input
     """The molecule."""
     done: frozenset[int] = frozenset()
-    """Numbers of the geometries that are finished."""
+    """Indices of the finished geometries."""
     geometries: tuple[Geometry | Rejected, ...] | None = None
-    """None before they were sampled."""
+    """Sampled geometries; None if they have not been sampled yet."""
 
 
 @dataclass(frozen=True)
 class _Opened:
-    """A job whose geometries are there."""
+    """A job with sampled geometries."""
 
     job: Job
     graph: MolGraph
@@ -58,7 +58,7 @@ class _Opened:
 
 
 def work(plan: Plan, jobs: Sequence[Job]) -> tuple[list[str], list[Job]]:
-    """Samples and labels for two seconds: the journal lines of what is finished, and the jobs that are not."""
+    """Samples and labels for about two seconds; returns journal lines of finished geometries and unfinished jobs."""
     deadline, lines = monotonic() + _TASK_SECONDS, []
     opened: list[_Opened] = []
     n_seen = 0
@@ -85,7 +85,7 @@ def work(plan: Plan, jobs: Sequence[Job]) -> tuple[list[str], list[Job]]:
 
 
 def _open_job(plan: Plan, job: Job) -> _Opened | list[str]:
-    """The molecule with its geometries, or the journal lines that say why there is none."""
+    """Samples the geometries of a job; journal lines of the failure if the molecule is invalid."""
     try:
         identity = identify(job.molecule)
     except PhysConError as error:
@@ -99,9 +99,9 @@ def _open_job(plan: Plan, job: Job) -> _Opened | list[str]:
 
 
 def _chunks(engine: Engine, opened: Sequence[_Opened]) -> Iterator[list[tuple[int, int]]]:
-    """What is labelled at a time: (index in `opened`, number of the geometry).
+    """Groups of geometries labelled in one call, as pairs (index in `opened`, index of the geometry).
 
-    Geometries of like size go together if the engine labels many at a time, else each goes alone.
+    Batched engines get geometries of similar size together; other engines get one geometry at a time.
     """
     waiting = [
         (index, number)

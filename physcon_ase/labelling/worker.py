@@ -1,4 +1,4 @@
-"""What a worker process does before anything else; this module imports nothing heavy, so that it comes in time."""
+"""Initialisation of worker processes; imports no numerical library, since it must run before they are loaded."""
 
 import multiprocessing
 import os
@@ -17,11 +17,11 @@ THREAD_VARIABLES: Final = (
     "VECLIB_MAXIMUM_THREADS",
     "NUMEXPR_NUM_THREADS",
 )
-"""What numerical libraries read once, when they are loaded."""
+"""Environment variables with the number of threads, read by numerical libraries on loading."""
 
 
 def prepare_worker() -> None:
-    """One thread for each library, no reaction to Ctrl-C (the parent ends us), and no life after the parent."""
+    """Initialises a worker: single-threaded libraries, SIGINT ignored, exit together with the parent process."""
     os.environ.update(dict.fromkeys(THREAD_VARIABLES, "1"))
     keep_freed_memory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -29,7 +29,7 @@ def prepare_worker() -> None:
 
 
 def _end_with_parent() -> None:
-    # A parent that was killed closes no queue: its workers would wait for work for ever.
+    # A killed parent does not close its queues, and the workers would wait forever.
     parent = multiprocessing.parent_process()
     if parent is not None:
         wait([parent.sentinel])

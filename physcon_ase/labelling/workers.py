@@ -1,4 +1,4 @@
-"""Worker processes, of this machine or of a Dask cluster, and the distribution of molecules among them."""
+"""Local or Dask worker processes, and the distribution of molecules to them."""
 
 import itertools
 import os
@@ -18,40 +18,40 @@ from physcon_ase.labelling.tasks import Job, Plan, work
 from physcon_ase.labelling.worker import prepare_worker
 
 _LARGEST_TASK: Final = 32
-"""Molecules that a worker gets at a time."""
+"""Maximum number of molecules per task."""
 
 _LARGEST_BATCHED_TASK: Final = 128
-"""The same for engines that label many at a time, whose batches fill only if there are enough molecules."""
+"""Maximum number of molecules per task for batched engines, which need enough molecules to fill their batches."""
 
 _DEATHS: Final = 3
-"""Workers that die one after the other, without a result between them, before the run is given up."""
+"""Number of successive worker crashes, without a result in between, after which the run is aborted."""
 
 _ALL_DIE: Final = (
-    "worker processes die one after the other; finished labels are kept. In a script call label() under "
-    "`if __name__ == '__main__'`, and look at memory and at the program with processes=0"
+    "worker processes crash repeatedly; finished labels are kept. In a script, call label() under "
+    "`if __name__ == '__main__'`; check the memory usage, and the program with processes=0"
 )
 
 _DASK_SECONDS: Final = 30
-"""How long a scheduler may take to answer."""
+"""Timeout [s] for connecting to the Dask scheduler."""
 
 
 @dataclass(frozen=True)
 class Workers:
-    """Processes that do the work."""
+    """Pool of worker processes."""
 
     executor: Executor
-    """Runs `tasks.work` in one of them."""
+    """Executor that runs `tasks.work`."""
     n: int
-    """Their number."""
+    """Number of workers."""
     died: tuple[type[BaseException], ...]
-    """Exceptions of a task whose worker died."""
+    """Exceptions raised by a task whose worker crashed."""
 
 
 def finished_lines(workers: Workers, plan: Plan, jobs: Sequence[Job]) -> Iterator[list[str]]:
-    """Journal lines as the workers finish them; each worker always finds a second task waiting.
+    """Journal lines in the order in which they are finished; two tasks per worker are kept in the queue.
 
-    When a worker dies, nobody knows whose fault it was: the molecules under way are tried again, one at a time, and
-    the one during which a worker dies again gets the record of it.
+    If a worker crashes, all molecules being processed are repeated one at a time; a molecule that crashes its worker
+    again is recorded as failed.
     """
     queue, suspects, n_deaths = deque(jobs), deque[Job](), 0
     largest = _LARGEST_TASK if plan.engine.batched is None else _LARGEST_BATCHED_TASK
@@ -84,12 +84,12 @@ def finished_lines(workers: Workers, plan: Plan, jobs: Sequence[Job]) -> Iterato
 
 def _died(job: Job) -> list[str]:
     number = next(number for number in itertools.count() if number not in job.done)
-    reason = "the worker process died, of lack of memory or a fault of the program; label it with fewer processes"
+    reason = "the worker process crashed (out of memory, or an error of the program); try fewer processes"
     return [failed_line(job.row, number, Rejected("", "WorkerDied", reason)), complete_line(job.row, number + 1)]
 
 
 class _InThisProcess(Executor):
-    """Does the work at once."""
+    """Executor that runs tasks immediately in the current process."""
 
     def submit(self, fn: Callable, /, *args: Any, **kwargs: Any) -> Future:
         future: Future = Future()
@@ -98,7 +98,7 @@ class _InThisProcess(Executor):
 
 
 class _ProcessPool(Executor):
-    """A pool of processes that begins anew when one of them has died."""
+    """Process pool that is restarted after a crash of a worker."""
 
     def __init__(self, n_workers: int):
         self.n_workers, self.pool = n_workers, self._new(n_workers)
@@ -120,11 +120,11 @@ class _ProcessPool(Executor):
 
 @contextmanager
 def employed(processes: int | None, scheduler: str | None) -> Iterator[Workers]:
-    """Workers for the time of a with statement.
+    """Context manager that provides workers.
 
     Args:
-        processes: on this machine; one per core if None, and 0 for this process itself.
-        scheduler: address of a Dask scheduler, whose workers are used instead.
+        processes: number of local worker processes; one per core if None, 0 to work in the current process.
+        scheduler: address of a Dask scheduler whose workers are used instead.
 
     Raises:
         EngineError: Dask is not installed, does not answer or has no workers.
@@ -153,11 +153,11 @@ def _dask_workers(scheduler: str) -> Iterator[Workers]:
     try:
         client: Any = Client(scheduler, timeout=_DASK_SECONDS)
     except (OSError, TimeoutError, ValueError) as error:
-        raise EngineError(f"no Dask scheduler answers at {scheduler}: {error}; check the address") from error
+        raise EngineError(f"cannot connect to a Dask scheduler at {scheduler}: {error}; check the address") from error
     with client:
         n_workers = sum(client.nthreads().values())
         if n_workers == 0:
-            raise EngineError(f"the Dask scheduler at {scheduler} has no workers; start some, with one thread each")
+            raise EngineError(f"the Dask scheduler at {scheduler} has no workers; start workers with one thread each")
         yield Workers(client.get_executor(), n_workers, (KilledWorker,))
 
 

@@ -181,10 +181,10 @@ def test_what_the_networks_do_not_know_is_refused_one_by_one(stand_in: Path) -> 
     sodium = Molecule(np.array([11, 17]), WATER[:2])
     radical = Molecule(WATER_NUMBERS, WATER, 1, 2)
     labels = aimnet2_engine().label_many([sodium, Molecule(WATER_NUMBERS, WATER), radical])
-    assert "AIMNet2 does not know Na, only H B C N O F Si P S Cl As Se Br I; use another engine" in str(labels[0])
+    assert "AIMNet2 does not cover Na, only H B C N O F Si P S Cl As Se Br I; use another engine" in str(labels[0])
     assert labels[1].energy > 0
-    assert "closed shells only, received multiplicity 2" in str(labels[2])
-    with pytest.raises(EngineError, match="does not know Na"):
+    assert "only covers closed shells, received multiplicity 2" in str(labels[2])
+    with pytest.raises(EngineError, match="does not cover Na"):
         aimnet2_engine()(sodium)
 
 

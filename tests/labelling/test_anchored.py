@@ -127,8 +127,8 @@ def test_without_the_energy_of_the_minimum_there_are_forces_only(minima: list[Kn
 
 def test_what_cannot_be_anchored_is_refused(minima: list[KnownGeometry], tmp_path: Path) -> None:
     store = labelled(minima[:1], parse_samplings("start,thermal:1"), tmp_path)
-    with pytest.raises(LabelError, match=r"has no forces of 'wb97m'; it has labels of: gfn2"):
+    with pytest.raises(LabelError, match=r"has no forces of 'wb97m'; levels with labels: gfn2"):
         anchor(store, "accurate", "wb97m")
-    with pytest.raises(LabelError, match=r"has no minima of 'b3lyp' .* minima of: accurate; make them with"):
+    with pytest.raises(LabelError, match=r"has no minima of 'b3lyp' .* minima of: accurate; create them with"):
         anchor(store, "b3lyp", "gfn2")
     assert AnchorReport(1, 2, {}).n_minima == 1

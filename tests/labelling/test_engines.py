@@ -195,13 +195,13 @@ def test_a_checkpoint_is_an_engine_with_its_own_level_name() -> None:
     assert_forces_are_slopes(engine, 1e-4)
     with pytest.raises(EngineError, match="does not cover U; use another engine"):
         engine(Molecule(np.array([92, 1]), WATER[:2], 0, 1))
-    with pytest.raises(EngineError, match=r"knows closed shells of charge .* only, received charge \+1"):
+    with pytest.raises(EngineError, match=r"only covers closed shells of charge .*, received charge \+1"):
         engine(Molecule(WATER_NUMBERS, WATER, 1, 2))
     with pytest.raises(UnknownLevelError):
         checkpoint_engine("physcon-1", level="magic")
     with pytest.raises(CheckpointNotFoundError):
         engine_by_name("magic")
-    with pytest.raises(EngineError, match="is a level itself"):
+    with pytest.raises(EngineError, match="is itself a level"):
         engine_by_name("gfn2", level="gfn1")
 
 
@@ -223,7 +223,7 @@ def test_labels_that_are_not_finite_are_errors() -> None:
     def infinite(molecule: Molecule) -> EngineLabel:
         return EngineLabel(1.0, np.full_like(molecule.positions, np.nan))
 
-    with pytest.raises(EngineError, match="Nonsense found an energy or forces that are not finite"):
+    with pytest.raises(EngineError, match="Nonsense returned an energy or forces that are not finite"):
         Engine(EngineRecord("none", "Nonsense", "0"), infinite)(Molecule(WATER_NUMBERS, WATER))
 
 

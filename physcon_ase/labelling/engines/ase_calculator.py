@@ -1,4 +1,4 @@
-"""Any ASE calculator as an engine."""
+"""ASE calculators as engines."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -20,15 +20,15 @@ def ase_engine(
     program_version: str = "",
     settings: Mapping[str, Any] | None = None,
 ) -> Engine:
-    """Any ASE calculator that has energy and forces.
+    """Engine for any ASE calculator with energies and forces.
 
     Args:
-        factory: (total charge [e], multiplicity) -> a new calculator; called once for each geometry. To label in
-            several processes it has to be picklable: a function of a module, or `functools.partial` of one.
+        factory: (total charge [e], multiplicity) -> new calculator; called once per geometry. Must be picklable for
+            labelling in several processes: a module-level function, or a `functools.partial` of one.
         level: level of theory.
         program: name of the program, for the provenance.
-        program_version: its version.
-        settings: its settings, for the provenance.
+        program_version: version of the program, for the provenance.
+        settings: settings of the program, for the provenance.
     """
     record = EngineRecord(level, program, program_version, dict(settings or {}))
     return Engine(record, functools.partial(_label_with_factory, factory=factory, program=program))
@@ -44,13 +44,13 @@ def _label_with_factory(molecule: Molecule, *, factory: Callable[[int, int], Cal
 
 
 def label_of_atoms(atoms: Atoms, program: str) -> EngineLabel:
-    """Energy and forces of the calculator of `atoms`.
+    """Energy and forces from the calculator of `atoms`.
 
     Raises:
-        EngineError: the calculator failed; names the program.
+        EngineError: the calculator failed; the message names the program.
     """
     try:
         return EngineLabel(float(atoms.get_potential_energy()), np.array(atoms.get_forces(), dtype=float))
-    # Readers of output files end in any of these when a program has stopped half-way.
+    # Parsers of incomplete output files can raise any of these.
     except (CalculatorError, RuntimeError, ValueError, KeyError, IndexError, AssertionError, OSError) as error:
         raise EngineError(f"{program} failed: {type(error).__name__}: {one_line(error)}") from error

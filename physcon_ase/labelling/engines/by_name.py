@@ -1,4 +1,4 @@
-"""Engines by the name of their level or program."""
+"""Lookup of engines by the name of their level or program."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, Final
@@ -16,7 +16,7 @@ AIMNET2_NAMES: Final[Mapping[str, Mapping[str, Any]]] = {
     "aimnet2-mean": {"mean": True},
     **{f"aimnet2-{member}": {"member": member} for member in range(N_MEMBERS)},
 }
-"""Options of `aimnet2_engine` by the name of the engine."""
+"""Options of `aimnet2_engine` by engine name."""
 
 
 def _aimnet2(name: str) -> Engine:
@@ -24,16 +24,16 @@ def _aimnet2(name: str) -> Engine:
 
 
 def engine_by_name(name: str, *, level: str | None = None) -> Engine:
-    """The engine of a level of theory, or of a checkpoint.
+    """Engine for a level of theory or a checkpoint.
 
     Args:
-        name: a key of `TBLITE_METHODS`, `MOPAC_METHODS` or `PYSCF_LEVELS`, "aimnet2" (its four networks in turn),
-            "aimnet2-mean" (their mean) or "aimnet2-0" to "aimnet2-3" (one of them), a shipped checkpoint or its folder.
-        level: level of theory of a checkpoint.
+        name: a key of `TBLITE_METHODS`, `MOPAC_METHODS` or `PYSCF_LEVELS`; "aimnet2" (the four networks in turn),
+            "aimnet2-mean" (their mean) or "aimnet2-0" to "aimnet2-3" (a single one); or a checkpoint (name or folder).
+        level: level of theory, for checkpoints only.
 
     Raises:
-        EngineError: the program is not installed, or a level was given for an engine that is one itself.
-        CheckpointNotFoundError: the name is that of no engine and no checkpoint.
+        EngineError: the program is not installed, or a level was given for an engine other than a checkpoint.
+        CheckpointNotFoundError: the name is neither that of an engine nor of a checkpoint.
     """
     makers: tuple[tuple[Mapping[str, object], Callable[[str], Engine]], ...] = (
         (TBLITE_METHODS, tblite_engine),
@@ -44,6 +44,6 @@ def engine_by_name(name: str, *, level: str | None = None) -> Engine:
     for names, make in makers:
         if name in names:
             if level is not None:
-                raise EngineError(f"engine {name!r} is a level itself; leave out the level {level!r}")
+                raise EngineError(f"engine {name!r} is itself a level of theory; omit the level {level!r}")
             return make(name)
     return checkpoint_engine(name, level=level)

@@ -14,13 +14,13 @@ from physcon_ase.units import CHEMICAL_SYMBOLS
 
 
 def checkpoint_engine(checkpoint: str | Path, *, level: str | None = None) -> Engine:
-    """A checkpoint of this package in float64, as one engine among others.
+    """Engine for a checkpoint of this package, in float64.
 
-    The level is named "<checkpoint>.<level>", so that its labels are not mistaken for those of the level itself.
+    The level of the labels is named "<checkpoint>.<level>" to distinguish them from labels of the level itself.
 
     Args:
         checkpoint: a shipped name or a folder.
-        level: level of theory of the checkpoint; its first unless given.
+        level: level of theory of the checkpoint; by default the first.
 
     Raises:
         CheckpointNotFoundError, CorruptCheckpointError, CheckpointVersionError: see `load_model`.
@@ -41,7 +41,7 @@ def _checkpoint_label(molecule: Molecule, *, checkpoint: str, level: str) -> Eng
     charges = model.level(level).charges
     if molecule.charge not in charges or molecule.multiplicity != 1:
         raise EngineError(
-            f"level {level!r} of {checkpoint} knows closed shells of charge {', '.join(map(str, charges))} only, "
+            f"level {level!r} of {checkpoint} only covers closed shells of charge {', '.join(map(str, charges))}, "
             f"received charge {molecule.charge:+d} and multiplicity {molecule.multiplicity}; use another engine"
         )
     centred = molecule.positions - molecule.positions.mean(axis=0)
@@ -53,5 +53,5 @@ def _checkpoint_label(molecule: Molecule, *, checkpoint: str, level: str) -> Eng
 
 @functools.lru_cache(maxsize=4)
 def _loaded(checkpoint: str) -> LoadedModel:
-    """Once for each process."""
+    """Loaded checkpoint, cached per process."""
     return load_model(checkpoint, dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""What an engine is: a function from a geometry to energy and forces, which says where its labels come from."""
+"""Engine: a function from a geometry to energy and forces, with a record of its provenance."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +19,7 @@ from physcon_ase.errors import EngineError
 
 @dataclass(frozen=True)
 class Molecule:
-    """One geometry of a molecule, to be labelled."""
+    """Geometry of a molecule to be labelled."""
 
     atomic_numbers: Integer[np.ndarray, " atoms"]
     """Atomic number of each atom."""
@@ -30,7 +30,7 @@ class Molecule:
     multiplicity: int = 1
     """Spin multiplicity."""
     row: int = 0
-    """Number of the molecule in the run; engines that are several models take turns by it."""
+    """Index of the molecule in the run; determines the model of engines that use several models in turn."""
 
 
 @dataclass(frozen=True)
@@ -42,52 +42,52 @@ class EngineLabel:
     forces: Float[np.ndarray, "atoms 3"]
     """Forces [eV/Å]."""
     charges: Float[np.ndarray, " atoms"] | None = None
-    """Partial charges [e], if the engine has them."""
+    """Partial charges [e], if provided by the engine."""
     force_spread: float | None = None
-    """Disagreement [eV/Å] of the models whose mean the forces are: `selection.force_disagreement`."""
+    """Ensemble disagreement [eV/Å] for forces that are the mean of several models, see `force_disagreement`."""
 
 
 EngineFunction: TypeAlias = Callable[[Molecule], EngineLabel]
-"""One geometry -> its label; raises EngineError."""
+"""Function that labels one geometry; raises EngineError."""
 
 BatchFunction: TypeAlias = Callable[[Sequence[Molecule]], "list[EngineLabel | EngineError]"]
-"""Many geometries at a time -> the label of each, or the reason why it has none."""
+"""Function that labels many geometries; returns a label or an error for each."""
 
 
 @dataclass(frozen=True)
 class EngineRecord:
-    """Where the labels of an engine come from."""
+    """Provenance of the labels of an engine."""
 
     level: str
     """Level of theory, the name of the labels in a store."""
     program: str
-    """Program that computes."""
+    """Name of the program."""
     version: str
     """Version of the program."""
     settings: Mapping[str, Any] = field(default_factory=dict)
-    """Everything that changes the numbers."""
+    """All settings that affect the labels."""
 
 
 @dataclass(frozen=True)
 class Engine:
-    """An `EngineFunction` that says what it is; labels that are not finite are errors."""
+    """An `EngineFunction` with its provenance; labels that are not finite are errors."""
 
     record: EngineRecord
-    """Its provenance."""
+    """Provenance of the labels."""
     function: EngineFunction
-    """What computes; to label in several processes it has to be picklable (no lambda, no inner function)."""
+    """Function that labels one geometry; must be picklable (no lambda or inner function) for several processes."""
     batched: BatchFunction | None = None
-    """The same for many geometries at a time, where that is faster; picklable too."""
+    """Function that labels many geometries in one call, if this is faster; must be picklable as well."""
     batch_slots: int = 0
-    """Atoms of one call of `batched`, padding included, at which it is fastest."""
+    """Optimal number of atoms per call of `batched`, including padding."""
     n_turns: int = 1
-    """Number of models that take turns by `Molecule.row`; molecules of one model belong in one call."""
+    """Number of models that are used in turn, selected by `Molecule.row`; one call should use a single model."""
 
     def __call__(self, molecule: Molecule) -> EngineLabel:
-        """The label of one geometry.
+        """Labels one geometry.
 
         Raises:
-            EngineError: the program is missing, refuses the geometry, or finds no finite label.
+            EngineError: the program is not installed, rejects the geometry, or returns a label that is not finite.
         """
         label = self.function(molecule)
         if not _is_finite(label):
@@ -95,7 +95,7 @@ class Engine:
         return label
 
     def label_many(self, molecules: Sequence[Molecule]) -> "list[EngineLabel | EngineError]":
-        """Labels of many geometries, or the reasons why they have none, in their order; one call of `batched`."""
+        """Labels many geometries, with one call of `batched` if available; a label or an error for each, in order."""
         if self.batched is None:
             return [self._label_or_error(molecule) for molecule in molecules]
         return [
@@ -110,7 +110,7 @@ class Engine:
             return error
 
     def _not_finite(self) -> str:
-        return f"{self.record.program} found an energy or forces that are not finite; leave it out"
+        return f"{self.record.program} returned an energy or forces that are not finite; omit the geometry"
 
 
 def _is_finite(label: EngineLabel) -> bool:
@@ -118,15 +118,15 @@ def _is_finite(label: EngineLabel) -> bool:
 
 
 def force_disagreement(forces: Float[np.ndarray, "models atoms 3"]) -> float:
-    """Largest spread of the force on any atom [eV/Å]: max_i sqrt(mean_m |F_mi - mean_m F_mi|²)."""
+    """Ensemble disagreement [eV/Å], the largest over the atoms: max_i sqrt(mean_m |F_mi - mean_m F_mi|²)."""
     spread = ((forces - forces.mean(axis=0)) ** 2).sum(axis=2).mean(axis=0)  # (atoms,)
     return float(np.sqrt(spread.max(initial=0.0)))
 
 
 def engine_forces(engine: EngineFunction) -> Callable[[Batch], tuple[Tensor, Tensor]]:
-    """The engine as a force function of batches, molecule by molecule, for `relax.driver.relax`.
+    """Force function of batches for `relax.driver.relax` that calls the engine for one molecule at a time.
 
-    A geometry that the engine refuses has the energy NaN, so that its relaxation ends there and that of others goes on.
+    Geometries for which the engine fails get the energy NaN, which ends their relaxation.
     """
 
     def forces_of(batch: Batch) -> tuple[Tensor, Tensor]:
@@ -152,7 +152,7 @@ def engine_forces(engine: EngineFunction) -> Callable[[Batch], tuple[Tensor, Ten
 
 
 class EngineCalculator(Calculator):
-    """An engine as an ASE calculator, for dynamics and ASE's optimisers; its EngineError passes through."""
+    """ASE calculator that calls an engine; EngineError is propagated."""
 
     implemented_properties = ["energy", "forces"]  # noqa: RUF012  # ASE's attribute is a list
 
@@ -166,7 +166,7 @@ class EngineCalculator(Calculator):
         properties: Sequence[str] = ("energy", "forces"),
         system_changes: Sequence[str] = tuple(all_changes),
     ) -> None:
-        """Fills `results`."""
+        """Computes energy and forces and stores them in `results`."""
         super().calculate(atoms, properties, system_changes)
         assert self.atoms is not None
         molecule = Molecule(self.atoms.numbers, self.atoms.positions, self.charge, self.multiplicity)
@@ -175,15 +175,15 @@ class EngineCalculator(Calculator):
 
 
 def record_as_dict(record: EngineRecord) -> dict[str, Any]:
-    """The record for a file."""
+    """Record as a dictionary that can be written to a file."""
     return {**asdict(record), "settings": dict(record.settings)}
 
 
 def installed_version(package: str, remedy: str) -> str:
-    """Version of a package, without importing it.
+    """Version of a package, determined without importing it.
 
     Raises:
-        EngineError: it is not installed; ends with the remedy.
+        EngineError: the package is not installed; the message ends with the remedy.
     """
     try:
         return version(package)
@@ -192,6 +192,6 @@ def installed_version(package: str, remedy: str) -> str:
 
 
 def one_line(error: BaseException) -> str:
-    """Message of an error, shortened, for a record."""
+    """Error message on one line, truncated to 300 characters."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= 300 else text[:300] + " ..."

@@ -1,4 +1,4 @@
-"""Density functionals by PySCF."""
+"""Density functional theory with PySCF."""
 
 import functools
 from collections.abc import Iterator
@@ -26,11 +26,11 @@ PYSCF_LEVELS: Final = {
     "r2scan": ("r2scan", "def2-TZVP"),
     "m062x": ("m062x", "def2-TZVP"),
 }
-"""Functional and basis of each level in PySCF. "b3lypg" is Gaussian's B3LYP (VWN3 correlation), with which QM9 was
-made; PySCF's plain "b3lyp" has meant the same since its version 2.3, and VWN5 before, which is 1.7 eV off for ethane.
-The basis has spherical d functions, that of Gaussian probably six Cartesian ones: energies lie above those of QM9 by
-0.02 eV for ethane, 0.18 eV for c1nnon1 and 0.25 eV for N#Cc1nnon1, and the largest forces at their QM9 minima are 0.03,
-0.03 and 0.10 eV/Å (with Cartesian functions throughout 0.07 and 0.16 for the first two).
+"""Functional and basis set of each level in PySCF notation. "b3lypg" is the B3LYP of Gaussian (VWN3 correlation), used
+for QM9; "b3lyp" is identical since PySCF 2.3 but used VWN5 before, which changes the energy of ethane by 1.7 eV. The
+basis has spherical d functions, that of QM9 probably Cartesian ones: energies are higher than those of QM9 by 0.02 eV
+for ethane, 0.18 eV for c1nnon1 and 0.25 eV for N#Cc1nnon1, and the largest forces at the QM9 minima are 0.03, 0.03 and
+0.10 eV/Å (0.07 and 0.16 eV/Å for the first two if all functions are Cartesian).
 
 "b3lyp-d3" is the level of the OpenFF data sets (Psi4, B3LYP-D3(BJ)/DZVP); docs/data.md compares the two programs."""
 
@@ -50,26 +50,27 @@ def pyscf_engine(
     convergence: float = 1e-9,
     gpu: bool | None = None,
 ) -> Engine:
-    """A density functional as computed by PySCF with density fitting, on a GPU by GPU4PySCF if there are both.
+    """Engine for density functional theory with PySCF and density fitting; uses GPU4PySCF if available.
 
-    Sun et al. 2020, doi 10.1063/5.0006074; Wu et al. 2025, doi 10.1002/wcms.70008. The choice of GPU4PySCF is tested
-    with a stand-in only: nobody has run it from here on a GPU yet.
+    Sun et al. 2020, doi 10.1063/5.0006074; Wu et al. 2025, doi 10.1002/wcms.70008. The GPU code path has only been
+    tested with a mock of GPU4PySCF.
 
     Args:
         level: a key of `PYSCF_LEVELS`, or any name if functional and basis are given.
-        functional: in PySCF's notation, with the suffix "-d3bj" for dispersion (needs the package pyscf-dispersion).
-        basis: in PySCF's notation.
-        grid_level: PySCF's integration grid, 0 (coarse) to 9.
-        convergence: of the total energy [hartree].
-        gpu: whether GPU4PySCF computes; decided here, where the engine is made, unless given: say it if workers have
-            other machines.
+        functional: functional in PySCF notation, with suffix "-d3bj" for dispersion (requires pyscf-dispersion).
+        basis: basis set in PySCF notation.
+        grid_level: level of the integration grid, 0 (coarse) to 9.
+        convergence: convergence threshold of the total energy [hartree].
+        gpu: whether to use GPU4PySCF; by default if a GPU is found in the current process. Set it explicitly if the
+            workers run on other machines.
 
     Raises:
-        EngineError: PySCF or a package that it needs is not installed, or the level is unknown and not defined here.
+        EngineError: PySCF or a required package is not installed, or the level is unknown and functional or basis is
+            missing.
     """
     if level not in PYSCF_LEVELS and (functional is None or basis is None):
         raise EngineError(
-            f"PySCF level {level!r} is not known; choose one of {', '.join(PYSCF_LEVELS)}, or give functional and basis"
+            f"unknown PySCF level {level!r}; choose one of {', '.join(PYSCF_LEVELS)}, or give functional and basis"
         )
     default_functional, default_basis = PYSCF_LEVELS.get(level, ("", ""))
     settings = {
@@ -81,7 +82,7 @@ def pyscf_engine(
     }
     found = installed_version("pyscf", "pip install 'physcon-ase[label]'")
     if gpu and find_spec("gpu4pyscf") is None:
-        raise EngineError("GPU4PySCF is not installed: pip install gpu4pyscf-cuda12x (or that of your CUDA version)")
+        raise EngineError("GPU4PySCF is not installed: pip install gpu4pyscf-cuda12x (or for your CUDA version)")
     if settings["functional"].lower().endswith(("-d3bj", "-d4")):
         installed_version("pyscf-dispersion", "pip install pyscf-dispersion")
     record = EngineRecord(level, "PySCF", found, {**settings, "density_fitting": True, "spherical": True})
@@ -89,10 +90,10 @@ def pyscf_engine(
 
 
 def pyscf_energy(engine: Engine, molecule: Molecule) -> float:
-    """Energy [eV] of one geometry by an engine of `pyscf_engine`, without the forces, which are two fifths of the work.
+    """Energy [eV] of one geometry with an engine of `pyscf_engine`, without forces (about 40 % of the cost).
 
     Raises:
-        EngineError: as the engine.
+        EngineError: the calculation failed.
     """
     settings = {name: engine.record.settings[name] for name in _PYSCF_SETTINGS}
     with _pyscf_errors():
@@ -130,7 +131,7 @@ def _pyscf_errors() -> Iterator[None]:
 
 
 def built_molecule(molecule: Molecule, basis: str) -> Any:
-    """The molecule as PySCF's `Mole`, with the core potentials that belong to a def2 basis beyond krypton."""
+    """PySCF `Mole` of the molecule, with the effective core potentials of def2 basis sets beyond krypton."""
     from pyscf import gto
 
     symbols = [CHEMICAL_SYMBOLS.get(number, "?") for number in molecule.atomic_numbers.tolist()]
@@ -144,7 +145,7 @@ def built_molecule(molecule: Molecule, basis: str) -> Any:
         charge=molecule.charge,
         spin=molecule.multiplicity - 1,
         verbose=0,
-        parse_arg=False,  # or PySCF would read the command line of this process
+        parse_arg=False,  # do not parse the command line
     )
 
 
@@ -167,7 +168,5 @@ def _solved(
         method = method.to_gpu()
     method.kernel()
     if not method.converged:
-        raise EngineError(
-            f"SCF not converged within {_MAX_CYCLES} cycles ({functional}/{basis}); leave the geometry out"
-        )
+        raise EngineError(f"SCF not converged within {_MAX_CYCLES} cycles ({functional}/{basis}); omit the geometry")
     return method

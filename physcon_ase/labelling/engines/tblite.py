@@ -1,4 +1,4 @@
-"""GFN1-xTB and GFN2-xTB by tblite."""
+"""GFN1-xTB and GFN2-xTB with tblite."""
 
 import functools
 from typing import Final
@@ -17,20 +17,20 @@ from physcon_ase.labelling.engines.engine import (
 from physcon_ase.units import ANGSTROM_PER_BOHR, EV_PER_HARTREE
 
 TBLITE_METHODS: Final = {"gfn2": "GFN2-xTB", "gfn1": "GFN1-xTB"}
-"""Name of each level in tblite."""
+"""Method name of each level in tblite."""
 
 
 def tblite_engine(level: str = "gfn2", *, accuracy: float = 1.0) -> Engine:
-    """GFN1-xTB or GFN2-xTB as computed by tblite.
+    """Engine for GFN1-xTB or GFN2-xTB with tblite.
 
     Bannwarth, Ehlert and Grimme 2019, doi 10.1021/acs.jctc.8b01176 (GFN2).
 
     Args:
         level: a key of `TBLITE_METHODS`.
-        accuracy: tblite's scale of all thresholds; smaller is tighter.
+        accuracy: tblite's scaling factor of all thresholds; smaller is tighter.
 
     Raises:
-        EngineError: tblite is not installed, or the level is none of its own.
+        EngineError: tblite is not installed, or the level is unknown.
     """
     if level not in TBLITE_METHODS:
         raise EngineError(f"tblite has no level {level!r}; choose one of {', '.join(TBLITE_METHODS)}")
