@@ -247,7 +247,7 @@ def test_atom_that_flies_away_is_an_explosion_and_no_convergence(method: str) ->
 
     result = relax(pair_forces(repulsive), argon_batch([cluster(2, seed=0)]), method=method)
     assert result.statuses == (RelaxStatus.EXPLODED,)
-    assert "better geometry" in result.statuses[0]
+    assert "better start geometry" in result.statuses[0]
 
 
 def test_atoms_that_start_far_apart_have_not_exploded() -> None:
