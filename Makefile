@@ -1,6 +1,6 @@
 # Everything for a fresh machine: `make demo` and `make test`. Python 3.11 or newer; another one: make PYTHON=python3.12 test
 .DEFAULT_GOAL := help
-.PHONY: help demo test slow lint manifest clean
+.PHONY: help demo test slow lint docs manifest clean
 
 PYTHON ?= python3
 # Installed first and exactly, so that a CPU build from pip's configured sources is taken where there is one (it has a
@@ -22,6 +22,7 @@ help:
 	@echo "make test      set up, run the tests"
 	@echo "make slow      set up, run the slow tests too"
 	@echo "make lint      set up, check style and types"
+	@echo "make docs      set up, build the documentation in site/"
 	@echo "make manifest  renew checkpoints/manifest.json after a checkpoint has changed"
 	@echo "make clean     delete the virtual environment and what builds and tests leave behind"
 
@@ -43,11 +44,15 @@ lint: .venv/test
 	@$(BIN)/ruff format --check .
 	@$(BIN)/pyright
 
+docs: .venv/docs
+	@echo "== building the documentation in site/"
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
+
 manifest: .venv/demo
 	@$(BIN)/python -c "from physcon_ase.model.checkpoint import write_manifest; print(*write_manifest('checkpoints'))"
 
 clean:
-	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache demo
+	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache demo site
 
 # The files below say what has been installed; each is made again when the one before it, or pyproject.toml, changes.
 .venv/torch:
@@ -65,4 +70,9 @@ clean:
 .venv/test: .venv/demo
 	@echo "== installing the test tools"
 	@$(PIP) --editable ".[test]"
+	@touch $@
+
+.venv/docs: .venv/demo
+	@echo "== installing the tools of the documentation"
+	@$(PIP) --editable ".[docs]"
 	@touch $@
