@@ -24,7 +24,7 @@ of QM9 (up to seven heavy atoms of C, N, O, F). Licence: CC0.
 
 * Geometries: MMFF94 minimum of an ETKDG conformer, displaced as at 0 to 700 K of a valence force field.
 * Labels: {engine}. Total energies [eV], forces [eV/Å].
-* Energies are .1 to .25 eV away from those of QM9 (Gaussian, Cartesian d functions): do not train one level on both.
+* Energies differ by 0.1 to 0.25 eV from those of QM9 (Gaussian, Cartesian d functions): do not train one level on both.
 * {n_train} geometries are of training molecules, {n_test} of test and validation molecules (`physcon_ase.data.split`).
 * Molecules: QM9, doi 10.1038/sdata.2014.22. Made by `recipes/b3lyp-thermal/label.py` and `pack.py`.
 
