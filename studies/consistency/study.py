@@ -214,7 +214,7 @@ def _rows(teacher: str, level: str) -> dict[str, Row]:
         ALL: Row(teacher, shown="taught", refined=True, guided=True),
         "shown the truth (upper bound)": Row(teacher, shown="true"),
         "shown the truth, refinement, guided (upper bound)": Row(teacher, shown="true", refined=True, guided=True),
-        "+ both, published, τ below .3 Å": Row(teacher, replace(hinge, sigma_min=0.05, sigma_max=0.3), noisy),
+        "+ both, published, τ below 0.3 Å": Row(teacher, replace(hinge, sigma_min=0.05, sigma_max=0.3), noisy),
     }
 
 
