@@ -28,7 +28,7 @@ OUTSIDE: Final = (
     "checkpoints/*/README.md",
     "data/*/README.md",
     "recipes/HISTORY.md",
-    "recipes/*/*/README.md",
+    "recipes/physcon-2/families/README.md",
     "studies/*/README.md",
     "studies/*/*.png",
 )
