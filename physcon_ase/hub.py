@@ -28,6 +28,7 @@ from physcon_ase.model.checkpoint import (
     CARD_FILE,
     CHECKPOINT_FILES,
     CONFIG_FILE,
+    PROVENANCE_FILE,
     RECIPE_FILE,
     WEIGHTS_FILE,
     read_checkpoint,
@@ -210,7 +211,7 @@ def _cached(repo_id: str, revision: str, cache_dir: Path | str | None) -> Path |
 def _fetch(repo_id: str, revision: str, cache_dir: Path | str | None, token: str | None, endpoint: str | None) -> Path:
     pinned = partial(hf_hub_download, repo_id, revision=revision, cache_dir=cache_dir, token=token, endpoint=endpoint)
     pinned(CONFIG_FILE)
-    for optional in (RECIPE_FILE, CARD_FILE):
+    for optional in (RECIPE_FILE, PROVENANCE_FILE, CARD_FILE):
         with suppress(RemoteEntryNotFoundError):
             pinned(optional)
     return Path(pinned(WEIGHTS_FILE)).parent

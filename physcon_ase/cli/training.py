@@ -22,6 +22,7 @@ def add_train(commands: argparse._SubParsersAction) -> None:
     command.add_argument(
         "--unfreeze", action="store_true", help="with --add-level: train its weights too; keep old levels in the data"
     )
+    command.add_argument("--scale", help="a smaller version that a recipe with stages names, such as tiny")
     command.add_argument("--save-minutes", type=float, default=3.0, help="minutes between saved states (default: 3)")
     command.add_argument("--quiet", action="store_true", help="no progress bar")
 
@@ -38,6 +39,7 @@ def _train(options: argparse.Namespace) -> int:
         steps=options.steps,
         add_level=options.add_level,
         unfreeze=options.unfreeze,
+        scale=options.scale,
         save_minutes=options.save_minutes,
         progress_bar=not options.quiet,
     )

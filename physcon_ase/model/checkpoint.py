@@ -39,7 +39,10 @@ RECIPE_FILE: Final = "recipe.toml"
 CARD_FILE: Final = "README.md"
 """Name of the model card."""
 
-CHECKPOINT_FILES: Final = (WEIGHTS_FILE, CONFIG_FILE, RECIPE_FILE, CARD_FILE)
+PROVENANCE_FILE: Final = "provenance.json"
+"""Origin of the weights: revision of the code, sums of recipe and stores, parents, steps, device and hours."""
+
+CHECKPOINT_FILES: Final = (WEIGHTS_FILE, CONFIG_FILE, RECIPE_FILE, PROVENANCE_FILE, CARD_FILE)
 """Everything that a checkpoint folder may hold."""
 
 MANIFEST_FILE: Final = "manifest.json"
@@ -89,17 +92,20 @@ def save_checkpoint(
     config: Config,
     *,
     recipe: str = "",
+    provenance: Mapping[str, Any] | None = None,
     name: str | None = None,
 ) -> str:
     """Writes a checkpoint folder, all of it or nothing, and returns its revision (sha256 of the weights).
 
-    Equal tensors give equal bytes. A checkpoint that stands there already is replaced, its model card is kept.
+    Equal tensors give equal bytes. A checkpoint that stands there already is replaced; its model card is kept, and its
+    provenance unless another is given.
 
     Args:
         directory: the checkpoint folder; it may exist only if it is a checkpoint.
         tensors: parameters and buffers by name.
         config: configuration of the model, JSON values only.
         recipe: text of the training recipe.
+        provenance: origin of the weights, JSON values only.
         name: name that results quote; that of the folder unless given.
 
     Raises:
@@ -121,8 +127,11 @@ def save_checkpoint(
     _write_durably(new / WEIGHTS_FILE, weights)
     _write_durably(new / CONFIG_FILE, (json.dumps(header, indent=2, allow_nan=False) + "\n").encode())
     _write_durably(new / RECIPE_FILE, recipe.encode())
-    if (directory / CARD_FILE).exists():
-        shutil.copyfile(directory / CARD_FILE, new / CARD_FILE)
+    if provenance is not None:
+        _write_durably(new / PROVENANCE_FILE, (json.dumps(provenance, indent=2, allow_nan=False) + "\n").encode())
+    for kept in (CARD_FILE, PROVENANCE_FILE):
+        if (directory / kept).exists() and not (new / kept).exists():
+            shutil.copyfile(directory / kept, new / kept)
     _swap_in(new, directory)
     return revision
 

@@ -7,6 +7,7 @@ from physcon_ase.model.checkpoint import read_checkpoint
 from physcon_ase.model.config import config_from_dict
 from physcon_ase.training.recipe import Recipe, with_steps
 from physcon_ase.training.recipe_files import read_recipe
+from physcon_ase.training.stages import is_staged, read_staged_recipe, train_stages
 from physcon_ase.training.start import added_to
 from physcon_ase.training.trainer import RunOptions, train
 
@@ -19,6 +20,7 @@ def train_from_file(
     steps: int | None = None,
     add_level: str | None = None,
     unfreeze: bool = False,
+    scale: str | None = None,
     save_minutes: float = 3.0,
     progress_bar: bool = True,
 ) -> Path:
@@ -31,16 +33,24 @@ def train_from_file(
         steps: number of steps, instead of that of the recipe.
         add_level: checkpoint that the levels of the recipe are added to.
         unfreeze: whether the weights of that checkpoint are trained too.
+        scale: smaller version of a recipe with stages.
         save_minutes: minutes between saved states.
         progress_bar: whether to draw one.
 
     Raises:
-        PhysConError: `unfreeze` without `add_level`, or see `read_recipe` and `train`.
+        PhysConError: `unfreeze` without `add_level`, `scale` without stages, or see `read_recipe`, `train` and
+            `train_stages`.
     """
+    options = RunOptions(save_minutes=save_minutes, progress_bar=progress_bar)
+    if is_staged(path):
+        if steps is not None or add_level is not None or unfreeze:
+            raise PhysConError(f"{path} has stages, each with its own steps and start; leave out --steps, --add-level")
+        return train_stages(read_staged_recipe(path, scale), folder, stores=stores, options=options)
+    if scale is not None:
+        raise PhysConError(f"{path} has no stages, and so no --scale {scale}; leave it out")
     recipe = _recipe(path, add_level, unfreeze)
     if steps is not None:
         recipe = with_steps(recipe, steps)
-    options = RunOptions(save_minutes=save_minutes, progress_bar=progress_bar)
     return train(recipe, folder, store_root=stores, options=options)
 
 

@@ -31,7 +31,12 @@ def parse_recipe(text: str, origin: str = "recipe") -> Recipe:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise RecipeError(f"{origin} is not valid TOML: {error}") from error
-    recipe = _record(Recipe, table, origin)
+    return recipe_from_table(table, origin)
+
+
+def recipe_from_table(table: dict[str, Any], origin: str = "recipe") -> Recipe:
+    """A recipe from its parsed TOML; `origin` names it in errors."""
+    recipe = record_from_table(Recipe, table, origin)
     check_recipe(recipe, origin)
     return recipe
 
@@ -66,8 +71,12 @@ def _toml(value: Any) -> str:
     return repr(value)
 
 
-def _record(record: type, table: dict[str, Any], where: str) -> Any:
-    """An instance of a dataclass from a table, with a hint for a mistyped key."""
+def record_from_table(record: type, table: dict[str, Any], where: str) -> Any:
+    """An instance of a dataclass from a table.
+
+    Raises:
+        RecipeError: a key is unknown (with a hint for a mistyped one) or missing, or a value has the wrong type.
+    """
     types_of = typing.get_type_hints(record)
     for key in table:
         if key not in types_of:
@@ -84,7 +93,7 @@ def _value(expected: Any, value: Any, where: str) -> Any:
     if isinstance(expected, types.UnionType):
         expected = next(option for option in expected.__args__ if option is not types.NoneType)
     if is_dataclass(expected) and isinstance(value, dict):
-        return _record(typing.cast(type, expected), value, where)
+        return record_from_table(typing.cast(type, expected), value, where)
     if typing.get_origin(expected) is tuple and isinstance(value, list):
         entry = typing.get_args(expected)[0]
         return tuple(_value(entry, item, f"{where}[{i}]") for i, item in enumerate(value))

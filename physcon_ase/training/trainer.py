@@ -28,6 +28,7 @@ from physcon_ase.training.losses.terms import active_terms, compute_losses, trai
 from physcon_ase.training.optim import WeightAverage, learning_rate, make_optimizer, set_learning_rate
 from physcon_ase.training.preflight import check_labels, check_teachers
 from physcon_ase.training.processes import average_gradients, processes
+from physcon_ase.training.provenance import provenance
 from physcon_ase.training.recipe import Recipe
 from physcon_ase.training.recipe_files import format_recipe, parse_recipe
 from physcon_ase.training.start import judged_items, known_levels, make_model
@@ -86,6 +87,7 @@ class _Training:
 
     def __init__(self, recipe: Recipe, folder: Path, store_root: Path, options: RunOptions, rank: int, world_size: int):
         self.recipe, self.folder, self.options = recipe, folder, options
+        self.store_root = store_root
         self.rank, self.world_size = rank, world_size
         self.items = load_training_items(recipe, store_root, "train")
         rows = label_report(self.items)
@@ -217,7 +219,13 @@ class _Training:
         target = self.folder / self.recipe.name
         if self.rank == 0:
             config = config_to_dict(self.model.config)
-            save_checkpoint(target, self._averaged_tensors(), config, recipe=format_recipe(self.recipe))
+            save_checkpoint(
+                target,
+                self._averaged_tensors(),
+                config,
+                recipe=format_recipe(self.recipe),
+                provenance=provenance(self.recipe, self.store_root, self.progress),
+            )
         return target
 
 
@@ -232,9 +240,13 @@ def _limited(data: DataSet, molecules: int) -> DataSet:
 
 
 def _check_same_recipe(recipe: Recipe, saved: str, folder: Path) -> None:
-    """Only the length of a training may change while it runs: the decay then starts earlier or later."""
+    """Only the length of a training may change while it runs: the decay then starts earlier or later.
+
+    Checkpoints to start from may have moved: they are read before the first step only.
+    """
     before = parse_recipe(saved, str(folder / STATE_FILE))
-    unchanged = replace(before, optim=replace(before.optim, steps=recipe.optim.steps, decay=recipe.optim.decay))
+    optim = replace(before.optim, steps=recipe.optim.steps, decay=recipe.optim.decay)
+    unchanged = replace(before, optim=optim, start_from=recipe.start_from)
     if recipe != unchanged:
         raise RecipeError(
             f"{folder} holds the state of another recipe; train into another folder, or delete {STATE_FILE} there"

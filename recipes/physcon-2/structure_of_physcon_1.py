@@ -15,6 +15,7 @@ from physcon_ase.model.checkpoint import save_checkpoint
 
 
 def main() -> None:
+    """Writes the checkpoint."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("weights", type=Path, help="model.safetensors of physcon-1")
     parser.add_argument("folder", type=Path, help="where the checkpoint goes")

@@ -58,4 +58,5 @@ def _tblite_label(molecule: Molecule, *, method: str, accuracy: float) -> Engine
     return EngineLabel(
         energy=float(result.get("energy")) * EV_PER_HARTREE,
         forces=-np.asarray(result.get("gradient")) * (EV_PER_HARTREE / ANGSTROM_PER_BOHR),
+        charges=np.asarray(result.get("charges")),
     )

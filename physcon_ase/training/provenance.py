@@ -1,0 +1,70 @@
+"""What a checkpoint was made from, as the record that travels with it."""
+
+import functools
+import hashlib
+import json
+import platform
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from physcon_ase.model.checkpoint import PROVENANCE_FILE, read_checkpoint, resolve
+from physcon_ase.training.recipe import Recipe
+from physcon_ase.training.recipe_files import format_recipe
+from physcon_ase.training.state import Progress
+
+
+def provenance(recipe: Recipe, store_root: Path, progress: Progress) -> dict[str, Any]:
+    """Code, sums of recipe and stores, parents with their own provenance, and the work done.
+
+    Args:
+        recipe: of the training.
+        store_root: folder that relative store paths of the recipe refer to.
+        progress: where the training ended.
+    """
+    stores = sorted({data.store for data in recipe.data})
+    return {
+        "physcon_ase": version("physcon-ase"),
+        "commit": _commit(),
+        "torch": torch.__version__,
+        "recipe": {"name": recipe.name, "sha256": hashlib.sha256(format_recipe(recipe).encode()).hexdigest()},
+        "stores": {store: file_sum(store_root / store) for store in stores},
+        "parents": [_parent(entry) for entry in recipe.start_from],
+        "steps": progress.step,
+        "device": platform.processor() or platform.machine(),
+        "processes": progress.n_processes,
+        "processor_hours": round(progress.n_processes * progress.cpu_seconds / 3600, 2),
+    }
+
+
+def file_sum(path: Path) -> str:
+    """sha256 of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _parent(entry: str) -> dict[str, Any]:
+    """Name and revision of a checkpoint to start from, the part that was taken, and its own provenance."""
+    name, _, part = entry.partition("#")
+    stored = read_checkpoint(name)
+    return {"name": stored.name, "revision": stored.revision, "part": part, "provenance": read_provenance(name)}
+
+
+def read_provenance(checkpoint: Path | str) -> dict[str, Any] | None:
+    """The record of a checkpoint; None if it has none."""
+    record = resolve(checkpoint) / PROVENANCE_FILE
+    return json.loads(record.read_text(encoding="utf-8")) if record.is_file() else None
+
+
+@functools.cache
+def _commit() -> str | None:
+    """Revision of the source tree that the package was imported from, "-dirty" with changes; None outside of one."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40", "--match="]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return found.stdout.strip() or None
