@@ -1,4 +1,4 @@
-"""The model as an ASE calculator, one structure or a list of them at a time."""
+"""ASE calculator, and prediction for lists of structures."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -29,27 +29,27 @@ from physcon_ase.model.physcon import (
 )
 
 ATOMS_PER_BATCH: Final = 256
-"""Slots that `PhysConCalculator.predict` fills per batch: with more, the intermediates leave the processor's cache."""
+"""Default number of slots per batch of `PhysConCalculator.predict`; larger batches exceed the processor cache."""
 
 
 _PROPERTIES: Final = ("energy", "free_energy", "energies", "forces")
 
 
 class PhysConCalculator(Calculator):
-    """Energies and forces of closed-shell molecules.
+    """ASE calculator for energies and forces of closed-shell molecules.
 
-    Total charge and spin multiplicity (2S + 1, not the number of unpaired electrons) are those given here, unless
-    `atoms.info["charge"]` and `atoms.info["spin"]` say otherwise for a structure. Initial charges and magnetic moments
-    of the atoms are not looked at. Energies are total energies at the level; `atomization_energy` gives the other kind.
+    `atoms.info["charge"]` and `atoms.info["spin"]` (multiplicity 2S + 1, not the number of unpaired electrons) override
+    the charge and multiplicity of the calculator. Initial charges and magnetic moments of the atoms are ignored.
+    Energies are total energies at the level; see `atomization_energy` for energies relative to atomic references.
 
-    After a calculation `results` also holds "energy_uncertainty" [eV], the standard deviation of the error of the
-    energy, and "forces_uncertainty" [eV/Å, one for each atom], that of a component of its force, if the model has been
-    calibrated at the level (`physcon calibrate`). ASE knows no such properties, so `get_property` does not either:
-    ASE's sums of calculators would add them up like energies.
+    If the model is calibrated at the level (`physcon calibrate`), `results` also contains the standard deviations of
+    the error of the energy, "energy_uncertainty" [eV], and of the error of a force component on each atom,
+    "forces_uncertainty" [eV/Å]. They are not available through `get_property`, because combined ASE calculators would
+    add them up.
     """
 
     implemented_properties = list(_PROPERTIES)  # noqa: RUF012  # ASE's attribute is a list
-    # What the energy does not depend on must not cost a new calculation.
+    # The energy does not depend on these; changes must not trigger a new calculation.
     ignored_changes = {"cell", "initial_charges", "initial_magmoms"}  # noqa: RUF012  # ASE's attribute is a set
 
     def __init__(
@@ -67,52 +67,52 @@ class PhysConCalculator(Calculator):
 
         Args:
             checkpoint: a shipped name, a checkpoint folder, or a loaded model (which keeps its device and dtype).
-            level: level of theory; the first one of the model unless given.
-            forces: "conservative" for the derivative of the energy, or "direct" for the forces of a direct head, which
-                are faster and derive from no energy: for the steps in between of `dynamics.MultipleTimeStepping`.
-            charge: total charge [e] of structures that do not state theirs.
-            multiplicity: spin multiplicity 2S + 1 of structures that do not state theirs.
-            device: where the model computes.
-            dtype: number format of the model, "float32" or "float64"; results are float64 either way.
+            level: level of theory; by default the first of the model.
+            forces: "conservative" for the derivative of the energy, or "direct" for the faster, non-conservative forces
+                of a direct head, e.g. as fast forces of `dynamics.MultipleTimeStepping`.
+            charge: default total charge [e], for structures without `info["charge"]`.
+            multiplicity: default spin multiplicity 2S + 1, for structures without `info["spin"]`.
+            device: device of the model.
+            dtype: dtype of the model, "float32" or "float64"; results are always float64.
 
         Raises:
             UnknownLevelError: the model has no such level.
-            MissingHeadError: direct forces of a model without direct heads.
+            MissingHeadError: direct forces requested, but the model has no direct heads.
             CheckpointNotFoundError, CorruptCheckpointError, CheckpointVersionError: see `checkpoint.read_checkpoint`.
-            PhysConError: another number format, a device that cannot be used, or an unknown kind of forces.
+            PhysConError: an unsupported dtype, device or kind of forces.
         """
         super().__init__()
         if forces not in FORCES_FROM:
-            raise PhysConError(f"forces {forces!r} are unknown; choose {' or '.join(FORCES_FROM)}")
+            raise PhysConError(f"unknown kind of forces {forces!r}; choose {' or '.join(FORCES_FROM)}")
         if not isinstance(checkpoint, LoadedModel):
             checkpoint = load_model(checkpoint, device=device, dtype=dtype)
         self.model = checkpoint.model
         self.level = self.model.level_names[0] if level is None else self.model.level(level).name
         if forces == "direct" and not len(self.model.direct_heads):
             raise MissingHeadError(
-                f"{checkpoint.name} has no direct-force heads: train one with encoder.output_vectors > 0, or leave "
+                f"{checkpoint.name} has no direct-force heads: train a model with encoder.output_vectors > 0, or use "
                 "forces='conservative'"
             )
         self._evaluate = _direct_evaluation if forces == "direct" else _conservative_evaluation
         self.provenance = Provenance(checkpoint.name, checkpoint.revision, self.level, FORCES_FROM[forces])
         self.charge, self.multiplicity = charge, multiplicity
-        # Not in `results`: trajectories record the parameters as well.
+        # ASE trajectories record the parameters.
         self.parameters = {**asdict(self.provenance), "charge": charge, "multiplicity": multiplicity}
 
     def set(self, **kwargs: Any) -> dict[str, Any]:
-        """ASE's way to change parameters; these are fixed, so that no result can have another origin than it says.
+        """Rejects changes of parameters, which would invalidate the recorded provenance.
 
         Raises:
-            PhysConError: anything was to be changed.
+            PhysConError: any parameter is given.
         """
         if kwargs:
             raise PhysConError(
-                f"a PhysConCalculator cannot change {', '.join(kwargs)} afterwards: make a new one with these arguments"
+                f"{', '.join(kwargs)} of a PhysConCalculator cannot be changed; create a new one with these arguments"
             )
         return {}
 
     def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
-        """What has changed since the last calculation, charge and spin in `atoms.info` included."""
+        """Changes since the last calculation, including charge and spin in `atoms.info`."""
         changes = super().check_state(atoms, tol=tol)
         if self.atoms is not None and state_in_info(self.atoms) != state_in_info(atoms):
             changes.append("info")
@@ -124,10 +124,10 @@ class PhysConCalculator(Calculator):
         properties: Sequence[str] = _PROPERTIES,
         system_changes: Sequence[str] = tuple(all_changes),
     ) -> None:
-        """Fills `results` with all properties: the energy alone would be no cheaper by much.
+        """Computes all properties, independent of those requested, and stores them in `results`.
 
         Raises:
-            PhysConError: the structure is refused; see `intake.check_structure`.
+            PhysConError: the structure is invalid; see `intake.check_structure`.
         """
         if atoms is not None:
             self.atoms = atoms.copy()
@@ -150,14 +150,15 @@ class PhysConCalculator(Calculator):
             self.results["forces_uncertainty"] = found.force_uncertainties[0].numpy(force=True).astype(np.float64)
 
     def export_properties(self) -> Properties:
-        """The results that ASE has a name for."""
+        """Results restricted to properties known to ASE."""
         return Properties({name: self.results[name] for name in _PROPERTIES if name in self.results})
 
     def atomization_energy(self, atoms: Atoms) -> float:
-        """Atomic references of the level minus the energy of the molecule [eV]: positive if bound more than they say.
+        """Sum of the atomic references of the level minus the energy of the molecule [eV].
 
-        The references (`LevelConfig.references`) are fitted to molecules, so that they hold the average binding of each
-        element already: compare values of different molecules; none of them is a thermochemical atomisation energy.
+        The references (`LevelConfig.references`) are fitted to molecules and thus include the average binding energy of
+        each element. Only differences between molecules are meaningful; the values are not thermochemical atomisation
+        energies.
         """
         energy: Any = self.get_property("energy", atoms)
         return self._references(atoms.numbers) - float(energy)
@@ -170,23 +171,23 @@ class PhysConCalculator(Calculator):
         on_error: Literal["record", "raise"] = "record",
         atoms_per_batch: int = ATOMS_PER_BATCH,
     ) -> list[Prediction]:
-        """Energies and forces of many structures, batched by size; a structure's numbers do not depend on its company.
+        """Energies and forces of many structures, in batches of similar size.
 
         Args:
-            structures: the structures; none of them is changed.
-            properties: without "forces" none are computed; the energies are always there.
-            on_error: whether a refused structure becomes a record with its error or ends the call.
-            atoms_per_batch: slots per batch; halved when memory runs out.
+            structures: the structures; not modified.
+            properties: requested properties; forces are only computed if included, energies always.
+            on_error: "record" to return a record with the error of an invalid structure, "raise" to raise it.
+            atoms_per_batch: number of slots per batch; halved if memory runs out.
 
         Returns:
             One record per structure, in the order given.
 
         Raises:
-            PhysConError: an unknown property, or a refused structure with `on_error` "raise".
+            PhysConError: an unknown property, or an invalid structure with `on_error` "raise".
         """
         unknown = sorted(set(properties) - set(_PROPERTIES))
         if unknown:
-            raise PhysConError(f"unknown properties {', '.join(unknown)}; predict knows {', '.join(_PROPERTIES)}")
+            raise PhysConError(f"unknown properties {', '.join(unknown)}; allowed are {', '.join(_PROPERTIES)}")
         found: dict[int, Prediction] = {}
 
         def refuse(index: int, error: PhysConError) -> None:
@@ -209,7 +210,10 @@ class PhysConCalculator(Calculator):
         too_large = in_chunks([len(structures[index]) for index in accepted], atoms_per_batch, work)
         for row, message in too_large.items():
             n_atoms = len(structures[accepted[row]])
-            refuse(accepted[row], PhysConError(f"{n_atoms} atoms do not fit into memory ({message}): use more of it"))
+            refuse(
+                accepted[row],
+                PhysConError(f"{n_atoms} atoms do not fit into memory ({message}); use a machine with more memory"),
+            )
         return [found[index] for index in range(len(structures))]
 
     def _predict_batch(self, structures: list[Atoms], with_forces: bool) -> list[Prediction]:
@@ -255,7 +259,7 @@ class PhysConCalculator(Calculator):
         weight = self.model.energy.embedding.weight
         return make_batch(
             [atoms.numbers for atoms in structures],
-            # Centred while still float64: far from the origin float32 has no digits left for the bonds.
+            # Centred in float64, since float32 loses precision far from the origin.
             [atoms.positions - atoms.positions.mean(axis=0) for atoms in structures],
             charges=[charge_and_multiplicity(atoms, self.charge)[0] for atoms in structures],
             dtype=weight.dtype,
@@ -263,25 +267,25 @@ class PhysConCalculator(Calculator):
         )
 
 
-# ---- work
+# ---- evaluation
 
 
 @dataclass(frozen=True)
 class _Evaluation:
-    """What the model says about a batch, all of it from one evaluation."""
+    """Results of one evaluation of the model for a batch."""
 
     energies: Float[Tensor, "molecules slots"]
-    """Energy of each atom [eV]."""
+    """Atomic energies [eV]."""
     forces: Float[Tensor, "molecules slots 3"] | None
-    """[eV/Å]; None if they were not asked for."""
+    """Forces [eV/Å]; None if not requested."""
     energy_uncertainties: Float[Tensor, " molecules"] | None
-    """[eV]; None without a table."""
+    """Uncertainty of the energy [eV]; None if the model is not calibrated."""
     force_uncertainties: Float[Tensor, "molecules slots"] | None
-    """[eV/Å]; None without a table, or without forces."""
+    """Uncertainty of a force component [eV/Å]; None if the model is not calibrated, or without forces."""
 
 
 def _conservative_evaluation(model: PhysCon, level: str, batch: Batch, *, with_forces: bool = True) -> _Evaluation:
-    """Forces are the derivative of the energy."""
+    """Evaluation with forces as the derivative of the energy."""
     with threads_for(batch):
         with torch.no_grad():
             outputs = model.evaluate(batch, level, forces=with_forces)
@@ -294,14 +298,14 @@ def _conservative_evaluation(model: PhysCon, level: str, batch: Batch, *, with_f
 
 
 def _direct_evaluation(model: PhysCon, level: str, batch: Batch, *, with_forces: bool = True) -> _Evaluation:
-    """The same with the forces of the direct head: one pass, without a graph."""
+    """Evaluation with the forces of the direct head, without automatic differentiation."""
     with threads_for(batch), torch.inference_mode():
         outputs = model.evaluate(batch, level, direct_forces=True)
     return _Evaluation(outputs.atomic_energies, outputs.direct_forces if with_forces else None, None, None)
 
 
 def _rows(batch: Batch, values: Tensor | None) -> list[np.ndarray] | list[None]:
-    """Per-slot values as one float64 array per molecule; None for each without values."""
+    """Per-slot values as one float64 array per molecule; a list of None without values."""
     return [None] * len(batch) if values is None else [row.astype(np.float64) for row in unpad(batch, values)]
 
 
@@ -313,7 +317,7 @@ def predict_structures(
     device: torch.device | str = "cpu",
     dtype: torch.dtype | str = torch.float32,
 ) -> list[Atoms | PhysConError]:
-    """Copies of the structures with energy and forces attached, ready to be written; or why one was refused."""
+    """Copies of the structures with energy and forces attached; an error for invalid structures."""
     calculator = PhysConCalculator(checkpoint, level=level, device=device, dtype=dtype)
     return [
         _with_prediction(atoms, prediction)

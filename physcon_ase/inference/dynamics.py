@@ -1,4 +1,4 @@
-"""Molecular dynamics that asks the accurate forces only now and then."""
+"""Molecular dynamics with multiple time steps."""
 
 from typing import Any
 
@@ -11,36 +11,38 @@ from physcon_ase.errors import PhysConError
 
 
 class MultipleTimeStepping(MolecularDynamics):
-    """NVE dynamics of `atoms.calc`, driven by cheap forces in between: reversible and symplectic (r-RESPA).
+    """NVE dynamics with `atoms.calc` as accurate and a second calculator as fast forces (r-RESPA).
 
-    A step of this integrator is `every` steps of velocity Verlet with the fast calculator, between two kicks with the
-    difference between the accurate and the fast forces. The energy that is conserved is that of `atoms.calc`; the fast
-    forces need not derive from an energy, but what they lack in symmetry comes back as drift when `every` is large.
+    Each step consists of `every` velocity Verlet steps with the fast forces between two half-step kicks with the
+    difference of accurate and fast forces. The integrator is reversible and symplectic and conserves the energy of
+    `atoms.calc`. The fast forces may be non-conservative, but this leads to energy drift for large `every`.
 
         dynamics = MultipleTimeStepping(atoms, 0.5 * units.fs, fast=direct_calculator, every=8)
         dynamics.run(1000)                                                             # 4 ps
 
-    Tuckerman, Berne and Martyna 1992, doi 10.1063/1.463137; with direct forces of a network as the fast ones: Bigi,
+    Tuckerman, Berne and Martyna 1992, doi 10.1063/1.463137; with direct forces of a network as fast forces: Bigi,
     Langer and Ceriotti, ICML 2025, doi 10.48550/arXiv.2412.11569.
     """
 
     def __init__(self, atoms: Atoms, timestep: float, *, fast: Calculator, every: int = 8, **kwargs):
-        """Prepares a trajectory.
+        """Initialises the integrator.
 
         Args:
-            atoms: with the accurate calculator and without constraints.
-            timestep: of the fast forces, in ASE's unit; `MolecularDynamics.dt` is `every` times that.
+            atoms: molecule with the accurate calculator and without constraints.
+            timestep: time step of the fast forces in ASE units; `MolecularDynamics.dt` is `every` times this step.
             fast: calculator of the fast forces.
-            every: fast steps per accurate evaluation, 1 for plain velocity Verlet with the accurate forces.
-            **kwargs: of `ase.md.md.MolecularDynamics`, such as trajectory and logfile.
+            every: number of fast steps per accurate evaluation; 1 is velocity Verlet with the accurate forces.
+            **kwargs: arguments of `ase.md.md.MolecularDynamics`, such as trajectory and logfile.
 
         Raises:
-            PhysConError: `every` below 1, or atoms with constraints, which the kicks do not obey.
+            PhysConError: `every` is below 1, or the atoms have constraints, which are not supported.
         """
         if every < 1:
-            raise PhysConError(f"every is {every}; give the number of fast steps per accurate one, 1 or more")
+            raise PhysConError(f"every is {every}; the number of fast steps per accurate step must be 1 or larger")
         if atoms.constraints:
-            raise PhysConError("multiple time stepping knows no constraints; remove them, or use ase.md.VelocityVerlet")
+            raise PhysConError(
+                "multiple time stepping supports no constraints; remove them, or use ase.md.VelocityVerlet"
+            )
         super().__init__(atoms, every * timestep, **kwargs)
         self.every = every
         self._short = timestep
@@ -48,7 +50,7 @@ class MultipleTimeStepping(MolecularDynamics):
         self._fast_atoms.calc = fast
 
     def step(self, forces: Any = None) -> Any:
-        """One accurate step; takes and returns the accurate forces [eV/Å]."""
+        """Performs one accurate step; takes and returns the accurate forces [eV/Å]."""
         atoms = self.atoms
         forces = atoms.get_forces(md=True) if forces is None else forces
         positions, fast = atoms.get_positions(), self._fast_forces(atoms.get_positions())

@@ -1,4 +1,4 @@
-"""Start geometries of many molecules with RDKit's ETKDG and MMFF94, in one process or in several."""
+"""ETKDG and MMFF94 start geometries of many molecules, in one or several processes."""
 
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -14,7 +14,7 @@ from physcon_ase.errors import PhysConError
 from physcon_ase.inference.intake import or_error
 
 MAX_SECONDS: Final = 30.0
-"""Cap on the time that the start geometry of one molecule may take."""
+"""Default time limit [s] for the start geometry of one molecule."""
 
 
 def embed_many(
@@ -25,19 +25,20 @@ def embed_many(
     max_seconds: float = MAX_SECONDS,
     n_processes: int = 1,
 ) -> list[Float[np.ndarray, "atoms 3"] | PhysConError]:
-    """One geometry [Å] for each graph, or the error that kept it from being found; errors stay where they are.
+    """Start geometry [Å], or error, for each graph; errors in the input are passed through.
 
     Args:
         graphs: the molecules.
-        seeds: one for each.
-        n_conformers: the lowest MMFF94 minimum of so many ETKDG geometries; 0 for one ETKDG geometry as it is.
-        max_seconds: cap on the time for one molecule.
-        n_processes: processes that share the molecules.
+        seeds: random seed of each molecule.
+        n_conformers: number of ETKDG geometries of which the lowest MMFF94 minimum is used; 0 for a single ETKDG
+            geometry without relaxation.
+        max_seconds: time limit [s] per molecule.
+        n_processes: number of processes.
     """
     tasks = [(graph, seed, n_conformers, max_seconds) for graph, seed in zip(graphs, seeds, strict=True)]
     if n_processes <= 1:
         return [_start_or_error(*task) for task in tasks]
-    # "spawn": a forked child could inherit a lock that a thread of PyTorch holds.
+    # "spawn": a forked child could inherit a lock held by a PyTorch thread.
     with ProcessPoolExecutor(n_processes, mp_context=get_context("spawn")) as pool:
         futures = [pool.submit(_start_or_error, *task) for task in tasks]
         return [future.result() for future in futures]

@@ -1,4 +1,4 @@
-"""Files of molecules and structures: what can be read, and what may be written where."""
+"""Reading and writing of files with molecules and structures."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -10,21 +10,21 @@ from ase import Atoms
 from physcon_ase.errors import PhysConError, StoreError
 
 XYZ_SUFFIXES: Final = (".xyz", ".extxyz")
-"""File names that end so are extended XYZ."""
+"""Suffixes of extended XYZ files."""
 
 SMILES_SUFFIXES: Final = (".smi", ".smiles", ".txt")
-"""File names that end so are lists of SMILES."""
+"""Suffixes of SMILES lists."""
 
 
 def molecules_named(argument: str) -> list[str | Atoms]:
-    """The molecules of the file that an argument names, or the SMILES that it is. Raises as `read_molecules`."""
+    """Molecules of an argument that is a file name or a SMILES. Raises the errors of `read_molecules`."""
     return read_molecules(argument) if files_named(argument) else [argument]
 
 
 def files_named(argument: str) -> list[Path]:
-    """The file that an argument names, none if it is a SMILES.
+    """File named by an argument; empty if the argument is a SMILES.
 
-    No SMILES ends in one of these suffixes, and a file that is missing is not mistaken for one.
+    Arguments with a known suffix are files even if they do not exist; no SMILES ends with one of these suffixes.
     """
     path = Path(argument)
     return [path] if path.suffix in (*XYZ_SUFFIXES, *SMILES_SUFFIXES) or _is_file(path) else []
@@ -33,19 +33,19 @@ def files_named(argument: str) -> list[Path]:
 def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
-    except (OSError, ValueError):  # a long SMILES is no valid file name
+    except (OSError, ValueError):  # a long SMILES is not a valid file name
         return False
 
 
 def read_molecules(path: str | Path) -> list[str | Atoms]:
-    """The molecules of a file: SMILES (first word of each line, lines that begin with # left out) or geometries.
+    """Molecules of a file: SMILES (first word of each line; lines starting with # are ignored) or geometries.
 
     Raises:
-        StoreError: the file is missing, empty, cannot be read or is of another kind.
+        StoreError: the file is missing, empty, cannot be read or has an unknown format.
     """
     molecules = _read(Path(path))
     if not molecules:
-        raise StoreError(f"{path} holds no molecules; give a file with at least one")
+        raise StoreError(f"{path} contains no molecules; give a file with at least one")
     return molecules
 
 
@@ -59,45 +59,45 @@ def _read(path: Path) -> list[str | Atoms]:
         try:
             return list(ase.io.iread(path, index=":", format="extxyz"))
         except (OSError, ValueError, KeyError, IndexError) as error:
-            raise StoreError(f"{path} is no readable extended XYZ file ({error}); correct it") from error
-    raise StoreError(f"{path} is of no known kind; allowed are {', '.join((*XYZ_SUFFIXES, *SMILES_SUFFIXES))}")
+            raise StoreError(f"{path} is not a readable extended XYZ file ({error}); correct it") from error
+    raise StoreError(f"{path} has an unknown file format; allowed are {', '.join((*XYZ_SUFFIXES, *SMILES_SUFFIXES))}")
 
 
 def read_structures(path: str | Path) -> list[Atoms]:
-    """The geometries of an extended XYZ file.
+    """Geometries of an extended XYZ file.
 
     Raises:
-        StoreError: the file is missing, cannot be read or is of another kind.
+        StoreError: the file is missing, cannot be read or has another format.
     """
     structures = read_molecules(path)
     if any(isinstance(structure, str) for structure in structures):
-        raise StoreError(f"{path} is a list of SMILES, and geometries are needed: give an extended XYZ file")
+        raise StoreError(f"{path} is a list of SMILES, but geometries are required: give an extended XYZ file")
     return [structure for structure in structures if isinstance(structure, Atoms)]
 
 
 def check_output(
     path: str | Path, inputs: Iterable[str | Path] = (), *, kinds: Sequence[str] = (*XYZ_SUFFIXES, ".sdf")
 ) -> Path:
-    """The path of a file that may be written; call it before a long computation.
+    """Checks an output path before a long computation and returns it as a `Path`.
 
     Args:
-        path: where to write.
-        inputs: files that are read, which must not be written over.
-        kinds: suffixes that can be written.
+        path: output file.
+        inputs: input files, which must not be overwritten.
+        kinds: allowed suffixes.
 
     Raises:
-        PhysConError: an unknown kind of file, an input, or a folder that does not exist.
+        PhysConError: an unknown suffix, an input file, or a folder that does not exist.
     """
     path = Path(path)
     if path.suffix not in kinds:
-        raise PhysConError(f"cannot write {path}; the name has to end in {', '.join(kinds)}")
+        raise PhysConError(f"cannot write {path}; the name must end in {', '.join(kinds)}")
     if path.resolve() in {Path(other).resolve() for other in inputs}:
-        raise PhysConError(f"input and output are both {path}; that would destroy the input: choose another name")
+        raise PhysConError(f"input and output are both {path}, which would overwrite the input: choose another name")
     if not path.parent.is_dir():
-        raise PhysConError(f"there is no folder {path.parent} to write {path.name} to; make it first")
+        raise PhysConError(f"there is no folder {path.parent} to write {path.name} to; create it first")
     return path
 
 
 def write_structures(structures: Sequence[Atoms], path: str | Path, *, inputs: Iterable[str | Path] = ()) -> None:
-    """Writes geometries with energy, forces and `info` as extended XYZ. Raises as `check_output`."""
+    """Writes geometries with energy, forces and `info` to an extended XYZ file. Raises the errors of `check_output`."""
     ase.io.write(check_output(path, inputs, kinds=XYZ_SUFFIXES), list(structures), format="extxyz")

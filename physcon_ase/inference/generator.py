@@ -1,9 +1,8 @@
-"""Equilibrium guesses from the structure head: molecular graph in, start geometry out.
+"""Prediction of equilibrium structures from molecular graphs with the structure head.
 
-refine    the lowest MMFF94 minimum of a few ETKDG geometries, predicted from itself a few times
-          (`model.structure.refined`)
-ddim      from pure noise, by the deterministic reverse process (`model.structure.ddim`)
-denoise   the same in one step
+refine    repeated denoising of the lowest MMFF94 minimum of several ETKDG geometries (`model.structure.refined`)
+ddim      deterministic reverse diffusion process from pure noise (`model.structure.ddim`)
+denoise   a single denoising step from pure noise
 """
 
 from collections.abc import Iterable
@@ -32,33 +31,33 @@ from physcon_ase.model.physcon import DEFAULT_CHECKPOINT, LoadedModel, load_mode
 from physcon_ase.model.structure import ddim, refined
 
 N_STEPS: Final[dict[str, int]] = {"refine": 8, "ddim": 30, "denoise": 1}
-"""Evaluations of the structure head for one guess, by mode."""
+"""Number of structure head evaluations per guess, by mode."""
 
 REFINE_SIGMA: Final = 0.03
-"""Noise level [Å per coordinate] at which "refine" works."""
+"""Noise level [Å per coordinate] of "refine"."""
 
 _RETRY_SIGMA: Final = 0.2
-"""Noise [Å per coordinate] on the start of further attempts of "refine"."""
+"""Noise [Å per coordinate] added to the start geometry in further attempts of "refine"."""
 _RETRY_STEPS: Final = 3
-"""Evaluations in which it falls to `REFINE_SIGMA`."""
+"""Number of evaluations over which this noise decreases to `REFINE_SIGMA`."""
 
 N_CONFORMERS: Final = 4
-"""ETKDG geometries of which "refine" takes the lowest: most of the error of a guess is a wrong conformer."""
+"""Number of ETKDG geometries of which "refine" uses the lowest; wrong conformers dominate the error of guesses."""
 
 N_ATTEMPTS: Final = 4
-"""Guesses with other noise before a molecule gets the geometry that they started from instead."""
+"""Number of guesses with different noise before the fallback geometry is used."""
 
 
 ATOMS_PER_BATCH: Final = 1024
-"""Slots of a batch, about what keeps one core busy; a GPU wants more."""
+"""Number of slots per batch; suitable for one CPU core, whereas GPUs benefit from larger batches."""
 
 
 _SEED_STRIDE: Final = 1_000_003
-"""Distance between the noise seeds of two guesses, so that the attempts of neighbouring seeds differ."""
+"""Offset between the noise seeds of successive user seeds, so that their attempts differ."""
 
 
 class StructureGenerator:
-    """Guesses equilibrium structures of molecules; nothing but the arguments decides what comes out."""
+    """Predicts equilibrium structures of molecules; the result only depends on the arguments."""
 
     def __init__(
         self,
@@ -77,22 +76,23 @@ class StructureGenerator:
         """Loads the model.
 
         Args:
-            checkpoint: shipped name, folder, or a loaded model, which then decides device and dtype.
+            checkpoint: shipped name, folder, or a loaded model, which determines device and dtype.
             mode: "refine", "ddim" or "denoise".
-            level: level of theory whose forces guide, if the structure head takes guidance; the model's first unless
-                given.
-            n_steps: evaluations of the structure head, `N_STEPS` unless given; "denoise" has one.
-            start_sigma: noise width [Å] at the start, the largest of the model unless given; for "refine" the constant
-                noise level, `REFINE_SIGMA` unless given.
-            n_attempts: guesses per molecule before the ETKDG geometry is taken.
-            max_seconds: cap on the time for the ETKDG geometry of a molecule.
-            device: where the model computes.
-            dtype: its number format.
+            level: level of theory of the guiding forces, if the structure head uses guidance; by default the first of
+                the model.
+            n_steps: number of structure head evaluations; by default `N_STEPS`, and always 1 for "denoise".
+            start_sigma: initial noise width [Å], by default the largest of the model; for "refine" the constant noise
+                level, by default `REFINE_SIGMA`.
+            n_conformers: number of ETKDG geometries of which "refine" uses the lowest MMFF94 minimum.
+            n_attempts: maximum number of guesses per molecule before the fallback geometry is used.
+            max_seconds: time limit [s] for the ETKDG geometry of a molecule.
+            device: device of the model.
+            dtype: dtype of the model.
 
         Raises:
             MissingHeadError: the checkpoint has no structure head.
             UnknownLevelError: the checkpoint has no such level.
-            PhysConError: settings that make no sense.
+            PhysConError: invalid settings.
             CheckpointNotFoundError, CorruptCheckpointError, CheckpointVersionError: see `model.physcon.load_model`.
         """
         loaded = checkpoint
@@ -110,19 +110,19 @@ class StructureGenerator:
         self.max_seconds = max_seconds
 
     def __call__(self, molecule: str | MolGraph, *, n_samples: int = 1, seed: int = 0) -> Atoms | list[Atoms]:
-        """Guesses of one molecule; a list of them if `n_samples` is larger than 1.
+        """Guess for one molecule; a list of guesses if `n_samples` is larger than 1.
 
-        Atoms are in the order of the graph. `Atoms.info` says smiles, model, revision, mode, seed, bonds_intact,
-        stereo_intact, and under "fallback" why the geometry is not the model's, if it is not.
+        Atoms are in the order of the graph. `Atoms.info` contains smiles, model, revision, mode, seed, bonds_intact,
+        stereo_intact and, for a fallback geometry, the reason as "fallback".
 
         Args:
             molecule: SMILES or graph.
-            n_samples: number of guesses; sample i is what `seed + i` gives alone.
-            seed: of all random numbers, 0 or larger.
+            n_samples: number of guesses; sample i is identical to a single guess with `seed + i`.
+            seed: random seed, 0 or larger.
 
         Raises:
             EmbeddingError: no ETKDG geometry was found in time.
-            UnsupportedElementError: an element that the level does not cover.
+            UnsupportedElementError: an element not covered by the level.
             UnsupportedChargeError: a charged or open-shell molecule.
             InvalidSmilesError, DummyAtomError, FragmentsError, UnknownElementError: see `chem.smiles`.
         """
@@ -141,18 +141,18 @@ class StructureGenerator:
         n_processes: int = 1,
         atoms_per_batch: int = ATOMS_PER_BATCH,
     ) -> list[Guess | PhysConError]:
-        """One guess for each molecule, in their order; a molecule that fails leaves its error in its place.
+        """Guess or error for each molecule, in order.
 
         Args:
             molecules: SMILES or graphs.
-            seed: of every molecule.
-            seeds: one for each molecule, instead.
-            n_processes: processes that look for start geometries; with more than one, a script needs
-                ``if __name__ == "__main__":``.
-            atoms_per_batch: slots of a batch; halved when memory runs out.
+            seed: random seed of every molecule.
+            seeds: random seed of each molecule; overrides `seed`.
+            n_processes: number of processes that generate start geometries; scripts need
+                ``if __name__ == "__main__":`` for more than one.
+            atoms_per_batch: number of slots per batch; halved if memory runs out.
 
         Raises:
-            PhysConError: a seed below 0.
+            PhysConError: a seed is below 0.
         """
         molecules = list(molecules)
         seeds = [seed] * len(molecules) if seeds is None else list(seeds)
@@ -173,7 +173,7 @@ class StructureGenerator:
         return [guess for guess in results if guess is not None]
 
     def to_atoms(self, guess: Guess) -> Atoms:
-        """The guess as `ase.Atoms` with its origin in `info`."""
+        """Guess as `ase.Atoms` with its provenance in `info`."""
         info = {
             "smiles": canonical_smiles(guess.graph),
             "model": self.model_name,
@@ -190,7 +190,7 @@ class StructureGenerator:
         return atoms
 
     def _draw_until_intact(self, graphs: list, starts: list, seeds: list[int], results: list, budget: int) -> None:
-        """Fills the gaps in `results` with guesses that have the right bonds and stereo, as far as there are any."""
+        """Draws guesses for empty entries of `results` until bonds and configuration are correct, in place."""
         for attempt in range(self.n_attempts):
             pending = [index for index, result in enumerate(results) if result is None]
 
@@ -209,12 +209,12 @@ class StructureGenerator:
     def _draw(
         self, graphs: list[MolGraph], starts: list[np.ndarray | None], seeds: list[int], attempt: int
     ) -> list[np.ndarray]:
-        """Positions [Å] of one guess for each molecule; whose company it keeps does not matter to a molecule."""
+        """Positions [Å] of one guess for each molecule; independent of the composition of the batch."""
         weight = next(self.model.parameters())
         noise = [_noise(graph.n_atoms, seed, attempt) for graph, seed in zip(graphs, seeds, strict=True)]
         sigmas, n_refined = self.sigmas, 0
         if self.mode == "refine":
-            # The start has errors by itself; only other attempts add noise to it.
+            # No noise is added to the start geometry in the first attempt.
             width = 0.0 if attempt == 0 else _RETRY_SIGMA
             sigmas = [] if attempt == 0 else sigma_schedule(_RETRY_SIGMA, self.sigmas[0], _RETRY_STEPS)
             n_refined = len(self.sigmas)
@@ -236,7 +236,7 @@ class StructureGenerator:
         return self._guess(graph, positions, seed, self.n_attempts, fallback=why)
 
     def _guess(self, graph: MolGraph, positions: np.ndarray, seed: int, attempts: int, *, fallback: str = "") -> Guess:
-        # NaN of a lone atom has no bond that could be broken
+        # bonds_intact does not detect NaN positions of a single atom
         is_finite = bool(np.isfinite(positions).all())
         has_bonds = is_finite and bonds_intact(graph, positions).intact
         has_stereo = is_finite and stereo_intact(graph, positions).intact
@@ -249,7 +249,7 @@ def _structure_config(loaded: LoadedModel) -> StructureConfig:
         able = [name for name in shipped_names() if read_checkpoint(name).config.get("structure") is not None]
         raise MissingHeadError(
             f"checkpoint {loaded.name!r} has no structure head and cannot guess structures; shipped checkpoints with "
-            f"one: {', '.join(able) or 'none'}. Take one of these, or start from start='etkdg' or 'mmff94'"
+            f"one: {', '.join(able) or 'none'}. Use one of these, or start='etkdg' or 'mmff94'"
         )
     return config
 
@@ -259,13 +259,13 @@ def _sigmas(mode: str, n_steps: int | None, start_sigma: float | None, config: S
         raise PhysConError(f"unknown mode {mode!r} of the generator; choose one of {', '.join(N_STEPS)}")
     n_steps = at_least_one("n_steps", N_STEPS[mode] if n_steps is None else n_steps)
     if mode == "denoise" and n_steps != 1:
-        raise PhysConError(f"n_steps is {n_steps}, but mode 'denoise' has one step: leave it out or take mode 'ddim'")
+        raise PhysConError(f"n_steps is {n_steps}, but mode 'denoise' has one step: omit n_steps or use mode 'ddim'")
     if start_sigma is None:
         start_sigma = REFINE_SIGMA if mode == "refine" else config.sigma_max
     if not config.sigma_min <= start_sigma <= config.sigma_max:
         raise PhysConError(
             f"start_sigma is {start_sigma} Å; this model was trained from {config.sigma_min} to {config.sigma_max} Å: "
-            "choose a width in between"
+            "choose a value in this range"
         )
     if mode == "refine":
         return [start_sigma] * n_steps
@@ -273,12 +273,12 @@ def _sigmas(mode: str, n_steps: int | None, start_sigma: float | None, config: S
 
 
 def atoms_of(graph: MolGraph, positions: Float[np.ndarray, "atoms 3"]) -> Atoms:
-    """A graph's atoms at these positions [Å]; if they are an ion, `Atoms.info["charge"]` says so."""
+    """Atoms of a graph at the given positions [Å]; `Atoms.info["charge"]` is set for ions."""
     return Atoms(graph.atomic_numbers, positions, info={"charge": graph.charge} if graph.charge else {})
 
 
 def _noise(n_atoms: int, seed: int, attempt: int) -> Float[np.ndarray, "atoms 3"]:
-    """Normal displacements of width 1 that depend on nothing but the arguments."""
+    """Reproducible standard normal noise."""
     generator = torch.Generator().manual_seed((seed * _SEED_STRIDE + attempt) % 2**63)
     noise: Tensor = gaussian_noise(torch.ones(1, n_atoms, dtype=torch.bool), generator=generator, dtype=torch.float64)
     return noise[0].numpy()

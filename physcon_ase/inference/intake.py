@@ -1,8 +1,7 @@
-"""What a user gives, checked at the border: molecules, structures, and the numbers that go with them.
+"""Validation of user input: structures, molecules and numbers.
 
-Each check raises the error that names the mistake (`errors`); behind the border nothing is checked again. What a level
-covers is asked of `model.coverage`. A choice by name (an optimiser, a mode, a start) is refused where the choices are
-listed.
+Input is validated here once, and other modules rely on it. The coverage of a level is checked by `model.coverage`;
+choices by name (optimiser, mode, start) are checked where they are defined.
 """
 
 from collections.abc import Callable
@@ -27,8 +26,8 @@ from physcon_ase.model.physcon import PhysCon
 from physcon_ase.units import CHEMICAL_SYMBOLS
 
 CLOSEST_ATOMS: Final = 0.3
-"""Distance [Å] below which two atoms are taken for a mistake. The shortest bond there is, H2 at .74 Å, would need more
-than 5 eV to be squeezed that far: no dynamics gets there, while doubled atoms and positions in other units do."""
+"""Distance [Å] below which two atoms are considered an input error (duplicate atoms, wrong unit). Compressing the
+shortest bond, H2 with 0.74 Å, to this distance takes more than 5 eV."""
 
 _Value = TypeVar("_Value")
 
@@ -39,14 +38,14 @@ _Value = TypeVar("_Value")
 def check_structure(
     atoms: Atoms, model: PhysCon, level: str, charge: int = 0, multiplicity: int = 1
 ) -> tuple[int, int]:
-    """Refuses a structure that is no molecule, or one that the level does not cover.
+    """Checks that a structure is a valid molecule and covered by the level.
 
     Args:
         atoms: the structure.
-        model: the model that is to compute it.
+        model: the model.
         level: level of theory.
-        charge: total charge [e] of a structure that does not state its own.
-        multiplicity: spin multiplicity 2S + 1 of a structure that does not state its own.
+        charge: default total charge [e], if `atoms.info` has none.
+        multiplicity: default spin multiplicity 2S + 1, if `atoms.info` has none.
 
     Returns:
         Total charge and spin multiplicity of the structure.
@@ -62,12 +61,12 @@ def check_structure(
 
 
 def check_atoms(atoms: Atoms) -> None:
-    """Refuses what is no molecule at all.
+    """Checks that a structure is a valid molecule.
 
     Raises:
-        EmptyStructureError: no atoms.
+        EmptyStructureError: there are no atoms.
         PeriodicCellError: periodic in any direction; a cell without periodicity is ignored.
-        UnknownElementError: an atomic number that is no element, such as that of ASE's dummy "X".
+        UnknownElementError: an unknown atomic number, e.g. 0 of ASE's dummy "X".
         NonFinitePositionsError: positions that are NaN or infinite.
         OverlappingAtomsError: two atoms closer than `CLOSEST_ATOMS`.
     """
@@ -75,21 +74,21 @@ def check_atoms(atoms: Atoms) -> None:
         raise EmptyStructureError("the structure has no atoms: at least one is needed")
     if atoms.pbc.any():
         raise PeriodicCellError(
-            f"the structure is periodic (pbc {atoms.pbc.tolist()}), but this is a model of molecules: cut out a "
+            f"the structure is periodic (pbc {atoms.pbc.tolist()}), but the model only supports molecules: extract a "
             "molecule and set atoms.pbc = False"
         )
     numbers, positions = atoms.numbers, atoms.positions
     if numbers.min() < 1 or numbers.max() > len(CHEMICAL_SYMBOLS):
         atom = int(np.flatnonzero((numbers < 1) | (numbers > len(CHEMICAL_SYMBOLS)))[0])
         raise UnknownElementError(
-            f"atom {atom} has atomic number {numbers[atom]}, which is no element; elements are 1 to "
+            f"atom {atom} has the unknown atomic number {numbers[atom]}; allowed are 1 to "
             f"{len(CHEMICAL_SYMBOLS)}: remove dummy atoms"
         )
     if not np.isfinite(positions).all():
         atom = int(np.flatnonzero(~np.isfinite(positions).all(axis=1))[0])
         raise NonFinitePositionsError(
             f"atom {atom} ({CHEMICAL_SYMBOLS[int(numbers[atom])]}) is at {positions[atom].tolist()}: positions must be "
-            "finite numbers [Å]; did an earlier step explode?"
+            "finite [Å]; check whether an earlier step diverged"
         )
     squared = pdist(positions, "sqeuclidean")
     if len(squared) and squared.min() < CLOSEST_ATOMS**2:
@@ -97,10 +96,10 @@ def check_atoms(atoms: Atoms) -> None:
 
 
 def charge_and_multiplicity(atoms: Atoms, charge: int = 0, multiplicity: int = 1) -> tuple[int, int]:
-    """Total charge [e] and spin multiplicity 2S + 1 from `atoms.info["charge"]` and `["spin"]`, or these defaults.
+    """Total charge [e] and spin multiplicity 2S + 1 from `atoms.info["charge"]` and `["spin"]`, or the defaults.
 
     Raises:
-        UnsupportedChargeError: one of them is no whole number.
+        UnsupportedChargeError: one of them is not an integer.
     """
     stated = state_in_info(atoms)
     return (
@@ -110,38 +109,38 @@ def charge_and_multiplicity(atoms: Atoms, charge: int = 0, multiplicity: int = 1
 
 
 def state_in_info(atoms: Atoms) -> tuple[Any, Any]:
-    """`atoms.info["charge"]` and `["spin"]` as they stand there; None where nothing is stated."""
+    """Unchecked values of `atoms.info["charge"]` and `["spin"]`; None if absent."""
     return atoms.info.get("charge"), atoms.info.get("spin")
 
 
 def check_same_atoms(start: Atoms, graph: MolGraph) -> None:
-    """Refuses a start geometry whose atoms are not those of the molecule, in the order of its graph.
+    """Checks that a start geometry has the atoms of the molecule, in the order of its graph.
 
     Raises:
-        PhysConError: other atoms, or another order.
+        PhysConError: the atoms or their order differ.
     """
     if start.numbers.tolist() != graph.atomic_numbers.tolist():
         raise PhysConError(
-            f"start has the atoms {start.get_chemical_formula('reduce')}, the molecule "
+            f"start has the atoms {start.get_chemical_formula('reduce')}, but the molecule has "
             f"{Atoms(graph.atomic_numbers).get_chemical_formula('reduce')}: give the atoms in the order of the graph "
             "(as StructureGenerator does)"
         )
 
 
 def check_unconstrained(atoms: Atoms) -> None:
-    """Refuses a geometry with ASE constraints, which a batch cannot keep.
+    """Checks that a geometry has no ASE constraints, which are not supported in batches.
 
     Raises:
         PhysConError: there are constraints.
     """
     if atoms.constraints:
-        raise PhysConError("a geometry with constraints, which batches cannot keep: relax it alone with optimize()")
+        raise PhysConError("constraints are not supported in batches: relax this geometry with optimize()")
 
 
 def _as_whole_number(name: str, value: Any) -> int:
     if isinstance(value, (int, float, np.integer, np.floating)) and float(value).is_integer():
         return int(value)
-    raise UnsupportedChargeError(f"{name} {value!r} is no whole number: give the total of the molecule, such as 0 or 1")
+    raise UnsupportedChargeError(f"{name} {value!r} is not an integer: give the value of the molecule, such as 0 or 1")
 
 
 def _refuse_overlap(numbers: np.ndarray, squared: np.ndarray) -> None:
@@ -150,7 +149,7 @@ def _refuse_overlap(numbers: np.ndarray, squared: np.ndarray) -> None:
     raise OverlappingAtomsError(
         f"atoms {first} ({CHEMICAL_SYMBOLS[int(numbers[first])]}) and {second} "
         f"({CHEMICAL_SYMBOLS[int(numbers[second])]}) are {squared[first, second] ** 0.5:.3f} Å apart; at least "
-        f"{CLOSEST_ATOMS} Å is needed: look for doubled atoms and for positions that are not in Å"
+        f"{CLOSEST_ATOMS} Å is needed: check for duplicate atoms and for positions that are not in Å"
     )
 
 
@@ -158,7 +157,7 @@ def _refuse_overlap(numbers: np.ndarray, squared: np.ndarray) -> None:
 
 
 def checked_graph(molecule: object, model: PhysCon, level: str) -> MolGraph:
-    """The graph of a SMILES, or the graph itself, if the level covers its elements and its charge.
+    """Graph of a SMILES or graph whose elements and charge are covered by the level.
 
     Raises:
         PhysConError: see `as_graph` and `model.coverage`.
@@ -171,47 +170,47 @@ def checked_graph(molecule: object, model: PhysCon, level: str) -> MolGraph:
 
 
 def as_graph(molecule: object) -> MolGraph:
-    """The graph of a SMILES; a graph is returned as it is. Raises as `chem.smiles.graph_from_smiles`."""
+    """Graph of a SMILES; graphs are returned unchanged. Raises the errors of `chem.smiles.graph_from_smiles`."""
     if isinstance(molecule, MolGraph):
         return molecule
     if isinstance(molecule, str):
-        # Here, not above: the calculator takes no SMILES, and RDKit is slow to load and changes the environment.
+        # Imported lazily: RDKit is slow to load and modifies the environment, and the calculator does not need it.
         from physcon_ase.chem.smiles import graph_from_smiles
 
         return graph_from_smiles(molecule)
-    raise PhysConError(f"a molecule is a SMILES or a MolGraph, received {molecule!r}: pass one of these")
+    raise PhysConError(f"a molecule must be a SMILES or a MolGraph, received {molecule!r}")
 
 
 # ---- numbers
 
 
 def check_relaxation(fmax: float, max_steps: int) -> None:
-    """Refuses a force threshold [eV/Å] or a number of steps with which no relaxation can end.
+    """Checks the force threshold [eV/Å] and the maximum number of steps.
 
     Raises:
         PhysConError: `fmax` is not larger than 0, or `max_steps` is below 0.
     """
     if not fmax > 0:
-        raise PhysConError(f"fmax must be a force larger than 0 eV/Å, received {fmax}: .01 is a tight minimum")
+        raise PhysConError(f"fmax must be a force larger than 0 eV/Å, received {fmax}; 0.01 gives tight convergence")
     if max_steps < 0:
         raise PhysConError(f"max_steps must be 0 or more, received {max_steps}")
 
 
 def check_seed(seed: int) -> None:
-    """Refuses a seed below 0.
+    """Checks that a random seed is not negative.
 
     Raises:
-        PhysConError: it is.
+        PhysConError: the seed is below 0.
     """
     if seed < 0:
         raise PhysConError(f"seed must be 0 or more, received {seed}")
 
 
 def at_least_one(name: str, value: int) -> int:
-    """The value; one below 1 is refused.
+    """Returns the value if it is 1 or larger.
 
     Raises:
-        PhysConError: it is below 1; the message calls it by this name.
+        PhysConError: the value is below 1; the message contains `name`.
     """
     if value < 1:
         raise PhysConError(f"{name} is {value}; 1 or more is needed")
@@ -222,7 +221,7 @@ def at_least_one(name: str, value: int) -> int:
 
 
 def or_error(function: Callable[..., _Value], *arguments: Any) -> _Value | PhysConError:
-    """What the function returns, or the error that it raises about its input."""
+    """Return value of the function, or the PhysConError that it raises."""
     try:
         return function(*arguments)
     except PhysConError as error:
@@ -230,7 +229,7 @@ def or_error(function: Callable[..., _Value], *arguments: Any) -> _Value | PhysC
 
 
 def unless_error(outcome: _Value | PhysConError) -> _Value:
-    """The outcome; an error is raised."""
+    """Returns the outcome, or raises it if it is an error."""
     if isinstance(outcome, PhysConError):
         raise outcome
     return outcome

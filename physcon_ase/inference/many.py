@@ -1,4 +1,4 @@
-"""Relaxes many molecules in batches; each has its own convergence and its own record."""
+"""Batched relaxation of many molecules."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -26,10 +26,10 @@ from physcon_ase.model.physcon import DEFAULT_CHECKPOINT, LoadedModel, PhysCon
 from physcon_ase.relax.driver import METHODS, RelaxResult, relax
 
 LARGEST_FOR_BFGS: Final = 60
-"""Atoms above which batches are relaxed with L-BFGS: diagonalising the Hessian costs more than it saves."""
+"""Number of atoms above which L-BFGS is used by default, since the diagonalisation in BFGS costs more than it saves."""
 
 N_ATTEMPTS: Final = 2
-"""Starts that `optimize_many` tries for a molecule whose relaxation does not end well."""
+"""Default number of start geometries tried for a molecule whose relaxation fails."""
 
 
 def optimize_many(
@@ -51,32 +51,32 @@ def optimize_many(
     device: torch.device | str = "cpu",
     dtype: torch.dtype | str = torch.float32,
 ) -> list[Record]:
-    """Relaxes molecules in batches; each has its own convergence, its own fate and its own record, in input order.
+    """Relaxes molecules in batches; returns one record per molecule, in input order.
 
-    A molecule whose relaxation fails, does not converge or ends with other bonds is started once more from an ETKDG
-    geometry of another seed; geometries given as such are not.
+    Molecules whose relaxation does not converge or changes bonds or configuration are restarted from an ETKDG geometry
+    with a different seed, unless they were given as geometries.
 
     Args:
         molecules: SMILES, graphs or geometries.
-        level: level of theory; the first of the checkpoint unless given.
+        level: level of theory; by default the first of the checkpoint.
         checkpoint: shipped name, folder or loaded model.
-        method: "bfgs", "lbfgs" or "fire"; unless given, BFGS up to `LARGEST_FOR_BFGS` atoms and L-BFGS above.
-        fmax: converged when no atom feels a larger force [eV/Å].
-        max_steps: steps at most, per molecule.
+        method: "bfgs", "lbfgs" or "fire"; by default BFGS up to `LARGEST_FOR_BFGS` atoms and L-BFGS above.
+        fmax: convergence threshold [eV/Å] for the largest force on any atom.
+        max_steps: maximum number of steps per molecule.
         start: see `optimize`.
-        seed: of every start geometry; the attempts after the first count up.
-        n_attempts: start geometries that a molecule gets.
-        n_processes: processes that look for start geometries; with more than one, a script needs
-            ``if __name__ == "__main__":``.
-        atoms_per_batch: slots of a batch; halved when memory runs out.
-        max_seconds: cap on the time for the start geometry of a molecule.
-        on_progress: called with the number of finished molecules and of all.
-        progress_bar: whether to draw one, if the output is a terminal.
-        device: where the model computes; ignored with a loaded model.
-        dtype: its number format; ignored with a loaded model.
+        seed: random seed of every start geometry; incremented for each further attempt.
+        n_attempts: maximum number of start geometries per molecule.
+        n_processes: number of processes that generate start geometries; scripts need
+            ``if __name__ == "__main__":`` for more than one.
+        atoms_per_batch: number of slots per batch; halved if memory runs out.
+        max_seconds: time limit [s] for the start geometry of a molecule.
+        on_progress: called with the number of finished molecules and the total number.
+        progress_bar: whether to show a progress bar on a terminal.
+        device: device of the model; ignored for a loaded model.
+        dtype: dtype of the model; ignored for a loaded model.
 
     Raises:
-        PhysConError: settings or checkpoint are refused. A molecule that fails is a record.
+        PhysConError: invalid settings or checkpoint. Errors of single molecules are reported in their records.
     """
     molecules = list(molecules)
     if method not in (None, *METHODS):
@@ -98,10 +98,10 @@ def optimize_many(
 
 
 class _Progress:
-    """Passes the number of finished molecules on; the one mutable object here."""
+    """Reports the number of finished molecules to the progress bar and the callback."""
 
     def __init__(self, total: int, progress_bar: bool, on_progress: Callable[[int, int], None] | None):
-        # None: no bar where the output is no terminal
+        # disable=None: no bar if the output is not a terminal
         self.count, self.total = 0, total
         self.bar = tqdm(total=total, disable=None if progress_bar else True, unit="molecule")
         self.on_progress = on_progress
@@ -113,8 +113,8 @@ class _Progress:
         self.bar.close()
 
     def finished(self, count: int) -> None:
-        """So many molecules need no more work."""
-        # not the count of the bar: one that is not drawn does not count
+        """Sets the number of finished molecules."""
+        # self.bar.n cannot be used, since a disabled bar does not count
         self.bar.update(count - self.count)
         self.count = count
         if self.on_progress is not None:
@@ -124,7 +124,7 @@ class _Progress:
 def _attempt(
     molecules: Sequence[Any], start: str | None, seed: int, settings: Settings, progress: _Progress
 ) -> list[Record]:
-    """One start geometry and one relaxation for each molecule."""
+    """Generates one start geometry for each molecule and relaxes it."""
     began = perf_counter()
     outcomes: list[Any] = [_without_constraints(job) for job in jobs_of(molecules, start, seed, settings)]
     share = (perf_counter() - began) / max(1, len(molecules))
@@ -143,7 +143,7 @@ def _without_constraints(job: Job | PhysConError) -> Job | PhysConError:
 
 
 def _relax_all(jobs: Sequence[Job], settings: Settings, progress: _Progress) -> list[Result | str]:
-    """Results in the order of the jobs; a text for a molecule that does not fit into the memory."""
+    """Results in the order of the jobs; an error message for molecules that do not fit into memory."""
     outcomes: list[Result | str] = [""] * len(jobs)
 
     def work(rows: list[int]) -> None:
@@ -161,7 +161,7 @@ def _relax_all(jobs: Sequence[Job], settings: Settings, progress: _Progress) -> 
 def _relax_batch(jobs: Sequence[Job], settings: Settings) -> list[Result]:
     began, model = perf_counter(), settings.loaded.model
     weight = next(model.parameters())
-    # Far from the origin float32 has no digits left for the bonds.
+    # Centred in float64, since float32 loses precision far from the origin.
     centres = [job.atoms.positions.mean(axis=0) for job in jobs]
     places = [job.atoms.positions - centre for job, centre in zip(jobs, centres, strict=True)]
     batch = make_batch(
@@ -227,21 +227,21 @@ def _result_of_batch(
 
 
 def _record(name: str, outcome: Result | PhysConError | str, seed: int, share: float) -> Record:
-    """The record of a molecule; its index and number of attempts come later."""
+    """Record of a molecule; index and number of attempts are set by the caller."""
     common = {"index": 0, "name": name, "seed": seed, "attempts": 1}
     if isinstance(outcome, Result):
         result = replace(outcome, seconds=outcome.seconds + share)
         reason = "" if result.is_ok else result.status
         status = "ok" if result.is_ok else "changed" if result.converged else "not converged"
         return Record(status=status, reason=reason, error="", seconds=result.seconds, result=result, **common)
-    error, reason = "MemoryError", f"too large for the memory: {outcome}; compute it elsewhere or in float32"
+    error, reason = "MemoryError", f"not enough memory: {outcome}; use a machine with more memory, or float32"
     if isinstance(outcome, PhysConError):
         error, reason = type(outcome).__name__, str(outcome)
     return Record(status="failed", reason=reason, error=error, seconds=share, result=None, **common)
 
 
 def _better(old: Record | None, new: Record) -> Record:
-    """The more useful of two records of a molecule, with the time of both."""
+    """The more useful of two records of a molecule, with the total time of both."""
     if old is None:
         return new
     chosen = new if STATUSES.index(new.status) < STATUSES.index(old.status) else old
@@ -249,7 +249,7 @@ def _better(old: Record | None, new: Record) -> Record:
 
 
 def _deserves_another(record: Record | None, molecule: Any) -> bool:
-    """Whether another start geometry could help; a molecule that was refused stays refused."""
+    """Whether a relaxation should be repeated from another start geometry; not for errors and given geometries."""
     return record is not None and record.status in ("not converged", "changed") and not isinstance(molecule, Atoms)
 
 

@@ -1,4 +1,4 @@
-"""Relaxes one molecule, with an ASE optimiser."""
+"""Relaxation of a single molecule with an ASE optimiser."""
 
 from pathlib import Path
 from time import perf_counter
@@ -23,20 +23,20 @@ from physcon_ase.relax.driver import RelaxStatus
 from physcon_ase.valence.model_hessian import model_hessian
 
 _CURVATURES: Final = (-50.0, 2000.0)
-"""Curvatures [eV/Å²] that no molecule exceeds; that of a triple bond is below 200."""
+"""Physical range of Hessian eigenvalues [eV/Å²]; the force constant of a triple bond is below 200."""
 
 
 class SafeBFGS(BFGS):
-    """ASE's BFGS that begins again with its first Hessian where the update has ruined it.
+    """ASE's BFGS that is reset to its initial Hessian if an update gives unphysical curvatures.
 
-    Across a region of negative curvature the denominators of the update pass through zero, and with a curvature of
-    10⁸ eV/Å² left behind the molecule never moves again.
+    In regions of negative curvature the denominators of the BFGS update can vanish. The resulting eigenvalues of up to
+    10⁸ eV/Å² would stop all further motion.
     """
 
     def update(self, pos: np.ndarray, forces: np.ndarray, pos0: np.ndarray | None, forces0: np.ndarray | None) -> None:
-        """Called by ASE with the last two geometries and their forces; None before the first step."""
+        """Called by ASE with the current and the previous geometry and forces; the latter are None at first."""
         if self.state is None:
-            self._first = np.array(self.H0)  # ASE updates it in place
+            self._first = np.array(self.H0)  # copy, since ASE updates it in place
         super().update(pos, forces, pos0, forces0)
         assert self.state is not None
         curvatures = np.linalg.eigvalsh(self.state.hessian)
@@ -46,7 +46,7 @@ class SafeBFGS(BFGS):
 
 
 OPTIMIZERS: Final[dict[str, type[Optimizer]]] = {"bfgs": SafeBFGS, "lbfgs": LBFGS, "fire": FIRE}
-"""ASE optimisers with a short name; any other is passed as its class."""
+"""ASE optimisers by short name; others can be passed as a class."""
 
 
 def optimize(
@@ -67,28 +67,28 @@ def optimize(
 ) -> Result:
     """Relaxes one molecule with an ASE optimiser.
 
-    ASE's BFGS and its kin start with a model Hessian, which halves the number of steps.
+    BFGS and related optimisers of ASE start with a model Hessian, which halves the number of steps.
 
     Args:
-        molecule: SMILES, graph, or a geometry, which is copied.
-        level: level of theory; the first of the checkpoint unless given.
+        molecule: SMILES, graph or geometry; not modified.
+        level: level of theory; by default the first of the checkpoint.
         checkpoint: shipped name, folder or loaded model.
         optimizer: "bfgs", "lbfgs", "fire", or any ASE optimiser class.
-        fmax: converged when no atom feels a larger force [eV/Å].
-        max_steps: steps at most.
-        start: "guess", "etkdg", "mmff94" or a geometry in the order of the graph's atoms. Unless given, a geometry
-            starts where it is, and a SMILES or graph from the model's guess, or from ETKDG if the model has no
-            structure head; `Result.start` says which.
-        seed: of the start geometry.
-        trajectory: file that ASE's trajectory goes to.
-        logfile: file that ASE's log goes to, "-" for the screen.
-        max_seconds: cap on the time for start geometries.
-        device: where the model computes; ignored with a loaded model.
-        dtype: its number format; ignored with a loaded model.
+        fmax: convergence threshold [eV/Å] for the largest force on any atom.
+        max_steps: maximum number of steps.
+        start: "guess", "etkdg", "mmff94" or a geometry in the atom order of the graph. By default a SMILES or graph
+            starts from the guess of the model, or from ETKDG if the model has no structure head, and a geometry from
+            its own positions; see `Result.start`.
+        seed: random seed of the start geometry.
+        trajectory: file for the ASE trajectory.
+        logfile: file for the ASE log, "-" for standard output.
+        max_seconds: time limit [s] for the start geometry.
+        device: device of the model; ignored for a loaded model.
+        dtype: dtype of the model; ignored for a loaded model.
 
     Raises:
-        PhysConError: the input is refused; see `errors` for the classes. A relaxation that does not converge is no
-            error: see `Result.status`.
+        PhysConError: invalid input; see `errors` for the subclasses. Failed convergence is not an error, see
+            `Result.status`.
     """
     make_optimizer = _optimizer_class(optimizer)
     settings = settings_of(checkpoint, level, fmax, max_steps, seed, max_seconds, device, dtype)
@@ -125,7 +125,7 @@ def _optimizer_class(optimizer: str | type[Optimizer]) -> type[Optimizer]:
 
 
 def _use_model_hessian(run: Optimizer, job: Job) -> None:
-    """Replaces the multiple of the unit matrix that ASE's BFGS and its kin begin with."""
+    """Replaces the initial Hessian of BFGS and related ASE optimisers, a multiple of the unit matrix."""
     first_guess, n_coordinates = getattr(run, "H0", 0.0), 3 * len(job.atoms)
     if np.shape(first_guess) == (n_coordinates, n_coordinates):
         hessian = model_hessian(job.atoms.numbers, job.atoms.positions, bonds_of(job))
@@ -133,7 +133,7 @@ def _use_model_hessian(run: Optimizer, job: Job) -> None:
 
 
 def _run(run: Optimizer, atoms: Atoms, fmax: float, max_steps: int) -> tuple[RelaxStatus, np.ndarray, np.ndarray]:
-    """How the run ended, and energy and largest force of every geometry on the way, each pair of the same geometry."""
+    """Runs the optimiser; returns the status, and energy and largest force of each geometry."""
     energies, largest_forces = [], []
     status, last_good = RelaxStatus.STEP_LIMIT, atoms.positions.copy()
     try:
@@ -147,11 +147,11 @@ def _run(run: Optimizer, atoms: Atoms, fmax: float, max_steps: int) -> tuple[Rel
             if converged:
                 status = RelaxStatus.CONVERGED
     except RuntimeError as error:
-        if "LineSearch failed" not in str(error):  # that is what ASE's line searches end with at a rough minimum
+        if "LineSearch failed" not in str(error):  # raised by ASE's line searches at noisy minima
             raise
         status = RelaxStatus.STALLED
     except (NonFinitePositionsError, OverlappingAtomsError):
-        if not energies:  # the start itself is refused
+        if not energies:  # invalid start geometry
             raise
         status = RelaxStatus.NOT_FINITE
         atoms.positions = last_good

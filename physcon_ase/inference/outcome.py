@@ -1,4 +1,4 @@
-"""How a relaxation ended: its result, and whether it is still the molecule asked for, for one molecule as for many."""
+"""Results of relaxations, shared by `one` and `many`, with a check of bonds and configuration."""
 
 from dataclasses import replace
 from typing import Final
@@ -13,17 +13,17 @@ from physcon_ase.inference.results import Result
 from physcon_ase.inference.starts import Job, Settings
 from physcon_ase.relax.driver import RelaxStatus
 
-CHANGED_BONDS: Final = "bonds changed on the way, this is another molecule: start from another geometry or seed"
-"""Status of a relaxation that broke or formed bonds."""
+CHANGED_BONDS: Final = "bonds changed during the relaxation: start from another geometry or seed"
+"""Status of a converged relaxation that broke or formed bonds."""
 
-CHANGED_STEREO: Final = "the configuration changed on the way: start from another geometry or seed"
-"""Status of a relaxation that lost its stereochemistry."""
+CHANGED_STEREO: Final = "the configuration changed during the relaxation: start from another geometry or seed"
+"""Status of a converged relaxation that changed the stereochemistry."""
 
 _INFO: Final = (
     "smiles", "model", "revision", "level", "units", "energy_uncertainty", "converged", "steps", "fmax",
     "bonds_intact", "stereo_intact", "start", "optimizer", "seed",
 )  # fmt: skip
-"""Fields of a result that go with its geometry into a file."""
+"""Fields of a result that are stored in `Atoms.info`."""
 
 
 def result_of(
@@ -39,19 +39,19 @@ def result_of(
     seconds: float,
     optimizer: str,
 ) -> Result:
-    """The result of a relaxation.
+    """Assembles the result of a relaxation.
 
     Args:
         job: the molecule and its start geometry.
-        settings: those of the call.
-        positions: final positions [Å].
-        forces: forces [eV/Å] there.
-        energy_uncertainty: standard deviation [eV] of the error of the final energy, if it is known.
-        energies: energy [eV] of the start and after each step.
-        fmax_history: largest force [eV/Å] of the same geometries.
-        status: how the relaxation ended.
-        seconds: wall time.
-        optimizer: its name.
+        settings: settings of the call.
+        positions: final positions [Å], [atoms, 3].
+        forces: final forces [eV/Å], [atoms, 3].
+        energy_uncertainty: standard deviation [eV] of the error of the final energy, if known.
+        energies: energy [eV] of the start geometry and after each step, [frames].
+        fmax_history: largest force [eV/Å] of the same geometries, [frames].
+        status: outcome of the relaxation.
+        seconds: wall time [s].
+        optimizer: name of the optimiser.
     """
     graph = job.graph
     has_bonds = None if graph is None else bonds_intact(graph, positions).intact
@@ -94,7 +94,7 @@ def _labelled(result: Result, positions: np.ndarray, forces: np.ndarray) -> Atom
     atoms = result.atoms.copy()
     atoms.positions = positions
     fields = {name: getattr(result, name) for name in _INFO}
-    # A reader of extended XYZ cannot tell an empty text or None from a missing one.
+    # Empty texts and None cannot be represented in extended XYZ.
     atoms.info.update({name: value for name, value in fields.items() if value is not None and value != ""})
     atoms.calc = SinglePointCalculator(atoms, energy=result.energy, forces=np.array(forces))
     return atoms

@@ -1,4 +1,4 @@
-"""Results as text for the terminal, as files and as a plot."""
+"""Output of results as text, files and plots."""
 
 from collections.abc import Iterable, Sequence
 from io import BytesIO
@@ -16,7 +16,7 @@ from physcon_ase.inference.results import STATUSES, Record, Result
 
 
 def format_result(result: Result) -> str:
-    """The result as text for the terminal."""
+    """Result as text for the terminal."""
     formula = result.atoms.get_chemical_formula("reduce" if result.graph is None else "hill")
     lines = [
         f"{result.smiles or formula}  ({formula}, {len(result.atoms)} atoms)",
@@ -37,7 +37,7 @@ def _spread(result: Result) -> str:
 
 
 def format_record(record: Record) -> str:
-    """The record as one line for the terminal."""
+    """Record as one line for the terminal."""
     if record.result is None:
         return f"{record.index:5d}  {record.status:13s}  {record.name}  {record.error}: {record.reason}"
     result = record.result
@@ -47,31 +47,31 @@ def format_record(record: Record) -> str:
 
 
 def format_summary(records: Sequence[Record]) -> str:
-    """One line that counts the records by status."""
+    """Number of records by status, as one line."""
     counts = {status: sum(record.status == status for record in records) for status in STATUSES}
     shown = ", ".join(f"{count} {status}" for status, count in counts.items() if count or status == "ok")
     return f"{len(records)} molecules: {shown}; {sum(record.seconds for record in records):.2f} s"
 
 
 def format_energy(index: int, atoms: Atoms) -> str:
-    """The energy of a structure with its prediction attached, as one line for the terminal."""
+    """Energy of a structure with an attached prediction, as one line for the terminal."""
     where = f"level {atoms.info['level']} of {atoms.info['model']}"
     return f"{index:5d}  {atoms.get_chemical_formula()}  {atoms.get_potential_energy():.6f} eV  {where}"
 
 
 def format_errors(outcomes: Sequence[object]) -> list[str]:
-    """One line for each outcome that is an error."""
+    """One line for each error among the outcomes."""
     errors = [(index, outcome) for index, outcome in enumerate(outcomes) if isinstance(outcome, PhysConError)]
     return [f"{index:5d}  failed  {type(error).__name__}: {error}" for index, error in errors]
 
 
 def write_results(results: Result | Iterable[Result], path: str | Path, *, inputs: Iterable[str | Path] = ()) -> int:
-    """Writes structures with energy, level and model as extended XYZ (.xyz, .extxyz) or SD file (.sdf).
+    """Writes structures with energy, level and model to an extended XYZ (.xyz, .extxyz) or SD file (.sdf).
 
     Args:
-        results: one or several.
-        path: the file; its suffix decides the format.
-        inputs: files that must not be written over.
+        results: one or several results.
+        path: output file; the suffix determines the format.
+        inputs: input files, which must not be overwritten.
 
     Returns:
         The number of structures written.
@@ -92,7 +92,7 @@ def write_results(results: Result | Iterable[Result], path: str | Path, *, input
 def _sdf_record(result: Result) -> str:
     if result.graph is None:
         raise BondPerceptionError(
-            f"no bonds were found for {result.atoms.get_chemical_formula()}, and an SD file needs them: write .xyz"
+            f"no bonds were found for {result.atoms.get_chemical_formula()}, but SD files require bonds: write .xyz"
         )
     properties = {"energy_eV": f"{result.energy:.8f}", "fmax_eV_per_A": f"{result.fmax:.6f}"}
     origin = ("level", "model", "revision", "smiles", "converged", "seed")
@@ -101,7 +101,7 @@ def _sdf_record(result: Result) -> str:
 
 
 def plot_result(result: Result, path: str | Path) -> None:
-    """Draws the convergence, and beside it the structural formula, as a PNG file.
+    """Plots the convergence and the structural formula to a PNG file.
 
     Raises:
         PhysConError: matplotlib is not installed, or see `check_output`.
@@ -112,8 +112,8 @@ def plot_result(result: Result, path: str | Path) -> None:
         from matplotlib.figure import Figure
         from matplotlib.image import imread
     except ImportError as error:
-        raise PhysConError("a plot needs matplotlib; install it with pip install 'physcon-ase[plot]'") from error
-    # Without pyplot: it would choose a back-end for the whole process.
+        raise PhysConError("plots require matplotlib; install it with pip install 'physcon-ase[plot]'") from error
+    # pyplot is avoided because it selects a back-end for the whole process.
     figure = Figure(figsize=(9, 4), layout="constrained")
     FigureCanvasAgg(figure)
     curve, formula = figure.subplots(1, 2, width_ratios=(5, 4))
@@ -130,7 +130,7 @@ def plot_result(result: Result, path: str | Path) -> None:
 def _draw_convergence(curve: Any, result: Result) -> None:
     steps = np.arange(len(result.energies))
     above = result.energies - result.energies.min()
-    above[above == 0] = np.nan  # a logarithm has no zero: the lowest point is left out
+    above[above == 0] = np.nan  # omit the lowest point on the logarithmic scale
     curve.semilogy(steps, result.fmax_history, color="tab:blue", marker=".", label="largest force [eV/Å]")
     curve.semilogy(steps, above, color="tab:orange", marker=".", label="energy above the lowest [eV]")
     curve.locator_params(axis="x", integer=True)

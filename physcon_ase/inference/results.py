@@ -1,4 +1,4 @@
-"""What comes out, as records: a prediction, a guess, a relaxed molecule, and what became of one molecule of many."""
+"""Records of results: predictions, guessed structures, relaxed molecules and batch records."""
 
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -14,147 +14,147 @@ UNITS: Final = "energies eV, positions Angstrom, forces eV/Angstrom"
 """Units of every result."""
 
 FORCES_FROM: Final = {"conservative": "the derivative of the energy", "direct": "a direct head, no energy"}
-"""Kinds of forces that a `PhysConCalculator` offers, and how results call them."""
+"""Kinds of forces of a `PhysConCalculator`, and their description in results."""
 
 STATUSES: Final = ("ok", "not converged", "changed", "failed")
-"""What `Record.status` can be, the most useful first."""
+"""Possible values of `Record.status`, the most useful first."""
 
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where a number comes from."""
+    """Provenance of a result."""
 
     model: str
     """Name of the checkpoint."""
     revision: str
-    """sha256 of its weights."""
+    """SHA-256 of the weights."""
     level: str
     """Level of theory."""
     forces_from: str = FORCES_FROM["conservative"]
-    """What the forces are; one of `FORCES_FROM`."""
+    """Description of the forces; a value of `FORCES_FROM`."""
     units: str = UNITS
-    """Units of the numbers."""
+    """Units of the results."""
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What `PhysConCalculator.predict` says about one structure; the numbers are None if it was refused."""
+    """Result of `PhysConCalculator.predict` for one structure; all values are None if the structure is invalid."""
 
     energy: float | None
     """Total energy [eV] at the level."""
     energies: Float[np.ndarray, " atoms"] | None
-    """Share [eV] of each atom in `energy`; how a molecule is divided into atoms is the model's own choice."""
+    """Atomic contributions [eV] to `energy`; the partitioning is not unique."""
     atomization_energy: float | None
-    """The level's fitted atomic references minus `energy` [eV], see `PhysConCalculator.atomization_energy`."""
+    """Fitted atomic references of the level minus `energy` [eV], see `PhysConCalculator.atomization_energy`."""
     energy_uncertainty: float | None
-    """Standard deviation [eV] of the error of `energy`; None if the model cannot tell."""
+    """Standard deviation [eV] of the error of `energy`; None if the model is not calibrated."""
     forces: Float[np.ndarray, "atoms 3"] | None
-    """Forces [eV/Å]; None also if they were not asked for."""
+    """Forces [eV/Å]; None if not requested."""
     forces_uncertainty: Float[np.ndarray, " atoms"] | None
-    """Standard deviation [eV/Å] of the error of a component of the force on each atom; None if unknown, or without
-    `forces`."""
+    """Standard deviation [eV/Å] of the error of a force component on each atom; None if the model is not calibrated, or
+    without `forces`."""
     provenance: Provenance
     """Model, revision, level and units."""
     error: PhysConError | None = None
-    """Why the structure was refused."""
+    """Error of an invalid structure."""
 
 
 @dataclass(frozen=True)
 class Guess:
-    """A start geometry for one molecule, with how it came about."""
+    """Guessed structure of one molecule."""
 
     graph: MolGraph
     """The molecule."""
     positions: Float[np.ndarray, "atoms 3"]
     """Positions [Å] in the order of the graph's atoms."""
     mode: str
-    """How it was to be made."""
+    """Requested mode of the generator."""
     seed: int
-    """Seed that makes it again."""
+    """Random seed that reproduces the guess."""
     attempts: int
-    """Guesses drawn, the one kept included."""
+    """Number of guesses drawn, including this one."""
     bonds_intact: bool
     """Whether the geometry has the bonds of the graph."""
     stereo_intact: bool
     """Whether the geometry has the configuration of the graph."""
     fallback: str
-    """Why the positions are the start geometry and no guess of the model; empty if they are one."""
+    """Reason why the positions are the fallback geometry instead of a guess of the model; empty if they are a guess."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """A relaxed molecule; energies and forces are those of the very geometry."""
+    """Relaxed molecule; energy and forces are evaluated at the final geometry."""
 
     atoms: Atoms
-    """The final geometry, with energy and forces attached and the fields below in `info`."""
+    """Final geometry, with energy and forces attached and the fields below in `info`."""
     graph: MolGraph | None
-    """The molecular graph; None if it was given as a geometry whose bonds could not be found."""
+    """Molecular graph; None for a geometry whose bonds could not be perceived."""
     smiles: str
     """Canonical SMILES of the graph, empty without one."""
     energy: float
     """Total energy [eV] of the final geometry."""
     fmax: float
-    """Largest force [eV/Å] on any atom there."""
+    """Largest force [eV/Å] on any atom of the final geometry."""
     converged: bool
     """Whether the largest force fell below the threshold."""
     steps: int
-    """Steps of the optimiser."""
+    """Number of optimiser steps."""
     seconds: float
-    """Wall time from input to result without loading the model; in a batch, this molecule's share."""
+    """Wall time [s] from input to result, without loading the model; the share of this molecule in a batch."""
     energies: Float[np.ndarray, " frames"]
-    """Energy [eV] of the start and after each step."""
+    """Energy [eV] of the start geometry and after each step."""
     fmax_history: Float[np.ndarray, " frames"]
     """Largest force [eV/Å] of the same geometries."""
     bonds_intact: bool | None
     """Whether the final geometry has the bonds of the graph; None without a graph."""
     stereo_intact: bool | None
-    """Whether it has the configuration of the graph; None without a graph."""
+    """Whether the final geometry has the configuration of the graph; None without a graph."""
     undefined_stereo: tuple[str, ...]
-    """Stereocentres and double bonds that the input left open and the seed decided."""
+    """Stereocentres and double bonds whose configuration is undefined in the input and was chosen by the seed."""
     start: str
-    """Where the relaxation started, with the reason if that is not what was asked for."""
+    """Kind of start geometry, with the reason if it is not the requested one."""
     optimizer: str
     """Name of the optimiser."""
     model: str
     """Name of the checkpoint."""
     revision: str
-    """sha256 of its weights."""
+    """SHA-256 of the weights."""
     level: str
     """Level of theory."""
     seed: int
-    """Seed of the start geometry."""
+    """Random seed of the start geometry."""
     status: str
-    """"converged", or what to do."""
+    """"converged", or the problem and its remedy."""
     energy_uncertainty: float | None = None
-    """Standard deviation [eV] of the error of `energy`; None if the model cannot tell."""
+    """Standard deviation [eV] of the error of `energy`; None if the model is not calibrated."""
     units: str = UNITS
-    """Units of the numbers above."""
+    """Units of the results."""
 
     @property
     def is_ok(self) -> bool:
-        """Converged, and still the molecule that was asked for as far as that can be told."""
+        """Whether the relaxation converged without changing the bonds or configuration, as far as these are known."""
         return self.converged and self.bonds_intact is not False and self.stereo_intact is not False
 
 
 @dataclass(frozen=True)
 class Record:
-    """What became of one molecule of a batch."""
+    """Outcome for one molecule of a batch."""
 
     index: int
-    """Place in the input."""
+    """Index in the input."""
     name: str
-    """The SMILES as given, or the formula."""
+    """SMILES as given, or chemical formula."""
     status: Literal["ok", "not converged", "changed", "failed"]
-    """"changed": converged, but with other bonds or another configuration; "failed": there is no geometry."""
+    """"changed": converged, but with different bonds or configuration; "failed": no geometry."""
     reason: str
-    """What went wrong and what to do; empty if nothing did."""
+    """Problem and remedy; empty if the status is "ok"."""
     error: str
     """Class name of the error of a failed molecule, empty otherwise."""
     seconds: float
-    """This molecule's share of the wall time."""
+    """Share of this molecule in the wall time [s]."""
     seed: int
-    """Seed of the start geometry."""
+    """Random seed of the start geometry."""
     attempts: int
-    """Start geometries tried."""
+    """Number of start geometries tried."""
     result: Result | None
     """The relaxed molecule; None if it failed."""

@@ -1,4 +1,4 @@
-"""Where a relaxation starts: each molecule of a call with its start geometry, for one molecule as for many."""
+"""Start geometries of relaxations, shared by `one` and `many`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -27,11 +27,11 @@ from physcon_ase.inference.results import Guess
 from physcon_ase.model.physcon import LoadedModel, load_model
 
 STARTS: Final = ("guess", "etkdg", "mmff94")
-"""Where a relaxation starts: the structure head's guess, an ETKDG geometry, or that geometry relaxed with MMFF94."""
+"""Kinds of start geometries: guess of the structure head, ETKDG geometry, ETKDG geometry relaxed with MMFF94."""
 
 GUESS_STEPS: Final = 2
-"""Evaluations of the structure head for a guess that is relaxed afterwards. More of them (`generator.N_STEPS`) save
-steps, but cost more time than these: `benchmarks/guesses.py --evaluations`."""
+"""Number of structure head evaluations for a guess that is relaxed afterwards. More evaluations (`generator.N_STEPS`)
+save optimiser steps, but increase the total time: `benchmarks/guesses.py --evaluations`."""
 
 
 @dataclass(frozen=True)
@@ -39,35 +39,35 @@ class Job:
     """A molecule with its start geometry."""
 
     graph: MolGraph | None
-    """The molecule; None if it was given as a geometry whose bonds could not be found."""
+    """The molecule; None for a geometry whose bonds could not be perceived."""
     atoms: Atoms
     """The start geometry."""
     start: str
-    """What the start geometry is, with the reason if that is not what was asked for."""
+    """Kind of start geometry, with the reason if it is not the requested one."""
     seed: int
-    """Seed of the start geometry."""
+    """Random seed of the start geometry."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What all molecules of a call share."""
+    """Settings shared by all molecules of a call."""
 
     loaded: LoadedModel
-    """The model, with its name and revision."""
+    """Model with its name and revision."""
     level: str
     """Level of theory."""
     fmax: float
-    """Largest force [eV/Å] of a converged geometry."""
+    """Convergence threshold [eV/Å] for the largest force."""
     max_steps: int
-    """Steps at most."""
+    """Maximum number of optimiser steps."""
     max_seconds: float
-    """Cap on the time for a start geometry."""
+    """Time limit [s] for the start geometry of a molecule."""
     method: str | None = None
-    """Batched optimiser; None for one that suits the size of the molecules."""
+    """Batched optimiser; None to select one by the size of the molecules."""
     n_processes: int = 1
-    """Processes that look for start geometries."""
+    """Number of processes that generate start geometries."""
     atoms_per_batch: int = ATOMS_PER_BATCH
-    """Slots of a batch."""
+    """Number of slots per batch."""
 
 
 def settings_of(
@@ -80,10 +80,10 @@ def settings_of(
     device: torch.device | str,
     dtype: torch.dtype | str,
 ) -> Settings:
-    """The settings of a call, with the model loaded.
+    """Checks the settings of a call and loads the model.
 
     Raises:
-        PhysConError: a number, a level or a checkpoint is refused.
+        PhysConError: an invalid number, level or checkpoint.
     """
     check_relaxation(fmax, max_steps)
     check_seed(seed)
@@ -95,7 +95,7 @@ def settings_of(
 def jobs_of(
     molecules: Sequence[Any], start: str | Atoms | None, seed: int, settings: Settings
 ) -> list[Job | PhysConError]:
-    """Each molecule with its start geometry, or with what is wrong with it."""
+    """Start geometry, or error, of each molecule."""
     jobs: list[Job | PhysConError | None] = [
         or_error(_job_of_geometry, molecule, start, seed, settings) if isinstance(molecule, Atoms) else None
         for molecule in molecules
@@ -168,16 +168,16 @@ def _job_at(graph: MolGraph, start: Atoms, seed: int) -> Job:
 def _job_of_geometry(atoms: Atoms, start: str | Atoms | None, seed: int, settings: Settings) -> Job:
     if start is not None:
         raise PhysConError(
-            "start is given, but the molecule is a geometry already: leave start out, or pass a SMILES instead"
+            "start was given, but the molecule is already a geometry: omit start, or pass a SMILES instead"
         )
     charge, _ = check_structure(atoms, settings.loaded.model, settings.level)
     try:
         graph = graph_from_geometry(atoms.numbers, atoms.positions, charge)
-    except BondPerceptionError:  # bonds are optional: without them it cannot be said whether they are intact
+    except BondPerceptionError:  # bonds are optional; without them, their integrity is not checked
         graph = None
     return Job(graph, atoms.copy(), "geometry", seed)
 
 
 def bonds_of(job: Job) -> np.ndarray | None:
-    """The bonds of a molecule; None if it has no graph."""
+    """Bonds of a molecule; None without a graph."""
     return None if job.graph is None else job.graph.bonds

@@ -10,7 +10,7 @@ from physcon_ase.inference.files import check_output, read_molecules, read_struc
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("out.pdb", r"has to end in \.xyz, .*\.sdf"), ("in.xyz", "would destroy the input"), ("no/out.xyz", "no folder")],
+    [("out.pdb", r"must end in \.xyz, .*\.sdf"), ("in.xyz", "would overwrite the input"), ("no/out.xyz", "no folder")],
 )
 def test_an_output_that_cannot_or_must_not_be_written_is_refused(name: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "in.xyz").write_text("data")
@@ -29,15 +29,15 @@ def test_molecules_are_read_from_smiles_lists_and_xyz_files(tmp_path: Path) -> N
     with pytest.raises(StoreError, match="there is no file"):
         read_molecules(tmp_path / "none.smi")
     (tmp_path / "broken.xyz").write_text("3\n\nO 0 0\n")
-    with pytest.raises(StoreError, match="no readable extended XYZ file"):
+    with pytest.raises(StoreError, match="not a readable extended XYZ file"):
         read_molecules(tmp_path / "broken.xyz")
     (tmp_path / "strange.pdb").write_text("")
-    with pytest.raises(StoreError, match="of no known kind"):
+    with pytest.raises(StoreError, match="unknown file format"):
         read_molecules(tmp_path / "strange.pdb")
 
 
 @pytest.mark.parametrize("name", ["empty.smi", "empty.xyz"])
 def test_a_file_without_molecules_is_refused(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text("")
-    with pytest.raises(StoreError, match="holds no molecules; give a file with at least one"):
+    with pytest.raises(StoreError, match="contains no molecules; give a file with at least one"):
         read_molecules(tmp_path / name)

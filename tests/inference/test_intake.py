@@ -36,7 +36,7 @@ BAD_ATOMS: dict[str, tuple[Callable[[], Atoms], str, str]] = {
     "periodic": (lambda: _changed(pbc=True, cell=[9, 9, 9]), "PeriodicCellError", "periodic"),
     "NaN": (lambda: _moved(np.nan), "NonFinitePositionsError", "finite"),
     "overlapping": (lambda: _moved(0.0), "OverlappingAtomsError", "apart"),
-    "dummy": (lambda: Atoms("HX", [[0, 0, 0], [0, 0, 1]]), "UnknownElementError", "is no element"),
+    "dummy": (lambda: Atoms("HX", [[0, 0, 0], [0, 0, 1]]), "UnknownElementError", "unknown atomic number"),
     "uncovered": (lambda: Atoms("NaCl", [[0, 0, 0], [0, 0, 2.4]]), "UnsupportedElementError", "does not cover Na"),
     "charged": (lambda: _changed(charge=1, spin=2), "UnsupportedChargeError", "charge"),
     "parity": (lambda: _changed(spin=2), "SpinParityError", "multiplicity 2"),

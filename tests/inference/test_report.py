@@ -45,5 +45,5 @@ def test_a_molecule_without_bonds_has_no_sd_record(water: Result, tmp_path: Path
 def test_the_plot_is_a_png_file(alanine: Result, tmp_path: Path) -> None:
     plot_result(alanine, tmp_path / "plot.png")
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
-    with pytest.raises(PhysConError, match=r"has to end in \.png"):
+    with pytest.raises(PhysConError, match=r"must end in \.png"):
         plot_result(alanine, tmp_path / "plot.gif")

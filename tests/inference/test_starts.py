@@ -29,7 +29,7 @@ def test_a_guess_can_be_the_start_and_other_atoms_cannot(double: LoadedModel) ->
     assert np.allclose(result.atoms.positions, guess.positions)
     with pytest.raises(PhysConError, match=r"start has the atoms .*in the order of the graph"):
         optimize("CCO", start=molecule("CH3CH2OH")[::-1], checkpoint=double)
-    with pytest.raises(PhysConError, match="the molecule is a geometry already: leave start out"):
+    with pytest.raises(PhysConError, match="the molecule is already a geometry: omit start"):
         optimize(guess, start="etkdg", checkpoint=double)
 
 
