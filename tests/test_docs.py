@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from physcon_ase.training.recipe_files import parse_recipe
+from physcon_ase.training.stages import is_staged, read_staged_recipe
 from tests.code_blocks import ROOT, CodeBlock, code_blocks, run_python
 
 DOCS = ROOT / "docs"
@@ -46,9 +47,13 @@ def test_every_slow_page_is_there() -> None:
 
 
 @pytest.mark.parametrize("block", RECIPES, ids=lambda block: f"{block.path.stem}-{block.line}")
-def test_a_recipe_of_a_page_can_be_read(block: CodeBlock) -> None:
+def test_a_recipe_of_a_page_can_be_read(block: CodeBlock, tmp_path: Path) -> None:
     """Parts of a recipe are completed with what every recipe has."""
-    text = block.code
+    text, path = block.code, tmp_path / "recipe.toml"
+    path.write_text(text, encoding="utf-8")
+    if is_staged(path):
+        assert len(read_staged_recipe(path, "tiny").stages) == 2
+        return
     if "[[levels]]" not in text:
         text += "".join(f'\n[[levels]]\nname = "{name}"\ndescription = ""\n' for name in ("gfn2", "b3lyp"))
     if "[optim]" not in text:
