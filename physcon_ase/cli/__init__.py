@@ -1,6 +1,6 @@
-"""The command ``physcon``: parses and calls one function; each option is an argument of that function.
+"""Command ``physcon``: each subcommand parses its options and calls one function of the package.
 
-Exit codes: 0 done, 1 some molecules of a batch failed, 2 the input was refused (one line says why), 130 interrupted.
+Exit codes: 0 success, 1 some molecules or checks failed, 2 invalid input (with a one-line message), 130 interrupted.
 
 structures    optimize, predict, energy
 training      train, evaluate, calibrate
@@ -8,7 +8,7 @@ data          data import, data describe, data anchor, label
 models        models list, info, verify, download; check
 """
 
-# Everything heavy is imported inside the commands, so that `physcon --help` answers at once.
+# Heavy modules are imported inside the commands, so that `physcon --help` is fast.
 
 import argparse
 import sys
@@ -31,20 +31,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code.
 
     Args:
-        arguments: words after ``physcon``; those of the command line unless given.
+        arguments: command line arguments after ``physcon``; by default those of the process.
     """
     options = _parser().parse_args(arguments)
     return exit_code("physcon", lambda: options.run(options))
 
 
 def exit_code(program: str, command: Callable[[], int]) -> int:
-    """The exit code of a command; what it refuses is one line on standard error, begun with the name of the program."""
+    """Runs a command and returns its exit code; errors are printed to standard error on one line."""
     try:
         return command()
     except PhysConError as error:
         print(f"{program}: error: {' '.join(str(error).split())}", file=sys.stderr)
         return REFUSED
-    except OSError as error:  # a disk that is full, a file that may not be read or written
+    except OSError as error:
         print(f"{program}: error: {error}", file=sys.stderr)
         return REFUSED
     except KeyboardInterrupt:
@@ -53,7 +53,7 @@ def exit_code(program: str, command: Callable[[], int]) -> int:
 
 
 class _Version(argparse.Action):
-    """Looks the version up only when asked: a source checkout that is not installed has none."""
+    """Looks up the version only on request, since a source checkout that is not installed has none."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         print(f"physcon-ase {version('physcon-ase')}")

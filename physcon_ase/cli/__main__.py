@@ -1,4 +1,4 @@
-"""``python -m physcon_ase.cli``, which torchrun starts."""
+"""Entry point for ``python -m physcon_ase.cli``, e.g. with torchrun."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Commands on labelled data: ``data import``, ``data describe``, ``data anchor``, ``label``."""
+"""Commands for labelled data: ``data import``, ``data describe``, ``data anchor``, ``label``."""
 
 import argparse
 from pathlib import Path
@@ -16,19 +16,19 @@ def add_data(commands: argparse._SubParsersAction) -> None:
     data = commands.add_parser("data", help="labelled structures for training").add_subparsers(
         required=True, metavar="COMMAND"
     )
-    command = add_command(data, "import", _data_import, "turn files with labels into stores")
+    command = add_command(data, "import", _data_import, "convert files with labels to stores")
     command.add_argument("files", type=Path, nargs="+", metavar="FILE", help="archive, extended XYZ or ASE database")
     command.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="folder for the stores")
-    command.add_argument("--level", help="level of theory of the labels, for extended XYZ and ASE databases")
-    command.add_argument("--energy-key", help="name of the energies in such files, if not that of ASE's calculators")
-    command.add_argument("--forces-key", help="name of the forces in such files, if not that of ASE's calculators")
-    text = "labels of an accurate level around its minima, with the curvature of a teacher"
+    command.add_argument("--level", help="level of theory of the labels, for extended XYZ files and ASE databases")
+    command.add_argument("--energy-key", help="key of the energies in these files (default: results of the calculator)")
+    command.add_argument("--forces-key", help="key of the forces in these files (default: results of the calculator)")
+    text = "anchored labels: minima of an accurate level combined with the curvature of a cheaper one, the teacher"
     command = add_command(data, "anchor", _data_anchor, text)
-    command.add_argument("store", type=Path, metavar="STORE", help="minima, displacements, labels of the teacher")
-    command.add_argument("-o", "--output", type=Path, required=True, help="the store: .h5")
+    command.add_argument("store", type=Path, metavar="STORE", help="minima and displacements, with teacher labels")
+    command.add_argument("-o", "--output", type=Path, required=True, help="output store (.h5)")
     command.add_argument("--level", required=True, help="level of theory of the minima")
-    command.add_argument("--teacher", required=True, metavar="LEVEL", help="level that knows the curvature")
-    command = add_command(data, "describe", _data_describe, "what a store holds")
+    command.add_argument("--teacher", required=True, metavar="LEVEL", help="level of theory of the curvature")
+    command = add_command(data, "describe", _data_describe, "print the content of a store")
     command.add_argument("store", type=Path, metavar="STORE")
 
 
@@ -64,48 +64,54 @@ def _data_anchor(options: argparse.Namespace) -> int:
 
 def add_label(commands: argparse._SubParsersAction) -> None:
     """Adds ``physcon label``."""
-    text = "sample geometries of molecules and label them: a store; goes on where an interrupted run stopped"
+    text = "sample geometries of molecules, label them and write a store; continues an interrupted run"
     command = add_command(commands, "label", _label, text)
     command.add_argument(
         "molecules",
         nargs="+",
         metavar="SMILES|FILE",
-        help="SMILES, lists of them (.smi), geometries (.xyz) or stores (.h5)",
+        help="SMILES, SMILES lists (.smi), geometries (.xyz) or stores (.h5)",
     )
-    command.add_argument("-o", "--output", type=Path, required=True, help="the store: .h5")
+    command.add_argument("-o", "--output", type=Path, required=True, help="output store (.h5)")
     command.add_argument(
         "--engine",
         default="gfn2",
         metavar="ENGINE",
         help="gfn2, gfn1 (tblite), pm6, pm7 (MOPAC), b3lyp, b3lyp-d3, wb97x-d3bj, r2scan, m062x (PySCF), aimnet2 "
-        "(networks in turn), aimnet2-mean, or a checkpoint, by name or folder (default: gfn2)",
+        "(networks in turn), aimnet2-mean, or a checkpoint (name or folder) (default: gfn2)",
     )
-    command.add_argument("--level", help="level of theory of a checkpoint (default: its first)")
+    command.add_argument("--level", help="level of theory of a checkpoint (default: the first of the checkpoint)")
     command.add_argument(
         "--geometries",
         default="conformer:1,thermal:2",
         metavar="KIND:N,...",
-        help="start (as given, or relaxed with MMFF94), conformer, relaxing, thermal, torsion, twist, path, md "
-        "(default: %(default)s)",
+        help="kinds and numbers of geometries: start (given, or relaxed with MMFF94), conformer, relaxing, thermal, "
+        "torsion, twist, path, md (default: %(default)s)",
     )
-    command.add_argument("--max-kelvin", type=float, default=700.0, help="of thermal geometries (default: 700)")
     command.add_argument(
-        "--sampling-engine", metavar="ENGINE", help="what drives path and md (default: the engine that labels)"
+        "--max-kelvin", type=float, default=700.0, help="maximum temperature [K] of thermal geometries (default: 700)"
     )
-    command.add_argument("--select", type=int, metavar="N", help="label the N geometries that are most disputed only")
+    command.add_argument(
+        "--sampling-engine", metavar="ENGINE", help="engine for path and md (default: the labelling engine)"
+    )
+    command.add_argument(
+        "--select", type=int, metavar="N", help="label only the N geometries with the largest committee disagreement"
+    )
     command.add_argument(
         "--committee",
         nargs="+",
         default=[],
         metavar="ENGINE[:LEVEL]",
-        help="with --select: who disagrees, checkpoints with or without a level, or other engines; at least two",
+        help="with --select: two or more checkpoints (optionally with a level) or other engines",
     )
-    command.add_argument("--per-molecule", type=int, metavar="N", help="with --select: at most so many of a molecule")
-    command.add_argument("--minima-of", metavar="LEVEL", help="of stores: their minima of this level only")
-    command.add_argument("--jobs", type=int, metavar="N", help="worker processes (default: one per core)")
+    command.add_argument(
+        "--per-molecule", type=int, metavar="N", help="with --select: maximum number of geometries per molecule"
+    )
+    command.add_argument("--minima-of", metavar="LEVEL", help="use only minima of this level from input stores")
+    command.add_argument("--jobs", type=int, metavar="N", help="number of worker processes (default: one per core)")
     command.add_argument("--scheduler", metavar="ADDRESS", help="Dask scheduler whose workers are used instead")
-    command.add_argument("--seed", type=int, default=0, help="of all geometries (default: 0)")
-    command.add_argument("--source", default="", help="name of the data set (default: that of the store)")
+    command.add_argument("--seed", type=int, default=0, help="random seed of all geometries (default: 0)")
+    command.add_argument("--source", default="", help="name of the data set (default: name of the output)")
     command.add_argument("--licence", default="", help="licence of the data")
     command.add_argument("--quiet", action="store_true", help="no progress bar")
 
@@ -153,7 +159,7 @@ def _selection(options: argparse.Namespace) -> "Selection | None":
 
     if options.select is None:
         if options.committee or options.per_molecule is not None:
-            raise PhysConError("--committee and --per-molecule say how to select: give the number with --select")
+            raise PhysConError("--committee and --per-molecule require --select: give the number with --select")
         return None
     members = [member.partition(":") for member in options.committee]
     committee = tuple(engine_by_name(name, level=level or None) for name, _, level in members)

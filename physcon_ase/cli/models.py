@@ -1,4 +1,4 @@
-"""Commands on checkpoints: ``models list``, ``info``, ``verify`` and ``download``; ``check``."""
+"""Commands for checkpoints: ``models list``, ``info``, ``verify`` and ``download``; ``check``."""
 
 import argparse
 from pathlib import Path
@@ -9,16 +9,16 @@ from physcon_ase.cli.command import DEFAULT_CHECKPOINT, SOME_FAILED, add_command
 def add_models(commands: argparse._SubParsersAction) -> None:
     """Adds ``physcon models``."""
     models = commands.add_parser("models", help="checkpoints").add_subparsers(required=True, metavar="COMMAND")
-    add_command(models, "list", _models_list, "the checkpoints that came with the package")
-    command = add_command(models, "info", _models_info, "levels, elements, size and revision of a checkpoint")
-    command.add_argument("name", help="a shipped name or a folder")
+    add_command(models, "list", _models_list, "list the checkpoints shipped with the package")
+    command = add_command(models, "info", _models_info, "print levels, elements, size and revision of a checkpoint")
+    command.add_argument("name", help="shipped name or folder")
     command = add_command(models, "verify", _models_verify, "check that a checkpoint is complete and unchanged")
-    command.add_argument("name", help="a shipped name or a folder")
-    command = add_command(models, "download", _models_download, "fetch a checkpoint from the Hub and verify it")
-    command.add_argument("repo_id", metavar="OWNER/NAME", help="the repository")
+    command.add_argument("name", help="shipped name or folder")
+    command = add_command(models, "download", _models_download, "download a checkpoint from the Hub and verify it")
+    command.add_argument("repo_id", metavar="OWNER/NAME", help="repository")
     command.add_argument("--revision", required=True, help="commit, 40 hexadecimal digits")
-    command.add_argument("--sha256", help="sha256 that the weights must have")
-    command.add_argument("--cache-dir", type=Path, help="cache folder, that of huggingface_hub unless given")
+    command.add_argument("--sha256", help="expected SHA-256 of the weights")
+    command.add_argument("--cache-dir", type=Path, help="cache folder (default: that of huggingface_hub)")
 
 
 def _models_list(_: argparse.Namespace) -> int:
@@ -52,13 +52,15 @@ def _models_download(options: argparse.Namespace) -> int:
 
 def add_check(commands: argparse._SubParsersAction) -> None:
     """Adds ``physcon check``."""
-    text = "does a checkpoint obey physics: one table of worst values and tolerances; exit code 1 if any is exceeded"
+    text = "check the physical consistency of a checkpoint; exit code 1 if a tolerance is exceeded"
     command = add_command(commands, "check", _check, text)
     command.add_argument(
-        "checkpoint", nargs="?", default=DEFAULT_CHECKPOINT, metavar="CHECKPOINT", help="a shipped name or a folder"
+        "checkpoint", nargs="?", default=DEFAULT_CHECKPOINT, metavar="CHECKPOINT", help="shipped name or folder"
     )
     command.add_argument("--level", help="level of theory (default: all)")
-    command.add_argument("--seed", type=int, default=0, help="of geometries, rotations and velocities (default: 0)")
+    command.add_argument(
+        "--seed", type=int, default=0, help="random seed of geometries, rotations and velocities (default: 0)"
+    )
 
 
 def _check(options: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""Commands on molecules and structures: ``optimize``, ``predict``, ``energy``."""
+"""Commands for molecules and structures: ``optimize``, ``predict``, ``energy``."""
 
 import argparse
 from collections.abc import Sequence
@@ -11,17 +11,19 @@ from physcon_ase.errors import PhysConError
 def add_optimize(commands: argparse._SubParsersAction) -> None:
     """Adds ``physcon optimize``."""
     command = add_command(commands, "optimize", _optimize, "relax a molecule, or all molecules of a file in batches")
-    command.add_argument("molecule", metavar="SMILES|FILE", help="a SMILES, a list of them (.smi) or geometries (.xyz)")
-    command.add_argument("-o", "--output", type=Path, help="where to write the structures: .xyz (extended XYZ) or .sdf")
+    command.add_argument("molecule", metavar="SMILES|FILE", help="SMILES, SMILES list (.smi) or geometries (.xyz)")
+    command.add_argument("-o", "--output", type=Path, help="output file: .xyz (extended XYZ) or .sdf")
     add_model_options(command)
     command.add_argument("--optimizer", choices=("bfgs", "lbfgs", "fire"), default="bfgs", help="default: bfgs")
-    command.add_argument("--fmax", type=float, default=0.01, help="largest force at the end [eV/Å] (default: .01)")
-    command.add_argument("--max-steps", type=int, default=500, help="steps at most (default: 500)")
     command.add_argument(
-        "--start", choices=("guess", "etkdg", "mmff94"), help="start geometry of a SMILES (default: guess)"
+        "--fmax", type=float, default=0.01, help="convergence threshold for the largest force [eV/Å] (default: 0.01)"
     )
-    command.add_argument("--seed", type=int, default=0, help="of the start geometry (default: 0)")
-    command.add_argument("--plot", type=Path, help="where to draw the convergence and the molecule: .png")
+    command.add_argument("--max-steps", type=int, default=500, help="maximum number of steps (default: 500)")
+    command.add_argument(
+        "--start", choices=("guess", "etkdg", "mmff94"), help="start geometry for a SMILES (default: guess)"
+    )
+    command.add_argument("--seed", type=int, default=0, help="random seed of the start geometry (default: 0)")
+    command.add_argument("--plot", type=Path, help="output file for a plot of the convergence and the molecule (.png)")
 
 
 def _optimize(options: argparse.Namespace) -> int:
@@ -64,7 +66,7 @@ def _optimize_many(options: argparse.Namespace, molecules: list) -> int:
     from physcon_ase.inference.report import format_record, format_summary, write_results
 
     if options.plot is not None:
-        raise PhysConError(f"--plot draws one molecule, {options.molecule} has {len(molecules)}: leave it out")
+        raise PhysConError(f"--plot draws one molecule, but {options.molecule} has {len(molecules)}: omit it")
     records = optimize_many(
         molecules,
         level=options.level,
@@ -88,10 +90,10 @@ def _optimize_many(options: argparse.Namespace, molecules: list) -> int:
 
 def add_predict(commands: argparse._SubParsersAction) -> None:
     """Adds ``physcon predict``."""
-    command = add_command(commands, "predict", _predict, "energy and forces of all structures of a file, in one batch")
+    command = add_command(commands, "predict", _predict, "compute energy and forces of all structures of a file")
     command.add_argument("file", type=Path, metavar="FILE.xyz", help="structures as extended XYZ")
     command.add_argument(
-        "-o", "--output", type=Path, required=True, help="where to write them with energy and forces: .xyz"
+        "-o", "--output", type=Path, required=True, help="output file for structures with energy and forces (.xyz)"
     )
     add_model_options(command)
 
@@ -115,9 +117,9 @@ def _predict(options: argparse.Namespace) -> int:
 
 def add_energy(commands: argparse._SubParsersAction) -> None:
     """Adds ``physcon energy``."""
-    text = "print the energy of the structures of a file as they are, or of a SMILES once relaxed"
+    text = "print the energy of the structures of a file without relaxation, or of a SMILES after relaxation"
     command = add_command(commands, "energy", _energy, text)
-    command.add_argument("molecule", metavar="SMILES|FILE.xyz", help="a SMILES, or structures as extended XYZ")
+    command.add_argument("molecule", metavar="SMILES|FILE.xyz", help="SMILES, or structures as extended XYZ")
     add_model_options(command)
 
 
@@ -141,7 +143,7 @@ def _energy(options: argparse.Namespace) -> int:
 
 
 def _print_errors(outcomes: Sequence) -> int:
-    """Prints one line for each error and returns their number."""
+    """Prints one line for each error and returns the number of errors."""
     from physcon_ase.inference.report import format_errors
 
     lines = format_errors(outcomes)

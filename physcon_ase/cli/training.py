@@ -1,4 +1,4 @@
-"""Commands on trainings: ``train``, ``evaluate``, ``calibrate``."""
+"""Commands for training: ``train``, ``evaluate``, ``calibrate``."""
 
 import argparse
 from pathlib import Path
@@ -8,21 +8,21 @@ from physcon_ase.cli.command import add_command
 
 def add_train(commands: argparse._SubParsersAction) -> None:
     """Adds ``physcon train``."""
-    text = "train a model by a recipe; goes on where an interrupted training in the same folder stopped"
+    text = "train a model with a recipe; continues an interrupted training in the same folder"
     command = add_command(commands, "train", _train, text)
-    command.add_argument("recipe", type=Path, metavar="RECIPE.toml", help="what to train on what")
-    command.add_argument("--folder", type=Path, required=True, help="where state, log and checkpoint go")
+    command.add_argument("recipe", type=Path, metavar="RECIPE.toml", help="training recipe")
+    command.add_argument("--folder", type=Path, required=True, help="output folder for state, log and checkpoint")
     command.add_argument(
-        "--stores", type=Path, default=Path(), help="folder of the stores that the recipe names (default: here)"
+        "--stores", type=Path, default=Path(), help="folder of the stores of the recipe (default: current folder)"
     )
-    command.add_argument("--steps", type=int, help="number of steps, instead of that of the recipe")
+    command.add_argument("--steps", type=int, help="number of steps (default: that of the recipe)")
     command.add_argument(
-        "--add-level", metavar="CHECKPOINT", help="add the levels of the recipe to this checkpoint, whose weights stay"
+        "--add-level", metavar="CHECKPOINT", help="add the levels of the recipe to this checkpoint with frozen weights"
     )
     command.add_argument(
-        "--unfreeze", action="store_true", help="with --add-level: train its weights too; keep old levels in the data"
+        "--unfreeze", action="store_true", help="with --add-level: train all weights; the data must include old levels"
     )
-    command.add_argument("--scale", help="a smaller version that a recipe with stages names, such as tiny")
+    command.add_argument("--scale", help="smaller variant defined by a recipe with stages, such as tiny")
     command.add_argument("--save-minutes", type=float, default=3.0, help="minutes between saved states (default: 3)")
     command.add_argument("--quiet", action="store_true", help="no progress bar")
 
@@ -49,17 +49,17 @@ def _train(options: argparse.Namespace) -> int:
 
 def add_evaluate(commands: argparse._SubParsersAction) -> None:
     """Adds ``physcon evaluate``."""
-    text = "errors of energies and forces on labelled data, for each level and kind of geometry"
+    text = "print errors of energies and forces on labelled data, by level and kind of geometry"
     command = add_command(commands, "evaluate", _evaluate, text)
-    command.add_argument("checkpoint", metavar="CHECKPOINT", help="a shipped name or a folder")
-    command.add_argument("stores", type=Path, nargs="+", metavar="STORE", help="stores made by `physcon data import`")
+    command.add_argument("checkpoint", metavar="CHECKPOINT", help="shipped name or folder")
+    command.add_argument("stores", type=Path, nargs="+", metavar="STORE", help="stores with labels")
     command.add_argument(
         "--split",
         choices=("train", "validation", "test", "all"),
         default="test",
-        help="which molecules; all for a store whose geometries were all kept from the training (default: test)",
+        help="split of the molecules; all for stores that were not used for training (default: test)",
     )
-    command.add_argument("--device", default="cpu", help="default: cpu")
+    command.add_argument("--device", default="cpu", help="torch device of the model (default: cpu)")
 
 
 def _evaluate(options: argparse.Namespace) -> int:
@@ -72,18 +72,22 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 def add_calibrate(commands: argparse._SubParsersAction) -> None:
     """Adds ``physcon calibrate``."""
-    text = "give a checkpoint uncertainties of energies and forces: a copy with tables, fitted to validation molecules"
+    text = "calibrate uncertainties of energies and forces on validation molecules; writes a copy of the checkpoint"
     command = add_command(commands, "calibrate", _calibrate, text)
-    command.add_argument("checkpoint", metavar="CHECKPOINT", help="a shipped name or a folder")
-    command.add_argument("stores", type=Path, nargs="+", metavar="STORE", help="the stores that it was trained on")
+    command.add_argument("checkpoint", metavar="CHECKPOINT", help="shipped name or folder")
+    command.add_argument("stores", type=Path, nargs="+", metavar="STORE", help="stores used to train the checkpoint")
     command.add_argument(
-        "-o", "--output", type=Path, required=True, metavar="FOLDER", help="where the checkpoint with the tables goes"
+        "-o", "--output", type=Path, required=True, metavar="FOLDER", help="folder of the calibrated checkpoint"
     )
     command.add_argument(
-        "--molecules", type=int, default=5000, metavar="N", help="of each store, split and level (default: 5000)"
+        "--molecules",
+        type=int,
+        default=5000,
+        metavar="N",
+        help="maximum number of molecules per store, split and level (default: 5000)",
     )
-    command.add_argument("--seed", type=int, default=0, help="chooses them (default: 0)")
-    command.add_argument("--device", default="cpu", help="default: cpu")
+    command.add_argument("--seed", type=int, default=0, help="random seed of their selection (default: 0)")
+    command.add_argument("--device", default="cpu", help="torch device of the model (default: cpu)")
 
 
 def _calibrate(options: argparse.Namespace) -> int:
