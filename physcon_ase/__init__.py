@@ -1,6 +1,6 @@
 """SMILES to relaxed structure with energy and forces.
 
-The public names are loaded on first use, so that importing the package costs milliseconds.
+Public names are loaded on first use, so that importing the package takes milliseconds.
 """
 
 from importlib import import_module

@@ -252,7 +252,7 @@ def estimated_asymmetry(field: Field, batch: Batch, *, n_probes: int = 64, seed:
 
 
 def _along(field: Field, positions: Tensor, u: Tensor, v: Tensor) -> Tensor:
-    """uᵀJv"""
+    """Bilinear form uᵀJv of the Jacobian J of a field."""
     places = positions.clone().requires_grad_()
     (pulled,) = torch.autograd.grad(field(places), places, u)
     return (pulled * v).sum()

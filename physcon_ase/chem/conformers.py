@@ -116,7 +116,7 @@ def mmff94_minimize(graph: MolGraph, positions: Float[np.ndarray, "atoms 3"], *,
     if field is None:
         raise MissingParametersError(
             f"MMFF94 has no parameters for {canonical_smiles(graph)!r}; it covers organic molecules "
-            "without boron and metals: use the embedded geometry as it is"
+            "without boron and metals: use the embedded geometry without relaxation"
         )
     field.Initialize()
     converged = field.Minimize(maxIts=max_steps) == 0
@@ -171,7 +171,7 @@ def _embed_one(
         failures.append(f"{rung.name}: {failure}")
     raise EmbeddingError(
         f"no start geometry {place} found for {canonical_smiles(graph)!r} within {max_seconds:g} s "
-        f"({'; '.join(failures)}); check the stereochemistry asked for, or allow more time with max_seconds"
+        f"({'; '.join(failures)}); check the requested stereochemistry, or increase max_seconds"
     )
 
 

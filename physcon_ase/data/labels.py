@@ -183,7 +183,7 @@ def _spread(counts: np.ndarray, energies: np.ndarray) -> float:
 
 
 def _has_forces(bucket: Bucket) -> Tensor:
-    return bucket.forces[:, 0, 0].isfinite()  # slot 0 always holds an atom
+    return bucket.forces[:, 0, 0].isfinite()  # slot 0 is never empty
 
 
 def _computed_forces(bucket: Bucket, mask: Tensor) -> Tensor:
