@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Callable
 from typing import Final
 
-DEFAULT_CHECKPOINT: Final = "physcon-1"
+DEFAULT_CHECKPOINT: Final = "physcon-2-preview"
 """Checkpoint shipped with the package; equal to `model.physcon.DEFAULT_CHECKPOINT`."""
 
 SOME_FAILED: Final = 1

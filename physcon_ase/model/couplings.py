@@ -77,9 +77,14 @@ def stored_couplings(tensors: Mapping[str, Tensor]) -> Couplings:
     """The matrices of a checkpoint.
 
     Raises:
-        CorruptCheckpointError: they are missing.
+        CorruptCheckpointError: one is missing or has another shape.
     """
-    try:
-        return Couplings(tensors[f"{_PREFIX}forms"], tensors[f"{_PREFIX}vectors"])
-    except KeyError as error:
-        raise CorruptCheckpointError(f"these weights have no {error.args[0]}; fetch the checkpoint again") from error
+    shapes = {"forms": (9, 5), "vectors": (sum(COUPLED), 3 * N_MONOMIALS)}
+    for name, shape in shapes.items():
+        found = tensors.get(_PREFIX + name)
+        if found is None or tuple(found.shape) != shape:
+            raise CorruptCheckpointError(
+                f"these weights have {'no' if found is None else 'a misshapen'} {_PREFIX}{name}, a matrix of {shape}; "
+                "fetch the checkpoint again"
+            )
+    return Couplings(*(tensors[_PREFIX + name] for name in shapes))

@@ -21,8 +21,8 @@ _CORE_RADIUS_SCALE: Final = 0.75
 
 _CORE_STRENGTH: Final = 7.0
 """Multiplies the repulsion of the bare cores, which must also outweigh what the network contributed where it fades out
-(`fade_in`): with 4, three pairs of elements (C-H, N-H, P-P) of today's physcon-1 have dents there at levels with a
-layer of their own; with 6 one has; with 7 none has."""
+(`fade_in`). With 4, three pairs of elements (C-H, N-H, P-P) of physcon-1 had a spurious minimum there, with 6 one pair,
+with 7 none."""
 
 
 class EnergyHead(nn.Module):

@@ -22,7 +22,7 @@ from physcon_ase.model.pairs import make_pairs
 from physcon_ase.model.structure import Denoiser, StructureHead
 from physcon_ase.model.uncertainty import EnergyRigidity, ForceRigidity, features_of_atoms
 
-DEFAULT_CHECKPOINT = "physcon-1"
+DEFAULT_CHECKPOINT = "physcon-2-preview"
 """The checkpoint that ships with the package."""
 
 DTYPES: Final[dict[str, torch.dtype]] = {"float32": torch.float32, "float64": torch.float64}
@@ -36,7 +36,7 @@ class LoadedModel:
     model: "PhysCon"
     """The model, in evaluation mode, without gradients of its weights."""
     name: str
-    """Name of the checkpoint, such as "physcon-1"."""
+    """Name of the checkpoint, such as "physcon-2-preview"."""
     revision: str
     """sha256 of the weights."""
 
@@ -174,7 +174,7 @@ class PhysCon(nn.Module):
             UnknownLevelError: there is no such level.
             MissingHeadError: the model has no direct heads.
         """
-        levels = Levels((self.level(level).name,)) if isinstance(level, str) else Levels(self.level_names, level)
+        levels = Levels((self.level(level).name,)) if isinstance(level, str) else self._levels_present(level)
         if forces:
             return self._with_forces(with_positions(batch, batch.positions.detach()), levels, direct_forces)
         if direct_forces or self._in_training or not batch.positions.requires_grad:
@@ -225,6 +225,12 @@ class PhysCon(nn.Module):
     ) -> Float[Tensor, "molecules slots"] | None:
         """Standard deviation [eV/Å] of each component of the force on each atom; None without a table."""
         return self.force_rigidity[level](features, batch.atomic_numbers) if level in self.force_rigidity else None
+
+    def _levels_present(self, index: Int[Tensor, " molecules"]) -> Levels:
+        """The levels of a batch without those that do not occur: their weights then get no gradient instead of zero."""
+        present, index = index.unique(return_inverse=True)
+        names = tuple(self.level_names[number] for number in present.tolist()) or self.level_names[:1]
+        return Levels(names, index if len(names) > 1 else None)
 
     @property
     def _in_training(self) -> bool:

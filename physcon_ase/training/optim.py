@@ -17,9 +17,10 @@ def learning_rate(optim: OptimRecipe, step: int) -> float:
 
 def make_optimizer(model: nn.Module, optim: OptimRecipe) -> torch.optim.AdamW:
     """AdamW (Loshchilov and Hutter, doi 10.48550/arXiv.1711.05101) that decays matrices, not biases and embeddings."""
-    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    decayed = [p for name, p in trained.items() if p.ndim > 1 and "embedding" not in name]
-    plain = [p for name, p in trained.items() if p.ndim <= 1 or "embedding" in name]
+    trained = {id(p): p for p in model.parameters() if p.requires_grad}
+    embeddings = {id(own.weight) for own in model.modules() if isinstance(own, nn.Embedding)}
+    decayed = [p for key, p in trained.items() if p.ndim > 1 and key not in embeddings]
+    plain = [p for key, p in trained.items() if p.ndim <= 1 or key in embeddings]
     groups = [{"params": decayed, "weight_decay": optim.weight_decay}, {"params": plain, "weight_decay": 0.0}]
     return torch.optim.AdamW(groups, lr=optim.lr, betas=_BETAS, fused=True)
 
