@@ -11,12 +11,12 @@ RECIPE = """
 name = "tiny"
 
 [[levels]]
-name = "gfn2"
+name = "b3lyp-d3"
 description = "whatever"
 
 [[data]]
 store = "labelled.h5"
-levels = ["gfn2"]
+levels = ["b3lyp-d3"]
 
 [encoder]
 channels = 8
@@ -34,7 +34,7 @@ def test_import_describe_train_and_evaluate_work_on_each_others_files(
     two_structures: Path, capsys: pytest.CaptureFixture
 ) -> None:
     assert main(["predict", str(two_structures), "-o", "labelled.xyz"]) == 0
-    assert main(["data", "import", "labelled.xyz", "-o", "stores", "--level", "gfn2"]) == 0
+    assert main(["data", "import", "labelled.xyz", "-o", "stores", "--level", "b3lyp-d3"]) == 0
     assert "written to stores/labelled.h5" in capsys.readouterr().out
     assert main(["data", "describe", "stores/labelled.h5"]) == 0
     assert "labelled: 2 molecules, 2 geometries" in capsys.readouterr().out
@@ -44,11 +44,11 @@ def test_import_describe_train_and_evaluate_work_on_each_others_files(
     assert "checkpoint written to run/tiny" in capsys.readouterr().out
     assert main(["evaluate", "run/tiny", "stores/labelled.h5", "--split", "train"]) == 0
     row = capsys.readouterr().out.splitlines()[-1].split()
-    assert row[:4] == ["labelled", "gfn2", "structure", "2"]
+    assert row[:4] == ["labelled", "b3lyp-d3", "structure", "2"]
     assert float(row[4]) > 0
-    assert main(["evaluate", "physcon-1", "stores/labelled.h5", "--split", "test"]) == 0
+    assert main(["evaluate", "physcon-2-preview", "stores/labelled.h5", "--split", "test"]) == 0
     assert "labelled " not in capsys.readouterr().out  # both molecules are in the training split
-    assert main(["evaluate", "physcon-1", "stores/labelled.h5", "--split", "all"]) == 0
+    assert main(["evaluate", "physcon-2-preview", "stores/labelled.h5", "--split", "all"]) == 0
     exact = capsys.readouterr().out.splitlines()[-1].split()
     assert (exact[4], exact[6]) == ("0.0", "0.0")  # the labels are this model's own
 

@@ -18,7 +18,7 @@ from physcon_ase.inference.generator import StructureGenerator
 from physcon_ase.inference.many import optimize_many
 from physcon_ase.inference.one import optimize
 from physcon_ase.model.checkpoint import CONFIG_FILE, WEIGHTS_FILE, resolve
-from physcon_ase.model.physcon import LoadedModel, load_model
+from physcon_ase.model.physcon import DEFAULT_CHECKPOINT, LoadedModel, load_model
 
 BAD_SMILES = {
     "C1CC": ("InvalidSmilesError", "invalid SMILES"),
@@ -26,7 +26,7 @@ BAD_SMILES = {
     "CC*": ("DummyAtomError", "dummy atom"),
     "C[Xx]": ("UnknownElementError", "unknown element"),
     "C[Se]C": ("UnsupportedElementError", "does not cover Se"),
-    "[O-]C(=O)C([O-])=O": ("UnsupportedChargeError", "does not cover charge -2"),
+    "[O-]P([O-])(=O)OP([O-])([O-])=O": ("UnsupportedChargeError", "does not cover charge -4"),
     "[CH3]": ("UnsupportedChargeError", "multiplicity 2"),
     "O.O": ("FragmentsError", "2 disconnected fragments"),
 }
@@ -129,10 +129,10 @@ def test_a_bad_structure_in_a_file_is_one_line_in_the_shell(
 def test_an_element_that_another_level_covers_is_answered_with_that_level(
     shipped: LoadedModel, capsys: pytest.CaptureFixture
 ) -> None:
-    with pytest.raises(errors.UnsupportedElementError, match=r"level 'b3lyp' does not cover S.*use level 'gfn2'"):
+    with pytest.raises(errors.UnsupportedElementError, match=r"level 'b3lyp' does not cover S.*use level 'b3lyp-d3'"):
         optimize("CSC", level="b3lyp", checkpoint=shipped)
     assert main(["optimize", "CSC", "--level", "b3lyp"]) == 2
-    assert "use level 'gfn2'" in capsys.readouterr().err
+    assert "use level 'b3lyp-d3'" in capsys.readouterr().err
 
 
 def test_an_unknown_level_is_answered_with_those_that_exist(shipped: LoadedModel) -> None:
@@ -141,7 +141,9 @@ def test_an_unknown_level_is_answered_with_those_that_exist(shipped: LoadedModel
         lambda: optimize_many(["O"], level="pbe", checkpoint=shipped),
         lambda: PhysConCalculator(shipped, level="pbe"),
     ):
-        with pytest.raises(errors.UnknownLevelError, match="unknown level 'pbe'; this model has gfn2, b3lyp"):
+        with pytest.raises(
+            errors.UnknownLevelError, match="unknown level 'pbe'; this model has b3lyp-d3, wb97m, b3lyp"
+        ):
             attempt()
 
 
@@ -183,7 +185,7 @@ def test_damaged_weights_are_a_named_error_everywhere(
     damage: Callable[[Path], object], name: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     folder = tmp_path / "damaged"
-    shutil.copytree(resolve("physcon-1"), folder)
+    shutil.copytree(resolve(DEFAULT_CHECKPOINT), folder)
     damage(folder)
     for use in (
         lambda: PhysConCalculator(folder),
