@@ -15,7 +15,7 @@ from physcon_ase.model.couplings import Couplings
 from physcon_ase.model.heads import EnergyHead
 from physcon_ase.model.interaction import Interaction
 from physcon_ase.model.long_range import LongRange
-from physcon_ase.model.pairs import Pairs, bessel, make_pairs, monomials, pair_products
+from physcon_ase.model.pairs import Pairs, bessel, monomials, pair_products
 
 _NEIGHBOUR_SCALE: Final = 0.25
 """About 1 / sqrt(number of neighbours within 5 Å): keeps the density of order 1."""
@@ -93,7 +93,7 @@ class EnergyNetwork(nn.Module):
             charges.append(self.charges(1, scalars, batch))
         if self.long_range is not None:
             partial = charges[-1].partial if charges else None
-            energies = energies + self.long_range(batch, all_pairs(batch, pairs), partial)[0]
+            energies = energies + self.long_range(batch, pairs, partial)
         return Evaluation(energies, hidden, vectors, tuple(charges))
 
     @property
@@ -149,11 +149,6 @@ class EnergyNetwork(nn.Module):
         weights = pairs.mask if visibility is None else pairs.mask * visibility
         radial = bessel(pairs.distances, self.config.cutoff, self.config.n_radial) * weights[:, :, None]
         return radial, monomials(pairs.unit_vectors)
-
-
-def all_pairs(batch: Batch, pairs: Pairs) -> Pairs:
-    """The pairs of a batch at any distance: `pairs` itself where it is not a list of neighbours."""
-    return pairs if pairs.neighbours is None else make_pairs(batch, None)
 
 
 def chosen(values: Sequence[Tensor], levels: Levels) -> Tensor:

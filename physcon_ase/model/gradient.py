@@ -15,7 +15,7 @@ from torch import Tensor
 
 from physcon_ase.batch import Batch, with_positions
 from physcon_ase.model.charges import Charges
-from physcon_ase.model.energy import EnergyNetwork, Evaluation, Levels, all_pairs
+from physcon_ase.model.energy import EnergyNetwork, Evaluation, Levels
 from physcon_ase.model.interaction import Trace
 from physcon_ase.model.long_range import LongRangeTrace
 from physcon_ase.model.pairs import Pairs, bessel_and_slope, make_pairs, monomials, pair_products, sum_to_neighbours
@@ -75,8 +75,6 @@ class _NetworkTrace:
     effect: Tensor | None
     hidden: Tensor
     long_range: LongRangeTrace | None
-    everywhere: Pairs
-    """The pairs of the long-range terms."""
 
 
 def _traced(network: EnergyNetwork, batch: Batch, levels: Levels, pairs: Pairs) -> tuple[Tensor, _NetworkTrace]:
@@ -98,13 +96,12 @@ def _traced(network: EnergyNetwork, batch: Batch, levels: Levels, pairs: Pairs) 
     energies, hidden = network.read(scalars, levels)
     if network.charge_effect is not None:
         charges.append(network.charges(1, scalars, batch))
-    everywhere, far_trace = pairs, None
+    far_trace = None
     if network.long_range is not None:
-        everywhere = all_pairs(batch, pairs)
-        far, far_trace = network.long_range(batch, everywhere, charges[-1].partial if charges else None)
+        far, far_trace = network.long_range.traced(batch, pairs, charges[-1].partial if charges else None)
         energies = energies + far
     return energies, _NetworkTrace(
-        batch, levels, pairs, radial, slope, angular, layers, charges, effect, hidden, far_trace, everywhere
+        batch, levels, pairs, radial, slope, angular, layers, charges, effect, hidden, far_trace
     )
 
 
@@ -114,12 +111,12 @@ def _pull_back(
     """Derivative with respect to the positions from that with respect to the energies of atoms."""
     batch, pairs = trace.batch, trace.pairs
     grad_scalars = network.read_back(trace.hidden, grad, trace.levels)
-    of_far = None
+    far = None
     if trace.long_range is not None:
         assert network.long_range is not None
-        of_charges, of_far = network.long_range.pull_back(trace.long_range, grad)
-        if of_charges is not None:
-            grad_scalars = grad_scalars + network.charge_back(1, trace.charges[1], of_charges, batch)
+        far = network.long_range.pull_back(batch, trace.long_range, grad)
+        if trace.charges:
+            grad_scalars = grad_scalars + network.charge_back(1, trace.charges[1], far.charges, batch)
     grad_vectors, of_basis = None, []
     for layer in reversed(range(len(network.layers))):
         assert grad_scalars is not None
@@ -133,12 +130,18 @@ def _pull_back(
             grad_scalars, of_charges = network.charge_effect.pull_back(trace.effect, grad_scalars)
             grad_scalars = grad_scalars + network.charge_back(0, trace.charges[0], of_charges, batch)
     grad_basis = functools.reduce(torch.add, of_basis)
-    dense = pairs.neighbours is None
-    grad_positions = _pull_back_pairs(grad_basis, trace, of_far if dense else None)
-    if of_far is not None and not dense:
-        of_vectors = of_far[:, :, None] * trace.everywhere.unit_vectors
-        grad_positions = grad_positions + of_vectors.sum(dim=1).transpose(1, 2) - of_vectors.sum(dim=3)
-    return grad_positions
+    if far is None:
+        return _pull_back_pairs(grad_basis, trace, None)
+    if far.positions is not None:
+        return _pull_back_pairs(grad_basis, trace, None) + far.positions
+    if pairs.neighbours is None:
+        return _pull_back_pairs(grad_basis, trace, far.distances)
+    assert trace.long_range is not None
+    assert trace.long_range.pairs is not None
+    assert far.distances is not None
+    of_vectors = far.distances[:, :, None] * trace.long_range.pairs.unit_vectors
+    of_far = of_vectors.sum(dim=1).transpose(1, 2) - of_vectors.sum(dim=3)
+    return _pull_back_pairs(grad_basis, trace, None) + of_far
 
 
 class _Energies(torch.autograd.Function):

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -15,6 +16,10 @@ N_MONOMIALS: Final = 9
 
 DENSE_SLOTS: Final = 40
 """Batches up to this size use all pairs; larger ones look for neighbours within the cutoff first."""
+
+MATRIX_SLOTS: Final = 300
+"""Largest batch whose neighbours are found in the matrix of all distances, and whose long-range terms keep such
+matrices; beyond, a cell list finds the neighbours, and memory grows linearly."""
 
 
 @dataclass(frozen=True)
@@ -36,17 +41,24 @@ def make_pairs(batch: Batch, cutoff: float | None) -> Pairs:
     positions = batch.positions
     n_slots = positions.shape[1]
     atoms = batch.atom_mask
-    mask = atoms[:, :, None] & atoms[:, None, :] & ~torch.eye(n_slots, dtype=torch.bool, device=atoms.device)
-    neighbours = None
+    neighbours, mask = None, None
     others = positions[:, None].transpose(2, 3)  # (molecules, 1, 3, slots)
     if cutoff is not None and n_slots > DENSE_SLOTS:
-        neighbours, mask = _neighbours_within(positions.detach(), mask, cutoff)
+        find = _neighbours_within if keeps_matrices(batch) else _listed_neighbours
+        neighbours, mask = find(positions.detach(), atoms, cutoff)
         others = of_neighbours(positions, neighbours).transpose(2, 3)
+    if mask is None:
+        mask = _all_but_self(atoms)
     vectors = others - positions[..., None]
     squared = vectors.square().sum(dim=2)
     # Padding must not reach sqrt and the division: their derivatives at 0 are NaN even where the result is masked.
     distances = torch.where(mask, squared, 1.0).sqrt()
     return Pairs(vectors / distances[:, :, None], distances, mask, neighbours)
+
+
+def keeps_matrices(batch: Batch) -> bool:
+    """Whether a batch is small enough for matrices of all pairs in memory."""
+    return batch.positions.shape[1] <= MATRIX_SLOTS
 
 
 def of_neighbours(
@@ -66,13 +78,44 @@ def sum_to_neighbours(
     return sums.index_add(0, neighbours.flatten(), values.flatten(0, 2)).view(*neighbours.shape[:2], -1)
 
 
-def _neighbours_within(positions: Tensor, mask: Tensor, cutoff: float) -> tuple[Tensor, Tensor]:
-    near = mask & (torch.cdist(positions, positions, compute_mode="donot_use_mm_for_euclid_dist") < cutoff)
+def _all_but_self(atoms: Bool[Tensor, "molecules slots"]) -> Bool[Tensor, "molecules slots slots"]:
+    identity = torch.eye(atoms.shape[1], dtype=torch.bool, device=atoms.device)
+    return atoms[:, :, None] & atoms[:, None, :] & ~identity
+
+
+def _neighbours_within(positions: Tensor, atoms: Tensor, cutoff: float) -> tuple[Tensor, Tensor]:
+    """Rows of the neighbours of each atom within the cutoff, padded, and which of them are real."""
+    near = _all_but_self(atoms) & (
+        torch.cdist(positions, positions, compute_mode="donot_use_mm_for_euclid_dist") < cutoff
+    )
     width = max(int(near.sum(dim=2).max()), 1)
     order = near.to(torch.int8).argsort(dim=2, descending=True, stable=True)[:, :, :width]
     molecules, slots = order.shape[:2]
     first_slots = slots * torch.arange(molecules, device=order.device)[:, None, None]
     return order + first_slots, near.gather(2, order)
+
+
+def _listed_neighbours(positions: Tensor, atoms: Tensor, cutoff: float) -> tuple[Tensor, Tensor]:
+    """`_neighbours_within` by a cell list, in linear time; neighbours at the cutoff itself may be among them."""
+    from vesin import NeighborList
+
+    molecules, slots = atoms.shape
+    search = NeighborList(cutoff=cutoff, full_list=True)
+    found = []
+    for place, mask in zip(positions.cpu().double().numpy(), atoms.cpu().numpy(), strict=True):
+        own = np.flatnonzero(mask)
+        first, second = search.compute(points=place[own], box=np.zeros((3, 3)), periodic=False, quantities="ij")
+        order = np.argsort(first, kind="stable")
+        found.append((own[first[order]], own[second[order]]))
+    width = max([1, *(int(np.bincount(first).max()) for first, _ in found if len(first))])
+    rows, near = np.zeros((molecules, slots, width), dtype=np.int64), np.zeros((molecules, slots, width), dtype=bool)
+    for molecule, (first, second) in enumerate(found):
+        counts = np.bincount(first, minlength=slots)
+        column = np.arange(len(first)) - np.repeat(np.cumsum(counts) - counts, counts)
+        rows[molecule, first, column] = second
+        near[molecule, first, column] = True
+        rows[molecule] += molecule * slots
+    return torch.from_numpy(rows).to(atoms.device), torch.from_numpy(near).to(atoms.device)
 
 
 def monomials(unit_vectors: Float[Tensor, "... 3 neighbours"]) -> Float[Tensor, "... 9 neighbours"]:
