@@ -33,6 +33,8 @@ ATOMS_PER_BATCH: Final = 256
 
 
 _PROPERTIES: Final = ("energy", "free_energy", "energies", "forces")
+_OF_CHARGES: Final = ("charges", "dipole")
+"""Properties of models with partial charges."""
 
 
 class PhysConCalculator(Calculator):
@@ -46,6 +48,9 @@ class PhysConCalculator(Calculator):
     the error of the energy, "energy_uncertainty" [eV], and of the error of a force component on each atom,
     "forces_uncertainty" [eV/Å]. They are not available through `get_property`, because combined ASE calculators would
     add them up.
+
+    A model with partial charges also gives "charges" [e], which sum to the total charge, and their dipole moment "dipole"
+    [e Å] about the centre of mass.
     """
 
     implemented_properties = list(_PROPERTIES)  # noqa: RUF012  # ASE's attribute is a list
@@ -93,6 +98,8 @@ class PhysConCalculator(Calculator):
                 f"{checkpoint.name} has no direct-force heads: train a model with encoder.output_vectors > 0, or use "
                 "forces='conservative'"
             )
+        if self.model.config.encoder.charged:
+            self.implemented_properties = [*_PROPERTIES, *_OF_CHARGES]
         self._evaluate = _direct_evaluation if forces == "direct" else _conservative_evaluation
         self.provenance = Provenance(checkpoint.name, checkpoint.revision, self.level, FORCES_FROM[forces])
         self.charge, self.multiplicity = charge, multiplicity
@@ -144,6 +151,9 @@ class PhysConCalculator(Calculator):
             "energies": energies,
             "forces": found.forces[0].numpy(force=True).astype(np.float64),
         }
+        if found.charges is not None:
+            charges = found.charges[0].numpy(force=True).astype(np.float64)
+            self.results |= {"charges": charges, "dipole": dipole_moment(self.atoms, charges)}
         if found.energy_uncertainties is not None:
             self.results["energy_uncertainty"] = found.energy_uncertainties.item()
         if found.force_uncertainties is not None:
@@ -151,7 +161,8 @@ class PhysConCalculator(Calculator):
 
     def export_properties(self) -> Properties:
         """Results restricted to properties known to ASE."""
-        return Properties({name: self.results[name] for name in _PROPERTIES if name in self.results})
+        known = (*_PROPERTIES, *_OF_CHARGES)
+        return Properties({name: self.results[name] for name in known if name in self.results})
 
     def atomization_energy(self, atoms: Atoms) -> float:
         """Sum of the atomic references of the level minus the energy of the molecule [eV].
@@ -193,7 +204,7 @@ class PhysConCalculator(Calculator):
         def refuse(index: int, error: PhysConError) -> None:
             if on_error == "raise":
                 raise error
-            found[index] = Prediction(None, None, None, None, None, None, self.provenance, error)
+            found[index] = Prediction(None, None, None, None, None, None, self.provenance, error=error)
 
         for index, atoms in enumerate(structures):
             try:
@@ -225,6 +236,7 @@ class PhysConCalculator(Calculator):
             [None] * len(batch) if of_energies is None else of_energies.tolist(),
             _rows(batch, found.forces),
             _rows(batch, found.force_uncertainties),
+            _rows(batch, found.charges),
         )
         return [self._prediction(*row) for row in zip(structures, *columns, strict=True)]
 
@@ -235,6 +247,7 @@ class PhysConCalculator(Calculator):
         energy_uncertainty: float | None,
         forces: np.ndarray | None,
         forces_uncertainty: np.ndarray | None,
+        charges: np.ndarray | None,
     ) -> Prediction:
         energy = float(energies.sum())
         return Prediction(
@@ -245,6 +258,8 @@ class PhysConCalculator(Calculator):
             forces=forces,
             forces_uncertainty=forces_uncertainty,
             provenance=self.provenance,
+            charges=charges,
+            dipole=None if charges is None else dipole_moment(atoms, charges),
         )
 
     def _references(self, atomic_numbers: np.ndarray) -> float:
@@ -282,6 +297,8 @@ class _Evaluation:
     """Uncertainty of the energy [eV]; None if the model is not calibrated."""
     force_uncertainties: Float[Tensor, "molecules slots"] | None
     """Uncertainty of a force component [eV/Å]; None if the model is not calibrated, or without forces."""
+    charges: Float[Tensor, "molecules slots"] | None
+    """Partial charges [e]; None for a model without."""
 
 
 def _conservative_evaluation(model: PhysCon, level: str, batch: Batch, *, with_forces: bool = True) -> _Evaluation:
@@ -294,6 +311,7 @@ def _conservative_evaluation(model: PhysCon, level: str, batch: Batch, *, with_f
             outputs.forces,
             model.energy_uncertainties(outputs.features, level),
             model.force_uncertainties(outputs.features, batch, level) if with_forces else None,
+            outputs.charges,
         )
 
 
@@ -301,7 +319,14 @@ def _direct_evaluation(model: PhysCon, level: str, batch: Batch, *, with_forces:
     """Evaluation with the forces of the direct head, without automatic differentiation."""
     with threads_for(batch), torch.inference_mode():
         outputs = model.evaluate(batch, level, direct_forces=True)
-    return _Evaluation(outputs.atomic_energies, outputs.direct_forces if with_forces else None, None, None)
+    return _Evaluation(
+        outputs.atomic_energies, outputs.direct_forces if with_forces else None, None, None, outputs.charges
+    )
+
+
+def dipole_moment(atoms: Atoms, charges: Float[np.ndarray, " atoms"]) -> Float[np.ndarray, "3"]:
+    """Dipole moment [e Å] of partial charges about the centre of mass, on which that of an ion depends."""
+    return charges @ (atoms.positions - atoms.get_center_of_mass())
 
 
 def _rows(batch: Batch, values: Tensor | None) -> list[np.ndarray] | list[None]:

@@ -55,6 +55,10 @@ class Prediction:
     without `forces`."""
     provenance: Provenance
     """Model, revision, level and units."""
+    charges: Float[np.ndarray, " atoms"] | None = None
+    """Partial charges [e], which sum to the total charge; None for a model without."""
+    dipole: Float[np.ndarray, "3"] | None = None
+    """Dipole moment [e Å] of the partial charges about the centre of mass; None for a model without."""
     error: PhysConError | None = None
     """Error of an invalid structure."""
 

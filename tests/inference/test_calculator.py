@@ -631,3 +631,22 @@ def test_predictions_carry_the_uncertainty_of_a_calibrated_model(tmp_path: Path)
     assert isinstance(back, Atoms)
     assert found.info["energy_uncertainty"] > 0
     assert back.info["energy_uncertainty"] == pytest.approx(found.info["energy_uncertainty"])
+
+
+def test_partial_charges_sum_to_the_total_charge_and_make_the_dipole() -> None:
+    calculator = PhysConCalculator(dtype="float64")
+    for atoms, total in ((molecule("H2O"), 0), (Atoms("NH4", _AMMONIUM, info={"charge": 1}), 1)):
+        atoms.calc = calculator
+        charges, dipole = atoms.get_charges(), atoms.get_dipole_moment()
+        assert charges.sum() == pytest.approx(total, abs=1e-10)
+        np.testing.assert_allclose(dipole, charges @ (atoms.positions - atoms.get_center_of_mass()))
+        (found,) = calculator.predict([atoms])
+        np.testing.assert_allclose(found.charges, charges)
+        np.testing.assert_allclose(found.dipole, dipole, atol=1e-12)
+    water = molecule("H2O")
+    water.calc = calculator
+    assert water.get_charges()[0] < -0.2 < 0.1 < water.get_charges()[1]
+    assert water.get_dipole_moment() @ (water.positions[1:].mean(axis=0) - water.positions[0]) > 0
+
+
+_AMMONIUM = np.array([[0, 0, 0], [1, 1, 1], [-1, -1, 1], [-1, 1, -1], [1, -1, -1]]) * np.array([[1.0]] + 4 * [[0.59]])
