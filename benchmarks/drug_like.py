@@ -4,179 +4,170 @@
 
 energies   energies of the minima of a molecule, relative to their mean: RMSE per molecule
 torsions   the same along torsion drives, and the forces there
-displaced  each minimum displaced by 0.05 Å per coordinate, relaxed again: distance from the minimum
+displaced  the first minimum of each molecule displaced by 0.05 Å per coordinate and relaxed: distance from the minimum
 mmff94     the same from the MMFF94 minimum next to it; it may lie in another basin
 
-References are the minima and torsion drives of the Open Force Field Initiative at B3LYP-D3(BJ)/DZVP, test split.
+References are the minima and torsion drives of the Open Force Field Initiative at B3LYP-D3(BJ)/DZVP, test split;
+molecules with at least three of these geometries.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from heldout import (
+    Molecule,
     Relaxed,
+    aimnet2_forces,
+    covered,
     differences,
+    gfn2_forces,
     is_intact,
     model_forces,
     predict_all,
+    read_test_molecules,
     relax_all,
-    tblite_forces,
 )
 from reporting import Row, Table, add_stores, finish, make_parser, start, statistics
 
 from physcon_ase.chem.conformers import mmff94_minimize
 from physcon_ase.chem.graph import MolGraph
-from physcon_ase.data.split import split_mask
-from physcon_ase.data.store import geometry_offsets, molecule_graph, open_store
-from physcon_ase.errors import PhysConError
+from physcon_ase.errors import MissingParametersError
 from physcon_ase.relax.driver import RelaxStatus
 from physcon_ase.relax.state import ForceFn
 from physcon_ase.units import EV_PER_KCAL_PER_MOL
 
 LEVEL = "b3lyp-d3"
+"""Of the references."""
+
 PARTS = ("energies", "torsions", "displaced", "mmff94")
+
+AT_LEAST = 3
+"""Number of geometries of a molecule below which it is left out."""
+
 DISPLACEMENT = 0.05
 """[Å per coordinate]"""
+
 MAX_ATOMS = 60
-"""Of molecules that are relaxed."""
+"""Largest number of atoms of molecules that are relaxed."""
+
 FMAX, MAX_STEPS = 0.005, 500
+"""End of relaxations [eV/Å], and number of evaluations at most."""
+
 NOTE = (
     "RMSD: all atoms, identity map, after superposition; heavy-atom bonds and angles: mean over molecules of the mean "
-    "absolute difference. All molecules count, those that did not converge with the geometry that they reached."
+    "absolute difference. All molecules count, those that did not converge with the geometry that they reached. "
+    "Intact: bonds and stereo of the graph."
 )
-
-
-@dataclass(frozen=True)
-class Conformers:
-    """Geometries of one molecule with their labels."""
-
-    graph: MolGraph
-    """The molecule."""
-    positions: list[np.ndarray]
-    """[atoms, 3] each [Å]"""
-    energies: np.ndarray
-    """[geometries] [eV]"""
-    forces: list[np.ndarray] | None
-    """[atoms, 3] each [eV/Å]; None for minima."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = make_parser(__doc__, limit=400, what="molecules of each part")
     add_stores(parser)
     parser.add_argument("--level", default=LEVEL, help="level of the model (default: %(default)s)")
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
-    parser.add_argument("--tblite", action="store_true", help="GFN2-xTB too")
-    parser.add_argument("--aimnet2", type=Path, metavar="WHEEL", help="one member of AIMNet2 and the mean of all, too")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="default: all")
+    parser.add_argument("--tblite", action="store_true", help="also GFN2-xTB (needs tblite)")
+    parser.add_argument("--aimnet2", type=Path, metavar="WHEEL", help="also AIMNet2, one network and the mean of four")
     parser.add_argument("--peer-limit", type=int, default=60, help="molecules that peers relax (default: %(default)s)")
     arguments = parser.parse_args(argv)
     loaded, clock = start(arguments)
-    methods: dict[str, ForceFn] = {loaded.name: model_forces(loaded.model, arguments.level)}
-    methods |= peers(arguments)
-    minima = read(arguments.stores / "openff_minima_dzvp.h5", arguments, at_least=3)
+    methods = {loaded.name: model_forces(loaded.model, arguments.level), **_peers(arguments)}
+
+    def read(store: str) -> list[Molecule]:
+        path = arguments.stores / f"{store}.h5"
+        found = read_test_molecules(
+            path, limit=arguments.limit, seed=arguments.seed, with_energy=LEVEL, at_least=AT_LEAST
+        )
+        return covered(found, loaded.model.level(arguments.level))
+
+    minima = read("openff_minima_dzvp")
     tables = []
     if "energies" in arguments.parts:
         tables.append(energies_table(methods, minima))
     if "torsions" in arguments.parts:
-        drives = read(arguments.stores / "openff_torsions_dzvp.h5", arguments, at_least=3)
-        tables.append(torsions_table(methods, drives))
-    relaxed = [part for part in ("displaced", "mmff94") if part in arguments.parts]
-    tables += [relaxed_table(part, methods, minima, arguments) for part in relaxed]
+        tables.append(torsions_table(methods, read("openff_torsions_dzvp")))
+    tables += [relaxed_table(p, methods, minima, arguments) for p in ("displaced", "mmff94") if p in arguments.parts]
     finish("drug_like", arguments, clock, tables, loaded)
 
 
-def peers(arguments) -> dict[str, ForceFn]:
+def _peers(arguments) -> dict[str, ForceFn]:
     """Other methods by name."""
     found: dict[str, ForceFn] = {}
     if arguments.tblite:
-        found["GFN2-xTB"] = tblite_forces
+        found["GFN2-xTB"] = gfn2_forces()
     if arguments.aimnet2:
-        from physcon_ase.labelling.engines import aimnet2_engine, engine_forces
-
-        found["AIMNet2, one member"] = engine_forces(aimnet2_engine("aimnet2-0", path=arguments.aimnet2))
-        found["AIMNet2, mean of four"] = engine_forces(aimnet2_engine("aimnet2-mean", path=arguments.aimnet2))
+        found["AIMNet2, one network"] = aimnet2_forces(arguments.aimnet2, member=0)
+        found["AIMNet2, mean of four"] = aimnet2_forces(arguments.aimnet2)
     return found
 
 
-def read(path: Path, arguments, *, at_least: int) -> list[Conformers]:
-    """Molecules of the test split in random order, each with so many geometries or more."""
-    store = open_store(path)
-    rows = np.random.default_rng(arguments.seed).permutation(np.flatnonzero(split_mask(store, "test")))
-    of_molecule = store.geometries.molecule
-    offsets, labels = geometry_offsets(store), store.labels[LEVEL]
-    found: list[Conformers] = []
-    for row in rows.tolist():
-        indices = np.flatnonzero(of_molecule == row)
-        if len(indices) < at_least:
-            continue
-        atoms = [slice(offsets[i], offsets[i + 1]) for i in indices]
-        forces = None if labels.forces is None else [labels.forces[own] for own in atoms]
-        positions = [store.geometries.positions[own].astype(np.float64) for own in atoms]
-        found.append(Conformers(molecule_graph(store, row), positions, labels.energy[indices], forces))
-        if len(found) == arguments.limit:
-            break
-    return found
-
-
-def energies_table(methods: dict[str, ForceFn], minima: list[Conformers]) -> Table:
+def energies_table(methods: dict[str, ForceFn], molecules: list[Molecule]) -> Table:
     """Relative energies of the minima of each molecule."""
-    rows = [{"method": name, **relative(force_fn, minima)[0]} for name, force_fn in methods.items()]
-    n = sum(len(own.energies) for own in minima)
+    rows = [{"method": name, **_relative(force_fn, molecules)[0]} for name, force_fn in methods.items()]
+    n = sum(len(molecule.all_geometries) for molecule in molecules)
     return Table(
-        f"Conformer energies at the {LEVEL} minima; {len(minima)} molecules, {n} conformers",
+        f"Conformer energies at the {LEVEL} minima; {len(molecules)} molecules, {n} conformers",
         rows,
         "RMSE per molecule of the energies relative to their mean over the conformers.",
     )
 
 
-def torsions_table(methods: dict[str, ForceFn], drives: list[Conformers]) -> Table:
+def torsions_table(methods: dict[str, ForceFn], molecules: list[Molecule]) -> Table:
     """Energies along torsion drives relative to their mean, and forces."""
+    references = [geometry.forces[LEVEL] for molecule in molecules for geometry in molecule.all_geometries]
     rows = []
     for name, force_fn in methods.items():
-        row, forces = relative(force_fn, drives)
-        references = [force for own in drives for force in own.forces or ()]
+        row, forces = _relative(force_fn, molecules)
         errors = np.concatenate([np.abs(a - b).ravel() for a, b in zip(forces, references, strict=True)])
-        rows.append({"method": name, **row, "force MAE [meV/Å]": 1000 * float(errors.mean())})
-    n = sum(len(own.energies) for own in drives)
-    return Table(f"Torsion drives at {LEVEL}; {len(drives)} molecules, {n} geometries", rows)
+        rows.append({"method": name, **row, "force MAE [meV/Å]": 1000 * float(np.nanmean(errors))})
+    title = f"Torsion drives at {LEVEL}; {len(molecules)} molecules, {len(references)} geometries"
+    return Table(title, rows, "RMSE per molecule of the energies relative to their mean over all its drives.")
 
 
-def relative(force_fn: ForceFn, molecules: list[Conformers]) -> tuple[Row, list[np.ndarray]]:
-    """Statistics of the RMSE per molecule of relative energies, and all forces."""
-    graphs = [own.graph for own in molecules for _ in own.positions]
-    energies, forces = predict_all(force_fn, graphs, [place for own in molecules for place in own.positions])
-    parts = np.split(energies, np.cumsum([len(own.energies) for own in molecules])[:-1])
-    errors = [(part - own.energies) / EV_PER_KCAL_PER_MOL for part, own in zip(parts, molecules, strict=True)]
-    rmse = [float(np.std(own)) for own in errors]
-    return statistics(rmse, "RMSE", "kcal/mol"), forces
+def _relative(force_fn: ForceFn, molecules: list[Molecule]) -> tuple[Row, list[np.ndarray]]:
+    """Statistics of the RMSE per molecule of relative energies, and the forces of all geometries."""
+    pairs = [(molecule.graph, geometry) for molecule in molecules for geometry in molecule.all_geometries]
+    energies, forces = predict_all(force_fn, [graph for graph, _ in pairs], [own.positions for _, own in pairs])
+    errors = (energies - np.array([own.energies[LEVEL] for _, own in pairs])) / EV_PER_KCAL_PER_MOL
+    ends = np.cumsum([len(molecule.all_geometries) for molecule in molecules])
+    rmse = [float(np.std(own)) for own in np.split(errors, ends[:-1])]
+    return {**statistics(rmse, "RMSE", "kcal/mol"), "failed molecules": int(np.isnan(rmse).sum())}, forces
 
 
-def relaxed_table(part: str, methods: dict[str, ForceFn], minima: list[Conformers], arguments) -> Table:
+def relaxed_table(part: str, methods: dict[str, ForceFn], molecules: list[Molecule], arguments) -> Table:
     """Where relaxations end that begin near a minimum, or at the MMFF94 minimum next to it."""
     generator = np.random.default_rng(arguments.seed)
     graphs, starts, goals = [], [], []
-    for own in minima:
-        goal = own.positions[0]
-        if own.graph.n_atoms > MAX_ATOMS:
+    for molecule in molecules:
+        goal = molecule.all_geometries[0].positions
+        if molecule.graph.n_atoms > MAX_ATOMS:
             continue
         if part == "displaced":
             begin = goal + generator.normal(scale=DISPLACEMENT, size=goal.shape)
         else:
             try:
-                begin = mmff94_minimize(own.graph, goal).positions
-            except PhysConError:  # no parameters
+                begin = mmff94_minimize(molecule.graph, goal).positions
+            except MissingParametersError:
                 continue
-        graphs.append(own.graph)
+        graphs.append(molecule.graph)
         starts.append(begin)
         goals.append(goal)
-    rows = [_row("start", graphs, starts, goals)]
-    for number, (name, force_fn) in enumerate(methods.items()):
-        count = len(graphs) if number == 0 else arguments.peer_limit
-        ended = relax_all(force_fn, graphs[:count], starts[:count], fmax=FMAX, max_steps=MAX_STEPS)
-        rows.append(_row(name, graphs[:count], [own.positions for own in ended], goals[:count], ended))
+    few, (name, *peers) = slice(arguments.peer_limit), methods
+    ended = relax_all(methods[name], graphs, starts, fmax=FMAX, max_steps=MAX_STEPS)
+    rows = [_row("start", graphs, starts, goals), _row(name, graphs, _places(ended), goals, ended)]
+    if peers and len(graphs[few]) < len(graphs):  # the molecules of the peers
+        rows.append(_row("start, fewer molecules", graphs[few], starts[few], goals[few]))
+        rows.append(_row(f"{name}, fewer molecules", graphs[few], _places(ended[few]), goals[few], ended[few]))
+    for peer in peers:
+        noisy = peer.startswith("AIMNet2")
+        ended = relax_all(methods[peer], graphs[few], starts[few], fmax=FMAX, max_steps=MAX_STEPS, noisy=noisy)
+        rows.append(_row(peer, graphs[few], _places(ended), goals[few], ended))
     title = {"displaced": f"minimum displaced by {DISPLACEMENT} Å", "mmff94": "MMFF94 minimum"}[part]
     return Table(f"Relaxed from the {title} to fmax {FMAX} eV/Å, against the {LEVEL} minimum", rows, NOTE)
+
+
+def _places(relaxed: list[Relaxed]) -> list[np.ndarray]:
+    return [own.positions for own in relaxed]
 
 
 def _row(
@@ -193,10 +184,15 @@ def _row(
         "converged": None if ended is None else sum(own.status is RelaxStatus.CONVERGED for own in ended),
         "intact": sum(map(is_intact, graphs, places)),
         **statistics([own["rmsd"] for own in found], "RMSD", "Å"),
-        "heavy bonds [Å]": float(np.nanmean([own["heavy_bonds"] for own in found])),
-        "angles [°]": float(np.nanmean([own["angles"] for own in found])),
-        "steps, median": None if ended is None else float(np.median([own.steps for own in ended])),
+        "heavy bonds [Å]": _mean([own["heavy_bonds"] for own in found]),
+        "angles [°]": _mean([own["angles"] for own in found]),
+        "steps, median": None if not ended else float(np.median([own.steps for own in ended])),
     }
+
+
+def _mean(values: list[float]) -> float:
+    known = [value for value in values if not np.isnan(value)]
+    return float(np.mean(known)) if known else float("nan")
 
 
 if __name__ == "__main__":

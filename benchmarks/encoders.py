@@ -1,9 +1,10 @@
 """Encoder variants at equal training time, from the logs of their trainings.
 
-    python encoders.py RUNS [--minutes 10 20]
+    python encoders.py RUNS [--level LEVEL] [--minutes 10 20]
 
 RUNS is a folder with one folder per training (`physcon train` on the recipes of recipes/encoders/, with frequent
-validations). Errors are those of the validation split, interpolated linearly in processor time between two validations.
+validations). Errors are those of the validation split at one level, by default the first of the recipe, interpolated
+linearly in processor time between two validations.
 Latency and training rate are measured by this script, with random weights of the size of the variant.
 """
 
@@ -24,17 +25,15 @@ from physcon_ase.training.recipe_files import parse_recipe
 from physcon_ase.training.state import STATE_FILE
 from physcon_ase.training.trainer import LOG_FILE
 
-LEVEL = "gfn2"
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     parser = make_parser(__doc__, checkpoint=False)
     parser.add_argument("runs", type=Path, help="folder of the trainings")
+    parser.add_argument("--level", help="(default: the first of each recipe)")
     parser.add_argument("--minutes", type=float, nargs="+", default=[10, 20], help="of processor time (default: 10 20)")
     arguments = parser.parse_args(argv)
     clock = Clock.now()
     folders = sorted(path.parent for path in arguments.runs.glob(f"*/{LOG_FILE}"))
-    rows = [_row(folder, arguments.minutes) for folder in folders if len(validations(folder))]
+    rows = [_row(folder, arguments) for folder in folders if len(validations(folder, arguments.level))]
     rows.sort(key=_last_force_error)
     note = (
         "Errors: mean absolute errors of total energies and Cartesian force components on all kinds of geometry of "
@@ -44,14 +43,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     finish("encoders", arguments, clock, [Table("Encoder variants at equal processor time", rows, note)])
 
 
-def validations(folder: Path) -> np.ndarray:
-    """Rows (processor seconds, energy MAE [eV], force MAE [eV/Å]) of the validations of a training."""
+def validations(folder: Path, level: str | None = None) -> np.ndarray:
+    """Rows (processor seconds, energy MAE [eV], force MAE [eV/Å]) of the validations of a training.
+
+    Args:
+        folder: of the training.
+        level: whose errors; by default the first that is validated.
+    """
     lines = (folder / LOG_FILE).read_text(encoding="utf-8").splitlines()
     entries = [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]
+    entries = [entry for entry in entries if "validation" in entry]
+    level = entries[0]["validation"] if level is None and entries else level
     found = [
         (entry["cpu_seconds"], entry["energy_mae"], entry["force_mae"])
         for entry in entries
-        if entry.get("validation") == LEVEL
+        if entry["validation"] == level
     ]
     return np.array(found).reshape(-1, 3)
 
@@ -64,11 +70,12 @@ def at_time(found: np.ndarray, seconds: float) -> tuple[float, float]:
     return energy, force
 
 
-def _row(folder: Path, minutes: Sequence[float]) -> Row:
-    model = _random_model(_recipe(folder))
-    found = validations(folder)
+def _row(folder: Path, arguments) -> Row:
+    recipe = _recipe(folder)
+    model, level = _random_model(recipe), arguments.level or recipe.levels[0].name
+    found = validations(folder, level)
     errors = {}
-    for number in minutes:
+    for number in arguments.minutes:
         energy, force = at_time(found, 60 * number)
         errors[f"force MAE, {number:g} min [meV/Å]"] = 1000 * force
         errors[f"energy MAE, {number:g} min [meV]"] = 1000 * energy
@@ -78,7 +85,7 @@ def _row(folder: Path, minutes: Sequence[float]) -> Row:
         **errors,
         "trained [min]": found[-1, 0] / 60,
         "last force MAE [meV/Å]": 1000 * found[-1, 2],
-        "aspirin E + F [ms]": 1000 * latency(model_forces(model, LEVEL), MOLECULES["aspirin"]),
+        "aspirin E + F [ms]": 1000 * latency(model_forces(model, level), MOLECULES["aspirin"]),
         "training [molecules/s]": training_rate(model.config),
     }
 
@@ -89,7 +96,7 @@ def _recipe(folder: Path) -> Recipe:
 
 
 def _random_model(recipe: Recipe) -> PhysCon:
-    levels = tuple(LevelConfig(own.name, own.description, (1, 6, 7, 8), (0.0,) * 4, own.base) for own in recipe.levels)
+    levels = tuple(LevelConfig(own.name, own.description, (1, 6, 7, 8), (0.0,) * 4) for own in recipe.levels)
     model = PhysCon(ModelConfig(levels=levels, encoder=recipe.encoder))
     return model.eval().requires_grad_(False)
 

@@ -1,6 +1,6 @@
 """Harmonic frequencies of small molecules against B3LYP/6-31G(2df,p), each method at its own minimum.
 
-    python frequencies.py [--tblite]
+    python frequencies.py [--level LEVEL] [--tblite]
 
 The reference (benchmarks/frequencies.json, made by recipes/b3lyp-frequencies) consists of the smallest molecules of
 QM9 that are not used in any training.
@@ -29,6 +29,7 @@ STEP = 0.005
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = make_parser(__doc__, limit=20)
+    parser.add_argument("--level", help="only this level (default: all that cover the molecules)")
     parser.add_argument("--tblite", action="store_true", help="also GFN2-xTB itself (needs tblite)")
     arguments = parser.parse_args(argv)
     loaded, clock = start(arguments)
@@ -36,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     records = json.loads(REFERENCE.read_text(encoding="utf-8"))[: arguments.limit]
     calculators = {
         f"level {level}": PhysConCalculator(model, level=level)
-        for level in model.model.level_names
+        for level in ([arguments.level] if arguments.level else model.model.level_names)
         if all(set(record["atomic_numbers"]) <= set(model.model.level(level).elements) for record in records)
     }
     if arguments.tblite:

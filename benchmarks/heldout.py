@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from ase import Atoms
 
 from physcon_ase.batch import Batch, make_batch, unpad
 from physcon_ase.chem.compare import (
@@ -21,6 +20,8 @@ from physcon_ase.chem.compare import (
 from physcon_ase.chem.graph import MolGraph
 from physcon_ase.data.split import split_mask
 from physcon_ase.data.store import Store, geometry_offsets, molecule_graph, open_store
+from physcon_ase.labelling.engines import engine_forces, tblite_engine
+from physcon_ase.labelling.engines.aimnet2 import aimnet2_engine
 from physcon_ase.model.config import LevelConfig
 from physcon_ase.model.forces import energies_and_forces
 from physcon_ase.model.physcon import PhysCon
@@ -35,6 +36,8 @@ ATOMS_PER_BATCH = 1024
 class Geometry:
     """One geometry of a molecule with its labels."""
 
+    kind: str
+    """"minimum of b3lyp", "thermal", "twist", ..."""
     positions: np.ndarray
     """[atoms, 3] [Å]"""
     energies: dict[str, float]
@@ -51,8 +54,16 @@ class Molecule:
     """Name in its data set."""
     graph: MolGraph
     """In the atom order of the geometries."""
-    geometries: dict[str, Geometry]
-    """By kind: "minimum of gfn2", "thermal", "conformer", ..."""
+    all_geometries: tuple[Geometry, ...]
+    """In the order of the store; there may be several of one kind."""
+
+    @functools.cached_property
+    def geometries(self) -> dict[str, Geometry]:
+        """The first geometry of each kind."""
+        found: dict[str, Geometry] = {}
+        for geometry in self.all_geometries:
+            found.setdefault(geometry.kind, geometry)
+        return found
 
 
 @dataclass(frozen=True)
@@ -68,7 +79,13 @@ class Relaxed:
 
 
 def read_test_molecules(
-    path: Path, *, limit: int, seed: int, with_energy: str | None = None, with_geometries: Sequence[str] = ()
+    path: Path,
+    *,
+    limit: int,
+    seed: int,
+    with_energy: str | None = None,
+    with_geometries: Sequence[str] = (),
+    at_least: int = 1,
 ) -> list[Molecule]:
     """Molecules of the test split of a store in random order.
 
@@ -78,6 +95,7 @@ def read_test_molecules(
         seed: of the order; a smaller limit gives the first of them.
         with_energy: level at which the molecules must have an energy.
         with_geometries: kinds of geometries that the molecules must have.
+        at_least: number of geometries that the molecules must have.
     """
     store = open_store(path)
     rows = np.random.default_rng(seed).permutation(np.flatnonzero(split_mask(store, "test")))
@@ -86,8 +104,10 @@ def read_test_molecules(
     for row in rows.tolist():
         if len(chosen) >= limit:
             break
+        if len(geometries[row]) < at_least:
+            continue
         molecule = _read(store, row, geometries[row], offsets)
-        has_energy = with_energy is None or any(with_energy in g.energies for g in molecule.geometries.values())
+        has_energy = with_energy is None or any(with_energy in g.energies for g in molecule.all_geometries)
         if has_energy and all(kind in molecule.geometries for kind in with_geometries):
             chosen.append(molecule)
     return chosen
@@ -118,46 +138,71 @@ def model_forces(model: PhysCon, level: str) -> ForceFn:
     return functools.partial(energies_and_forces, model.energy_fn(level))
 
 
-def tblite_forces(batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-    """Energies [eV] and forces [eV/Å] of GFN2-xTB, molecule by molecule."""
-    from tblite.ase import TBLite
+def gfn2_forces() -> ForceFn:
+    """Energies and forces of GFN2-xTB, molecule by molecule; NaN where the calculation fails."""
+    return engine_forces(tblite_engine())
 
-    energies, forces = torch.zeros(len(batch), dtype=torch.float64), torch.zeros_like(batch.positions)
-    numbers = unpad(batch, batch.atomic_numbers)
-    for index, (own, place) in enumerate(zip(numbers, unpad(batch, batch.positions), strict=True)):
-        atoms = Atoms(own, place, calculator=TBLite(method="GFN2-xTB", verbosity=0))
-        energies[index] = atoms.get_potential_energy()
-        forces[index, : len(own)] = torch.as_tensor(atoms.get_forces())
-    return energies, forces
+
+def aimnet2_forces(path: Path | None = None, *, member: int | None = None) -> ForceFn:
+    """Energies and forces of AIMNet2, molecule by molecule.
+
+    Args:
+        path: the wheel; by default that of the environment variable PHYSCON_AIMNET2.
+        member: one of the four networks; their mean by default, however much they disagree.
+    """
+    mean = member is None
+    return engine_forces(aimnet2_engine(path, member=member, mean=mean, max_spread=float("inf")))
 
 
 def predict_all(
     force_fn: ForceFn, graphs: Sequence[MolGraph], positions: Sequence[np.ndarray]
 ) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Energies [eV] and forces [eV/Å] of all geometries, in their order."""
+    """Energies [eV] and forces [eV/Å] of all geometries, in their order; both NaN where the energy is not finite."""
     energies, forces = np.zeros(len(graphs)), [np.zeros(0)] * len(graphs)
     for chosen in by_size([graph.n_atoms for graph in graphs]):
         batch = _batch([graphs[i] for i in chosen], [positions[i] for i in chosen])
         batch_energies, batch_forces = force_fn(batch)
         energies[chosen] = batch_energies.numpy()
         for index, own in zip(chosen, unpad(batch, batch_forces), strict=True):
-            forces[index] = own
+            forces[index] = own if np.isfinite(energies[index]) else np.full_like(own, np.nan)
     return energies, forces
 
 
 def relax_all(
-    force_fn: ForceFn, graphs: Sequence[MolGraph], positions: Sequence[np.ndarray], *, fmax: float, max_steps: int
+    force_fn: ForceFn,
+    graphs: Sequence[MolGraph],
+    positions: Sequence[np.ndarray],
+    *,
+    fmax: float,
+    max_steps: int,
+    noisy: bool = False,
 ) -> list[Relaxed]:
-    """Relaxes all molecules with the package's batched optimiser, in batches of similar size."""
+    """Relaxes all molecules with the package's batched optimiser, in batches of similar size.
+
+    Args:
+        force_fn: energies and forces of a batch.
+        graphs: the molecules.
+        positions: start geometries [Å].
+        fmax: end of relaxations [eV/Å].
+        max_steps: number of evaluations after the first at most.
+        noisy: whether energies have the noise of float32 (AIMNet2), which would end relaxations as stalled.
+    """
     results: list[Relaxed | None] = [None] * len(graphs)
     for chosen in by_size([graph.n_atoms for graph in graphs]):
         batch = _batch([graphs[i] for i in chosen], [positions[i] for i in chosen])
         bonds = [graphs[i].bonds for i in chosen]
-        ended = relax(force_fn, batch, fmax=fmax, max_steps=max_steps, bonds=bonds)
+        used = functools.partial(_rounded, force_fn) if noisy else force_fn
+        ended = relax(used, batch, fmax=fmax, max_steps=max_steps, bonds=bonds)
         places = unpad(batch, ended.positions)
         for index, place, status, steps in zip(chosen, places, ended.statuses, ended.steps.tolist(), strict=True):
             results[index] = Relaxed(place.astype(np.float64), status, steps)
     return [result for result in results if result is not None]
+
+
+def _rounded(force_fn: ForceFn, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+    """Energies in float32: the optimiser allows for the noise of the format that it is given."""
+    energies, forces = force_fn(batch)
+    return energies.float(), forces
 
 
 def differences(graph: MolGraph, a: np.ndarray, b: np.ndarray) -> dict[str, float]:
@@ -177,8 +222,12 @@ def is_intact(graph: MolGraph, positions: np.ndarray) -> bool:
 
 
 def _batch(graphs: Sequence[MolGraph], positions: Sequence[np.ndarray]) -> Batch:
-    charges = [graph.charge for graph in graphs]
-    return make_batch([graph.atomic_numbers for graph in graphs], positions, charges=charges)
+    return make_batch(
+        [graph.atomic_numbers for graph in graphs],
+        positions,
+        charges=[graph.charge for graph in graphs],
+        multiplicities=[graph.multiplicity for graph in graphs],
+    )
 
 
 def _geometries_of(store: Store) -> list[np.ndarray]:
@@ -188,22 +237,21 @@ def _geometries_of(store: Store) -> list[np.ndarray]:
 
 
 def _read(store: Store, row: int, geometries: np.ndarray, offsets: np.ndarray) -> Molecule:
-    found = {}
-    for index in geometries.tolist():
-        kind, minimum_of = str(store.geometries.kind[index]), str(store.geometries.minimum_of[index])
-        found[f"{kind} of {minimum_of}" if minimum_of else kind] = _read_geometry(store, index, offsets)
+    found = tuple(_read_geometry(store, index, offsets) for index in geometries.tolist())
     return Molecule(str(store.molecules.name[row]), molecule_graph(store, row), found)
 
 
 def _read_geometry(store: Store, index: int, offsets: np.ndarray) -> Geometry:
     atoms = slice(offsets[index], offsets[index + 1])
+    kind, minimum_of = str(store.geometries.kind[index]), str(store.geometries.minimum_of[index])
     energies, forces = {}, {}
     for level, labels in store.labels.items():
         if np.isfinite(labels.energy[index]):
             energies[level] = float(labels.energy[index])
         if labels.forces is not None and np.isfinite(labels.forces[atoms]).all():
             forces[level] = labels.forces[atoms]
-    return Geometry(store.geometries.positions[atoms].astype(np.float64), energies, forces)
+    positions = store.geometries.positions[atoms].astype(np.float64)
+    return Geometry(f"minimum of {minimum_of}" if minimum_of else kind, positions, energies, forces)
 
 
 def _hydrogen_bonds_mae(graph: MolGraph, a: np.ndarray, b: np.ndarray) -> float:

@@ -1,65 +1,111 @@
-"""Energy differences between molecules of equal composition at level b3lyp, on held-out molecules.
+"""Energy differences between held-out molecules of equal composition, at the minima of the labels.
 
-    python isomers.py --stores STORES
+    python isomers.py --stores STORES [--level LEVEL]
 
-Errors are over pairs within a composition, at the B3LYP minima of QM9. The labels of the C7H10O2 isomers are on another
-scale; see the note below the table.
+Errors are over pairs within a composition: B3LYP/6-31G(2df,p) minima of QM9, and the lowest B3LYP-D3(BJ)/DZVP minimum
+of each drug-like molecule. The labels of the C7H10O2 isomers are on another scale; see the note below the table.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
-from heldout import Molecule, covered, model_forces, predict_all, read_test_molecules
+from heldout import Geometry, covered, model_forces, predict_all, read_test_molecules
 from reporting import Row, Table, add_stores, finish, make_parser, start
 
+from physcon_ase.chem.graph import MolGraph
 from physcon_ase.model.physcon import PhysCon
 
-LEVEL = "b3lyp"
-GEOMETRY = "minimum of b3lyp"
-LABELS = {"qm9_b3lyp": "b3lyp", "c7h10o2_b3lyp": "b3lyp_c7h10o2"}
-"""Level of the energy labels of each store."""
+
+@dataclass(frozen=True)
+class Isomers:
+    """A store with energies at minima."""
+
+    store: str
+    """Its name."""
+    level: str
+    """Level of the model that the labels are compared with."""
+    labels: str
+    """Level of the labels."""
+
+    @property
+    def kind(self) -> str:
+        """Kind of the geometries."""
+        return f"minimum of {self.level}"
+
+
+SETS = (
+    Isomers("openff_minima_dzvp", "b3lyp-d3", "b3lyp-d3"),
+    Isomers("qm9_b3lyp", "b3lyp", "b3lyp"),
+    Isomers("c7h10o2_b3lyp", "b3lyp", "b3lyp_c7h10o2"),
+)
 
 NOTE = (
-    "Every pair of molecules of one composition counts once. The rows of level gfn2 show what the model's GFN2 "
-    "energies at the same geometries give; spread: mean |ΔE| of the labels of the pairs. Failed: energy not finite or "
-    "element not covered. The labels of c7h10o2_b3lyp contain about three zero-point energies, which no model of "
-    "electronic energies can reproduce: for the 218 molecules that QM9 labels too they lie 12.81 eV above its labels "
-    "with a spread of 128 meV, which is 144 meV per pair."
+    "Every pair of molecules of one composition counts once; molecules of different charge are not compared. Rows of "
+    "other levels of the model show by how much the levels differ, at the same geometries; spread: mean |ΔE| of the "
+    "labels of the pairs. Failed: energy not finite, or element or charge not covered. The labels of c7h10o2_b3lyp "
+    "contain about three zero-point energies, which no model of electronic energies can reproduce: for the 218 "
+    "molecules that QM9 labels too they lie 12.81 eV above its labels with a spread of 128 meV, which is 144 meV per "
+    "pair."
 )
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = make_parser(__doc__, limit=2500, what="molecules of each store")
     add_stores(parser)
+    parser.add_argument("--level", help="level shown beside that of the labels (default: that of the checkpoint)")
     arguments = parser.parse_args(argv)
     loaded, clock = start(arguments)
-    rows = []
-    for name, labels in LABELS.items():
-        path = arguments.stores / f"{name}.h5"
-        molecules = read_test_molecules(
-            path, limit=arguments.limit, seed=arguments.seed, with_energy=labels, with_geometries=(GEOMETRY,)
-        )
-        usable = covered(molecules, loaded.model.level(LEVEL))
-        n_uncovered = len(molecules) - len(usable)
-        rows += [_row(name, labels, level, loaded.model, usable, n_uncovered) for level in (LEVEL, "gfn2")]
-    title = f"Energy differences between molecules of equal composition against {LEVEL}, at the {GEOMETRY}, test split"
+    beside = arguments.level or loaded.model.level_names[0]
+    rows = [row for own in SETS for row in _rows(own, dict.fromkeys((own.level, beside)), loaded.model, arguments)]
+    title = "Energy differences between molecules of equal composition, test split"
     finish("isomers", arguments, clock, [Table(title, rows, NOTE)], loaded)
 
 
-def _row(store: str, label_level: str, level: str, model: PhysCon, molecules: list[Molecule], n_uncovered: int) -> Row:
-    graphs = [molecule.graph for molecule in molecules]
-    energies, _ = predict_all(model_forces(model, level), graphs, [m.geometries[GEOMETRY].positions for m in molecules])
-    labels = np.array([molecule.geometries[GEOMETRY].energies[label_level] for molecule in molecules])
+def _rows(isomers: Isomers, levels: Iterable[str], model: PhysCon, arguments) -> list[Row]:
+    molecules = read_test_molecules(
+        arguments.stores / f"{isomers.store}.h5",
+        limit=arguments.limit,
+        seed=arguments.seed,
+        with_energy=isomers.labels,
+        with_geometries=(isomers.kind,),
+    )
+    rows = []
+    for level in levels:
+        usable = covered(molecules, model.level(level))
+        lowest = [
+            min(
+                (own for own in molecule.all_geometries if isomers.labels in own.energies),
+                key=lambda own: own.energies[isomers.labels],
+            )
+            for molecule in usable
+        ]
+        graphs, n_uncovered = [molecule.graph for molecule in usable], len(molecules) - len(usable)
+        rows.append(_row(isomers, level, model, graphs, lowest, n_uncovered))
+    return rows
+
+
+def _row(
+    isomers: Isomers,
+    level: str,
+    model: PhysCon,
+    graphs: list[MolGraph],
+    geometries: list[Geometry],
+    n_uncovered: int,
+) -> Row:
+    energies, _ = predict_all(model_forces(model, level), graphs, [own.positions for own in geometries])
+    labels = np.array([own.energies[isomers.labels] for own in geometries])
     good = np.isfinite(energies)
     groups: dict[tuple[int, ...], list[int]] = {}
     for index in np.flatnonzero(good).tolist():
-        groups.setdefault(tuple(sorted(graphs[index].atomic_numbers.tolist())), []).append(index)
+        graph = graphs[index]
+        groups.setdefault((graph.charge, *sorted(graph.atomic_numbers.tolist())), []).append(index)
     groups = {composition: members for composition, members in groups.items() if len(members) > 1}
     errors = np.concatenate([np.zeros(0), *(np.abs(pair_differences((energies - labels)[m])) for m in groups.values())])
     spread = np.concatenate([np.zeros(0), *(np.abs(pair_differences(labels[m])) for m in groups.values())])
     has_pairs = len(errors) > 0
     return {
-        "store": store,
+        "store": isomers.store,
         "level": level,
         "molecules": sum(map(len, groups.values())),
         "failed": int((~good).sum()) + n_uncovered,

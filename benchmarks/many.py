@@ -2,12 +2,12 @@
 
     python many.py --smiles smiles_union.tsv.xz
 
-The SMILES are drawn at random from those of the test split.
+The SMILES are drawn at random from the neutral molecules of the test split whose elements the level covers.
 """
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,29 +20,26 @@ from physcon_ase.errors import PhysConError
 from physcon_ase.inference.many import optimize_many
 from physcon_ase.inference.results import Record
 from physcon_ase.relax.driver import RelaxStatus
-from physcon_ase.units import ATOMIC_NUMBERS
-
-ELEMENTS = frozenset(ATOMIC_NUMBERS[symbol] for symbol in "H C N O F P S Cl".split())
-"""Elements of the training data of level gfn2; molecules with other elements are not drawn."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = make_parser(__doc__, limit=1000)
     parser.add_argument("--smiles", type=Path, required=True, help="list for `read_smiles_list`")
-    parser.add_argument("--level", default="gfn2", help="(default: %(default)s)")
+    parser.add_argument("--level", help="(default: that of the checkpoint)")
     parser.add_argument("--fmax", type=float, default=0.01, help="[eV/Å] (default: %(default)s)")
     parser.add_argument("--max-atoms", type=int, default=60, help="hydrogens included (default: %(default)s)")
     arguments = parser.parse_args(argv)
     loaded, clock = start(arguments)
-    smiles = held_out_smiles(arguments.smiles, arguments.limit, arguments.max_atoms, arguments.seed)
+    level = loaded.model.level(arguments.level or loaded.model.level_names[0])
+    smiles = held_out_smiles(arguments.smiles, arguments.limit, arguments.max_atoms, arguments.seed, level.elements)
     before = time.perf_counter(), time.process_time()
     records = optimize_many(
-        smiles, level=arguments.level, checkpoint=loaded, fmax=arguments.fmax, seed=arguments.seed, progress_bar=False
+        smiles, level=level.name, checkpoint=loaded, fmax=arguments.fmax, seed=arguments.seed, progress_bar=False
     )
     seconds = time.perf_counter() - before[0], time.process_time() - before[1]
     tables = [
         Table(
-            f"optimize_many on {len(smiles)} held-out SMILES, level {arguments.level}",
+            f"optimize_many on {len(smiles)} held-out SMILES, level {level.name}",
             [_summary(records, *seconds)],
             _NOTE,
         ),
@@ -52,8 +49,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     finish("many", arguments, clock, [table for table in tables if table.rows], loaded)
 
 
-def held_out_smiles(path: Path, limit: int, max_atoms: int, seed: int) -> list[str]:
-    """Random SMILES of the list whose molecules are in the test split, each molecule once."""
+def held_out_smiles(path: Path, limit: int, max_atoms: int, seed: int, elements: Collection[int]) -> list[str]:
+    """Random SMILES of the list whose molecules are in the test split and made of `elements`, each molecule once."""
     rows, _ = read_smiles_list(path)
     chosen: dict[str, str] = {}
     for index in np.random.default_rng(seed).permutation(len(rows)).tolist():
@@ -69,7 +66,7 @@ def held_out_smiles(path: Path, limit: int, max_atoms: int, seed: int) -> list[s
             graph = graph_from_smiles(row.smiles)
         except PhysConError:  # the list is checked elsewhere; here a molecule is needed whose key can be computed
             continue
-        if graph.n_atoms <= max_atoms and set(graph.atomic_numbers.tolist()) <= ELEMENTS:
+        if graph.n_atoms <= max_atoms and set(graph.atomic_numbers.tolist()) <= set(elements):
             chosen[key] = row.smiles
     return list(chosen.values())
 

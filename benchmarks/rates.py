@@ -106,7 +106,7 @@ def training_step(config: ModelConfig, loss: LossRecipe, *, atoms_per_batch: int
     """A full training step of a model with random weights on molecules of 19 atoms, the same at each call."""
     recipe = Recipe(
         name="rate",
-        levels=tuple(LevelRecipe(level.name, level.description, level.base) for level in config.levels),
+        levels=tuple(LevelRecipe(level.name, level.description) for level in config.levels),
         data=(DataSet(store="", levels=(config.levels[0].name,)),),
         optim=OptimRecipe(steps=10**6, atoms_per_batch=atoms_per_batch),
         encoder=config.encoder,
@@ -141,4 +141,5 @@ def _labelled(atoms_per_batch: int) -> LabelledBatch:
         forces=torch.as_tensor(generator.normal(size=(count, graph.n_atoms, 3)), dtype=torch.float32),
         is_minimum=torch.zeros(count, dtype=torch.bool),
         weight=torch.ones(count),
+        charges=torch.full((count, graph.n_atoms), float("nan")),
     )

@@ -4,7 +4,7 @@
 
 Single calls use ASE calculators, and the atoms are moved before each, so that no result is cached. The calculators are
 timed alternately in one run, so that all are measured under the same load. GFN2-xTB (tblite) and ANI-2x (torchani) are
-timed if they are installed.
+timed if they are installed, one network of AIMNet2 if its wheel is named by the environment variable PHYSCON_AIMNET2.
 """
 
 import json
@@ -24,6 +24,8 @@ from reporting import Row, Table, finish, make_parser, start
 
 from physcon_ase.chem.graph import MolGraph
 from physcon_ase.inference.calculator import PhysConCalculator
+from physcon_ase.labelling.engines import EngineCalculator, aimnet2_engine
+from physcon_ase.labelling.engines.aimnet2 import PATH_VARIABLE
 from physcon_ase.model.physcon import LoadedModel
 
 OURS = "PhysCon"
@@ -49,13 +51,14 @@ print(json.dumps([begin, with_torch, built, clocks()]))
 def main(argv: Sequence[str] | None = None) -> None:
     parser = make_parser(__doc__)
     parser.add_argument("--calls", type=int, default=50, help="of each calculator (default: %(default)s)")
-    parser.add_argument("--level", default="gfn2", help="(default: %(default)s)")
+    parser.add_argument("--level", help="(default: that of the checkpoint)")
     parser.add_argument("--processes", type=int, default=5, help="for the construction time (default: %(default)s)")
     arguments = parser.parse_args(argv)
     loaded, clock = start(arguments)
+    level = arguments.level = arguments.level or loaded.model.level_names[0]
     generator = np.random.default_rng(arguments.seed)
     calls = [_calls_row(name, arguments, generator) for name in MOLECULES]
-    force_fn = model_forces(loaded.model, arguments.level)
+    force_fn = model_forces(loaded.model, level)
     batches = [
         {
             "molecule": name,
@@ -66,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     ]
     tables = [
         Table(
-            f"Energy + forces through the ASE calculator at level {arguments.level}, median of {arguments.calls} calls",
+            f"Energy + forces through the ASE calculator at level {level}, median of {arguments.calls} calls",
             calls,
             "Wall time in ms, in brackets processor time; ratio: time of GFN2-xTB (tblite) over that of PhysCon."
             " PhysCon is what a user gets, in float32.",
@@ -97,7 +100,7 @@ def _calls_row(name: str, arguments, generator: np.random.Generator) -> Row:
 
 
 def _calculators(arguments) -> dict[str, Callable[[], Calculator]]:
-    """The installed calculators; that of this package in both number formats."""
+    """The calculators at hand; that of this package in both number formats."""
     found: dict[str, Callable[[], Calculator]] = {
         OURS: lambda: PhysConCalculator(arguments.checkpoint, level=arguments.level),
         f"{OURS} float64": lambda: PhysConCalculator(arguments.checkpoint, level=arguments.level, dtype=torch.float64),
@@ -106,6 +109,8 @@ def _calculators(arguments) -> dict[str, Callable[[], Calculator]]:
         found["GFN2-xTB"] = _tblite
     if find_spec("torchani") is not None:
         found["ANI-2x"] = _ani
+    if os.environ.get(PATH_VARIABLE):
+        found["AIMNet2"] = lambda: EngineCalculator(aimnet2_engine(member=0))
     return found
 
 

@@ -1,11 +1,11 @@
 """How near to the true minimum the energy alone brings cheap minima, and the samples of a structure head.
 
     python studies/consistency/run.py --folder study --scale small --seeds 0 --rows multi-task
-    python studies/consistency/limits.py --folder study
+    python studies/consistency/limits.py --folder study --checkpoint TEACHER
 
 Two limits for the study of consistency on its self-made data: MMFF94 minima of the test molecules moved by the energy
-of the checkpoint, by Newton steps with the crude Hessian of `losses.consistency` or to its own minimum; and samples of
-the baseline relaxed with GFN2-xTB itself, which is all that local physics can do for them.
+of a checkpoint with the level gfn2, by Newton steps with the crude Hessian of `losses.consistency` or to its own
+minimum; and samples of the baseline relaxed with GFN2-xTB itself, which is all that local physics can do for them.
 """
 
 import functools

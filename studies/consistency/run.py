@@ -1,6 +1,6 @@
 """The study of physical consistency: makes its data, trains all of its rows, prints its tables.
 
-    python studies/consistency/run.py --scale tiny                  # minutes; small: hours; full: a night
+    python studies/consistency/run.py --scale tiny --teacher CHECKPOINT   # minutes; small: hours; full: a night
     python studies/consistency/run.py --data dft8k --stores stores --teacher CHECKPOINT
 
 Self-made data are MMFF94 minima with GFN2-xTB labels (needs tblite). What an earlier run in the same folder has made is
@@ -98,7 +98,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--teacher",
         default="",
         metavar="CHECKPOINT",
-        help=f"a name or a folder, instead of {DEFAULT_CHECKPOINT}; --data dft8k needs one with the level m062x",
+        help=f"a name or a folder, instead of {DEFAULT_CHECKPOINT}; it has to have the accurate level of the data: "
+        "gfn2 (selfmade), b3lyp (qm9) or m062x (dft8k)",
     )
     parser.add_argument(
         "--scale", choices=tuple(SCALES), default="small", help="minutes, hours, or a night (default: small)"

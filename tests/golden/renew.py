@@ -1,8 +1,8 @@
-"""Records energies, forces and structures of a shipped checkpoint, for `test_golden.py` to compare with.
+"""Records energies, forces, charges and structures of a shipped checkpoint, for `test_golden.py` to compare with.
 
 Renew after a new checkpoint, never to make a failing test pass:
 
-    python -m tests.golden.renew physcon-1
+    python -m tests.golden.renew physcon-2-preview
 """
 
 import json
@@ -15,19 +15,21 @@ import torch
 
 from physcon_ase.batch import make_batch
 from physcon_ase.chem.graph import make_graph
-from physcon_ase.model.forces import energies_and_forces
 from physcon_ase.model.physcon import PhysCon, load_model
 from tests.tiny import ETHANOL, ETHANOL_BONDS, ETHANOL_NUMBERS, WATER, WATER_NUMBERS
 
 MOLECULES = {
-    "ethanol": (ETHANOL_NUMBERS, ETHANOL),
-    "water": (WATER_NUMBERS, WATER),
-    "squeezed hydrogen": (np.array([1, 1]), np.array([[0.0, 0.0, 0.0], [0.0, 0.0, 0.4]])),
+    "ethanol": (ETHANOL_NUMBERS, ETHANOL, 0),
+    "ethoxide": (ETHANOL_NUMBERS[:-1], ETHANOL[:-1], -1),
+    "water": (WATER_NUMBERS, WATER, 0),
+    "squeezed hydrogen": (np.array([1, 1]), np.array([[0.0, 0.0, 0.0], [0.0, 0.0, 0.4]]), 0),
     "five ethanols": (
         np.tile(ETHANOL_NUMBERS, 5),
         np.concatenate([ETHANOL + [0.0, 0.0, 3.5 * k] for k in range(5)]),  # noqa: RUF005  # arrays are added
+        0,
     ),
 }
+"""Atomic numbers, positions [Å] and charge [e]; ions count at the levels that cover them."""
 
 NOISE_LEVELS = (0.1, 1.0)
 """σ [Å] that the structure head is told about the geometry of ethanol."""
@@ -47,10 +49,16 @@ def evaluate(model: PhysCon) -> dict[str, Any]:
 
 def _energies(model: PhysCon, level: str) -> dict[str, Any]:
     found = {}
-    for name, (numbers, positions) in MOLECULES.items():
-        batch = make_batch([numbers], [positions], dtype=model.energy.embedding.weight.dtype)
-        energies, forces = energies_and_forces(model.energy_fn(level), batch)
-        found[name] = {"energy": energies.item(), "forces": forces[0].tolist()}
+    for name, (numbers, positions, charge) in MOLECULES.items():
+        if charge not in model.level(level).charges:
+            continue
+        batch = make_batch([numbers], [positions], charges=[charge], dtype=model.energy.embedding.weight.dtype)
+        with torch.no_grad():
+            outputs = model.evaluate(batch, level, forces=True)
+        assert outputs.forces is not None
+        found[name] = {"energy": outputs.energies.item(), "forces": outputs.forces[0].tolist()}
+        if outputs.charges is not None:
+            found[name]["charges"] = outputs.charges[0].tolist()
     return found
 
 

@@ -11,7 +11,7 @@ from physcon_ase.model.physcon import load_model
 from tests.golden.renew import evaluate, golden_file
 
 TOLERANCE = {torch.float64: 1e-7, torch.float32: 2e-3}
-"""Energies [eV], forces [eV/Å] and structures [Å]: another processor sums in another order, nothing more."""
+"""Energies [eV], forces [eV/Å], charges [e], structures [Å]: another processor sums in another order, nothing more."""
 
 RELATIVE = {torch.float64: 1e-9, torch.float32: 3e-5}
 """Of the forces between squeezed atoms, which are hundreds of eV/Å."""
