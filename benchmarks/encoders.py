@@ -25,6 +25,7 @@ from physcon_ase.training.recipe_files import parse_recipe
 from physcon_ase.training.state import STATE_FILE
 from physcon_ase.training.trainer import LOG_FILE
 
+
 def main(argv: Sequence[str] | None = None) -> None:
     parser = make_parser(__doc__, checkpoint=False)
     parser.add_argument("runs", type=Path, help="folder of the trainings")

@@ -1,31 +1,36 @@
 """Uncertainties of a calibrated checkpoint compared with the errors on held-out molecules, and their cost.
 
-    python uncertainty.py --checkpoint FOLDER --stores STORES
+    python uncertainty.py --checkpoint FOLDER --stores STORES [--level LEVEL]
 
-FOLDER is made by `physcon calibrate`. If GFN2-xTB (tblite) is installed, level gfn2 is also evaluated on geometries and
-molecules outside the training data: held-out molecules displaced at random, and molecules unlike those of the training.
-For normally distributed errors 68 % are below one sigma and 95 % below two.
+FOLDER is made by `physcon calibrate`. If the environment variable PHYSCON_AIMNET2 names the wheel of AIMNet2, level
+wb97m is also evaluated on geometries and molecules outside the training data: held-out molecules displaced at random,
+and molecules unlike those of the training. For normally distributed errors 68 % are below one sigma and 95 % below two.
 """
 
 import copy
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from importlib.util import find_spec
 
 import numpy as np
 import torch
 from ase import Atoms
-from ase.calculators.calculator import CalculationFailed
-from heldout import covered, read_test_molecules
+from heldout import aimnet2_forces, covered, predict_all, read_test_molecules
 from rates import MOLECULES, geometry, interleaved, jittered
 from reporting import Row, Table, add_stores, finish, make_parser, start
 from scipy.stats import spearmanr
 
 from physcon_ase.chem.graph import MolGraph
 from physcon_ase.inference.calculator import PhysConCalculator
+from physcon_ase.labelling.engines.aimnet2 import LEVEL as AIMNET2_LEVEL
+from physcon_ase.labelling.engines.aimnet2 import PATH_VARIABLE
 from physcon_ase.model.physcon import LoadedModel
 
-STORES = {"gfn2": ("gfn2_qm9", "gfn2_dft8k"), "b3lyp": ("qm9_b3lyp", "b3lyp_thermal")}
+STORES = {
+    "b3lyp-d3": ("openff_torsions_dzvp", "anchored_openff_minima"),
+    "wb97m": ("wb97m_openff_minima", "wb97m_qm9", "wb97m_dft8k", "wb97m_pairs", "wb97m_families"),
+    "b3lyp": ("anchored_qm9", "b3lyp_thermal"),
+}
 """Where the held-out molecules of each level are."""
 
 FORCES_ONLY = ("b3lyp_thermal",)
@@ -58,13 +63,15 @@ class Case:
 def main(argv: Sequence[str] | None = None) -> None:
     parser = make_parser(__doc__, limit=500, what="molecules of each store")
     add_stores(parser)
+    parser.add_argument("--level", help="only this level (default: all that are calibrated)")
     parser.add_argument("--calls", type=int, default=100, help="timed for aspirin (default: %(default)s)")
     arguments = parser.parse_args(argv)
     loaded, clock = start(arguments)
     generator = np.random.default_rng(arguments.seed)
     energy_rows: list[Row] = []
     force_rows: list[Row] = []
-    for level in (name for name in loaded.model.config.energy_uncertainty if name in STORES):
+    calibrated = [name for name in loaded.model.config.energy_uncertainty if name in STORES]
+    for level in (name for name in calibrated if arguments.level in (None, name)):
         calculator = PhysConCalculator(loaded, level=level)
         for name, cases in _sets(loaded, level, arguments, generator).items():
             energy_row, force_row = error_rows(calculator, name, cases)
@@ -114,43 +121,48 @@ def _row(level: str, name: str, sigma: np.ndarray, errors: np.ndarray) -> Row:
 
 
 def _sets(loaded: LoadedModel, level: str, arguments, generator: np.random.Generator) -> dict[str, list[Case]]:
-    found, first = {}, []
+    """Geometries by the name of their set: one of each kind and molecule of the stores that are there, and others."""
+    found: dict[str, list[Case]] = {}
     for store in STORES[level]:
         path = arguments.stores / f"{store}.h5"
+        if not path.exists():
+            continue
         molecules = read_test_molecules(path, limit=arguments.limit, seed=arguments.seed, with_energy=level)
-        molecules = covered(molecules, loaded.model.level(level))
         found[store] = [
-            Case(Atoms(own.graph.atomic_numbers, place.positions), place.energies[level], place.forces.get(level))
-            for own in molecules
+            Case(_atoms(own.graph, place.positions), place.energies[level], place.forces.get(level))
+            for own in covered(molecules, loaded.model.level(level))
             for place in own.geometries.values()
             if level in place.energies
         ]
-        first = first or [own.atoms for own in found[store][: arguments.limit // 2]]
-    if level == "gfn2" and find_spec("tblite") is not None:
+    if level == AIMNET2_LEVEL and os.environ.get(PATH_VARIABLE):
+        path = arguments.stores / f"{STORES[level][0]}.h5"
+        molecules = read_test_molecules(path, limit=arguments.limit // 2, seed=arguments.seed)
+        molecules = covered(molecules, loaded.model.level(level))
+        graphs = [own.graph for own in molecules]
         for width in SHAKES:
-            places = [own.positions + generator.normal(scale=width, size=(len(own), 3)) for own in first]
-            shaken = [Atoms(own.numbers, place) for own, place in zip(first, places, strict=True)]
-            found[f"shaken by {width} Å"] = _labelled(shaken)
+            found[f"shaken by {width} Å"] = _labelled(
+                graphs,
+                [
+                    own.all_geometries[0].positions + generator.normal(scale=width, size=(own.graph.n_atoms, 3))
+                    for own in molecules
+                ],
+            )
         elements = set(loaded.model.level(level).elements)
-        unusual = [geometry(smiles) for smiles in UNUSUAL]
-        found["unusual"] = _labelled(
-            [Atoms(own.atomic_numbers, place) for own, place in unusual if elements.issuperset(own.atomic_numbers)]
-        )
+        unusual = [own for own in map(geometry, UNUSUAL) if elements.issuperset(own[0].atomic_numbers.tolist())]
+        found["unusual"] = _labelled([graph for graph, _ in unusual], [place for _, place in unusual])
     return {name: cases for name, cases in found.items() if cases}
 
 
-def _labelled(structures: Sequence[Atoms]) -> list[Case]:
-    """The structures with labels of GFN2-xTB; those whose calculation fails are left out."""
-    from tblite.ase import TBLite
+def _labelled(graphs: list[MolGraph], places: list[np.ndarray]) -> list[Case]:
+    """The structures with labels of AIMNet2, the mean of its networks; those whose calculation fails are left out."""
+    energies, forces = predict_all(aimnet2_forces(), graphs, places)
+    return [
+        Case(_atoms(graphs[i], places[i]), float(energies[i]), forces[i]) for i in np.flatnonzero(np.isfinite(energies))
+    ]
 
-    found = []
-    for atoms in structures:
-        atoms.calc = TBLite(method="GFN2-xTB", verbosity=0)
-        try:
-            found.append(Case(atoms.copy(), float(atoms.get_potential_energy()), atoms.get_forces()))
-        except CalculationFailed:
-            continue
-    return found
+
+def _atoms(graph: MolGraph, positions: np.ndarray) -> Atoms:
+    return Atoms(graph.atomic_numbers, positions, info={"charge": graph.charge})
 
 
 def _time_row(loaded: LoadedModel, arguments, generator: np.random.Generator) -> Row:
