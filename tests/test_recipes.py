@@ -6,27 +6,52 @@ from pathlib import Path
 
 import pytest
 
-from physcon_ase.model.checkpoint import read_checkpoint
+from physcon_ase.model.checkpoint import WEIGHTS_FILE, read_checkpoint
+from physcon_ase.model.physcon import DEFAULT_CHECKPOINT
+from physcon_ase.training.recipe import Recipe
 from physcon_ase.training.recipe_files import read_recipe
+from physcon_ase.training.stages import is_staged, read_staged_recipe
 
 ROOT = Path(__file__).parent.parent / "recipes"
 STUDIES = ROOT.parent / "studies"
-RECIPES = sorted([*ROOT.rglob("*.toml"), *STUDIES.rglob("*.toml")])
+FILES = sorted([*ROOT.rglob("*.toml"), *STUDIES.rglob("*.toml")])
+RECIPES = [path for path in FILES if not path.with_name(WEIGHTS_FILE).exists()]
 LATER_STARTS = ("direct-forces", "asteroid")
 """Folders whose scripts say where their recipes begin."""
 
 
-@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
-def test_a_recipe_can_be_read_and_begins_from_what_another_one_makes(path: Path) -> None:
-    recipe = read_recipe(path)
+def parts(path: Path) -> dict[str, Recipe]:
+    """The recipes of the stages of a file by their names, or the one that it is."""
+    if is_staged(path):
+        return {stage.name: stage.recipe for stage in read_staged_recipe(path).stages}
+    return {"": read_recipe(path)}
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_a_recipe_can_be_read_and_begins_from_what_another_one_makes_or_what_lies_beside_it(path: Path) -> None:
     made = {other.stem for other in RECIPES}
-    for start in recipe.start_from:
-        folder = Path(start.partition("#")[0])
-        assert folder.name in made or folder.parent.name in made or path.parent.name in LATER_STARTS, start
+    for stage, recipe in parts(path).items():
+        for start in recipe.start_from:
+            folder = Path(start.partition("#")[0])
+            if folder.parent == path.parent:
+                assert read_checkpoint(folder).tensors
+            else:
+                assert folder.name in made or folder.parent.name in made or path.parent.name in LATER_STARTS, start
+        made.add(stage)
+
+
+@pytest.mark.parametrize("path", [path for path in RECIPES if is_staged(path)], ids=lambda path: path.parent.name)
+def test_every_scale_of_a_recipe_with_stages_can_be_read(path: Path) -> None:
+    whole, scales = read_staged_recipe(path), tomllib.loads(path.read_text(encoding="utf-8")).get("scale", {})
+    assert scales
+    for name, scale in scales.items():
+        smaller = read_staged_recipe(path, name)
+        assert [stage.name for stage in smaller.stages] == [stage.name for stage in whole.stages]
+        assert {stage.recipe.optim.steps for stage in smaller.stages} == {scale["steps"]}
 
 
 def test_the_shipped_checkpoint_holds_its_recipe() -> None:
-    assert tomllib.loads(read_checkpoint("physcon-1").recipe)["name"] == "physcon-1"
+    assert tomllib.loads(read_checkpoint(DEFAULT_CHECKPOINT).recipe)["name"] == DEFAULT_CHECKPOINT
 
 
 def test_every_molecule_stands_once_in_the_reference_of_frequencies() -> None:
