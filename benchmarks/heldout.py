@@ -143,15 +143,15 @@ def gfn2_forces() -> ForceFn:
     return engine_forces(tblite_engine())
 
 
-def aimnet2_forces(path: Path | None = None, *, member: int | None = None) -> ForceFn:
+def aimnet2_forces(path: Path | None = None, *, member: int | None = None, max_spread: float = float("inf")) -> ForceFn:
     """Energies and forces of AIMNet2, molecule by molecule.
 
     Args:
         path: the wheel; by default that of the environment variable PHYSCON_AIMNET2.
-        member: one of the four networks; their mean by default, however much they disagree.
+        member: one of the four networks; their mean by default.
+        max_spread: disagreement [eV/Å] of the networks above which energies of the mean are NaN.
     """
-    mean = member is None
-    return engine_forces(aimnet2_engine(path, member=member, mean=mean, max_spread=float("inf")))
+    return engine_forces(aimnet2_engine(path, member=member, mean=member is None, max_spread=max_spread))
 
 
 def predict_all(
