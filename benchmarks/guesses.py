@@ -1,10 +1,12 @@
-"""Accuracy of guesses for held-out QM9 molecules, compared with ETKDG, MMFF94 and GFN2-xTB on the same molecules.
+"""Accuracy of guesses for held-out molecules, compared with ETKDG, MMFF94 and GFN2-xTB on the same molecules.
 
-    python guesses.py --stores STORES [--tblite]
-    python guesses.py --stores STORES --evaluations [--limit 40]
+    python guesses.py --stores STORES [--level LEVEL] [--tblite]
+    python guesses.py --stores STORES [--level LEVEL] --evaluations [--limit 40]
 
-Every guess is made from the molecular graph alone and is compared with the B3LYP minimum. The second table counts the
-steps of ASE's BFGS, started with the model Hessian, from each start with PhysConCalculator.
+Every guess is made from the molecular graph alone and is compared with the nearest minimum of its molecule in the
+store: drug-like molecules with several B3LYP-D3(BJ)/DZVP minima at level b3lyp-d3, QM9 molecules with one
+B3LYP/6-31G(2df,p) minimum at level b3lyp. The second table counts the steps of ASE's BFGS, started with the model
+Hessian, from each start with PhysConCalculator.
 
 With --evaluations: distance of the default guess from the minimum of the same energies as a function of the number of
 evaluations of the structure head, with its cost and the saving in a relaxation; for QM9 molecules and for half as many
@@ -21,12 +23,12 @@ from ase import Atoms
 from heldout import (
     by_size,
     covered,
+    gfn2_forces,
     is_intact,
     model_forces,
     predict_all,
     read_test_molecules,
     relax_all,
-    tblite_forces,
 )
 from reporting import Row, Table, add_stores, finish, make_parser, start, statistics
 
@@ -38,12 +40,15 @@ from physcon_ase.errors import MissingParametersError, PhysConError
 from physcon_ase.inference.embedding import embed_many
 from physcon_ase.inference.generator import N_CONFORMERS, REFINE_SIGMA, StructureGenerator
 from physcon_ase.inference.one import optimize
+from physcon_ase.model.config import LevelConfig
 from physcon_ase.model.physcon import LoadedModel, PhysCon, load_model
 from physcon_ase.model.structure import refined
 from physcon_ase.relax.state import ForceFn
 
-LEVEL = "b3lyp"
-GOAL = "minimum of b3lyp"
+QM9, DRUG_LIKE = "qm9_b3lyp", "openff_minima_dzvp"
+STORES = {"b3lyp-d3": DRUG_LIKE, "b3lyp": QM9}
+"""Where the minima of each level are."""
+
 MODES: dict[str, str] = {
     "denoise": "guess, one-step denoising",
     "ddim": "guess, DDIM from noise",
@@ -77,67 +82,71 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--steps-limit", type=int, default=100, help="molecules whose steps are counted (default: %(default)s)"
     )
     parser.add_argument("--fmax", type=float, default=0.01, help="end of relaxations [eV/Å] (default: %(default)s)")
+    parser.add_argument("--level", help="one that has minima (default: that of the checkpoint)")
     parser.add_argument("--tblite", action="store_true", help="also relax the lowest MMFF94 minimum with GFN2-xTB")
     parser.add_argument("--evaluations", action="store_true", help="only tell what evaluations cost and save")
     arguments = parser.parse_args(argv)
     loaded, clock = start(arguments)
+    level = loaded.model.level(arguments.level or loaded.model.level_names[0])
     if arguments.evaluations:
-        finish("guesses", arguments, clock, _evaluations_tables(loaded, arguments), loaded)
+        finish("guesses", arguments, clock, _evaluations_tables(loaded, level, arguments), loaded)
         return
-    molecules = read_test_molecules(
-        arguments.stores / "qm9_b3lyp.h5", limit=arguments.limit, seed=arguments.seed, with_geometries=(GOAL,)
-    )
-    molecules = covered(molecules, loaded.model.level(LEVEL))
-    graphs, goals = [m.graph for m in molecules], [m.geometries[GOAL].positions for m in molecules]
+    if level.name not in STORES:
+        parser.error(f"no store has minima of level {level.name}; choose one of {', '.join(STORES)}")
+    path, kind = arguments.stores / f"{STORES[level.name]}.h5", f"minimum of {level.name}"
+    molecules = read_test_molecules(path, limit=arguments.limit, seed=arguments.seed, with_geometries=(kind,))
+    molecules = covered(molecules, level)
+    graphs = [m.graph for m in molecules]
+    goals = [[own.positions for own in m.all_geometries if own.kind == kind] for m in molecules]
     seeds = range(arguments.seed, arguments.seed + arguments.samples)
     etkdg = _etkdg(graphs, seeds)
     mmff94, lowest = _mmff94(graphs, etkdg)
     methods = [etkdg, mmff94, lowest]
     if arguments.tblite:
-        methods.append(_relaxed("that one relaxed with GFN2-xTB", tblite_forces, graphs, lowest, arguments.fmax))
-    force_fn = model_forces(loaded.model, LEVEL)
-    methods.append(_relaxed(f"that one relaxed at level {LEVEL}", force_fn, graphs, lowest, arguments.fmax))
+        methods.append(_relaxed("that one relaxed with GFN2-xTB", gfn2_forces(), graphs, lowest, arguments.fmax))
+    force_fn = model_forces(loaded.model, level.name)
+    methods.append(_relaxed(f"that one relaxed at level {level.name}", force_fn, graphs, lowest, arguments.fmax))
     guesses = {}
     if loaded.model.structure is not None:
-        guesses = {mode: _generated(loaded, mode, graphs, seeds) for mode in MODES}
+        guesses = {mode: _generated(loaded, level.name, mode, graphs, seeds) for mode in MODES}
         relaxed = _relaxed(
-            f"default guess, relaxed at level {LEVEL}", force_fn, graphs, guesses["refine"], arguments.fmax
+            f"default guess, relaxed at level {level.name}", force_fn, graphs, guesses["refine"], arguments.fmax
         )
         methods += [*guesses.values(), relaxed, _lowest_of(relaxed, force_fn, graphs)]
     note = (
         "First guess of each molecule: heavy RMSD (heavy atoms, symmetry-aware), D-MAE (mean absolute error of all "
         f"interatomic distances), intact bonds and stereo. All {arguments.samples} samples: RMSD of all atoms with "
-        "identity map, mean and smallest of each molecule, averaged over molecules. Failed: no geometry. Fallback: "
+        "identity map, mean and smallest of each molecule, averaged over molecules. Of several minima of a molecule "
+        "the one with the smallest value counts, each time. Failed: no geometry. Fallback: "
         "start geometries that stand in for guesses with wrong bonds or stereo, of the "
         f"{arguments.samples * len(graphs)} samples. Processor time of all stages of one guess, batched."
     )
     steps = [etkdg, mmff94, *guesses.values()]
     tables = [
-        Table(f"Guesses against the {GOAL}, {len(graphs)} molecules", [_row(m, graphs, goals) for m in methods], note),
-        _steps_table(steps, graphs, arguments),
+        Table(f"Guesses against the {kind}, {len(graphs)} molecules", [_row(m, graphs, goals) for m in methods], note),
+        _steps_table(steps, graphs, level.name, arguments),
     ]
     finish("guesses", arguments, clock, tables, loaded)
 
 
-def _evaluations_tables(loaded: LoadedModel, arguments) -> list[Table]:
+def _evaluations_tables(loaded: LoadedModel, level: LevelConfig, arguments) -> list[Table]:
     tables = []
-    for name, level, limit in (("qm9_b3lyp", LEVEL, arguments.limit), ("gfn2_dft8k", "gfn2", arguments.limit // 2)):
+    for name, limit in ((QM9, arguments.limit), (DRUG_LIKE, arguments.limit // 2)):
         found = read_test_molecules(arguments.stores / f"{name}.h5", limit=limit, seed=arguments.seed)
-        graphs = [molecule.graph for molecule in covered(found, loaded.model.level(level))]
+        graphs = [molecule.graph for molecule in covered(found, level)]
         places = embed_many(graphs, [arguments.seed] * len(graphs), n_conformers=N_CONFORMERS)
         starts = {i: place for i, place in enumerate(places) if not isinstance(place, PhysConError)}
         chosen = [graphs[i] for i in starts]
-        rows = [_evaluations_row(loaded.model, level, chosen, list(starts.values()), 0, 0.0, arguments.fmax)]
-        rows += [
-            _evaluations_row(loaded.model, level, chosen, list(starts.values()), *schedule, arguments.fmax)
-            for schedule in SCHEDULES
+        rows = [
+            _evaluations_row(loaded.model, level.name, chosen, list(starts.values()), *schedule, arguments.fmax)
+            for schedule in ((0, 0.0), *SCHEDULES)
         ]
         note = (
             f"From the lowest MMFF94 minimum of {N_CONFORMERS} conformers, which is what 0 evaluations are. Distance, "
             f"energy and steps (medians) to the end of a batched BFGS of the same energies to {arguments.fmax:g} eV/Å. "
             "Processor time per molecule, in batches; that of the MMFF94 minima is not counted."
         )
-        tables.append(Table(f"{len(chosen)} molecules of {name} at level {level}", rows, note))
+        tables.append(Table(f"{len(chosen)} molecules of {name} at level {level.name}", rows, note))
     return tables
 
 
@@ -200,8 +209,8 @@ def _minimize(graph: MolGraph, place: np.ndarray | None) -> tuple[np.ndarray, fl
     return minimized.positions, minimized.energy
 
 
-def _generated(loaded: LoadedModel, mode: str, graphs: list[MolGraph], seeds: range) -> Guesses:
-    generator = StructureGenerator(loaded, mode=mode, level=LEVEL)
+def _generated(loaded: LoadedModel, level: str, mode: str, graphs: list[MolGraph], seeds: range) -> Guesses:
+    generator = StructureGenerator(loaded, mode=mode, level=level)
     before = time.process_time()
     made = [generator.generate_many(graphs, seed=seed) for seed in seeds]
     seconds = _share(before, len(graphs) * len(seeds))
@@ -234,16 +243,16 @@ def _lowest_of(relaxed: Guesses, force_fn: ForceFn, graphs: list[MolGraph]) -> G
     return Guesses(f"lowest of {n_samples} of these", chosen, n_samples * relaxed.seconds, relaxed.n_fallbacks)
 
 
-def _row(guesses: Guesses, graphs: list[MolGraph], goals: list[np.ndarray]) -> Row:
+def _row(guesses: Guesses, graphs: list[MolGraph], goals: list[list[np.ndarray]]) -> Row:
     firsts = [
-        (g, own[0], goal) for g, own, goal in zip(graphs, guesses.samples, goals, strict=True) if own[0] is not None
+        (g, own[0], minima) for g, own, minima in zip(graphs, guesses.samples, goals, strict=True) if own[0] is not None
     ]
     identity = [
-        [rmsd(place, goal) for place in own if place is not None]
-        for own, goal in zip(guesses.samples, goals, strict=True)
+        [min(rmsd(place, goal) for goal in minima) for place in own if place is not None]
+        for own, minima in zip(guesses.samples, goals, strict=True)
     ]
     identity = [own for own in identity if own]
-    heavy = np.array([symmetric_rmsd(*own) for own in firsts])
+    heavy = np.array([min(symmetric_rmsd(graph, place, goal) for goal in minima) for graph, place, minima in firsts])
     return {
         "method": guesses.method,
         "molecules": len(firsts),
@@ -255,12 +264,12 @@ def _row(guesses: Guesses, graphs: list[MolGraph], goals: list[np.ndarray]) -> R
         "90 %": float(np.quantile(heavy, 0.9)) if len(heavy) else float("nan"),
         "RMSD, mean of samples [Å]": _mean([np.mean(own) for own in identity]),
         "smallest of samples": _mean([min(own) for own in identity]),
-        "D-MAE [Å]": _mean([distance_mae_rmse(place, goal)[0] for _, place, goal in firsts]),
+        "D-MAE [Å]": _mean([min(distance_mae_rmse(place, goal)[0] for goal in minima) for _, place, minima in firsts]),
         "ms per molecule": 1000 * guesses.seconds,
     }
 
 
-def _steps_table(methods: list[Guesses], graphs: list[MolGraph], arguments) -> Table:
+def _steps_table(methods: list[Guesses], graphs: list[MolGraph], level: str, arguments) -> Table:
     """Steps of ASE's BFGS from the first guess of each method, on the molecules for which all methods have one."""
     common = [i for i in range(len(graphs)) if all(own.samples[i][0] is not None for own in methods)]
     common = common[: arguments.steps_limit]
@@ -272,7 +281,7 @@ def _steps_table(methods: list[Guesses], graphs: list[MolGraph], arguments) -> T
         results = [
             optimize(
                 graphs[i],
-                level=LEVEL,
+                level=level,
                 checkpoint=loaded,
                 fmax=arguments.fmax,
                 max_steps=MAX_STEPS,
@@ -294,7 +303,7 @@ def _steps_table(methods: list[Guesses], graphs: list[MolGraph], arguments) -> T
             }
         )
     title = (
-        f"Steps of ASE's BFGS with model Hessian at level {LEVEL} to fmax {arguments.fmax:g} eV/Å, "
+        f"Steps of ASE's BFGS with model Hessian at level {level} to fmax {arguments.fmax:g} eV/Å, "
         f"{len(common)} molecules"
     )
     note = "Intact: converged with bonds and stereo of the graph. Processor time of the relaxation alone, float64."
