@@ -31,6 +31,12 @@ from physcon_ase.units import CHEMICAL_SYMBOLS, COVALENT_RADII, EV_PER_KELVIN, F
 SMILES: Final = ("O", "CCO", "CC(=O)NC", "c1ccccc1O", "CC(C)C[C@H](N)C(=O)O")
 """Test molecules; those with elements that a level does not cover are skipped."""
 
+IONS: Final = ("CC(=O)[O-]", "C[NH3+]", "[NH4+]", "[O-]c1ccccc1")
+"""Ions of the check of size consistency."""
+
+_FAR: Final = 1e5
+"""Distance [Å per coordinate] at which molecules no longer interact."""
+
 _SCORE_SIGMA: Final = 0.1
 """Noise level [Å per coordinate] at which the denoiser is evaluated as a score."""
 
@@ -114,7 +120,8 @@ def check_model(
         worst("rotation", 1e-8, "eV/Å", lambda b: rotation_error(energy_fn, b, generator)),
         worst("translation by 1000 Å", 1e-6, "eV", lambda b: translation_error(energy_fn, b)),
         worst("permutation", 1e-8, "eV", lambda b: permutation_error(energy_fn, b, generator)),
-        worst("size consistency, 50 Å apart", 1e-8, "eV", lambda b: extensivity_error(energy_fn, b)),
+        worst("size consistency, two molecules far apart", 1e-6, "eV", lambda b: extensivity_error(energy_fn, b)),
+        *ion_checks(model, level, seed),
         cutoff_check(model, level),
         short_range_check(model, level),
         worst("asymmetry λ of the force Jacobian", 1e-8, "", lambda b: asymmetry(forces(b), b)),
@@ -200,19 +207,49 @@ def permutation_error(energy_fn: EnergyFn, batch: Batch, generator: np.random.Ge
 
 
 def extensivity_error(energy_fn: EnergyFn, batch: Batch) -> float:
-    """Deviation [eV] of the energy of two copies 50 Å apart in each coordinate from twice the energy of one."""
+    """Deviation [eV] of the energy of two copies `_FAR` apart from twice the energy of one."""
     numbers, positions = batch.atomic_numbers[0].numpy(), batch.positions[0].numpy()
-    pair = make_batch([np.tile(numbers, 2)], [np.concatenate([positions, positions + 50.0])], dtype=torch.float64)
+    pair = make_batch([np.tile(numbers, 2)], [np.concatenate([positions, positions + _FAR])], dtype=torch.float64)
     with torch.no_grad():
         return (energy_fn(pair) - 2 * energy_fn(batch)).abs().item()
 
 
+def ion_checks(model: PhysCon, level: str, seed: int) -> list[Check]:
+    """Largest deviation of the energy of an ion and a water molecule `_FAR` apart from the sum of their energies.
+
+    Only reported: the share of the total charge that the network does not predict from the surroundings of the atoms is
+    distributed over both. None for a level of neutral molecules.
+    """
+    water, levels = graph_from_smiles("O"), model.level(level)
+    ions = [graph for graph in map(graph_from_smiles, IONS) if graph.charge in levels.charges]
+    if not ions:
+        return []
+    energy_fn = model.energy_fn(level)
+    errors = []
+    for ion in ions:
+        numbers = [ion.atomic_numbers, water.atomic_numbers]
+        places = [embed(ion, seed=seed)[0], embed(water, seed=seed)[0] + _FAR]
+        alone = make_batch(numbers, places, charges=[ion.charge, 0], dtype=torch.float64)
+        numbers, places = [np.concatenate(numbers)], [np.concatenate(places)]
+        together = make_batch(numbers, places, charges=[ion.charge], dtype=torch.float64)
+        with torch.no_grad():
+            errors.append(abs(float(energy_fn(together).sum() - energy_fn(alone).sum())))
+    worst = int(np.argmax(errors))
+    return [Check("ion and water far apart", 1000 * errors[worst], None, "meV", IONS[worst])]
+
+
 def cutoff_check(model: PhysCon, level: str, *, width: float = 1e-3) -> Check:
-    """Discontinuity of the force [eV/Å] between two atoms at the cutoff; maximum over element pairs."""
+    """Discontinuity of the force [eV/Å] between two atoms at the cutoff; maximum over element pairs.
+
+    Differences of the force over two widths tell a jump from the slope of the long-range terms.
+    """
     cutoff, worst, detail = model.config.encoder.cutoff, 0.0, ""
     for first, second in _pairs(model, level):
-        forces = [_pair(model, level, first, second, cutoff + side * width)[1] for side in (-1, 1)]
-        jump = abs(forces[1] - forces[0])
+        narrow, wide = (
+            [_pair(model, level, first, second, cutoff + side * own)[1] for side in (-1, 1)]
+            for own in (width, 2 * width)
+        )
+        jump = abs(2 * (narrow[1] - narrow[0]) - (wide[1] - wide[0]))
         if jump >= worst:
             worst, detail = jump, f"{CHEMICAL_SYMBOLS[first]}-{CHEMICAL_SYMBOLS[second]}"
     return Check("force jump at the cutoff", worst, 1e-5, "eV/Å", detail)
@@ -258,7 +295,7 @@ def _along(field: Field, positions: Tensor, u: Tensor, v: Tensor) -> Tensor:
     return (pulled * v).sum()
 
 
-def loop_work(field: Field, batch: Batch, seed: int, *, radius: float = 0.05, n_points: int = 64) -> float:
+def loop_work(field: Field, batch: Batch, seed: int, *, radius: float = 0.05, n_points: int = 256) -> float:
     """Work |∮ F·dx| [eV] along a circle of the given radius [Å per coordinate] in a random plane.
 
     The trapezoidal rule converges to rounding accuracy for smooth fields on a circle.

@@ -49,8 +49,8 @@ class PhysConCalculator(Calculator):
     "forces_uncertainty" [eV/Å]. They are not available through `get_property`, because combined ASE calculators would
     add them up.
 
-    A model with partial charges also gives "charges" [e], which sum to the total charge, and "dipole" [e Å], their dipole
-    moment about the centre of mass.
+    A model with partial charges also gives "charges" [e], which sum to the total charge, and "dipole" [e Å], their
+    dipole moment about the centre of mass.
     """
 
     implemented_properties = list(_PROPERTIES)  # noqa: RUF012  # ASE's attribute is a list
