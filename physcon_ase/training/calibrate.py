@@ -21,6 +21,7 @@ from physcon_ase.model.config import config_from_dict, config_to_dict
 from physcon_ase.model.physcon import PhysCon, load_model
 from physcon_ase.model.uncertainty import energy_table, force_table, rigidity
 from physcon_ase.training.evaluate import check_coverage
+from physcon_ase.training.provenance import file_sum, read_provenance
 
 FEWEST_GEOMETRIES: Final = 20
 """Held-out geometries with a label below which a level gets no table."""
@@ -117,7 +118,11 @@ def calibrate(
         forces_uncertainty=tuple(name for name in model.level_names if f"{_FORCES}.{name}.factor" in tables),
     )
     weights = {name: value for name, value in stored.tensors.items() if not name.startswith((_ENERGY, _FORCES))}
-    save_checkpoint(folder, {**weights, **tables}, config_to_dict(config), recipe=stored.recipe)
+    origin = read_provenance(checkpoint)
+    if origin is not None:
+        origin = {**origin, "calibrated_on": {Path(store).name: file_sum(Path(store)) for store in stores}}
+    tensors = {**weights, **tables}
+    save_checkpoint(folder, tensors, config_to_dict(config), recipe=stored.recipe, provenance=origin)
     return tuple(found)
 
 
