@@ -58,8 +58,8 @@ class _Opened:
 
 
 def work(plan: Plan, jobs: Sequence[Job]) -> tuple[list[str], list[Job]]:
-    """Samples and labels for about two seconds; returns journal lines of finished geometries and unfinished jobs."""
-    deadline, lines = monotonic() + _TASK_SECONDS, []
+    """Samples for one second and labels for two; returns journal lines of finished geometries and unfinished jobs."""
+    deadline, lines = monotonic() + _TASK_SECONDS / 2, []
     opened: list[_Opened] = []
     n_seen = 0
     for job in jobs:
@@ -71,6 +71,8 @@ def work(plan: Plan, jobs: Sequence[Job]) -> tuple[list[str], list[Job]]:
             opened.append(found)
         else:
             lines += found
+    # a time of its own: after a slow sampling one chunk alone would be labelled, and all others be sent again
+    deadline = monotonic() + _TASK_SECONDS
     for chunk in _chunks(plan.engine, opened):
         if lines and monotonic() > deadline:
             break

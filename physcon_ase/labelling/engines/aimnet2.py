@@ -167,13 +167,14 @@ def _label_many(
     molecules: Sequence[Molecule], *, path: str, members: str | int, max_spread: float
 ) -> list[EngineLabel | EngineError]:
     """Labels in the order of the molecules; an error for geometries that the networks do not cover."""
-    labels: list[EngineLabel | EngineError] = [_refusal(molecule) or EngineError("") for molecule in molecules]
-    covered = [index for index, molecule in enumerate(molecules) if _refusal(molecule) is None]
+    refusals = {row: error for row, molecule in enumerate(molecules) if (error := _refusal(molecule)) is not None}
+    labels: dict[int, EngineLabel | EngineError] = {**refusals}
+    covered = [row for row in range(len(molecules)) if row not in refusals]
     for chosen, rows in _shares(molecules, covered, members):
         found = _evaluate([_networks(path)[number] for number in chosen], [molecules[row] for row in rows])
         for row, label in zip(rows, found, strict=True):
             labels[row] = _disputed(label.force_spread, max_spread) or label
-    return labels
+    return [labels[row] for row in range(len(molecules))]
 
 
 def _disputed(spread: float | None, max_spread: float) -> EngineError | None:
