@@ -132,7 +132,8 @@ def test_gpu4pyscf_computes_where_it_finds_a_device(
         path.write_text(text)
     monkeypatch.syspath_prepend(tmp_path)
     for name in ("cupy", "cupy.cuda", "cupy.cuda.runtime"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
+        monkeypatch.setitem(sys.modules, name, sys)  # so that what is imported here is forgotten afterwards
+        del sys.modules[name]
     sent: list[str] = []
     monkeypatch.setattr("pyscf.df.df_jk._DFHF.to_gpu", lambda method: sent.append("gpu") or method)
     engine = pyscf_engine("small", functional="lda", basis="sto-3g", grid_level=0)
