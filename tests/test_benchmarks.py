@@ -9,111 +9,259 @@ import numpy as np
 import pytest
 import torch
 from ase.build import molecule
+from scipy.spatial.distance import cdist, pdist
 
 from physcon_ase import PhysConCalculator
+from physcon_ase.batch import Batch, unpad
 from physcon_ase.chem.compare import rmsd
 from physcon_ase.chem.smiles import canonical_key, graph_from_smiles
 from physcon_ase.data.split import key_hash, split_of
+from physcon_ase.labelling.engines.aimnet2 import PATH_VARIABLE
 from physcon_ase.model.checkpoint import read_checkpoint, save_checkpoint
 from physcon_ase.model.config import MAX_ATOMIC_NUMBER, config_from_dict, config_to_dict
-from physcon_ase.model.physcon import load_model
+from physcon_ase.model.physcon import DEFAULT_CHECKPOINT, load_model
 from physcon_ase.training.trainer import LOG_FILE
-from tests.benchmark_scripts import BENCHMARKS, ENERGY_SHIFTS, FLOAT32_MEV, FORCE_SHIFT, rows_of, run
+from physcon_ase.units import EV_PER_KCAL_PER_MOL
+from tests.benchmark_scripts import (
+    BENCHMARKS,
+    CONFORMER_SHIFT,
+    ENERGY_SHIFTS,
+    FLOAT32_MEV,
+    FORCE_SHIFT,
+    rows_of,
+    run,
+)
 
 
 def test_errors_are_those_of_held_out_molecules(benchmark_stores, benchmark, capsys, tmp_path) -> None:
     results = run(
         benchmark("errors"), capsys, "--stores", benchmark_stores, "--limit", 3, json_path=tmp_path / "errors.json"
     )
-    rows = rows_of(results)
-    assert [row["geometry"] for row in rows[:5]] == [
-        "minimum of b3lyp", "minimum of gfn2", "conformer", "thermal", "thermal + conformer"
-    ]  # fmt: skip
-    assert {row["store"] for row in rows} == {"gfn2_qm9", "gfn2_dft8k"}
-    for row in rows:
-        assert row["geometries"] == (6 if "+" in row["geometry"] else 3)
-        assert row["failed"] == 0
-        assert row["energy MAE [meV]"] == pytest.approx(1000 * np.abs(ENERGY_SHIFTS).mean(), abs=FLOAT32_MEV)
+    wb97m, b3lyp_d3, b3lyp = (rows_of(results, table) for table in range(3))
+    found = [[(row["store"], row["molecules"], row["geometry"], row["geometries"]) for row in wb97m]]
+    found += [[(row["store"], row["geometry"], row["geometries"]) for row in rows] for rows in (b3lyp_d3, b3lyp)]
+    assert found == [
+        [
+            ("wb97m_openff_minima", "neutral", "minimum of b3lyp-d3", 3),
+            ("wb97m_openff_minima", "neutral", "thermal", 6),
+            ("wb97m_openff_minima", "neutral", "twist", 3),
+            ("wb97m_families", "neutral", "thermal", 1),
+            ("wb97m_families", "ions", "thermal", 2),
+        ],
+        [
+            ("openff_torsions_dzvp", "torsion-drive", 9),
+            ("anchored_openff_minima", "minimum of b3lyp-d3", 3),
+            ("anchored_openff_minima", "thermal", 3),
+            ("anchored_openff_minima", "twist", 3),
+        ],
+        [("b3lyp_thermal", "thermal", 3)],
+    ]
+    everything = (0, 1, 2)
+    of_families = {"neutral": (2,), "ions": (0, 1)}
+    for row in [*wb97m, *b3lyp_d3, *b3lyp]:
+        assert (row["failed"], row["left out"]) == (0, 0)
         assert row["force MAE [meV/Å]"] == pytest.approx(1000 * FORCE_SHIFT, abs=FLOAT32_MEV)
-    assert results["checkpoint"] == "physcon-1"
+        chosen = of_families[row["molecules"]] if row["store"] == "wb97m_families" else everything
+        shifts = np.array(ENERGY_SHIFTS)[list(chosen)]
+        if row["store"] == "openff_torsions_dzvp":
+            shifts = np.add.outer(shifts, CONFORMER_SHIFT * np.arange(3))
+        if row["store"] == "b3lyp_thermal":
+            assert row["energy MAE [meV]"] is None
+        else:
+            assert row["energy MAE [meV]"] == pytest.approx(1000 * np.abs(shifts).mean(), abs=FLOAT32_MEV)
+    assert "wb97m_qm9.h5" in results["tables"][-1]["note"]
+    assert "wb97m_families.h5" not in results["tables"][-1]["note"]
+    assert results["checkpoint"] == DEFAULT_CHECKPOINT
     assert results["settings"]["seed"] == 0
+
+
+def test_molecules_that_a_level_does_not_cover_are_left_out_and_counted(benchmark_stores, benchmark) -> None:
+    errors = benchmark("errors")
+    molecules = benchmark("heldout").read_test_molecules(benchmark_stores / "wb97m_families.h5", limit=9, seed=0)
+    model = load_model().model
+    assert errors.error_rows("ions", model, "b3lyp", [own for own in molecules if own.graph.charge]) == []
+    (row,) = errors.error_rows("both", model, "wb97m", [own for own in molecules if not own.graph.charge])
+    assert row["molecules"] == "neutral"
 
 
 def test_isomers_are_compared_within_a_composition(benchmark_stores, benchmark, capsys, tmp_path) -> None:
     results = run(
         benchmark("isomers"), capsys, "--stores", benchmark_stores, "--limit", 3, json_path=tmp_path / "isomers.json"
     )
-    of_level = [row for row in rows_of(results) if row["level"] == "b3lyp"]
-    assert len(of_level) == 2
-    for row in of_level:
+    rows = rows_of(results)
+    assert [(row["store"], row["level"]) for row in rows] == [
+        ("openff_minima_dzvp", "b3lyp-d3"),
+        ("qm9_b3lyp", "b3lyp"),
+        ("qm9_b3lyp", "b3lyp-d3"),
+        ("c7h10o2_b3lyp", "b3lyp"),
+        ("c7h10o2_b3lyp", "b3lyp-d3"),
+    ]
+    for row in rows:
         assert (row["molecules"], row["compositions"], row["pairs"], row["failed"]) == (2, 1, 1, 0)
-        assert row["MAE [meV]"] == pytest.approx(1000 * abs(ENERGY_SHIFTS[1] - ENERGY_SHIFTS[2]), abs=FLOAT32_MEV)
+        if row["level"] == "b3lyp" or row["store"] == "openff_minima_dzvp":
+            expected = 1000 * abs(ENERGY_SHIFTS[1] - ENERGY_SHIFTS[2])
+            assert row["MAE [meV]"] == pytest.approx(expected, abs=FLOAT32_MEV)
+        else:
+            assert row["MAE [meV]"] > 0
 
 
-def test_minima_are_compared_from_the_other_minimum(benchmark_stores, benchmark, capsys, tmp_path) -> None:
+def test_minima_are_reached_from_those_of_another_method(benchmark_stores, benchmark, capsys, tmp_path) -> None:
     results = run(
         benchmark("minima"), capsys, "--stores", benchmark_stores, "--limit", 3, json_path=tmp_path / "minima.json"
     )
-    assert [table["title"][0] for table in results["tables"]] == ["a", "b", "d", "c"]
-    for table in results["tables"]:
-        before, after = table["rows"]
-        assert before["molecules"] == after["molecules"] == 3
-        assert before["converged"] is None
-        assert 0 < before["RMSD, mean"] < 0.3, "two geometries at random .05 Å from the same one"
-        assert after["converged"] + sum(int(word) for word in after["failed"].split() if word.isdigit()) == 3
-    heldout = benchmark("heldout")
-    molecules = heldout.read_test_molecules(benchmark_stores / "gfn2_qm9.h5", limit=9, seed=0)
+    before, after = rows_of(results)
+    assert before["molecules"] == after["molecules"] == after["converged"] == 3
+    assert before["converged"] is None
+    assert after["RMSD, median [Å]"] < before["RMSD, median [Å]"] / 2, "the reference is the minimum of the model"
+    molecules = benchmark("heldout").read_test_molecules(benchmark_stores / "gfn2_qm9.h5", limit=9, seed=0)
     assert len(molecules) == 3
     expected = [
         rmsd(m.geometries["minimum of gfn2"].positions, m.geometries["minimum of b3lyp"].positions) for m in molecules
     ]
-    row = rows_of(results)[0]
-    assert row["RMSD, median [Å]"] == pytest.approx(np.median(expected))
-    assert row["RMSD, 90 %"] == pytest.approx(np.quantile(expected, 0.9))
+    assert before["RMSD, median [Å]"] == pytest.approx(np.median(expected))
+    assert before["RMSD, 90 %"] == pytest.approx(np.quantile(expected, 0.9))
+
+
+def test_drug_like_molecules_are_compared_with_their_conformers(benchmark_stores, benchmark, capsys, tmp_path) -> None:
+    arguments = ("--stores", benchmark_stores, "--limit", 3)
+    results = run(benchmark("drug_like"), capsys, *arguments, json_path=tmp_path / "drug_like.json")
+    (energies,), (torsions,), displaced, mmff94 = (rows_of(results, table) for table in range(4))
+    rmse = 1000 * CONFORMER_SHIFT * np.sqrt(2 / 3)  # of labels that differ by 0, 1 and 2 shifts
+    for row in (energies, torsions):
+        assert row["method"] == DEFAULT_CHECKPOINT
+        assert row["failed molecules"] == 0
+        for column in ("RMSE, median [kcal/mol]", "RMSE, mean", "RMSE, 90 %"):
+            assert 1000 * row[column] * EV_PER_KCAL_PER_MOL == pytest.approx(rmse, abs=FLOAT32_MEV)
+    assert torsions["force MAE [meV/Å]"] == pytest.approx(1000 * FORCE_SHIFT, abs=FLOAT32_MEV)
+    for before, after in (displaced, mmff94):
+        assert before["molecules"] == after["molecules"] == after["converged"] == after["intact"] == 3
+        assert after["RMSD, median [Å]"] < before["RMSD, median [Å]"] / 2, "the reference is the minimum of the model"
+    assert 0.04 < displaced[0]["RMSD, mean"] < 0.1, "0.05 Å per coordinate, without translation and rotation"
+
+
+def test_peers_relax_fewer_drug_like_molecules(benchmark_stores, benchmark, capsys, tmp_path, monkeypatch) -> None:
+    script = benchmark("drug_like")
+    own = script.model_forces(load_model().model, "b3lyp")
+    monkeypatch.setattr(script, "gfn2_forces", lambda: own)
+    arguments = ("--stores", benchmark_stores, "--parts", "energies", "displaced", "--tblite", "--peer-limit", 2)
+    results = run(script, capsys, *arguments, json_path=tmp_path / "drug_like.json")
+    assert [row["method"] for row in rows_of(results)] == [DEFAULT_CHECKPOINT, "GFN2-xTB"]
+    counts = [(row["geometry"], row["molecules"]) for row in rows_of(results, 1)]
+    assert counts == [
+        ("start", 3),
+        (DEFAULT_CHECKPOINT, 3),
+        ("start, fewer molecules", 2),
+        (f"{DEFAULT_CHECKPOINT}, fewer molecules", 2),
+        ("GFN2-xTB", 2),
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not os.environ.get(PATH_VARIABLE), reason=f"no AIMNet2; set {PATH_VARIABLE}")
+def test_aimnet2_and_gfn2_are_peers_of_drug_like_molecules(benchmark_stores, benchmark, capsys, tmp_path) -> None:
+    arguments = ("--stores", benchmark_stores, "--limit", 1, "--tblite", "--aimnet2", os.environ[PATH_VARIABLE])
+    results = run(benchmark("drug_like"), capsys, *arguments, json_path=tmp_path / "drug_like.json")
+    peers = ["GFN2-xTB", "AIMNet2, one network", "AIMNet2, mean of four"]
+    assert [row["method"] for row in rows_of(results)] == [DEFAULT_CHECKPOINT, *peers]
+    for table in (2, 3):
+        _, *ended = rows_of(results, table)
+        assert [row["geometry"] for row in ended] == [DEFAULT_CHECKPOINT, *peers]
+        assert all(row["converged"] == row["intact"] == 1 for row in ended)
+
+
+def test_interaction_energies_are_what_two_molecules_have_more_than_each_alone(benchmark) -> None:
+    script = benchmark("interactions")
+
+    def inverse_distances(batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        energies = [(1 / pdist(own)).sum() for own in unpad(batch, batch.positions)]
+        return torch.tensor(energies, dtype=torch.float64), torch.zeros_like(batch.positions)
+
+    for pair in script._pairs():
+        distances = pair.distances[:2]
+        found = script.interaction_energies(inverse_distances, pair, distances)
+        moved = [pair.second.positions + np.array([own, 0, 0]) for own in distances]
+        between = [cdist(pair.first.positions, own) for own in moved]
+        assert found == pytest.approx([(1 / own).sum() for own in between], rel=1e-4)
+        assert min(own.min() for own in between) > 1.5, "molecules that touch at most"
+    dimer, _, acetate, ammonium = script._pairs()
+    moved = dimer.second.positions + np.array([2.9, 0, 0])
+    assert cdist(dimer.first.positions, moved).min() == pytest.approx(2.9 - 0.957), "a hydrogen bond"
+    assert (acetate.first.charge, ammonium.first.charge) == (-1, 1)
+    assert (acetate.second.positions[1:, 0] < 0).all(), "hydrogen towards the anion"
+    assert (ammonium.second.positions[1:, 0] > 0).all(), "oxygen towards the cation"
+
+
+def test_interactions_are_tables_and_a_picture(benchmark, capsys, tmp_path, monkeypatch) -> None:
+    script = benchmark("interactions")
+    monkeypatch.setattr(script, "find_spec", lambda name: None)
+    monkeypatch.setattr(script, "N_POINTS", 5)
+    monkeypatch.delenv(PATH_VARIABLE, raising=False)
+    picture = tmp_path / "curves.png"
+    results = run(script, capsys, "--picture", picture, json_path=tmp_path / "interactions.json")
+    levels = [f"level {name}" for name in load_model().model.level_names]
+    methods = [[row["method"] for row in table["rows"]] for table in results["tables"]]
+    assert methods == [levels, levels, levels[:2], levels[:2], levels], "level b3lyp has no ions"
+    assert all(value is not None for table in results["tables"][:4] for row in table["rows"] for value in row.values())
+    for row in rows_of(results, 4):
+        assert 0 <= row["water dimer"] < 1
+        assert (row["acetate + water"] is None) == (row["method"] == "level b3lyp")
+    assert picture.stat().st_size > 10_000
 
 
 @pytest.fixture
 def sure_of_nothing(tmp_path: Path) -> Path:
-    """The shipped model at level gfn2 with uncertainties above every error."""
-    stored, model = read_checkpoint("physcon-1"), load_model().model
-    size, config = model.n_features("gfn2"), config_from_dict(stored.config)
+    """The shipped model at level b3lyp-d3 with uncertainties above every error."""
+    stored, model = read_checkpoint(DEFAULT_CHECKPOINT), load_model().model
+    size, config = model.config.encoder.channels // 2, config_from_dict(stored.config)
     tables = {
-        "energy_rigidity.gfn2.factor": 1e3 * torch.eye(size),
-        "force_rigidity.gfn2.factor": 1e3 * torch.eye(size),
-        "force_rigidity.gfn2.scale": torch.ones(MAX_ATOMIC_NUMBER + 1),
+        "energy_rigidity.b3lyp-d3.factor": 1e3 * torch.eye(size),
+        "force_rigidity.b3lyp-d3.factor": 1e3 * torch.eye(size),
+        "force_rigidity.b3lyp-d3.scale": torch.ones(MAX_ATOMIC_NUMBER + 1),
     }
-    config = replace(config, energy_uncertainty=("gfn2",), forces_uncertainty=("gfn2",))
+    config = replace(config, energy_uncertainty=("b3lyp-d3",), forces_uncertainty=("b3lyp-d3",))
     weights = {name: value for name, value in stored.tensors.items() if "_rigidity." not in name}
     save_checkpoint(tmp_path / "unsure", {**weights, **tables}, config_to_dict(config))
     return tmp_path / "unsure"
 
 
-def test_uncertainties_are_compared_with_errors(
-    benchmark_stores, benchmark, capsys, tmp_path, sure_of_nothing, monkeypatch
-) -> None:
-    script = benchmark("uncertainty")
-    monkeypatch.setattr(script, "find_spec", lambda name: None)  # without labels of tblite
+def test_uncertainties_are_compared_with_errors(benchmark_stores, benchmark, capsys, tmp_path, sure_of_nothing) -> None:
     options = ("--checkpoint", sure_of_nothing, "--stores", benchmark_stores, "--limit", 3, "--calls", 5)
-    results = run(script, capsys, *options, json_path=tmp_path / "uncertainty.json")
+    results = run(benchmark("uncertainty"), capsys, *options, json_path=tmp_path / "uncertainty.json")
     energies, forces, (times,) = (rows_of(results, table) for table in range(3))
     for rows in (energies, forces):
-        assert [(row["level"], row["set"]) for row in rows] == [("gfn2", "gfn2_qm9"), ("gfn2", "gfn2_dft8k")]
+        assert [(row["level"], row["set"]) for row in rows] == [
+            ("b3lyp-d3", "openff_torsions_dzvp"),
+            ("b3lyp-d3", "anchored_openff_minima"),
+        ]
         assert all(row["below 1 sigma [%]"] == row["below 2 sigma [%]"] == 100 for row in rows)
-    assert [row["n"] for row in energies] == [12, 12]
+    assert [row["n"] for row in energies] == [3, 9]
     rmse = 1000 * np.sqrt(np.mean(np.square(ENERGY_SHIFTS)))
     assert [row["RMSE"] for row in energies] == pytest.approx([rmse, rmse], abs=FLOAT32_MEV)
     assert [row["RMSE"] for row in forces] == pytest.approx([1000 * FORCE_SHIFT] * 2, abs=FLOAT32_MEV)
     assert times["with [ms]"] > 0
 
 
+def test_geometries_on_which_aimnet2_disagrees_get_no_label(benchmark, monkeypatch) -> None:
+    script = benchmark("uncertainty")
+
+    def disagreeing(batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        energies = torch.where(batch.n_atoms > 3, torch.nan, batch.charge.double())
+        return energies, torch.zeros_like(batch.positions)
+
+    monkeypatch.setattr(script, "aimnet2_forces", lambda max_spread: disagreeing)
+    graphs = [graph_from_smiles(smiles) for smiles in ("O", "C", "[OH-]")]
+    cases = script._labelled(graphs, [np.eye(graph.n_atoms, 3) for graph in graphs])
+    assert [(len(own.atoms), own.energy, own.atoms.info["charge"]) for own in cases] == [(3, 0.0, 0), (2, -1.0, -1)]
+
+
 def test_the_seed_chooses_the_molecules_and_a_smaller_limit_takes_the_first(benchmark_stores, benchmark) -> None:
     read = benchmark("heldout").read_test_molecules
     names = [
-        [m.name for m in read(benchmark_stores / "gfn2_qm9.h5", limit=limit, seed=seed)]
+        [m.name for m in read(benchmark_stores / "qm9_b3lyp.h5", limit=limit, seed=seed)]
         for limit, seed in ((3, 1), (2, 1))
     ]
     assert names[0][:2] == names[1]
-    orders = {tuple(m.name for m in read(benchmark_stores / "gfn2_qm9.h5", limit=3, seed=seed)) for seed in range(8)}
+    orders = {tuple(m.name for m in read(benchmark_stores / "qm9_b3lyp.h5", limit=3, seed=seed)) for seed in range(8)}
     assert len(orders) > 1
 
 
@@ -122,8 +270,8 @@ def test_a_benchmark_runs_from_any_folder(benchmark_stores, tmp_path) -> None:
     command = [sys.executable, str(BENCHMARKS / "errors.py"), "--stores", str(benchmark_stores), "--limit", "1"]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    assert "| thermal + conformer |" in done.stdout
-    assert "physcon-1" in done.stdout
+    assert "| torsion-drive " in done.stdout
+    assert DEFAULT_CHECKPOINT in done.stdout
 
 
 def test_evaluations_of_the_guess_are_weighed_against_steps(benchmark_stores, benchmark, capsys, tmp_path) -> None:
@@ -148,19 +296,21 @@ def test_held_out_smiles_are_small_neutral_and_in_the_test_split(benchmark, tmp_
     held_out = {own for own in chains if split_of(key_hash(canonical_key(own))) == "test"}
     small = {own for own in held_out if graph_from_smiles(own).n_atoms <= 45}
     assert set() < small < held_out
-    found = benchmark("many").held_out_smiles(path, 100, 45, 0)
+    found = benchmark("many").held_out_smiles(path, 100, 45, 0, (1, 6, 7, 8, 16))
     assert sorted(found) == sorted(small)
 
 
 def test_encoders_are_compared_at_equal_processor_time(benchmark, tmp_path) -> None:
     encoders, lines = benchmark("encoders"), []
     for minutes, energy, force in ((5, 0.3, 0.1), (15, 0.1, 0.06)):
-        entry = {"step": minutes, "cpu_seconds": 60 * minutes, "validation": "gfn2"}
+        entry = {"step": minutes, "cpu_seconds": 60 * minutes, "validation": "b3lyp-d3"}
         lines.append(json.dumps({**entry, "energy_mae": energy, "force_mae": force}))
+        lines.append(json.dumps({**entry, "validation": "b3lyp", "energy_mae": 2 * energy, "force_mae": 2 * force}))
         lines.append(json.dumps({"step": minutes, "cpu_seconds": 60 * minutes, "energy": 1.0, "forces": 1.0}))
     (tmp_path / LOG_FILE).write_text("\n".join(lines) + '\n{"step": 3, "cpu_sec')  # a log that is being written
     found = encoders.validations(tmp_path)
     assert encoders.at_time(found, 600) == pytest.approx((0.2, 0.08))
+    assert encoders.at_time(encoders.validations(tmp_path, "b3lyp"), 600) == pytest.approx((0.4, 0.16))
     assert np.isnan(encoders.at_time(found, 1200)).all(), "a training is not extrapolated"
 
 
@@ -187,15 +337,13 @@ def test_tables_are_markdown_and_json_knows_no_nan(benchmark, capsys, tmp_path) 
     assert json.loads((tmp_path / "out.json").read_text())["tables"][0]["rows"][1] == {"name": "long", "value": None}
 
 
-def test_frequencies_are_those_of_the_minimum_of_each_level(benchmark, capsys, tmp_path) -> None:
-    script = benchmark("frequencies")
-    results = run(script, capsys, "--limit", 1, json_path=tmp_path / "frequencies.json")
-    rows = {row["method"]: row for row in rows_of(results)}
-    assert {"level gfn2", "level b3lyp"} <= set(rows)
-    for row in rows.values():
-        assert row["imaginary"] == 0
-        assert row["MAE [1/cm]"] < 100
-        assert row["worst molecule [1/cm]"] == pytest.approx(row["MAE [1/cm]"])  # there is but one
+def test_frequencies_are_those_of_the_minimum(benchmark, capsys, tmp_path) -> None:
+    arguments = ("--limit", 1, "--level", "b3lyp")
+    (row,) = rows_of(run(benchmark("frequencies"), capsys, *arguments, json_path=tmp_path / "frequencies.json"))
+    assert row["method"] == "level b3lyp"
+    assert row["imaginary"] == 0
+    assert row["MAE [1/cm]"] < 400
+    assert row["worst molecule [1/cm]"] == pytest.approx(row["MAE [1/cm]"])  # there is but one
 
 
 def test_frequencies_count_modes_of_linear_molecules_too(benchmark) -> None:
@@ -203,4 +351,4 @@ def test_frequencies_count_modes_of_linear_molecules_too(benchmark) -> None:
     water, carbon_dioxide = molecule("H2O"), molecule("CO2")
     water.calc = carbon_dioxide.calc = PhysConCalculator(dtype="float64")
     assert [len(script.frequencies(atoms)) for atoms in (water, carbon_dioxide)] == [3, 4]
-    assert script.frequencies(water)[-1] == pytest.approx(3650, abs=200)
+    assert script.frequencies(water)[-1] == pytest.approx(3650, abs=600)

@@ -14,14 +14,16 @@ from tests.benchmark_scripts import FLOAT32_MEV, FORCE_SHIFT, STUDIES, rows_of, 
 
 @pytest.fixture(scope="module")
 def with_direct_heads(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The shipped checkpoint with direct heads that nobody has trained."""
+    """The shipped checkpoint with its default level under the name gfn2, and direct heads that nobody has trained."""
     shipped = load_model().model
+    default, *others = shipped.config.levels
     encoder = replace(shipped.config.encoder, output_vectors=4)
-    config = ModelConfig(shipped.config.levels, encoder)
+    config = ModelConfig((replace(default, name="gfn2"), *others), encoder)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         own = PhysCon(config).state_dict()
-    known = {name: value for name, value in shipped.state_dict().items() if name in own}
+    renamed = {name.replace(f".{default.name}.", ".gfn2."): value for name, value in shipped.state_dict().items()}
+    known = {name: value for name, value in renamed.items() if name in own}
     folder = tmp_path_factory.mktemp("checkpoints") / "untrained"
     save_checkpoint(folder, {**own, **known}, config_to_dict(config), recipe="")
     return folder
