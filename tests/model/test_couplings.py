@@ -104,7 +104,7 @@ def test_the_constants_of_a_checkpoint_are_used_and_stay_float64(tmp_path: Path)
 def test_a_checkpoint_without_the_constants_is_refused(tmp_path: Path, name: str) -> None:
     model = tiny_model(4)
     tensors = {key: value for key, value in model.state_dict().items() if key != f"couplings.{name}"}
-    with pytest.raises(CorruptCheckpointError, match=rf"no couplings\.{name}, a matrix of .*; fetch the checkpoint again"):
+    with pytest.raises(CorruptCheckpointError, match=rf"no couplings\.{name}, a matrix of .*; fetch"):
         load_model(save(model, tmp_path / "small", tensors))
 
 
