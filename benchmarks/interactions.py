@@ -147,7 +147,7 @@ def _draw(path: Path, curves: dict[str, tuple[Pair, dict[str, ForceFn]]]) -> Non
     figure, panels = plt.subplots(2, 2, figsize=(10, 7.5), layout="constrained")
     names = list(dict.fromkeys(name for _, methods in curves.values() for name in methods))
     for panel, (title, (pair, methods)) in zip(panels.flat, curves.items(), strict=True):
-        distances = np.geomspace(pair.distances[0], pair.distances[-1], N_POINTS)
+        distances = np.geomspace(pair.distances[0], pair.distances[-1], N_POINTS).tolist()
         for name, force_fn in methods.items():
             energies = interaction_energies(force_fn, pair, distances) / EV_PER_KCAL_PER_MOL
             style = "-" if name.startswith("level") else "--"

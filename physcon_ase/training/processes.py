@@ -28,12 +28,19 @@ def average_gradients(parameters: list[nn.Parameter], world_size: int) -> None:
 
 @contextmanager
 def processes() -> Iterator[tuple[int, int]]:
-    """Rank and number of processes; joins and leaves the group that ``torchrun`` made, if any."""
+    """Rank and number of processes; joins the group that ``torchrun`` made, if any, and leaves it with all of them.
+
+    Within another one it only waits for all processes at its end.
+    """
     if "RANK" not in os.environ:
         yield 0, 1
         return
-    torch.distributed.init_process_group("gloo")
+    is_outermost = not torch.distributed.is_initialized()
+    if is_outermost:
+        torch.distributed.init_process_group("gloo")
     try:
         yield torch.distributed.get_rank(), torch.distributed.get_world_size()
+        torch.distributed.barrier()  # what the first process has written is there for all
     finally:
-        torch.distributed.destroy_process_group()
+        if is_outermost:
+            torch.distributed.destroy_process_group()

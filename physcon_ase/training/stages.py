@@ -8,19 +8,23 @@ Each stage is a training of its own in the folder of its name, starts from the c
 `from` says otherwise (with {here} for the folder of the recipe), and is skipped if it is finished.
 """
 
+import difflib
 import shlex
 import subprocess
 import sys
 import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Final
 
 from tqdm import tqdm
 
+from physcon_ase.data.selection import DataSet
 from physcon_ase.errors import CheckpointNotFoundError, RecipeError
-from physcon_ase.model.checkpoint import PROVENANCE_FILE, read_checkpoint, save_checkpoint
+from physcon_ase.model.checkpoint import PROVENANCE_FILE, read_checkpoint, resolve, save_checkpoint
+from physcon_ase.training.preflight import check_recipe
+from physcon_ase.training.processes import processes
 from physcon_ase.training.provenance import file_sum, read_provenance
 from physcon_ase.training.recipe import Recipe
 from physcon_ase.training.recipe_files import parse_recipe, recipe_from_table, record_from_table
@@ -40,7 +44,7 @@ class DataFile:
     """Licence of the data."""
     make: str = ""
     """Command that makes the store, with {store} for its path, {stores} for the folder of stores and {here} for that of
-    the recipe; empty if it has to be made by hand."""
+    the recipe; empty if it has to be made by hand. It is no shell that runs it."""
     sha256: str = ""
     """Sum of the store; empty if it is not checked."""
 
@@ -49,12 +53,15 @@ class DataFile:
 class Scale:
     """A smaller version of a recipe."""
 
+    name: str
+    """Its name in the file."""
     steps: int
     """Steps of each stage."""
     max_molecules: int = 0
     """Molecules per data set and split; 0 for all."""
     make: str = ""
-    """Command that makes every store, with {name} and {levels} beside what `DataFile.make` knows."""
+    """Command that makes every store, with {name} and {levels} beside what `DataFile.make` knows. These stores have a
+    folder of their own, `name` in the folder of stores: they must not be taken for those of the recipe itself."""
 
 
 @dataclass(frozen=True)
@@ -101,71 +108,140 @@ def read_staged_recipe(path: Path, scale: str | None = None) -> StagedRecipe:
         scale: name of a smaller version; None for the recipe itself.
 
     Raises:
-        RecipeError: an unknown key, stage, data set or scale, or a stage that contradicts itself.
+        RecipeError: no TOML, an unknown key, stage, data set or scale, a value of the wrong type, or a stage that
+            contradicts itself.
     """
-    text = path.read_text(encoding="utf-8")
-    table = tomllib.loads(text)
-    known = {"name", "data", "stage", "scale", *_INHERITED}
-    for key in table:
-        if key not in known:
-            raise RecipeError(f"{path} has the unknown key {key!r}; allowed are {', '.join(sorted(known))}")
-    for key in ("name", "data", "stage"):
-        if key not in table:
-            raise RecipeError(f"{path} lacks {key!r}; add it")
-    name, scales = table["name"], table.get("scale", {})
+    text, table = _read(path)
+    _check_keys(table, _FILE_KEYS, ("name", "data", "stage"), str(path))
+    scales, data = (_sections(table.get(key, {}), f"{path}: {key}") for key in ("scale", "data"))
     if scale is not None and scale not in scales:
         raise RecipeError(f"{path} has no scale {scale!r}; it has {', '.join(scales) or 'none'}")
-    changes: dict[str, Any] = dict(scales[scale]) if scale else {}
-    sizes = {key: changes.pop(key) for key in ("encoder", "structure") if key in changes}
-    chosen = record_from_table(Scale, changes, f"{path}: scale.{scale}") if scale else None
-    files = {
-        key: record_from_table(DataFile, {k: v for k, v in entry.items() if k in _FILE_KEYS}, f"{path}: data.{key}")
-        for key, entry in table["data"].items()
-    }
+    files = {key: _data_file(entry, f"{path}: data.{key}") for key, entry in data.items()}
+    here, entries = path.resolve().parent, _list_of(dict, table["stage"], f"{path}: stage")
+    if not entries:
+        raise RecipeError(f"{path} has no stage; add a section [[stage]]")
+    names = [own.get("name") for own in entries]
     shared = {key: table[key] for key in _INHERITED if key in table}
     stages: list[Stage] = []
-    for number, own in enumerate(table["stage"]):
+    for number, own in enumerate(entries):
+        where = f"{path}: stage {own.get('name', number + 1)!r}"
+        _check_keys(own, _STAGE_KEYS, ("name", "use", "steps"), where)
+        if own["name"] in (*names[:number], table["name"]):
+            raise RecipeError(f"{where} has the name of a stage before it or of the recipe; give it another")
+        start = _list_of(str, own.get("from", names[:number][-1:]), f"{where}: from")
+        start = [_filled(entry, f"{where}: from", here=here) for entry in start]
+        for entry in start:
+            if entry.partition("#")[0] in names[number:]:
+                raise RecipeError(f"{where} starts from {entry!r}, which is no stage before it")
         shared = _merged(shared, {key: own[key] for key in _INHERITED if key in own})
-        stages.append(_stage(path, table, own, shared, stages, f"{path}: stage {own.get('name', number)!r}"))
-    if chosen is not None:
-        stages = [replace(stage, recipe=_scaled(stage.recipe, chosen, sizes)) for stage in stages]
-    return StagedRecipe(name, text, path.resolve().parent, files, tuple(stages), chosen)
+        stages.append(Stage(own["name"], _stage_recipe(table["name"], data, own, shared, start, where)))
+    chosen = None
+    if scale is not None:
+        where, changes = f"{path}: scale.{scale}", dict(scales[scale])
+        sizes = {key: changes.pop(key) for key in _SIZES if key in changes}
+        chosen = record_from_table(Scale, {**changes, "name": scale}, where)
+        stages = [replace(stage, recipe=_scaled(stage.recipe, chosen, sizes, where)) for stage in stages]
+    return StagedRecipe(table["name"], text, here, files, tuple(stages), chosen)
 
 
-_FILE_KEYS: Final = ("store", "licence", "make", "sha256")
-_STAGE_KEYS: Final = {"name", "from", "train", "use", "steps", *_INHERITED}
+_FILE_KEYS: Final = ("name", "data", "stage", "scale", *_INHERITED)
+_STAGE_KEYS: Final = ("name", "from", "train", "use", "steps", *_INHERITED)
+_STORE_KEYS: Final = tuple(entry.name for entry in fields(DataFile))
+_DATA_KEYS: Final = tuple(entry.name for entry in fields(DataSet))
+_SIZES: Final = ("encoder", "structure")
+_KINDS: Final = {dict: "tables", str: "strings"}
 
 
-def _stage(
-    path: Path, table: Mapping[str, Any], own: Mapping[str, Any], shared: dict[str, Any], done: list[Stage], where: str
-) -> Stage:
-    for key in own:
-        if key not in _STAGE_KEYS:
-            raise RecipeError(f"{where} has the unknown key {key!r}; allowed are {', '.join(sorted(_STAGE_KEYS))}")
-    for key in ("name", "use", "steps"):
-        if key not in own:
+def _read(path: Path) -> tuple[str, dict[str, Any]]:
+    """Text and table of a file."""
+    if not path.is_file():
+        raise RecipeError(f"no recipe at {path}; give the path of a TOML file such as those in recipes/")
+    text = path.read_text(encoding="utf-8")
+    try:
+        return text, tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError(f"{path} is not valid TOML: {error}") from error
+
+
+def _check_keys(table: Mapping[str, Any], known: Sequence[str], needed: Collection[str], where: str) -> None:
+    for key in table:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"allowed are {', '.join(known)}"
+            raise RecipeError(f"{where} has the unknown key {key!r}; {hint}")
+    for key in needed:
+        if key not in table:
             raise RecipeError(f"{where} lacks {key!r}; add it")
-    names = [stage.name for stage in done]
-    if own["name"] in names:
-        raise RecipeError(f"{where} has the name of a stage before it; give it another")
-    begin = [entry.format(here=path.resolve().parent) for entry in own.get("from", names[-1:])]
+    name = table.get("name", "-")
+    if not isinstance(name, str) or not name or any(mark in name for mark in "/\\#"):
+        raise RecipeError(f"{where} has the name {name!r}; a name is a string without / and #")
+
+
+def _sections(value: Any, where: str) -> dict[str, dict[str, Any]]:
+    """The value, which must be a table of tables."""
+    if not isinstance(value, dict) or not all(isinstance(entry, dict) for entry in value.values()):
+        raise RecipeError(f"{where} must consist of named sections, [{where.split()[-1]}.NAME]; it is {value!r}")
+    return value
+
+
+def _list_of(kind: type, value: Any, where: str) -> list[Any]:
+    """The value, which must be a list of entries of this type."""
+    if not isinstance(value, list) or not all(isinstance(entry, kind) for entry in value):
+        raise RecipeError(f"{where} is {value!r}; a list of {_KINDS[kind]} is needed")
+    return value
+
+
+def _filled(text: str, where: str, **places: Path | str) -> str:
+    """The text with values for its {names}."""
+    try:
+        return text.format(**places)
+    except (KeyError, IndexError, ValueError) as error:
+        known = ", ".join(f"{{{name}}}" for name in places)
+        raise RecipeError(f"{where}: {text!r} has a place with another name than {known}") from error
+
+
+def _data_file(entry: Mapping[str, Any], where: str) -> DataFile:
+    _check_keys(entry, (*_STORE_KEYS, *(key for key in _DATA_KEYS if key not in _STORE_KEYS)), (), where)
+    return record_from_table(DataFile, {key: entry[key] for key in _STORE_KEYS if key in entry}, where)
+
+
+def _stage_recipe(
+    name: str,
+    known: Mapping[str, Mapping[str, Any]],
+    own: Mapping[str, Any],
+    shared: Mapping[str, Any],
+    start: list[str],
+    where: str,
+) -> Recipe:
+    """The recipe of a stage.
+
+    Args:
+        name: that of the checkpoint.
+        known: data sets by name.
+        own: what the file says of the stage.
+        shared: its sections, together with those of the stages before.
+        start: stages and checkpoints to start from.
+        where: the stage, for errors.
+    """
     data = []
-    for use in own["use"]:
-        if use.get("data") not in table["data"]:
-            raise RecipeError(f"{where} uses data {use.get('data')!r}; [data] has {', '.join(table['data'])}")
-        common = {k: v for k, v in table["data"][use["data"]].items() if k not in ("licence", "make", "sha256")}
+    for use in _list_of(dict, own["use"], f"{where}: use"):
+        if use.get("data") not in list(known):
+            raise RecipeError(f"{where} uses data {use.get('data')!r}; [data] has {', '.join(known)}")
+        common = {key: value for key, value in known[use["data"]].items() if key in _DATA_KEYS}
         data.append({**common, **{key: value for key, value in use.items() if key != "data"}})
-    recipe = recipe_from_table(
+    optim = shared.get("optim", {})
+    if not isinstance(optim, dict):
+        raise RecipeError(f"{where}: optim is {optim!r}; a section is needed")
+    return recipe_from_table(
         {
             **shared,
-            "name": f"{table['name']}-{own['name']}",
-            "optim": {**shared.get("optim", {}), "steps": own["steps"], "train": own.get("train", [])},
+            "name": f"{name}-{own['name']}",
+            "optim": {**optim, "steps": own["steps"], "train": own.get("train", [])},
             "data": data,
-            "start_from": begin,
+            "start_from": start,
         },
         where,
     )
-    return Stage(own["name"], recipe)
 
 
 def _merged(before: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -177,15 +253,20 @@ def _merged(before: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, 
     return merged
 
 
-def _scaled(recipe: Recipe, scale: Scale, sizes: Mapping[str, Mapping[str, Any]]) -> Recipe:
-    structure = recipe.structure
-    return replace(
+def _scaled(recipe: Recipe, scale: Scale, sizes: Mapping[str, Any], where: str) -> Recipe:
+    """The smaller version of the recipe of a stage."""
+    smaller = {}
+    for key, changes in _sections(sizes, where).items():
+        if (section := getattr(recipe, key)) is not None:
+            smaller[key] = record_from_table(type(section), {**asdict(section), **changes}, f"{where}.{key}")
+    recipe = replace(
         recipe,
-        encoder=replace(recipe.encoder, **sizes.get("encoder", {})),
-        structure=None if structure is None else replace(structure, **sizes.get("structure", {})),
+        **smaller,
         optim=replace(recipe.optim, steps=scale.steps),
         data=tuple(replace(data, max_molecules=scale.max_molecules) for data in recipe.data),
     )
+    check_recipe(recipe, where)
+    return recipe
 
 
 def train_stages(recipe: StagedRecipe, folder: Path, *, stores: Path, options: RunOptions | None = None) -> Path:
@@ -201,28 +282,52 @@ def train_stages(recipe: StagedRecipe, folder: Path, *, stores: Path, options: R
         The folder of the checkpoint, `folder` / recipe name; `provenance.json` in it holds that of all stages.
 
     Raises:
-        RecipeError: a store is missing and no command makes it, a command failed, a sum is wrong, or a folder holds a
-            stage of another recipe.
+        RecipeError: a checkpoint to start from or a store is missing and nothing makes it, a command failed, a sum is
+            wrong, or a folder holds a stage of another recipe.
         LabelError, UnsupportedChargeError: see `trainer.train`.
     """
-    make_stores(recipe, stores)
+    if recipe.scale is not None and recipe.scale.make:
+        stores = stores / recipe.scale.name
+    for stage in recipe.stages:
+        _check_start(recipe, stage, folder)
+    with processes() as (rank, _):
+        with processes():  # the others wait for the stores
+            if rank == 0:
+                make_stores(recipe, stores)
+        last = _train_each(recipe, folder, stores, options)
+        if rank == 0:
+            stored, origin = read_checkpoint(last), read_provenance(last)
+            save_checkpoint(folder / recipe.name, stored.tensors, stored.config, recipe=recipe.text, provenance=origin)
+    return folder / recipe.name
+
+
+def _train_each(recipe: StagedRecipe, folder: Path, stores: Path, options: RunOptions | None) -> Path:
+    """Trains the stages that are not finished and returns the checkpoint of the last."""
     finished: dict[str, Path] = {}
     for stage in recipe.stages:
         start = tuple(_located(entry, finished) for entry in stage.recipe.start_from)
         own = replace(stage.recipe, start_from=start)
-        finished[stage.name] = _finished(own, folder / stage.name) or train(
-            own, folder / stage.name, store_root=stores, options=options
-        )
-    last = finished[recipe.stages[-1].name]
-    stored = read_checkpoint(last)
-    save_checkpoint(
-        folder / recipe.name,
-        stored.tensors,
-        stored.config,
-        recipe=recipe.text,
-        provenance=read_provenance(last),
-    )
-    return folder / recipe.name
+        if (target := _finished(own, folder / stage.name)) is None:
+            target = train(own, folder / stage.name, store_root=stores, options=options)
+        else:
+            tqdm.write(f"{stage.name}: finished, {PROVENANCE_FILE} in {target}")
+        finished[stage.name] = target
+    return finished[recipe.stages[-1].name]
+
+
+def _check_start(recipe: StagedRecipe, stage: Stage, folder: Path) -> None:
+    """Refuses a stage without its checkpoint to start from, before the stages before it are trained."""
+    if _finished(stage.recipe, folder / stage.name) is not None:
+        return
+    names = [other.name for other in recipe.stages]
+    for entry in stage.recipe.start_from:
+        name = entry.partition("#")[0]
+        if name in names:
+            continue
+        try:
+            resolve(name)
+        except CheckpointNotFoundError as error:
+            raise RecipeError(f"stage {stage.name!r} starts from {name!r}, which is no stage; {error}") from error
 
 
 def make_stores(recipe: StagedRecipe, stores: Path) -> None:
@@ -249,11 +354,9 @@ def make_stores(recipe: StagedRecipe, stores: Path) -> None:
                     f"data.{name}: there is no store {path}, and the recipe has no command that makes it; make it by "
                     "hand, or give the folder of the stores"
                 )
-            places = {
-                "store": str(path), "stores": str(stores), "here": str(recipe.here), "name": name,
-                "levels": " ".join(levels[file.store]),
-            }  # fmt: skip
-            _run(command.format(**places), f"data.{name}")
+            places = {"store": str(path), "stores": str(stores), "here": str(recipe.here), "name": name}
+            places = {key: shlex.quote(place) for key, place in places.items()}
+            _run(_filled(command, f"data.{name}", **places, levels=shlex.join(levels[file.store])), f"data.{name}")
             if not path.exists():
                 raise RecipeError(f"data.{name}: the command {command!r} ended without making {path}")
         if file.sha256 and recipe.scale is None and (found := file_sum(path)) != file.sha256:
@@ -262,10 +365,13 @@ def make_stores(recipe: StagedRecipe, stores: Path) -> None:
 
 def _run(command: str, where: str) -> None:
     """Runs a command of the recipe; `python` and `physcon` are those of this environment."""
-    words = shlex.split(command)
     own = {"python": [sys.executable], "physcon": [sys.executable, "-m", "physcon_ase.cli"]}
     tqdm.write(f"{where}: {command}")
-    done = subprocess.run([*own.get(words[0], words[:1]), *words[1:]], check=False)
+    try:
+        first, *words = shlex.split(command)
+        done = subprocess.run([*own.get(first, [first]), *words], check=False)
+    except (OSError, ValueError) as error:
+        raise RecipeError(f"{where}: the command {command!r} cannot be run: {error}") from error
     if done.returncode:
         raise RecipeError(f"{where}: the command {command!r} failed with exit status {done.returncode}")
 
@@ -287,5 +393,4 @@ def _finished(recipe: Recipe, folder: Path) -> Path | None:
         raise RecipeError(
             f"{target} is the checkpoint of another recipe; train into another folder, or delete {folder}"
         )
-    tqdm.write(f"{folder.name}: finished, {PROVENANCE_FILE} in {target}")
     return target
