@@ -56,7 +56,7 @@ def _reason(failure: dict[str, str]) -> str:
     """Reason without what is special about the molecule."""
     if failure["error"] == "BondsChanged":
         return "with a bond broken or formed"
-    return re.sub(r"[;:].*", "", failure["reason"])
+    return re.sub(r"[;:].*| by [\d.]+ eV/Å", "", failure["reason"])
 
 
 def main() -> None:
