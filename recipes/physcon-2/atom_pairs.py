@@ -15,6 +15,7 @@ All pairs belong to the training split.
 """
 
 import argparse
+import math
 from dataclasses import dataclass
 from itertools import combinations_with_replacement, count
 from pathlib import Path
@@ -182,7 +183,7 @@ def main() -> None:
     parser.add_argument("store", type=Path)
     parser.add_argument("--table", type=Path, help="one line for each curve: where it turns, what is kept")
     options = parser.parse_args()
-    engine = aimnet2_engine(mean=True)
+    engine = aimnet2_engine(mean=True, max_spread=math.inf)  # curves are judged as a whole
     curves = [
         curve(engine, pair, charge)
         for pair in combinations_with_replacement(ELEMENTS, 2)
