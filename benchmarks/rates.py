@@ -16,7 +16,7 @@ from physcon_ase.model.config import ModelConfig
 from physcon_ase.model.physcon import PhysCon
 from physcon_ase.relax.state import ForceFn
 from physcon_ase.training.losses.terms import compute_losses
-from physcon_ase.training.optim import make_optimizer
+from physcon_ase.training.optim import Optimizer
 from physcon_ase.training.recipe import LevelRecipe, LossRecipe, OptimRecipe, Recipe
 
 MOLECULES = {
@@ -115,15 +115,15 @@ def training_step(config: ModelConfig, loss: LossRecipe, *, atoms_per_batch: int
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = PhysCon(config)
-    optimizer = make_optimizer(model, recipe.optim)
+    optimizer = Optimizer(model, recipe.optim)
     labelled = _labelled(atoms_per_batch)
 
     def step() -> None:
         terms = compute_losses(model, labelled, recipe, generator=torch.Generator().manual_seed(0))
-        optimizer.zero_grad(set_to_none=True)
+        optimizer.zero_grad()
         sum(terms.values()).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.optim.clip)
-        optimizer.step()
+        optimizer.step(recipe.optim.lr)
 
     return step
 
@@ -142,4 +142,5 @@ def _labelled(atoms_per_batch: int) -> LabelledBatch:
         is_minimum=torch.zeros(count, dtype=torch.bool),
         weight=torch.ones(count),
         charges=torch.full((count, graph.n_atoms), float("nan")),
+        identity=torch.arange(count),
     )

@@ -152,4 +152,5 @@ def labelled_with(batch: Batch, forces: torch.Tensor) -> LabelledBatch:
         is_minimum=torch.zeros(len(batch), dtype=torch.bool),
         weight=torch.ones(len(batch), dtype=torch.float64),
         charges=torch.full(batch.atomic_numbers.shape, math.nan, dtype=torch.float64),
+        identity=torch.arange(len(batch)),
     )

@@ -84,6 +84,8 @@ class Items:
     """Names of the data sets, indexed by `Bucket.source`."""
     repeats: tuple[float, ...]
     """Number of visits per item and epoch for each data set."""
+    together: tuple[int, ...]
+    """`DataSet.together` of each data set."""
     buckets: tuple[Bucket, ...]
     """Non-empty buckets by increasing size."""
 
@@ -125,6 +127,7 @@ def load_items(
         levels=tuple(levels),
         sources=tuple(chosen.store.source for chosen in selections),
         repeats=tuple(data_set.repeat for data_set in data_sets),
+        together=tuple(data_set.together for data_set in data_sets),
         buckets=tuple(bucket for bucket in buckets if len(bucket)),
     )
 
@@ -179,7 +182,7 @@ def epoch_batches(
     sizes = batch_sizes(items, atoms_per_batch)
     generator = np.random.default_rng((seed, epoch))
     orders = [
-        _shuffled(_visited(bucket, items.repeats, generator), size, generator)
+        _shuffled(_visited(bucket, items, generator), size, generator)
         for bucket, size in zip(items.buckets, sizes, strict=True)
     ]
     places = np.array([(b, k) for b, order in enumerate(orders) for k in range(len(order))]).reshape(-1, 2)
@@ -226,6 +229,7 @@ def take(bucket: Bucket, chosen: Int[np.ndarray, " molecules"]) -> LabelledBatch
         is_minimum=bucket.is_minimum.index_select(0, index),
         weight=bucket.weight.index_select(0, index),
         charges=bucket.charges.index_select(0, index),
+        identity=molecule,
     )
 
 
@@ -240,14 +244,31 @@ def _n_visited(bucket: Bucket, repeats: Sequence[float]) -> list[int]:
     return [math.ceil(repeat * count) for repeat, count in zip(repeats, counts, strict=True)]
 
 
-def _visited(bucket: Bucket, repeats: Sequence[float], generator: np.random.Generator) -> Int[np.ndarray, " items"]:
-    """Items visited in an epoch, in random order."""
+def _visited(bucket: Bucket, items: Items, generator: np.random.Generator) -> Int[np.ndarray, " items"]:
+    """Items visited in an epoch, in random order; those of one molecule in groups of `Items.together`."""
     source = bucket.source.cpu().numpy()
-    chosen = [
-        _drawn(np.flatnonzero(source == index), count, generator)
-        for index, count in enumerate(_n_visited(bucket, repeats))
-    ]
-    return generator.permutation(np.concatenate(chosen))
+    chosen, groups, n_groups = [], [], 0
+    for index, count in enumerate(_n_visited(bucket, items.repeats)):
+        rows = _drawn(np.flatnonzero(source == index), count, generator)
+        chosen.append(rows)
+        groups.append(n_groups + _groups(bucket, rows, items.together[index]))
+        n_groups += len(rows)
+    order = np.argsort(generator.permutation(n_groups)[np.concatenate(groups)], kind="stable")
+    return np.concatenate(chosen)[order]
+
+
+def _groups(bucket: Bucket, rows: Int[np.ndarray, " rows"], together: int) -> Int[np.ndarray, " rows"]:
+    """Number below `len(rows)` that up to `together` rows of one molecule and level share."""
+    if together == 1:
+        return np.arange(len(rows))
+    molecule, level = (getattr(bucket, name).cpu().numpy()[rows] for name in ("molecule", "level"))
+    order = np.lexsort((level, molecule))
+    is_first = (np.diff(molecule[order], prepend=-1) != 0) | (np.diff(level[order], prepend=-1) != 0)
+    begin = np.maximum.accumulate(np.where(is_first, np.arange(len(rows)), 0))
+    opens = (np.arange(len(rows)) - begin) % together == 0
+    groups = np.empty(len(rows), dtype=np.int64)
+    groups[order] = np.cumsum(opens) - 1
+    return groups
 
 
 def _drawn(rows: Int[np.ndarray, " rows"], count: int, generator: np.random.Generator) -> Int[np.ndarray, " drawn"]:

@@ -28,6 +28,8 @@ class LabelledBatch:
     """Weight of the data set of the geometry."""
     charges: Float[Tensor, "molecules slots"]
     """Partial charges [e]; NaN on the atoms if absent, 0 in empty slots."""
+    identity: Int[Tensor, " molecules"]
+    """Number that geometries of one molecule and data set share, int64."""
 
     @property
     def has_energy(self) -> Bool[Tensor, " molecules"]:

@@ -34,6 +34,9 @@ class DataSet:
     """Weight of the items in the loss."""
     repeat: float = 1.0
     """Number of visits per item and epoch; 0.5 visits a different random half in each epoch."""
+    together: int = 1
+    """Number of geometries of one molecule and level that are visited in a row, and so mostly in one batch: relative
+    energies of conformers can then be trained on."""
     kinds: tuple[str, ...] = ()
     """Kinds of geometries used (`Geometries.kind`); empty for all."""
     only_targets: bool = False

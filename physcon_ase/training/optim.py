@@ -1,11 +1,17 @@
 """Learning-rate schedule, optimiser and moving average of the weights."""
 
+from typing import Final
+
 import torch
 from torch import Tensor, nn
 
+from physcon_ase.training.muon import Muon
 from physcon_ase.training.recipe import OptimRecipe
 
-_BETAS = (0.9, 0.99)
+_BETAS: Final = (0.9, 0.99)
+_MOMENTUM: Final = 0.95
+_SMALLEST_MATRIX: Final = 8
+"""Rows and columns from which on a matrix is trained by Muon."""
 
 
 def learning_rate(optim: OptimRecipe, step: int) -> float:
@@ -15,35 +21,53 @@ def learning_rate(optim: OptimRecipe, step: int) -> float:
     return optim.lr * warm * min(1.0, (optim.steps - step) / n_decay)
 
 
-def make_optimizer(model: nn.Module, optim: OptimRecipe) -> torch.optim.AdamW:
-    """AdamW (Loshchilov and Hutter, doi 10.48550/arXiv.1711.05101) that decays matrices, not biases and embeddings."""
-    trained = {id(p): p for p in model.parameters() if p.requires_grad}
-    embeddings = {id(own.weight) for own in model.modules() if isinstance(own, nn.Embedding)}
-    decayed = [p for key, p in trained.items() if p.ndim > 1 and key not in embeddings]
-    plain = [p for key, p in trained.items() if p.ndim <= 1 or key in embeddings]
-    groups = [{"params": decayed, "weight_decay": optim.weight_decay}, {"params": plain, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=optim.lr, betas=_BETAS, fused=True)
+class Optimizer:
+    """Muon for matrices; AdamW (doi 10.48550/arXiv.1711.05101) for biases, embeddings and rows of few numbers.
 
+    Only matrices decay.
+    """
 
-def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Sets the learning rate of all groups."""
-    for group in optimizer.param_groups:
-        group["lr"] = lr
+    def __init__(self, model: nn.Module, optim: OptimRecipe):
+        embeddings = {id(own.weight) for own in model.modules() if isinstance(own, nn.Embedding)}
+        trained = [p for p in model.parameters() if p.requires_grad]
+        matrices = [p for p in trained if p.ndim == 2 and min(p.shape) >= _SMALLEST_MATRIX and id(p) not in embeddings]
+        others = [p for p in trained if not any(p is matrix for matrix in matrices)]
+        self.parts: dict[str, torch.optim.Optimizer] = {}
+        """The optimisers of both kinds, as far as the model has such parameters."""
+        if matrices:
+            self.parts["matrices"] = Muon(matrices, optim.lr, momentum=_MOMENTUM, weight_decay=optim.weight_decay)
+        if others:
+            self.parts["others"] = torch.optim.AdamW(others, lr=optim.lr, betas=_BETAS, weight_decay=0.0, fused=True)
 
+    def zero_grad(self) -> None:
+        """Forgets all gradients."""
+        for part in self.parts.values():
+            part.zero_grad(set_to_none=True)
 
-def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The optimiser's state as named tensors, to be kept in a safetensors file."""
-    state = optimizer.state_dict()["state"]
-    return {f"{index}.{name}": value for index, entry in state.items() for name, value in entry.items()}
+    def step(self, lr: float) -> None:
+        """One step at a learning rate."""
+        for part in self.parts.values():
+            for group in part.param_groups:
+                group["lr"] = lr
+            part.step()
 
+    def tensors(self) -> dict[str, Tensor]:
+        """The state as named tensors, to be kept in a safetensors file."""
+        return {
+            f"{name}.{index}.{key}": value
+            for name, part in self.parts.items()
+            for index, entry in part.state_dict()["state"].items()
+            for key, value in entry.items()
+        }
 
-def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """Puts tensors from `optimizer_tensors` back."""
-    state: dict[int, dict[str, Tensor]] = {}
-    for key, value in tensors.items():
-        index, name = key.split(".", 1)
-        state.setdefault(int(index), {})[name] = value
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    def restore(self, tensors: dict[str, Tensor]) -> None:
+        """Puts tensors from `tensors` back."""
+        states: dict[str, dict[int, dict[str, Tensor]]] = {name: {} for name in self.parts}
+        for key, value in tensors.items():
+            name, index, entry = key.split(".", 2)
+            states[name].setdefault(int(index), {})[entry] = value
+        for name, part in self.parts.items():
+            part.load_state_dict({"state": states[name], "param_groups": part.state_dict()["param_groups"]})
 
 
 class WeightAverage:

@@ -28,6 +28,7 @@ def check_recipe(recipe: Recipe, origin: str = "recipe") -> None:
             f"data set {data.store} is assigned to {data.assign_to!r}; choose one of {', '.join(get_args(Split))}",
         )
         _require(data.repeat > 0, origin, f"data set {data.store} has repeat {data.repeat}; give a positive number")
+        _require(data.together > 0, origin, f"data set {data.store} has together {data.together}; give 1 or more")
         foreign = sorted(set(data.labels) - set(LABELS))
         _require(
             not foreign, origin, f"data set {data.store} uses the labels {foreign}; choose from {', '.join(LABELS)}"

@@ -24,6 +24,8 @@ class LossRecipe:
 
     energy: float = 0.2
     """Of the energy error [1/eV]."""
+    relative_energy: float = 0.0
+    """Of the error of energies relative to the mean of the molecule in the batch [1/eV], see `DataSet.together`."""
     forces: float = 1.0
     """Of the force error [Å/eV]."""
     displacement: float = 0.0

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from physcon_ase.errors import CorruptCheckpointError
-from physcon_ase.training.optim import WeightAverage, optimizer_tensors, restore_optimizer
+from physcon_ase.training.optim import Optimizer, WeightAverage
 
 STATE_FILE = "state.safetensors"
 """Name of the file in the folder of a run."""
@@ -39,13 +39,13 @@ def save_state(
     recipe_text: str,
     model: nn.Module,
     average: WeightAverage,
-    optimizer: torch.optim.Optimizer,
+    optimizer: Optimizer,
 ) -> None:
     """Writes the state so that a kill at any moment leaves either the old or the new file."""
     parts = {
         "model": dict(model.named_parameters()),
         "average": average.tensors,
-        "optimizer": optimizer_tensors(optimizer),
+        "optimizer": optimizer.tensors(),
     }
     tensors = {
         f"{part}/{name}": value.detach().contiguous() for part, group in parts.items() for name, value in group.items()
@@ -57,9 +57,7 @@ def save_state(
     os.replace(partial, folder / STATE_FILE)
 
 
-def load_state(
-    folder: Path, model: nn.Module, average: WeightAverage, optimizer: torch.optim.Optimizer
-) -> tuple[Progress, str]:
+def load_state(folder: Path, model: nn.Module, average: WeightAverage, optimizer: Optimizer) -> tuple[Progress, str]:
     """Puts a saved state back; returns where it stands and the text of its recipe.
 
     Raises:
@@ -83,5 +81,5 @@ def load_state(
         for name, value in parts["model"].items():
             parameters[name].copy_(value)
     average.restore(parts["average"])
-    restore_optimizer(optimizer, parts["optimizer"])
+    optimizer.restore(parts["optimizer"])
     return Progress(**json.loads(metadata["progress"])), metadata["recipe"]

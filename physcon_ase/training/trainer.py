@@ -25,7 +25,7 @@ from physcon_ase.model.config import config_to_dict
 from physcon_ase.model.physcon import PhysCon
 from physcon_ase.training.evaluate import evaluate_denoising, evaluate_energies
 from physcon_ase.training.losses.terms import active_terms, compute_losses, trains
-from physcon_ase.training.optim import WeightAverage, learning_rate, make_optimizer, set_learning_rate
+from physcon_ase.training.optim import Optimizer, WeightAverage, learning_rate
 from physcon_ase.training.preflight import check_labels, check_teachers
 from physcon_ase.training.processes import average_gradients, processes
 from physcon_ase.training.provenance import provenance
@@ -98,7 +98,7 @@ class _Training:
         self.items = judged_items(recipe, self.items)
         self.model = make_model(recipe, self.items)
         self.average = WeightAverage(self.model, recipe.optim.ema)
-        self.optimizer = make_optimizer(self.model, recipe.optim)
+        self.optimizer = Optimizer(self.model, recipe.optim)
         own = [data for data in recipe.data if not data.borrow_forces_from]  # lent labels are no measure of errors
         validation = replace(recipe, data=tuple(_limited(data, options.validation_molecules) for data in own))
         self.validation = load_training_items(validation, store_root, "validation")
@@ -164,15 +164,14 @@ class _Training:
     def _step(self, labelled: LabelledBatch, step: int) -> Tensor:
         generator = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + step * self.world_size + self.rank)
         terms = compute_losses(self.model, labelled, self.recipe, generator=generator)
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad()
         total = torch.stack(list(terms.values())).sum()
         if total.requires_grad:  # not so if the batch has no label that the recipe trains on
             total.backward()
         trained = [p for p in self.model.parameters() if p.requires_grad]
         average_gradients(trained, self.world_size)
         nn.utils.clip_grad_norm_(trained, self.recipe.optim.clip)
-        set_learning_rate(self.optimizer, learning_rate(self.recipe.optim, step))
-        self.optimizer.step()
+        self.optimizer.step(learning_rate(self.recipe.optim, step))
         self.average.update(self.model, step)
         return torch.stack([value.detach() for value in terms.values()])
 

@@ -2,7 +2,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import pairwise
+from itertools import groupby, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -55,7 +55,9 @@ def load(*paths: Path, with_graph: bool = False, split: str = "train", **options
 
 def fingerprint(batch: LabelledBatch) -> list[tuple]:
     """What tells the items of a batch apart."""
-    return list(zip(batch.level.tolist(), batch.batch.positions[:, 0, 0].tolist(), strict=True))
+    return list(
+        zip(batch.level.tolist(), batch.identity.tolist(), batch.batch.positions[:, 0, 0].tolist(), strict=True)
+    )
 
 
 def epoch(items: Items, **options: object) -> list[list[tuple]]:
@@ -364,6 +366,19 @@ def test_a_repeated_data_set_is_visited_so_often(saved: Callable[..., Path]):
         for energy in labelled.energy.tolist():
             seen[np.flatnonzero(energies == energy)] += 1
     assert set(seen.tolist()) == {2, 3}
+
+
+@pytest.mark.parametrize("together", [1, 2, 3])
+def test_geometries_of_a_molecule_can_be_visited_together(saved: Callable[..., Path], together: int):
+    """Ten visits of each geometry, so that all groups but the last of a molecule are full."""
+    items = load(saved(), levels=("cheap",), together=together, repeat=10.0)
+    batches = list(epoch_batches(items, atoms_per_batch=6 * max(SLOTS), seed=0, epoch=0))
+    runs = [len(list(run)) for batch in batches for _, run in groupby(batch.identity.tolist())]
+    visits = Counter(visit for batch in batches for visit in fingerprint(batch))
+    assert min(visits.values()) >= 10
+    assert np.mean(runs) > 0.7 * together
+    again = [batch.identity.tolist() for batch in epoch_batches(items, atoms_per_batch=6 * max(SLOTS), seed=0, epoch=1)]
+    assert again != [batch.identity.tolist() for batch in batches]
 
 
 def test_the_visited_part_of_a_data_set_changes_from_epoch_to_epoch(saved: Callable[..., Path]):

@@ -23,6 +23,7 @@ def labelled() -> LabelledBatch:
         is_minimum=torch.tensor([False, False, True]),
         weight=torch.ones(3),
         charges=charges,
+        identity=torch.zeros(3, dtype=torch.int64),
     )
 
 

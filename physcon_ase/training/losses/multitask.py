@@ -63,6 +63,21 @@ def energy_loss(prediction: Prediction, labelled: LabelledBatch) -> Float[Tensor
     return _weighted_mean(errors.to(labelled.weight.dtype), labelled.weight * known)
 
 
+def relative_energy_loss(prediction: Prediction, labelled: LabelledBatch) -> Float[Tensor, ""]:
+    """Mean error of energies relative to the mean of the molecule's geometries in the batch [eV], smoothed at zero.
+
+    Geometries without label or without another one of the same molecule and level do not count; 0 without any.
+    """
+    rows = torch.nonzero(labelled.has_energy)[:, 0]
+    errors = prediction.energies[rows] - labelled.energy[rows]
+    keys = torch.stack([labelled.identity[rows], labelled.level[rows]], dim=1)
+    _, group, sizes = keys.unique(dim=0, return_inverse=True, return_counts=True)
+    means = errors.new_zeros(len(sizes)).index_add(0, group, errors) / sizes
+    size = sizes[group]
+    deviations = (errors - means[group]).abs() * (size / (size - 1).clamp(min=1)).sqrt()
+    return _weighted_mean(_smooth(deviations).to(labelled.weight.dtype), labelled.weight[rows] * (size > 1))
+
+
 def charge_loss(prediction: Prediction, labelled: LabelledBatch) -> Float[Tensor, ""]:
     """Mean error of the partial charges [e], in all forms that the network has; 0 if no molecule has labels."""
     known = labelled.has_charges

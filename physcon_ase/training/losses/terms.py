@@ -15,7 +15,14 @@ from physcon_ase.model.structure import Denoiser
 from physcon_ase.training.losses.asteroid import score_matching_loss
 from physcon_ase.training.losses.consistency import optimality_loss, score_loss
 from physcon_ase.training.losses.displacement import displacement_loss
-from physcon_ase.training.losses.multitask import Prediction, charge_loss, energy_loss, force_loss, predict
+from physcon_ase.training.losses.multitask import (
+    Prediction,
+    charge_loss,
+    energy_loss,
+    force_loss,
+    predict,
+    relative_energy_loss,
+)
 from physcon_ase.training.losses.structure import denoising_loss, refinement_loss
 from physcon_ase.training.recipe import LossRecipe, Recipe
 
@@ -124,6 +131,12 @@ def _nothing(step: Step) -> Tensor:
 
 TERMS: Final = (
     Term("energy", "energy label", "energies", lambda step: energy_loss(step.prediction, step.labelled)),
+    Term(
+        "relative_energy",
+        "energy label",
+        "energies",
+        lambda step: relative_energy_loss(step.prediction, step.labelled),
+    ),
     Term("forces", "force label", "energies", lambda step: force_loss(step.forces, step.labelled)),
     Term("displacement", "force label", "energies", lambda step: displacement_loss(step.forces, step.labelled)),
     Term("charges", "label of partial charges", "energies", lambda step: charge_loss(step.prediction, step.labelled)),

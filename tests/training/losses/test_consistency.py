@@ -41,6 +41,7 @@ def labelled(n_copies: int = 2, n_slots: int = 9, is_minimum: bool = True) -> La
         is_minimum=torch.full((n_copies,), is_minimum),
         weight=torch.ones(n_copies, dtype=torch.float64),
         charges=torch.full(batch.atomic_numbers.shape, math.nan, dtype=torch.float64),
+        identity=torch.zeros(n_copies, dtype=torch.int64),
     )
 
 

@@ -5,10 +5,17 @@ import pytest
 import torch
 
 from physcon_ase.batch import Batch, make_batch
-from physcon_ase.data.sample import LabelledBatch
+from physcon_ase.data.sample import LabelledBatch, select
 from physcon_ase.model import physcon
 from physcon_ase.model.energy import EnergyNetwork
-from physcon_ase.training.losses.multitask import Prediction, charge_loss, energy_loss, force_loss, predict
+from physcon_ase.training.losses.multitask import (
+    Prediction,
+    charge_loss,
+    energy_loss,
+    force_loss,
+    predict,
+    relative_energy_loss,
+)
 from tests.tiny import ETHANOL, ETHANOL_NUMBERS, WATER, WATER_NUMBERS, labelled_with, pack, tiny_model
 
 SMOOTHING = 0.02
@@ -30,6 +37,7 @@ def labelled() -> LabelledBatch:
         is_minimum=torch.tensor([False, False]),
         weight=torch.ones(2),
         charges=charges,
+        identity=torch.arange(2),
     )
 
 
@@ -44,6 +52,30 @@ def prediction(**changes: torch.Tensor) -> Prediction:
 
 def test_energy_loss_is_the_mean_error_of_the_labelled_molecules(labelled: LabelledBatch):
     assert energy_loss(prediction(), labelled).item() == pytest.approx(10.0, abs=SMOOTHING)
+
+
+def conformers(labelled: LabelledBatch, identity: list[int], energy: list[float]) -> LabelledBatch:
+    """Copies of water."""
+    chosen = select(labelled, torch.zeros(len(identity), dtype=torch.int64))
+    return replace(chosen, identity=torch.tensor(identity), energy=torch.tensor(energy, dtype=torch.float64))
+
+
+def test_relative_energies_count_within_a_molecule_only(labelled: LabelledBatch):
+    """Errors of 7 ± 1 of one molecule, 100 ± 0 of another; a single geometry and an absent label do not count."""
+    own = conformers(labelled, [4, 9, 4, 9, 5, 4], [6.0, 100.0, 8.0, 100.0, -3.0, float("nan")])
+    energies = torch.zeros(6, dtype=torch.float64, requires_grad=True)
+    loss = relative_energy_loss(Prediction(energies, None), own)
+    assert loss.item() == pytest.approx(2 * 2**0.5 / 4, abs=SMOOTHING)
+    loss.backward()
+    assert energies.grad is not None
+    assert energies.grad[[1, 3, 4, 5]].tolist() == [0, 0, 0, 0]
+    assert energies.grad[0] == -energies.grad[2] != 0
+
+
+def test_relative_energies_of_different_levels_are_not_compared(labelled: LabelledBatch):
+    own = replace(conformers(labelled, [4, 4], [6.0, 8.0]), level=torch.tensor([0, 1]))
+    energies = torch.zeros(2, dtype=torch.float64)
+    assert relative_energy_loss(Prediction(energies, None), own).item() == 0
 
 
 def test_force_loss_is_the_mean_length_of_the_errors_of_labelled_atoms(labelled: LabelledBatch):

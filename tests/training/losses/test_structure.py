@@ -25,6 +25,7 @@ def labelled() -> LabelledBatch:
         is_minimum=torch.tensor([True, True]),
         weight=torch.ones(2),
         charges=torch.full((2, 5), float("nan")),
+        identity=torch.arange(2),
     )
 
 

@@ -1,0 +1,52 @@
+import pytest
+import torch
+
+from physcon_ase.training.muon import Muon, orthogonalized
+
+
+@pytest.mark.parametrize("shape", [(16, 16), (16, 40), (40, 16)])
+def test_singular_values_become_equal_and_vectors_stay(shape: tuple[int, int]):
+    generator = torch.Generator().manual_seed(0)
+    matrices = torch.randn(3, *shape, generator=generator, dtype=torch.float64)
+    found = orthogonalized(matrices)
+    values = torch.linalg.svdvals(found)
+    assert values.min() > 0.3  # the smallest of a square matrix need more rounds
+    assert values.max() < 1.3
+    left, _, right = torch.linalg.svd(matrices, full_matrices=False)
+    rotated = left.mT @ found @ right.mT
+    torch.testing.assert_close(rotated, torch.diag_embed(rotated.diagonal(dim1=1, dim2=2)), atol=1e-9, rtol=0)
+
+
+def test_zero_gradients_stay_zero():
+    assert torch.equal(orthogonalized(torch.zeros(1, 8, 9)), torch.zeros(1, 8, 9))
+
+
+def test_update_has_the_size_of_the_learning_rate_whatever_the_gradient():
+    matrix = torch.nn.Parameter(torch.zeros(8, 32))
+    for scale in (1e-6, 1e3):
+        with torch.no_grad():
+            matrix.zero_()
+        matrix.grad = scale * torch.randn(8, 32, generator=torch.Generator().manual_seed(1))
+        Muon([matrix], lr=0.01, momentum=0.95, weight_decay=0.0).step()
+        assert matrix.square().mean().sqrt().item() == pytest.approx(0.2 * 0.01, rel=0.2)
+
+
+def test_weights_decay_and_matrices_without_gradient_stay():
+    moved, still = (torch.nn.Parameter(torch.ones(8, 8)) for _ in range(2))
+    moved.grad = torch.zeros(8, 8)
+    Muon([moved, still], lr=0.5, momentum=0.95, weight_decay=0.1).step()
+    torch.testing.assert_close(moved.detach(), torch.full((8, 8), 0.95))
+    assert torch.equal(still.detach(), torch.ones(8, 8))
+
+
+def test_badly_scaled_problem_is_solved_faster_than_by_gradients():
+    """A least-squares problem with a condition number of 10,000."""
+    scales = torch.logspace(-2, 0, 16)
+    target = torch.randn(16, 16, generator=torch.Generator().manual_seed(2))
+    matrix = torch.nn.Parameter(torch.zeros(16, 16))
+    muon = Muon([matrix], lr=0.1, momentum=0.95, weight_decay=0.0)
+    for _ in range(200):
+        matrix.grad = (matrix.detach() - target) * scales**2
+        muon.step()
+    after_gradients = target * (1 - scales**2) ** 200
+    assert (matrix - target).norm() < 0.5 * after_gradients.norm()
