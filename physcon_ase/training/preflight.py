@@ -42,7 +42,7 @@ def check_recipe(recipe: Recipe, origin: str = "recipe") -> None:
         _require(recipe.structure is not None, origin, "trains structures without a [structure] section; add one")
     _check_consistency(recipe, origin)
     _check_asteroid(recipe, origin)
-    if recipe.loss.charges > 0:
+    if recipe.loss.charges > 0 or recipe.loss.total_charge > 0:
         _require(recipe.encoder.charged, origin, "trains partial charges with encoder.charged = false; set it to true")
     if recipe.loss.direct_forces > 0:
         _require(

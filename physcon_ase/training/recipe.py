@@ -32,6 +32,8 @@ class LossRecipe:
     """Of the error of the forces as a Newton step [1/Å], see `losses.displacement`."""
     charges: float = 0.0
     """Of the error of partial charges [1/e]."""
+    total_charge: float = 0.0
+    """Of the deviation of the sum of local charges from the total charge [1/e]."""
     direct_forces: float = 0.0
     """Of the error of the direct-force heads [Å/eV]."""
     structure: float = 0.0

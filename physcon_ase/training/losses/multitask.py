@@ -28,7 +28,9 @@ class Prediction:
     direct_forces: Float[Tensor, "molecules slots 3"] | None = None
     """Those of the direct heads [eV/Å]; None if they were not asked for."""
     charges: tuple[Float[Tensor, "molecules slots"], ...] = ()
-    """Partial charges [e] in all forms that the network has: equilibrated and local, early and late."""
+    """Partial charges [e] that sum to the total charge, early and late; empty for a network without."""
+    local_charges: tuple[Float[Tensor, "molecules slots"], ...] = ()
+    """Those predicted from the surroundings alone, early and late [e]."""
 
 
 def predict(
@@ -48,10 +50,8 @@ def predict(
     """
     with torch.set_grad_enabled(create_graph):
         found = model.evaluate(labelled.batch, labelled.level, forces=forces, direct_forces=direct_forces)
-    charges = (found.charges, found.early_charges, *found.local_charges)
-    return Prediction(
-        found.energies, found.forces, found.direct_forces, tuple(own for own in charges if own is not None)
-    )
+    charges = tuple(own for own in (found.charges, found.early_charges) if own is not None)
+    return Prediction(found.energies, found.forces, found.direct_forces, charges, found.local_charges)
 
 
 def energy_loss(prediction: Prediction, labelled: LabelledBatch) -> Float[Tensor, ""]:
@@ -79,15 +79,25 @@ def relative_energy_loss(prediction: Prediction, labelled: LabelledBatch) -> Flo
 
 
 def charge_loss(prediction: Prediction, labelled: LabelledBatch) -> Float[Tensor, ""]:
-    """Mean error of the partial charges [e], in all forms that the network has; 0 if no molecule has labels."""
+    """Mean error of the partial charges [e], also of the local ones; 0 if no molecule has labels."""
     known = labelled.has_charges
     weights = (labelled.weight * known)[:, None] * labelled.batch.atom_mask
     target = torch.where(known[:, None], labelled.charges, 0.0)
     errors = [
         _weighted_mean(((found - target).square() + _CHARGE_WIDTH**2).sqrt() - _CHARGE_WIDTH, weights)
-        for found in prediction.charges
+        for found in (*prediction.charges, *prediction.local_charges)
     ]
     return torch.stack(errors).mean()
+
+
+def total_charge_loss(prediction: Prediction, labelled: LabelledBatch) -> Float[Tensor, ""]:
+    """Mean deviation of the sum of the local charges from the total charge [e], smoothed at zero; needs no labels.
+
+    What is missing is distributed among all atoms, those of other molecules far away included.
+    """
+    missing = [(own.sum(dim=1) - labelled.batch.charge).square() for own in prediction.local_charges]
+    errors = [(own + _CHARGE_WIDTH**2).sqrt() - _CHARGE_WIDTH for own in missing]
+    return torch.stack([_weighted_mean(own, labelled.weight) for own in errors]).mean()
 
 
 def force_loss(forces: Float[Tensor, "molecules slots 3"], labelled: LabelledBatch) -> Float[Tensor, ""]:

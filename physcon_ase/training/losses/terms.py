@@ -22,6 +22,7 @@ from physcon_ase.training.losses.multitask import (
     force_loss,
     predict,
     relative_energy_loss,
+    total_charge_loss,
 )
 from physcon_ase.training.losses.structure import denoising_loss, refinement_loss
 from physcon_ase.training.recipe import LossRecipe, Recipe
@@ -140,6 +141,12 @@ TERMS: Final = (
     Term("forces", "force label", "energies", lambda step: force_loss(step.forces, step.labelled)),
     Term("displacement", "force label", "energies", lambda step: displacement_loss(step.forces, step.labelled)),
     Term("charges", "label of partial charges", "energies", lambda step: charge_loss(step.prediction, step.labelled)),
+    Term(
+        "total_charge",
+        "geometry",
+        "energies",
+        lambda step: total_charge_loss(step.prediction, step.labelled),
+    ),
     Term("direct_forces", "force label", "energies", _direct_forces),
     Term("score_matching", "geometry without force labels", "energies", _score_matching),
     Term("structure", "minimum", "structures", _of_minima(_structure)),
@@ -153,6 +160,7 @@ LABEL_KINDS: Final[dict[str, Callable[[Bucket], Tensor]]] = {
     "energy label": lambda bucket: bucket.energy.isfinite(),
     "force label": lambda bucket: bucket.forces[:, 0].isfinite().all(dim=1),
     "label of partial charges": lambda bucket: bucket.charges.isfinite().all(dim=1),
+    "geometry": lambda bucket: bucket.energy.new_ones(len(bucket), dtype=torch.bool),
     "geometry without force labels": lambda bucket: bucket.forces[:, 0].isnan().any(dim=1),
     "minimum": lambda bucket: bucket.is_minimum,
 }

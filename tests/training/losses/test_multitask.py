@@ -15,6 +15,7 @@ from physcon_ase.training.losses.multitask import (
     force_loss,
     predict,
     relative_energy_loss,
+    total_charge_loss,
 )
 from tests.tiny import ETHANOL, ETHANOL_NUMBERS, WATER, WATER_NUMBERS, labelled_with, pack, tiny_model
 
@@ -93,6 +94,15 @@ def test_charge_loss_is_the_mean_error_of_labelled_atoms_in_all_forms_of_the_cha
     assert loss.item() == pytest.approx((1.0 + 1.0) / 2, abs=SMOOTHING)
 
 
+def test_total_charge_loss_is_what_the_local_charges_miss(labelled: LabelledBatch):
+    """0.2 e in water, in both forms, and nothing in hydrogen."""
+    local = torch.tensor([[-0.5, 0.35, 0.35], [0.1, -0.1, 0.0]])
+    loss = total_charge_loss(prediction(local_charges=(local, -local)), labelled)
+    assert loss.item() == pytest.approx(0.2 / 2, abs=SMOOTHING)
+    charged = replace(labelled, batch=replace(labelled.batch, charge=torch.tensor([1, 0])))
+    assert total_charge_loss(prediction(local_charges=(local,)), charged).item() == pytest.approx(0.4, abs=SMOOTHING)
+
+
 def test_an_absent_label_gives_no_gradient_and_no_nan(labelled: LabelledBatch):
     predicted = prediction()
     losses = (
@@ -157,5 +167,5 @@ def test_what_is_not_asked_for_is_not_computed(monkeypatch: pytest.MonkeyPatch):
     torch.testing.assert_close(both.forces, derived.forces)
     torch.testing.assert_close(both.energies, neither.energies)
     for found in (neither, derived, direct, both):
-        assert len(found.charges) == 4
+        assert (len(found.charges), len(found.local_charges)) == (2, 2)
         torch.testing.assert_close(found.charges, neither.charges)
