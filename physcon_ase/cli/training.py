@@ -23,6 +23,7 @@ def add_train(commands: argparse._SubParsersAction) -> None:
         "--unfreeze", action="store_true", help="with --add-level: train all weights; the data must include old levels"
     )
     command.add_argument("--scale", help="smaller variant defined by a recipe with stages, such as tiny")
+    command.add_argument("--device", default="cpu", help="device of the model, e.g. cuda (default: cpu)")
     command.add_argument("--save-minutes", type=float, default=3.0, help="minutes between saved states (default: 3)")
     command.add_argument("--quiet", action="store_true", help="no progress bar")
 
@@ -40,6 +41,7 @@ def _train(options: argparse.Namespace) -> int:
         add_level=options.add_level,
         unfreeze=options.unfreeze,
         scale=options.scale,
+        device=options.device,
         save_minutes=options.save_minutes,
         progress_bar=not options.quiet,
     )

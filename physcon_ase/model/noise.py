@@ -21,17 +21,20 @@ def centred(
 def gaussian_noise(
     mask: Bool[Tensor, "molecules slots"], *, generator: torch.Generator, dtype: torch.dtype = torch.float32
 ) -> Float[Tensor, "molecules slots 3"]:
-    """Standard normal displacements with zero mean over the atoms of each molecule."""
-    noise = torch.randn(*mask.shape, 3, generator=generator, dtype=dtype, device=mask.device)
-    return centred(noise, mask)
+    """Standard normal displacements with zero mean over the atoms of each molecule.
+
+    They are drawn on the device of the generator: one on the CPU gives the same noise for all devices.
+    """
+    noise = torch.randn(*mask.shape, 3, generator=generator, dtype=dtype, device=generator.device)
+    return centred(noise.to(mask.device), mask)
 
 
 def log_uniform(
     lowest: float, highest: float, n_molecules: int, *, generator: torch.Generator, like: Tensor
 ) -> Float[Tensor, " molecules"]:
     """Noise levels [Å], uniform in log σ, on the device and in the number format of a tensor."""
-    uniform = torch.rand(n_molecules, generator=generator, device=like.device)
-    return (lowest * (highest / lowest) ** uniform).to(like.dtype)
+    uniform = torch.rand(n_molecules, generator=generator, device=generator.device)
+    return (lowest * (highest / lowest) ** uniform).to(like)
 
 
 def sigma_schedule(first: float, last: float, n_steps: int) -> list[float]:

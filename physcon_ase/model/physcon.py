@@ -53,7 +53,7 @@ def load_model(
         PhysConError: a number format or a device that cannot be used.
         CheckpointNotFoundError, CorruptCheckpointError, CheckpointVersionError: see `checkpoint.read_checkpoint`.
     """
-    dtype, device = _usable_dtype(dtype), _usable_device(device)
+    dtype, device = _usable_dtype(dtype), usable_device(device)
     stored = read_checkpoint(checkpoint)
     with torch.random.fork_rng(devices=[]):  # the weights are drawn before they are replaced; loading leaves no trace
         model = PhysCon(config_from_dict(stored.config), dtype=dtype, couplings=stored_couplings(stored.tensors))
@@ -68,7 +68,12 @@ def _usable_dtype(dtype: torch.dtype | str) -> torch.dtype:
     return found
 
 
-def _usable_device(device: torch.device | str) -> torch.device:
+def usable_device(device: torch.device | str) -> torch.device:
+    """The device, with its number.
+
+    Raises:
+        PhysConError: it cannot be used here.
+    """
     try:
         return torch.empty(0, device=device).device
     except (RuntimeError, AssertionError) as error:  # PyTorch without CUDA asserts

@@ -90,7 +90,7 @@ def evaluate_denoising(
         for sigma in sigmas:
             noisy = clean + sigma * gaussian_noise(mask, generator=generator)
             with torch.no_grad():
-                predicted = denoiser(with_positions(labelled.batch, noisy), torch.full((len(labelled),), sigma))
+                predicted = denoiser(with_positions(labelled.batch, noisy), clean.new_full((len(labelled),), sigma))
             errors = (align(clean, predicted, mask) - predicted).square().sum(dim=(1, 2)) / mask.sum(dim=1)
             totals[sigma] += errors.sqrt().sum().item()
     return {sigma: total / max(count, 1) for sigma, total in totals.items()}

@@ -21,6 +21,7 @@ def train_from_file(
     add_level: str | None = None,
     unfreeze: bool = False,
     scale: str | None = None,
+    device: str = "cpu",
     save_minutes: float = 3.0,
     progress_bar: bool = True,
 ) -> Path:
@@ -34,6 +35,7 @@ def train_from_file(
         add_level: checkpoint that the levels of the recipe are added to.
         unfreeze: whether the weights of that checkpoint are trained too.
         scale: smaller version of a recipe with stages.
+        device: where the model computes.
         save_minutes: minutes between saved states.
         progress_bar: whether to draw one.
 
@@ -45,13 +47,13 @@ def train_from_file(
     if is_staged(path):
         if steps is not None or add_level is not None or unfreeze:
             raise PhysConError(f"{path} has stages, each with its own steps and start; leave out --steps, --add-level")
-        return train_stages(read_staged_recipe(path, scale), folder, stores=stores, options=options)
+        return train_stages(read_staged_recipe(path, scale), folder, stores=stores, device=device, options=options)
     if scale is not None:
         raise PhysConError(f"{path} has no stages, and so no --scale {scale}; leave it out")
     recipe = _recipe(path, add_level, unfreeze)
     if steps is not None:
         recipe = with_steps(recipe, steps)
-    return train(recipe, folder, store_root=stores, options=options)
+    return train(recipe, folder, store_root=stores, device=device, options=options)
 
 
 def _recipe(path: Path, add_level: str | None, unfreeze: bool) -> Recipe:

@@ -15,7 +15,7 @@ def average_gradients(parameters: list[nn.Parameter], world_size: int) -> None:
         return
     # A head without a label in this process' batch has no gradient here, but may have one elsewhere. Without one
     # anywhere it must stay without: a gradient of zero would let the optimiser decay its weights.
-    present = torch.tensor([float(p.grad is not None) for p in parameters])
+    present = torch.tensor([float(p.grad is not None) for p in parameters], device=parameters[0].device)
     gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
     flat = torch.cat([present, *(gradient.flatten() for gradient in gradients)])
     torch.distributed.all_reduce(flat)
@@ -37,7 +37,7 @@ def processes() -> Iterator[tuple[int, int]]:
         return
     is_outermost = not torch.distributed.is_initialized()
     if is_outermost:
-        torch.distributed.init_process_group("gloo")
+        torch.distributed.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
     try:
         yield torch.distributed.get_rank(), torch.distributed.get_world_size()
         torch.distributed.barrier()  # what the first process has written is there for all

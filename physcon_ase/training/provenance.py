@@ -17,13 +17,14 @@ from physcon_ase.training.recipe_files import format_recipe
 from physcon_ase.training.state import Progress
 
 
-def provenance(recipe: Recipe, store_root: Path, progress: Progress) -> dict[str, Any]:
+def provenance(recipe: Recipe, store_root: Path, progress: Progress, device: torch.device) -> dict[str, Any]:
     """Code, sums of recipe and stores, parents with their own provenance, and the work done.
 
     Args:
         recipe: of the training.
         store_root: folder that relative store paths of the recipe refer to.
         progress: where the training ended.
+        device: where the model computed.
     """
     stores = sorted({data.store for data in recipe.data})
     return {
@@ -34,10 +35,16 @@ def provenance(recipe: Recipe, store_root: Path, progress: Progress) -> dict[str
         "stores": {store: file_sum(store_root / store) for store in stores},
         "parents": [_parent(entry) for entry in recipe.start_from],
         "steps": progress.step,
-        "device": platform.processor() or platform.machine(),
+        "device": _name_of(device),
         "processes": progress.n_processes,
         "processor_hours": round(progress.n_processes * progress.cpu_seconds / 3600, 2),
     }
+
+
+def _name_of(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return platform.processor() or platform.machine()
 
 
 def file_sum(path: Path) -> str:

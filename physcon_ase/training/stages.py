@@ -9,15 +9,17 @@ Each stage is a training of its own in the folder of its name, starts from the c
 """
 
 import difflib
+import functools
 import shlex
 import subprocess
 import sys
 import tomllib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Final
 
+import torch
 from tqdm import tqdm
 
 from physcon_ase.data.selection import DataSet
@@ -269,13 +271,21 @@ def _scaled(recipe: Recipe, scale: Scale, sizes: Mapping[str, Any], where: str) 
     return recipe
 
 
-def train_stages(recipe: StagedRecipe, folder: Path, *, stores: Path, options: RunOptions | None = None) -> Path:
+def train_stages(
+    recipe: StagedRecipe,
+    folder: Path,
+    *,
+    stores: Path,
+    device: torch.device | str = "cpu",
+    options: RunOptions | None = None,
+) -> Path:
     """Makes the missing stores, trains the stages that are not finished, and exports the last one.
 
     Args:
         recipe: the recipe.
         folder: where the folders of the stages and the checkpoint go.
         stores: folder of the stores.
+        device: where the model computes.
         options: how often to save, log and validate.
 
     Returns:
@@ -294,21 +304,21 @@ def train_stages(recipe: StagedRecipe, folder: Path, *, stores: Path, options: R
         with processes():  # the others wait for the stores
             if rank == 0:
                 make_stores(recipe, stores)
-        last = _train_each(recipe, folder, stores, options)
+        last = _train_each(recipe, folder, functools.partial(train, store_root=stores, device=device, options=options))
         if rank == 0:
             stored, origin = read_checkpoint(last), read_provenance(last)
             save_checkpoint(folder / recipe.name, stored.tensors, stored.config, recipe=recipe.text, provenance=origin)
     return folder / recipe.name
 
 
-def _train_each(recipe: StagedRecipe, folder: Path, stores: Path, options: RunOptions | None) -> Path:
+def _train_each(recipe: StagedRecipe, folder: Path, train_one: Callable[[Recipe, Path], Path]) -> Path:
     """Trains the stages that are not finished and returns the checkpoint of the last."""
     finished: dict[str, Path] = {}
     for stage in recipe.stages:
         start = tuple(_located(entry, finished) for entry in stage.recipe.start_from)
         own = replace(stage.recipe, start_from=start)
         if (target := _finished(own, folder / stage.name)) is None:
-            target = train(own, folder / stage.name, store_root=stores, options=options)
+            target = train_one(own, folder / stage.name)
         else:
             tqdm.write(f"{stage.name}: finished, {PROVENANCE_FILE} in {target}")
         finished[stage.name] = target

@@ -16,13 +16,13 @@ from physcon_ase.data.labels import (
     format_label_report,
     label_report,
 )
-from physcon_ase.data.loader import Items, epoch_batches, load_items, n_batches
+from physcon_ase.data.loader import Items, epoch_batches, load_items, move_items, n_batches
 from physcon_ase.data.sample import LabelledBatch
 from physcon_ase.data.selection import DataSet
 from physcon_ase.errors import RecipeError
 from physcon_ase.model.checkpoint import load_into, save_checkpoint
 from physcon_ase.model.config import config_to_dict
-from physcon_ase.model.physcon import PhysCon
+from physcon_ase.model.physcon import PhysCon, usable_device
 from physcon_ase.training.evaluate import evaluate_denoising, evaluate_energies
 from physcon_ase.training.losses.terms import active_terms, compute_losses, trains
 from physcon_ase.training.optim import Optimizer, WeightAverage, learning_rate
@@ -46,16 +46,21 @@ class RunOptions:
     """Minutes between saved states."""
     log_steps: int = 100
     """Steps between lines of the log."""
-    validate_steps: int = 2000
+    validate_steps: int = 5000
     """Steps between validations."""
-    validation_molecules: int = 400
+    validation_molecules: int = 200
     """Molecules per data set in a validation."""
     progress_bar: bool = True
     """Whether to draw one."""
 
 
 def train(
-    recipe: Recipe, folder: Path | str, *, store_root: Path | str = ".", options: RunOptions | None = None
+    recipe: Recipe,
+    folder: Path | str,
+    *,
+    store_root: Path | str = ".",
+    device: torch.device | str = "cpu",
+    options: RunOptions | None = None,
 ) -> Path:
     """Trains a model, or goes on with an interrupted training in the same folder.
 
@@ -65,6 +70,7 @@ def train(
         recipe: what to train on what.
         folder: where state, log and checkpoint go.
         store_root: folder that relative store paths of the recipe refer to.
+        device: where the model computes; data and noise are the same on all devices.
         options: how often to save, log and validate.
 
     Returns:
@@ -74,20 +80,31 @@ def train(
         RecipeError: the folder holds the state of another recipe or of another number of processes.
         LabelError: a weighted loss has no label in the whole data set.
         UnsupportedChargeError: the data hold open-shell molecules, or charged ones without `encoder.charged`.
+        PhysConError: the device cannot be used.
     """
     options = options or RunOptions()
+    device = usable_device(device)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with processes() as (rank, world_size):
-        return _Training(recipe, folder, Path(store_root), options, rank, world_size).run()
+        return _Training(recipe, folder, Path(store_root), device, options, rank, world_size).run()
 
 
 class _Training:
     """One process of a training."""
 
-    def __init__(self, recipe: Recipe, folder: Path, store_root: Path, options: RunOptions, rank: int, world_size: int):
+    def __init__(
+        self,
+        recipe: Recipe,
+        folder: Path,
+        store_root: Path,
+        device: torch.device,
+        options: RunOptions,
+        rank: int,
+        world_size: int,
+    ):
         self.recipe, self.folder, self.options = recipe, folder, options
-        self.store_root = store_root
+        self.store_root, self.device = store_root, device
         self.rank, self.world_size = rank, world_size
         self.items = load_training_items(recipe, store_root, "train")
         rows = label_report(self.items)
@@ -96,12 +113,13 @@ class _Training:
         check_labels(recipe, self.items)
         check_teachers(recipe, self.items, known_levels(recipe))
         self.items = judged_items(recipe, self.items)
-        self.model = make_model(recipe, self.items)
+        self.model = make_model(recipe, self.items).to(device)
+        self.items = move_items(self.items, device)
         self.average = WeightAverage(self.model, recipe.optim.ema)
         self.optimizer = Optimizer(self.model, recipe.optim)
         own = [data for data in recipe.data if not data.borrow_forces_from]  # lent labels are no measure of errors
         validation = replace(recipe, data=tuple(_limited(data, options.validation_molecules) for data in own))
-        self.validation = load_training_items(validation, store_root, "validation")
+        self.validation = move_items(load_training_items(validation, store_root, "validation"), device)
         self.progress = Progress()
         if (folder / STATE_FILE).exists():
             self.progress, saved = load_state(folder, self.model, self.average, self.optimizer)
@@ -223,7 +241,7 @@ class _Training:
                 self._averaged_tensors(),
                 config,
                 recipe=format_recipe(self.recipe),
-                provenance=provenance(self.recipe, self.store_root, self.progress),
+                provenance=provenance(self.recipe, self.store_root, self.progress, self.device),
             )
         return target
 

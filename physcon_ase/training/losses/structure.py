@@ -55,7 +55,7 @@ def refinement_loss(denoiser: Denoiser, minima: LabelledBatch, *, generator: tor
     with torch.no_grad():
         place = denoiser(with_positions(batch, clean + first[:, None, None] * noise), first)
         # half of the time a second time, so that the head knows what it leaves behind
-        again = torch.rand(len(batch), generator=generator, device=clean.device) < 0.5
+        again = (torch.rand(len(batch), generator=generator) < 0.5).to(clean.device)
         place = torch.where(again[:, None, None], denoiser(with_positions(batch, place), sigma), place)
         target = align(clean, place, mask)
     predicted = denoiser(with_positions(batch, place), sigma)
