@@ -93,6 +93,8 @@ class ModelConfig:
     """Levels with a table for the uncertainty of energies."""
     forces_uncertainty: tuple[str, ...] = ()
     """Levels with a table for the uncertainty of forces."""
+    n_environments: int = 0
+    """Number of atomic environments in the table of those in the training molecules; 0 without a table."""
 
 
 def config_to_dict(config: ModelConfig) -> dict[str, Any]:
@@ -115,6 +117,7 @@ def config_from_dict(data: dict[str, Any]) -> ModelConfig:
             structure=None if structure is None else StructureConfig(**structure),
             energy_uncertainty=tuple(data.get("energy_uncertainty", ())),
             forces_uncertainty=tuple(data.get("forces_uncertainty", ())),
+            n_environments=data.get("n_environments", 0),
         )
     except (KeyError, TypeError) as error:
         raise CorruptCheckpointError(

@@ -15,6 +15,7 @@ from physcon_ase.model.checkpoint import load_into, read_checkpoint
 from physcon_ase.model.config import LevelConfig, ModelConfig, config_from_dict
 from physcon_ase.model.couplings import Couplings, CouplingTable, make_couplings, stored_couplings
 from physcon_ase.model.energy import EnergyNetwork, Evaluation, Levels, chosen
+from physcon_ase.model.environments import EnvironmentTable
 from physcon_ase.model.forces import energies_and_forces
 from physcon_ase.model.gradient import energies_and_gradient, energies_of_atoms
 from physcon_ase.model.heads import CoreRepulsion, DirectForceHead, References, fade_in
@@ -136,6 +137,7 @@ class PhysCon(nn.Module):
         n_features = config.encoder.channels // 2
         self.energy_rigidity = nn.ModuleDict({name: EnergyRigidity(n_features) for name in config.energy_uncertainty})
         self.force_rigidity = nn.ModuleDict({name: ForceRigidity(n_features) for name in config.forces_uncertainty})
+        self.environments = EnvironmentTable(config.n_environments) if config.n_environments else None
         self.to(dtype)
         # Asked at each evaluation whether they require a gradient: walking through the modules would take too long.
         self._weights = (*self.energy.parameters(), *self.direct_heads.parameters())

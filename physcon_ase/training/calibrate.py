@@ -1,4 +1,7 @@
-"""Tables of uncertainty for a checkpoint: features of its training molecules, errors on its validation molecules."""
+"""Tables of uncertainty for a checkpoint.
+
+They hold features and environments of the training molecules, and errors on the validation molecules.
+"""
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,8 +21,10 @@ from physcon_ase.data.store import open_store
 from physcon_ase.errors import LabelError
 from physcon_ase.model.checkpoint import read_checkpoint, save_checkpoint
 from physcon_ase.model.config import config_from_dict, config_to_dict
+from physcon_ase.model.environments import environment_tensors
 from physcon_ase.model.physcon import PhysCon, load_model
 from physcon_ase.model.uncertainty import energy_table, force_table, rigidity
+from physcon_ase.training.environments import count_environments
 from physcon_ase.training.evaluate import check_coverage
 from physcon_ase.training.provenance import file_sum, read_provenance
 
@@ -28,8 +33,8 @@ FEWEST_GEOMETRIES: Final = 20
 
 _ATOMS_PER_BATCH: Final = 1024
 
-_ENERGY, _FORCES = "energy_rigidity", "force_rigidity"
-"""What the names of the tables begin with (`PhysCon.energy_rigidity`, `PhysCon.force_rigidity`)."""
+_ENERGY, _FORCES, _ENVIRONMENTS = "energy_rigidity", "force_rigidity", "environments"
+"""What the names of the tables begin with, attributes of `PhysCon`."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +88,8 @@ def calibrate(
 ) -> tuple[Calibration, ...]:
     """Writes a copy of a checkpoint, with a table of uncertainty for each level and quantity that the stores can judge.
 
-    Tables that the checkpoint had before are left out.
+    A table of the environments of atoms in all training molecules of the stores is added. Tables that the checkpoint
+    had before are left out.
 
     Args:
         checkpoint: a shipped name or a folder.
@@ -112,12 +118,17 @@ def calibrate(
             f"{', '.join(map(str, stores))}: no level of {stored.name} ({', '.join(model.level_names)}) has training "
             f"geometries and {FEWEST_GEOMETRIES} validation geometries with a label: give the data it was trained on"
         )
+    counts = count_environments(stores)
+    tables |= {f"{_ENVIRONMENTS}.{name}": value for name, value in environment_tensors(counts).items()}
     config = replace(
         config_from_dict(stored.config),
+        n_environments=len(counts),
         energy_uncertainty=tuple(name for name in model.level_names if f"{_ENERGY}.{name}.factor" in tables),
         forces_uncertainty=tuple(name for name in model.level_names if f"{_FORCES}.{name}.factor" in tables),
     )
-    weights = {name: value for name, value in stored.tensors.items() if not name.startswith((_ENERGY, _FORCES))}
+    weights = {
+        name: value for name, value in stored.tensors.items() if not name.startswith((_ENERGY, _FORCES, _ENVIRONMENTS))
+    }
     origin = read_provenance(checkpoint)
     if origin is not None:
         origin = {**origin, "calibrated_on": {Path(store).name: file_sum(Path(store)) for store in stores}}

@@ -64,7 +64,8 @@ options = trainer.RunOptions(save_minutes=float(sys.argv[4]), log_steps=1, progr
 folder = Path(sys.argv[2])
 folder.mkdir(exist_ok=True)
 with processes() as (rank, world_size):
-    training = trainer._Training(read_recipe(sys.argv[1]), folder, Path(sys.argv[3]), torch.device("cpu"), options, rank, world_size)
+    recipe, stores = read_recipe(sys.argv[1]), Path(sys.argv[3])
+    training = trainer._Training(recipe, folder, stores, torch.device("cpu"), options, rank, world_size)
     training.run()
     weights = {name: value.detach() for name, value in training.model.named_parameters()}
     save_file(weights, f"weights{rank}.safetensors")

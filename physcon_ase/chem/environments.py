@@ -1,0 +1,69 @@
+"""Environments of atoms: element, bonded neighbours, and how many neighbours those have.
+
+Counted over the training molecules they say which atoms of a molecule a model has met before.
+"""
+
+import functools
+import hashlib
+from collections import Counter
+from typing import Final
+
+import numpy as np
+from jaxtyping import Float, Int
+from rdkit import Chem
+from scipy.spatial.distance import pdist, squareform
+
+from physcon_ase.units import CHEMICAL_SYMBOLS
+
+_BONDED: Final = 1.25
+"""Distance below which two atoms count as bonded, in sums of their covalent radii."""
+
+_TABLE: Final = Chem.GetPeriodicTable()
+
+
+def environment_hashes(
+    atomic_numbers: Int[np.ndarray, " atoms"], bonds: Int[np.ndarray, "bonds 2"]
+) -> Int[np.ndarray, " atoms"]:
+    """A 64-bit number for the environment of each atom, the same in every molecule and on every machine."""
+    return np.array([_hashed(key) for key in _keys(atomic_numbers, bonds)], dtype=np.int64)
+
+
+def environment_names(atomic_numbers: Int[np.ndarray, " atoms"], bonds: Int[np.ndarray, "bonds 2"]) -> list[str]:
+    """The environment of each atom in words, such as "S bonded to C, F, 2 O"."""
+    return [_named(key) for key in _keys(atomic_numbers, bonds)]
+
+
+def bonds_by_distance(
+    atomic_numbers: Int[np.ndarray, " atoms"], positions: Float[np.ndarray, "atoms 3"]
+) -> Int[np.ndarray, "bonds 2"]:
+    """Pairs of atoms that are closer than 1.25 sums of their covalent radii; for geometries without a graph."""
+    radii = np.array([_TABLE.GetRcovalent(number) for number in atomic_numbers.tolist()])
+    close = squareform(pdist(positions)) < _BONDED * (radii[:, None] + radii)
+    return np.argwhere(np.triu(close, k=1))
+
+
+_Key = tuple[int, tuple[tuple[int, int], ...]]
+"""Atomic number; atomic number and number of neighbours of each neighbour, sorted."""
+
+
+def _keys(atomic_numbers: np.ndarray, bonds: np.ndarray) -> list[_Key]:
+    numbers, neighbours = atomic_numbers.tolist(), [[] for _ in atomic_numbers]
+    for first, second in bonds.tolist():
+        neighbours[first].append(second)
+        neighbours[second].append(first)
+    return [
+        (number, tuple(sorted((numbers[other], len(neighbours[other])) for other in own)))
+        for number, own in zip(numbers, neighbours, strict=True)
+    ]
+
+
+@functools.lru_cache(maxsize=2**18)
+def _hashed(key: _Key) -> int:
+    return int.from_bytes(hashlib.blake2b(repr(key).encode(), digest_size=8).digest(), "little", signed=True)
+
+
+def _named(key: _Key) -> str:
+    number, neighbours = key
+    counts = Counter(CHEMICAL_SYMBOLS[other] for other, _ in neighbours)
+    listed = ", ".join(symbol if count == 1 else f"{count} {symbol}" for symbol, count in sorted(counts.items()))
+    return f"{CHEMICAL_SYMBOLS[number]} bonded to {listed or 'no atom'}"

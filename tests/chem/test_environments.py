@@ -1,0 +1,41 @@
+import numpy as np
+
+from physcon_ase.chem.conformers import embed
+from physcon_ase.chem.environments import bonds_by_distance, environment_hashes, environment_names
+from physcon_ase.chem.smiles import graph_from_smiles
+
+
+def hashes(smiles: str) -> np.ndarray:
+    graph = graph_from_smiles(smiles)
+    return environment_hashes(graph.atomic_numbers, graph.bonds)
+
+
+def test_equal_environments_have_equal_hashes_in_all_molecules():
+    methane, ethane, hexane = hashes("C"), hashes("CC"), hashes("CCCCCC")
+    assert len(set(methane.tolist())) == 2
+    assert set(hashes("CCCCC").tolist()) == set(hexane.tolist())
+    assert set(methane.tolist()).isdisjoint(ethane.tolist())
+
+
+def test_hashes_are_the_same_on_every_machine():
+    assert hashes("[H][H]").tolist() == [-3937236236270037886] * 2
+
+
+def test_number_of_neighbours_of_a_neighbour_counts():
+    assert hashes("CC(=O)O")[0] != hashes("CC(O)O")[0]
+    assert hashes("CN")[0] != hashes("C[NH3+]")[0]
+
+
+def test_names_list_the_neighbours():
+    graph = graph_from_smiles("CS(=O)(=O)F")
+    names = environment_names(graph.atomic_numbers, graph.bonds)
+    assert names[1] == "S bonded to C, F, 2 O"
+    graph = graph_from_smiles("[Cl-]")
+    assert environment_names(graph.atomic_numbers, graph.bonds) == ["Cl bonded to no atom"]
+
+
+def test_bonds_by_distance_are_those_of_the_graph():
+    graph = graph_from_smiles("CC(=O)Oc1ccccc1C(=O)O")
+    positions, _ = embed(graph, seed=0)[0], None
+    found = bonds_by_distance(graph.atomic_numbers, positions)
+    assert sorted(map(tuple, found.tolist())) == sorted(map(tuple, graph.bonds.tolist()))
