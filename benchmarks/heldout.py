@@ -144,7 +144,7 @@ def gfn2_forces() -> ForceFn:
 
 
 def aimnet2_forces(path: Path | None = None, *, member: int | None = None, max_spread: float = float("inf")) -> ForceFn:
-    """Energies and forces of AIMNet2, molecule by molecule.
+    """Energies and forces of AIMNet2; NaN where the networks disagree by more than `max_spread`.
 
     Args:
         path: the wheel; by default that of the environment variable PHYSCON_AIMNET2.

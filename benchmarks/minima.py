@@ -3,7 +3,7 @@
     python minima.py --stores STORES [--level LEVEL]
 
 Relaxations at level b3lyp begin at the GFN2 minimum and end near the B3LYP minimum of the same conformer. Drug-like
-molecules: drug_like.py.
+molecules: peers.py.
 """
 
 import time

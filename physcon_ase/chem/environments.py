@@ -9,7 +9,7 @@ from collections import Counter
 from typing import Final
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Integer
 from rdkit import Chem
 from scipy.spatial.distance import pdist, squareform
 
@@ -22,19 +22,19 @@ _TABLE: Final = Chem.GetPeriodicTable()
 
 
 def environment_hashes(
-    atomic_numbers: Int[np.ndarray, " atoms"], bonds: Int[np.ndarray, "bonds 2"]
+    atomic_numbers: Integer[np.ndarray, " atoms"], bonds: Int[np.ndarray, "bonds 2"]
 ) -> Int[np.ndarray, " atoms"]:
     """A 64-bit number for the environment of each atom, the same in every molecule and on every machine."""
     return np.array([_hashed(key) for key in _keys(atomic_numbers, bonds)], dtype=np.int64)
 
 
-def environment_names(atomic_numbers: Int[np.ndarray, " atoms"], bonds: Int[np.ndarray, "bonds 2"]) -> list[str]:
+def environment_names(atomic_numbers: Integer[np.ndarray, " atoms"], bonds: Int[np.ndarray, "bonds 2"]) -> list[str]:
     """The environment of each atom in words, such as "S bonded to C, F, 2 O"."""
     return [_named(key) for key in _keys(atomic_numbers, bonds)]
 
 
 def bonds_by_distance(
-    atomic_numbers: Int[np.ndarray, " atoms"], positions: Float[np.ndarray, "atoms 3"]
+    atomic_numbers: Integer[np.ndarray, " atoms"], positions: Float[np.ndarray, "atoms 3"]
 ) -> Int[np.ndarray, "bonds 2"]:
     """Pairs of atoms that are closer than 1.25 sums of their covalent radii; for geometries without a graph."""
     radii = np.array([_TABLE.GetRcovalent(number) for number in atomic_numbers.tolist()])

@@ -14,11 +14,12 @@ def test_equal_environments_have_equal_hashes_in_all_molecules():
     methane, ethane, hexane = hashes("C"), hashes("CC"), hashes("CCCCCC")
     assert len(set(methane.tolist())) == 2
     assert set(hashes("CCCCC").tolist()) == set(hexane.tolist())
-    assert set(methane.tolist()).isdisjoint(ethane.tolist())
+    assert methane[0] not in ethane
+    assert methane[1] == ethane[-1]
 
 
 def test_hashes_are_the_same_on_every_machine():
-    assert hashes("[H][H]").tolist() == [-3937236236270037886] * 2
+    assert hashes("[H][H]").tolist() == [-8612800613078006556] * 2
 
 
 def test_number_of_neighbours_of_a_neighbour_counts():
@@ -36,6 +37,5 @@ def test_names_list_the_neighbours():
 
 def test_bonds_by_distance_are_those_of_the_graph():
     graph = graph_from_smiles("CC(=O)Oc1ccccc1C(=O)O")
-    positions, _ = embed(graph, seed=0)[0], None
-    found = bonds_by_distance(graph.atomic_numbers, positions)
+    found = bonds_by_distance(graph.atomic_numbers, embed(graph, seed=0)[0])
     assert sorted(map(tuple, found.tolist())) == sorted(map(tuple, graph.bonds.tolist()))

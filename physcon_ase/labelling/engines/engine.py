@@ -97,20 +97,21 @@ class Engine:
     def label_many(self, molecules: Sequence[Molecule]) -> "list[EngineLabel | EngineError]":
         """Labels many geometries, with one call of `batched` if available; a label or an error for each, in order."""
         if self.batched is None:
-            return [self._label_or_error(molecule) for molecule in molecules]
+            return [_label_or_error(self, molecule) for molecule in molecules]
         return [
             label if isinstance(label, EngineError) or _is_finite(label) else EngineError(self._not_finite())
             for label in self.batched(molecules)
         ]
 
-    def _label_or_error(self, molecule: Molecule) -> "EngineLabel | EngineError":
-        try:
-            return self(molecule)
-        except EngineError as error:
-            return error
-
     def _not_finite(self) -> str:
         return f"{self.record.program} returned an energy or forces that are not finite; omit the geometry"
+
+
+def _label_or_error(engine: EngineFunction, molecule: Molecule) -> EngineLabel | EngineError:
+    try:
+        return engine(molecule)
+    except EngineError as error:
+        return error
 
 
 def _is_finite(label: EngineLabel) -> bool:
@@ -124,7 +125,7 @@ def force_disagreement(forces: Float[np.ndarray, "models atoms 3"]) -> float:
 
 
 def engine_forces(engine: EngineFunction) -> Callable[[Batch], tuple[Tensor, Tensor]]:
-    """Force function of batches for `relax.driver.relax` that calls the engine for one molecule at a time.
+    """Force function of batches for `relax.driver.relax`; an `Engine` may label the molecules in one call.
 
     Geometries for which the engine fails get the energy NaN, which ends their relaxation.
     """
@@ -132,20 +133,16 @@ def engine_forces(engine: EngineFunction) -> Callable[[Batch], tuple[Tensor, Ten
     def forces_of(batch: Batch) -> tuple[Tensor, Tensor]:
         energies = torch.full((len(batch),), float("nan"), dtype=torch.float64)
         forces = torch.zeros_like(batch.positions)
-        molecules = zip(
-            unpad(batch, batch.atomic_numbers),
-            unpad(batch, batch.positions),
-            batch.charge.tolist(),
-            batch.multiplicity.tolist(),
-            strict=True,
-        )
-        for row, (numbers, places, charge, multiplicity) in enumerate(molecules):
-            try:
-                label = engine(Molecule(numbers, places, charge, multiplicity))
-            except EngineError:
-                continue
-            energies[row] = label.energy
-            forces[row, : len(numbers)] = torch.as_tensor(label.forces)
+        columns = (unpad(batch, batch.atomic_numbers), unpad(batch, batch.positions), batch.charge, batch.multiplicity)
+        molecules = [Molecule(*row[:2], int(row[2]), int(row[3])) for row in zip(*columns, strict=True)]
+        if isinstance(engine, Engine):
+            labels = engine.label_many(molecules)
+        else:
+            labels = [_label_or_error(engine, molecule) for molecule in molecules]
+        for row, label in enumerate(labels):
+            if isinstance(label, EngineLabel):
+                energies[row] = label.energy
+                forces[row, : len(label.forces)] = torch.as_tensor(label.forces)
         return energies, forces
 
     return forces_of

@@ -1,11 +1,12 @@
-"""Drug-like molecules against density-functional theory: conformer energies, torsion drives and minima.
+"""The model and its peers on the same drug-like molecules: errors against density-functional theory, and time.
 
-    python drug_like.py --stores STORES [--tblite] [--aimnet2 WHEEL] [--parts energies torsions displaced mmff94]
+    python peers.py --stores STORES [--tblite] [--aimnet2 WHEEL] [--parts energies torsions displaced mmff94 rates]
 
 energies   energies of the minima of a molecule, relative to their mean: RMSE per molecule
 torsions   the same along torsion drives, and the forces there
 displaced  the first minimum of each molecule displaced by 0.05 Å per coordinate and relaxed: distance from the minimum
 mmff94     the same from the MMFF94 minimum next to it; it may lie in another basin
+rates      processor time of energies and forces, for one molecule and for a batch
 
 References are the minima and torsion drives of the Open Force Field Initiative at B3LYP-D3(BJ)/DZVP, test split;
 molecules with at least three of these geometries.
@@ -28,6 +29,7 @@ from heldout import (
     read_test_molecules,
     relax_all,
 )
+from rates import batched_rate, geometry, latency
 from reporting import Row, Table, add_stores, finish, make_parser, start, statistics
 
 from physcon_ase.chem.conformers import mmff94_minimize
@@ -40,7 +42,7 @@ from physcon_ase.units import EV_PER_KCAL_PER_MOL
 LEVEL = "b3lyp-d3"
 """Of the references."""
 
-PARTS = ("energies", "torsions", "displaced", "mmff94")
+PARTS = ("energies", "torsions", "displaced", "mmff94", "rates")
 
 AT_LEAST = 3
 """Number of geometries of a molecule below which it is left out."""
@@ -53,6 +55,15 @@ MAX_ATOMS = 60
 
 FMAX, MAX_STEPS = 0.005, 500
 """End of relaxations [eV/Å], and number of evaluations at most."""
+
+SINGLE = {"aspirin": "CC(=O)Oc1ccccc1C(=O)O", "imatinib": "Cc1ccc(NC(=O)c2ccc(CN3CCN(C)CC3)cc2)cc1Nc1nccc(-c2cccnc2)n1"}
+"""Molecules that are timed alone."""
+
+TIMED = "CC(C)Cc1ccc(C(C)C(=O)OC)cc1"
+"""Molecule of the timed batches: ibuprofen methyl ester, 36 atoms."""
+
+SLOTS_TIMED = 448
+"""Slots of the timed batches, at which AIMNet2 is fastest."""
 
 NOTE = (
     "RMSD: all atoms, identity map, after superposition; heavy-atom bonds and angles: mean over molecules of the mean "
@@ -69,6 +80,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--tblite", action="store_true", help="also GFN2-xTB (needs tblite)")
     parser.add_argument("--aimnet2", type=Path, metavar="WHEEL", help="also AIMNet2, one network and the mean of four")
     parser.add_argument("--peer-limit", type=int, default=60, help="molecules that peers relax (default: %(default)s)")
+    parser.add_argument("--calls", type=int, default=20, help="timed for each rate (default: %(default)s)")
     arguments = parser.parse_args(argv)
     loaded, clock = start(arguments)
     methods = {loaded.name: model_forces(loaded.model, arguments.level), **_peers(arguments)}
@@ -87,7 +99,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     if "torsions" in arguments.parts:
         tables.append(torsions_table(methods, read("openff_torsions_dzvp")))
     tables += [relaxed_table(p, methods, minima, arguments) for p in ("displaced", "mmff94") if p in arguments.parts]
-    finish("drug_like", arguments, clock, tables, loaded)
+    if "rates" in arguments.parts:
+        tables.append(rates_table(methods, arguments.calls))
+    finish("peers", arguments, clock, tables, loaded)
 
 
 def _peers(arguments) -> dict[str, ForceFn]:
@@ -164,6 +178,26 @@ def relaxed_table(part: str, methods: dict[str, ForceFn], molecules: list[Molecu
         rows.append(_row(peer, graphs[few], _places(ended), goals[few], ended))
     title = {"displaced": f"minimum displaced by {DISPLACEMENT} Å", "mmff94": "MMFF94 minimum"}[part]
     return Table(f"Relaxed from the {title} to fmax {FMAX} eV/Å, against the {LEVEL} minimum", rows, NOTE)
+
+
+def rates_table(methods: dict[str, ForceFn], n_calls: int) -> Table:
+    """Processor time of energies and forces; GFN2-xTB computes molecule by molecule."""
+    rows: list[Row] = []
+    for name, force_fn in methods.items():
+        per_second = batched_rate(force_fn, TIMED, atoms_per_batch=SLOTS_TIMED, n_calls=n_calls)
+        rows.append(
+            {
+                "method": name,
+                **{
+                    f"{label} [ms]": 1000 * latency(force_fn, smiles, n_calls=n_calls)
+                    for label, smiles in SINGLE.items()
+                },
+                "batch [ms/molecule]": 1000 / per_second,
+            }
+        )
+    n_atoms = geometry(TIMED)[0].n_atoms
+    note = f"Processor time of energies and forces, one thread, without ASE; batches: {TIMED}, {n_atoms} atoms."
+    return Table("Time", rows, note)
 
 
 def _places(relaxed: list[Relaxed]) -> list[np.ndarray]:
