@@ -1,18 +1,18 @@
 """Inputs of a labelling run: SMILES, structures, and geometries of a store."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
 from ase import Atoms
 
-from physcon_ase.chem.graph import MolGraph, make_graph
-from physcon_ase.chem.perceive import graph_from_geometry
+from physcon_ase.chem.graph import MolGraph
 from physcon_ase.chem.smiles import canonical_key, canonical_smiles, graph_from_smiles
+from physcon_ase.data.identity import identify_geometry
 from physcon_ase.data.importers.ase_files import structure_from_atoms
 from physcon_ase.data.split import key_hash
 from physcon_ase.data.store import Store, geometry_offsets, molecule_graph
-from physcon_ase.errors import BondPerceptionError, StoreError
+from physcon_ase.errors import StoreError
 
 
 @dataclass(frozen=True)
@@ -111,16 +111,13 @@ def identify(molecule: Input) -> Identity:
         graph = graph_from_smiles(molecule)
         return Identity(graph, None, canonical_smiles(graph), key_hash(canonical_key(graph)), molecule)
     structure = structure_from_atoms(molecule)
-    numbers, charge, multiplicity = structure.atomic_numbers, structure.charge, structure.multiplicity
-    formula = molecule.get_chemical_formula()
-    name = structure.name or structure.smiles or formula
-    try:
-        graph = replace(graph_from_geometry(numbers, structure.positions, charge), multiplicity=multiplicity)
-    except BondPerceptionError:  # labelling does not require bonds
-        # the charge is assigned to the first atom, since its location is unknown without bonds
-        charges = [charge, *[0] * (len(numbers) - 1)]
-        graph = make_graph(numbers, np.zeros((0, 2)), np.zeros(0), charges, multiplicity=multiplicity)
-        key = canonical_key(structure.smiles) if structure.smiles else f"{formula} {structure.name}".strip()
-        return Identity(graph, structure.positions, structure.smiles, key_hash(key), name)
-    smiles = structure.smiles or canonical_smiles(graph)
-    return Identity(graph, structure.positions, smiles, key_hash(canonical_key(smiles)), name)
+    name = structure.name or structure.smiles or molecule.get_chemical_formula()
+    found = identify_geometry(  # labelling does not require bonds
+        structure.atomic_numbers,
+        structure.positions,
+        charge=structure.charge,
+        multiplicity=structure.multiplicity,
+        smiles=structure.smiles,
+        name=structure.name,
+    )
+    return Identity(found.graph, structure.positions, found.smiles, found.key_hash, name)

@@ -1,12 +1,13 @@
 """Assembly of a store from a finished labelling run."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from physcon_ase.chem.graph import graph_bytes
-from physcon_ase.data.store import Geometries, LevelLabels, Store, pack_molecules
+from physcon_ase.data.rows import GeometryRow, Label, MoleculeRow, store_from_rows
+from physcon_ase.data.store import Store
 from physcon_ase.labelling.geometries import DISPLACED
 from physcon_ase.labelling.inputs import Identity, Input, KnownGeometry, identify
 from physcon_ase.labelling.journal import Entry
@@ -34,28 +35,22 @@ def pack(
     labelled = [entry for entry in entries if not entry.error]
     identities = {row: identify(molecules[row]) for row in sorted({entry.molecule for entry in labelled})}
     kept, molecule_of = _group([identities[entry.molecule] for entry in labelled])
-    return Store(
-        molecules=pack_molecules(
-            [identity.graph for identity in kept],
-            smiles=[identity.smiles for identity in kept],
-            names=[identity.name for identity in kept],
-            key_hashes=[identity.key_hash for identity in kept],
-        ),
-        geometries=Geometries(
-            molecule=np.array(molecule_of, dtype=np.int32),
-            kind=np.array([entry.kind for entry in labelled], dtype=str),
-            minimum_of=np.array(
-                [identities[entry.molecule].minimum_of if entry.kind == "start" else "" for entry in labelled],
-                dtype=str,
-            ),
-            positions=_joined([entry.positions for entry in labelled]),
-            start=_starts(labelled),
-        ),
-        labels=_labels(labelled, level, identities),
-        source=source,
-        licence=licence,
-        provenance=provenance,
-    )
+    start_of = {entry.molecule: place for place, entry in enumerate(labelled) if entry.kind == "start"}
+    rows = [
+        GeometryRow(
+            molecule,
+            entry.positions,
+            entry.kind,
+            identities[entry.molecule].minimum_of if entry.kind == "start" else "",
+            _labels(entry, level, identities[entry.molecule]),
+            # conformers and geometries relaxed from them are no displacements
+            start_of.get(entry.molecule, -1) if entry.kind in DISPLACED else -1,
+        )
+        for molecule, entry in zip(molecule_of, labelled, strict=True)
+    ]
+    own = [MoleculeRow(identity.graph, identity.smiles, identity.name, identity.key_hash) for identity in kept]
+    origin = {"source": source, "licence": licence, "provenance": provenance}
+    return store_from_rows(own, rows, levels=(level,), with_starts=True, **origin)
 
 
 def _group(identities: Sequence[Identity]) -> tuple[list[Identity], list[int]]:
@@ -71,36 +66,12 @@ def _group(identities: Sequence[Identity]) -> tuple[list[Identity], list[int]]:
     return kept, index_of
 
 
-def _starts(labelled: Sequence[Entry]) -> np.ndarray:
-    """`Geometries.start`; -1 for conformers and geometries relaxed from them, which are not displacements."""
-    index = {entry.molecule: place for place, entry in enumerate(labelled) if entry.kind == "start"}
-    return np.array(
-        [index.get(entry.molecule, -1) if entry.kind in DISPLACED else -1 for entry in labelled], dtype=np.int32
-    )
-
-
-def _labels(labelled: Sequence[Entry], level: str, identities: Mapping[int, Identity]) -> dict[str, LevelLabels]:
-    """Labels of the engine, and known energies of the given minima at their own levels."""
-    has_charges = any(entry.charges is not None for entry in labelled)
-    spread = np.array([entry.force_spread for entry in labelled], dtype=np.float32)
-    labels = {
-        level: LevelLabels(
-            np.array([entry.energy for entry in labelled]),
-            _joined([entry.forces for entry in labelled]),
-            _joined([entry.charges for entry in labelled]) if has_charges else None,
-            spread if np.isfinite(spread).any() else None,
-        )
-    }
-    known = np.array([identities[entry.molecule].energy if entry.kind == "start" else np.nan for entry in labelled])
-    levels = np.array([identities[entry.molecule].minimum_of for entry in labelled])
-    for own in np.unique(levels[np.isfinite(known)]).tolist():
-        if own != level:
-            labels[own] = LevelLabels(np.where(levels == own, known, np.nan))
+def _labels(entry: Entry, level: str, identity: Identity) -> dict[str, Label]:
+    """Label of the engine, and the known energy of a given minimum at its own level."""
+    labels = {level: Label(entry.energy, entry.forces, entry.charges, entry.force_spread)}
+    if entry.kind == "start" and identity.minimum_of != level and np.isfinite(identity.energy):
+        labels[identity.minimum_of] = Label(identity.energy)
     return labels
-
-
-def _joined(arrays: Sequence[np.ndarray | None]) -> np.ndarray:
-    return np.concatenate([array for array in arrays if array is not None]).astype(np.float32)
 
 
 def failure_records(molecules: Sequence[Input], entries: Sequence[Entry]) -> list[dict[str, Any]]:

@@ -25,8 +25,9 @@ import numpy as np
 from rdkit import Chem
 
 from physcon_ase.chem.graph import make_graph
+from physcon_ase.data.rows import GeometryRow, Label, MoleculeRow, store_from_rows
 from physcon_ase.data.split import key_hash, split_of
-from physcon_ase.data.store import Geometries, LevelLabels, Store, pack_molecules, write_store
+from physcon_ase.data.store import Store, write_store
 from physcon_ase.errors import EngineError
 from physcon_ase.labelling.engines import Engine, EngineLabel, Molecule, aimnet2_engine
 from physcon_ase.units import ATOMIC_NUMBERS, CHEMICAL_SYMBOLS
@@ -143,38 +144,17 @@ def row(own: Curve, found: Judged) -> str:
 
 def store_of(engine: Engine, curves: list[Curve], verdicts: list[Judged]) -> Store:
     """The geometries that are kept, as a store."""
-    graphs = [make_graph(own.numbers, [(0, 1)], [1], [own.charge, 0]) for own in curves]
-    hashes = [
-        next(h for h in (key_hash(f"{own.name} {i}") for i in count()) if split_of(h) == "train") for own in curves
-    ]
-    kept = [np.flatnonzero(found.kept) for found in verdicts]
-    labels = [own.labels[index] for own, rows in zip(curves, kept, strict=True) for index in rows]
-    lengths = np.concatenate([DISTANCES[rows] for rows in kept])
-    positions = np.zeros((len(lengths), 2, 3))
-    positions[:, 1, 2] = lengths
-    charges = [label.charges for label in labels if label.charges is not None]
-    return Store(
-        molecules=pack_molecules(
-            graphs, smiles=[""] * len(graphs), names=[own.name for own in curves], key_hashes=hashes
-        ),
-        geometries=Geometries(
-            molecule=np.repeat(np.arange(len(graphs), dtype=np.int32), [len(rows) for rows in kept]),
-            kind=np.full(len(labels), "diatomic"),
-            minimum_of=np.full(len(labels), ""),
-            positions=(positions - positions.mean(axis=1, keepdims=True)).reshape(-1, 3).astype(np.float32),
-        ),
-        labels={
-            engine.record.level: LevelLabels(
-                np.array([label.energy for label in labels]),
-                np.concatenate([label.forces for label in labels]).astype(np.float32),
-                np.concatenate(charges).astype(np.float32) if len(charges) == len(labels) else None,
-                np.array([label.force_spread for label in labels], dtype=np.float32),
-            )
-        },
-        source="atom_pairs",
-        licence="CC0",
-        provenance="mean of the four AIMNet2 networks, recipes/physcon-2/atom_pairs.py",
-    )
+    molecules, rows = [], []
+    for own, found in zip(curves, verdicts, strict=True):
+        graph = make_graph(own.numbers, [(0, 1)], [1], [own.charge, 0])
+        hashed = next(h for h in (key_hash(f"{own.name} {i}") for i in count()) if split_of(h) == "train")
+        for place in np.flatnonzero(found.kept).tolist():
+            label, half = own.labels[place], DISTANCES[place] / 2
+            labels = {engine.record.level: Label(label.energy, label.forces, label.charges, label.force_spread)}
+            rows.append(GeometryRow(len(molecules), np.array([[0, 0, -half], [0, 0, half]]), "diatomic", "", labels))
+        molecules.append(MoleculeRow(graph, "", own.name, hashed))
+    provenance = "mean of the four AIMNet2 networks, recipes/physcon-2/atom_pairs.py"
+    return store_from_rows(molecules, rows, source="atom_pairs", licence="CC0", provenance=provenance)
 
 
 def main() -> None:

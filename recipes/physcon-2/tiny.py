@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from physcon_ase.chem.conformers import embed, mmff94_minimize
-from physcon_ase.chem.smiles import canonical_key, canonical_smiles, graph_from_smiles
-from physcon_ase.data.split import key_hash
-from physcon_ase.data.store import Geometries, LevelLabels, Store, pack_molecules, write_store
+from physcon_ase.chem.smiles import graph_from_smiles
+from physcon_ase.data.rows import GeometryRow, Label, molecule_row, store_from_rows
+from physcon_ase.data.store import write_store
 from physcon_ase.labelling.engines import Molecule, tblite_engine
 
 SMILES = (
@@ -33,31 +33,17 @@ def main() -> None:
     generator = np.random.default_rng(0)
     engine = tblite_engine()
     graphs = [graph_from_smiles(smiles) for smiles in SMILES]
-    places, labels = [], []
-    for row, graph in enumerate(graphs):
-        start = mmff94_minimize(graph, embed(graph, seed=row)[0]).positions
-        for positions in (start, start + generator.normal(scale=WIDTH, size=start.shape)):
-            places.append(positions)
-            labels.append(engine(Molecule(graph.atomic_numbers, positions, graph.charge, graph.multiplicity)))
-    own = LevelLabels(
-        np.array([label.energy for label in labels]),
-        np.concatenate([label.forces for label in labels]).astype(np.float32),
-        np.concatenate([label.charges for label in labels]).astype(np.float32),
-    )
-    store = Store(
-        molecules=pack_molecules(
-            graphs,
-            smiles=[canonical_smiles(graph) for graph in graphs],
-            names=list(SMILES),
-            key_hashes=[key_hash(canonical_key(graph)) for graph in graphs],
-        ),
-        geometries=Geometries(
-            molecule=np.repeat(np.arange(len(graphs), dtype=np.int32), 2),
-            kind=np.tile(["start", "thermal"], len(graphs)),
-            minimum_of=np.tile([arguments.levels[0], ""], len(graphs)),
-            positions=np.concatenate(places).astype(np.float32),
-        ),
-        labels=dict.fromkeys(arguments.levels, own),
+    rows = []
+    for molecule, graph in enumerate(graphs):
+        start = mmff94_minimize(graph, embed(graph, seed=molecule)[0]).positions
+        for kind, positions in (("start", start), ("thermal", start + generator.normal(scale=WIDTH, size=start.shape))):
+            found = engine(Molecule(graph.atomic_numbers, positions, graph.charge, graph.multiplicity))
+            label = Label(found.energy, found.forces, found.charges)
+            minimum_of = arguments.levels[0] if kind == "start" else ""
+            rows.append(GeometryRow(molecule, positions, kind, minimum_of, dict.fromkeys(arguments.levels, label)))
+    store = store_from_rows(
+        [molecule_row(graph, name) for graph, name in zip(graphs, SMILES, strict=True)],
+        rows,
         source=arguments.store.stem,
         provenance="recipes/physcon-2/tiny.py: ETKDG, MMFF94 (RDKit), GFN2-xTB (tblite)",
     )

@@ -24,9 +24,10 @@ from physcon_ase.batch import make_batch
 from physcon_ase.chem.compare import bonds_intact, stereo_intact
 from physcon_ase.chem.conformers import embed, mmff94_minimize
 from physcon_ase.chem.graph import MolGraph
-from physcon_ase.chem.smiles import canonical_key, canonical_smiles, graph_from_smiles
+from physcon_ase.chem.smiles import canonical_key, graph_from_smiles
+from physcon_ase.data.rows import GeometryRow, Label, molecule_row, store_from_rows
 from physcon_ase.data.split import key_hash, split_of
-from physcon_ase.data.store import Geometries, LevelLabels, Store, pack_molecules
+from physcon_ase.data.store import Store
 from physcon_ase.errors import PhysConError
 from physcon_ase.labelling.engines import EngineFunction, Molecule, engine_forces
 from physcon_ase.labelling.geometries import hessian_factor, thermal_displacements
@@ -46,7 +47,6 @@ class _Molecule:
     """What one molecule contributes; geometries in the order of `_KINDS`."""
 
     graph: MolGraph
-    smiles: str
     positions: list[np.ndarray]
     energies: list[float]
     forces: list[np.ndarray]
@@ -103,33 +103,21 @@ def _make(smiles: str, engine: EngineFunction, seed: int) -> _Molecule:
             raise PhysConError("a minimum has other bonds or another configuration than the graph")
     labels = [engine(Molecule(numbers, place, graph.charge, graph.multiplicity)) for place in places]
     energies, forces = [label.energy for label in labels], [label.forces for label in labels]
-    return _Molecule(graph, canonical_smiles(graph), places, energies, forces)
+    return _Molecule(graph, places, energies, forces)
 
 
 def _pack(molecules: Sequence[_Molecule], seed: int) -> Store:
-    # geometry by geometry of all molecules, as the store wants it
-    per_kind = [[molecule.positions[kind] for molecule in molecules] for kind in range(len(_KINDS))]
-    forces = [[molecule.forces[kind] for molecule in molecules] for kind in range(len(_KINDS))]
-    energies = [[molecule.energies[kind] for molecule in molecules] for kind in range(len(_KINDS))]
-    n = len(molecules)
-    return Store(
-        molecules=pack_molecules(
-            [molecule.graph for molecule in molecules],
-            smiles=[molecule.smiles for molecule in molecules],
-            names=[f"study-{row}" for row in range(n)],
-            key_hashes=[key_hash(canonical_key(molecule.graph)) for molecule in molecules],
-        ),
-        geometries=Geometries(
-            molecule=np.tile(np.arange(n, dtype=np.int32), len(_KINDS)),
-            kind=np.repeat(_KINDS, n),
-            minimum_of=np.repeat(_MINIMA, n),
-            positions=np.concatenate([np.concatenate(places) for places in per_kind]).astype(np.float32),
-        ),
-        labels={
-            ACCURATE: LevelLabels(
-                np.concatenate(energies), np.concatenate([np.concatenate(f) for f in forces]).astype(np.float32)
-            )
-        },
+    # geometry by geometry of all molecules: the order in which the published tables were made
+    rows = [
+        GeometryRow(
+            row, own.positions[place], kind, minimum_of, {ACCURATE: Label(own.energies[place], own.forces[place])}
+        )
+        for place, (kind, minimum_of) in enumerate(zip(_KINDS, _MINIMA, strict=True))
+        for row, own in enumerate(molecules)
+    ]
+    return store_from_rows(
+        [molecule_row(own.graph, f"study-{row}") for row, own in enumerate(molecules)],
+        rows,
         source="study",
         licence="CC0",
         doi="10.1038/sdata.2014.22",

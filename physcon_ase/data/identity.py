@@ -1,0 +1,80 @@
+"""The molecule of a geometry: its graph, its SMILES, and the key that decides its split."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Float, Integer
+
+from physcon_ase.chem.graph import MolGraph, make_graph
+from physcon_ase.chem.perceive import graph_from_geometry
+from physcon_ase.chem.smiles import canonical_key, canonical_smiles
+from physcon_ase.data.split import key_hash
+from physcon_ase.errors import PhysConError
+from physcon_ase.units import CHEMICAL_SYMBOLS
+
+_UNPERCEIVED = "formula and name, perception failed"
+
+
+@dataclass(frozen=True)
+class GeometryIdentity:
+    """The molecule of a geometry."""
+
+    graph: MolGraph
+    """The molecule; without bonds if they cannot be perceived."""
+    smiles: str
+    """SMILES, empty if unknown."""
+    key_hash: int
+    """`split.key_hash`: of the SMILES, or of formula and name without one."""
+    found_by: str
+    """How the molecule was determined, for reports."""
+
+
+def identify_geometry(
+    atomic_numbers: Integer[np.ndarray, " atoms"],
+    positions: Float[np.ndarray, "atoms 3"],
+    *,
+    charge: int = 0,
+    multiplicity: int = 1,
+    smiles: str = "",
+    name: str = "",
+) -> GeometryIdentity:
+    """Perceives the bonds of a geometry; without bonds the molecule is identified by formula and name.
+
+    Args:
+        atomic_numbers: of each atom.
+        positions: [Å].
+        charge: total charge [e].
+        multiplicity: spin multiplicity 2S + 1.
+        smiles: SMILES if known; it determines the split.
+        name: name if known.
+
+    Raises:
+        PhysConError: the SMILES is invalid.
+    """
+    graph, found_by = _graph_of(atomic_numbers, positions, charge, multiplicity)
+    if smiles:
+        return GeometryIdentity(graph, smiles, key_hash(canonical_key(smiles)), "given SMILES")
+    if len(graph.bonds) or graph.n_atoms == 1:
+        smiles = canonical_smiles(graph)
+        return GeometryIdentity(graph, smiles, key_hash(canonical_key(smiles)), found_by)
+    return GeometryIdentity(graph, "", key_hash(f"{_formula(atomic_numbers)} {name}".strip()), _UNPERCEIVED)
+
+
+def _graph_of(
+    atomic_numbers: np.ndarray, positions: np.ndarray, charge: int, multiplicity: int
+) -> tuple[MolGraph, str]:
+    try:
+        graph = graph_from_geometry(atomic_numbers, positions, charge)
+    except PhysConError:  # energies do not require bonds
+        # the charge is assigned to the first atom, since its location is unknown without bonds
+        charges = [charge, *[0] * (len(atomic_numbers) - 1)][: len(atomic_numbers)]
+        bare = make_graph(atomic_numbers, np.zeros((0, 2)), np.zeros(0), charges, multiplicity=multiplicity)
+        return bare, _UNPERCEIVED
+    if multiplicity != 1:  # perception assumes closed shells
+        graph = replace(graph, multiplicity=multiplicity)
+    return graph, "SMILES perceived from the geometry"
+
+
+def _formula(atomic_numbers: np.ndarray) -> str:
+    numbers, counts = np.unique(atomic_numbers, return_counts=True)
+    return "".join(f"{CHEMICAL_SYMBOLS[int(z)]}{count}" for z, count in zip(numbers, counts, strict=True))
