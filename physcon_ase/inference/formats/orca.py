@@ -20,9 +20,7 @@ def read(text: str, options: ReadOptions) -> Iterator[Row]:
     """
     found = _BLOCK.search(text)
     if found is None:
-        reason = (
-            "there is no block '* xyz CHARGE MULTIPLICITY' in the ORCA input; give the coordinates there, or as XYZ"
-        )
+        reason = "the ORCA input has no block '* xyz CHARGE MULTIPLICITY'; give the coordinates there, or as XYZ"
         yield Row(StoreError(reason), number=1)
         return
     lines = [line.partition("#")[0] for line in found[3].split("\n")]
