@@ -1,12 +1,12 @@
-"""SD file records."""
+"""SD and PDB file records."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from rdkit import Chem
 
-from physcon_ase.chem.graph import MolGraph
+from physcon_ase.chem.graph import MolGraph, make_graph
 from physcon_ase.chem.smiles import to_rdkit
 
 
@@ -34,3 +34,37 @@ def sdf_block(
     mol.SetProp("_Name", title)
     fields = "".join(f">  <{name}>\n{value}\n\n" for name, value in properties.items())
     return f"{Chem.MolToMolBlock(mol)}{fields}$$$$\n"
+
+
+def pdb_block(
+    graph: MolGraph | None,
+    atomic_numbers: Int[np.ndarray, " atoms"],
+    positions: Float[np.ndarray, "atoms 3"],
+    *,
+    title: str = "",
+    remarks: Sequence[str] = (),
+    labels: Sequence[str] = (),
+) -> str:
+    """One molecule in PDB format, as HETATM records with CONECT records for the bonds, ending with END.
+
+    Args:
+        graph: the molecule; None for one whose bonds are not known.
+        atomic_numbers: atomic number of each atom.
+        positions: positions [Å], written with three decimals.
+        title: name of the molecule.
+        remarks: lines of text for REMARK records.
+        labels: names of the atoms, of which four characters are written; by default symbols with numbers.
+    """
+    if graph is None:
+        no_bonds = np.zeros((0, 2), int), np.zeros(0, int)
+        graph = make_graph(atomic_numbers, *no_bonds)
+    mol = to_rdkit(graph, positions)
+    for index, label in enumerate(labels):
+        atom = mol.GetAtomWithIdx(index)
+        # names of one-letter elements begin in the second column
+        name = label if len(label) > 3 or len(atom.GetSymbol()) > 1 else f" {label}"
+        information = Chem.AtomPDBResidueInfo(f"{name[:4]:4s}", residueName="UNL", residueNumber=1, isHeteroAtom=True)
+        atom.SetMonomerInfo(information)
+    head = [f"COMPND    {title[:70]}"] if title else []
+    head += [f"REMARK   1 {remark[:69]}" for remark in remarks]
+    return "".join(f"{line}\n" for line in head) + Chem.MolToPDBBlock(mol)

@@ -11,6 +11,7 @@ models        models list, info, verify, download; check
 # Heavy modules are imported inside the commands, so that `physcon --help` is fast.
 
 import argparse
+import io
 import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
@@ -33,6 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: command line arguments after ``physcon``; by default those of the process.
     """
+    _print_what_the_console_can()
     options = _parser().parse_args(arguments)
     return exit_code("physcon", lambda: options.run(options))
 
@@ -50,6 +52,13 @@ def exit_code(program: str, command: Callable[[], int]) -> int:
     except KeyboardInterrupt:
         print(f"{program}: interrupted", file=sys.stderr)
         return INTERRUPTED
+
+
+def _print_what_the_console_can() -> None:
+    """Characters that a console does not have, such as Å in ASCII, are replaced instead of an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 class _Version(argparse.Action):

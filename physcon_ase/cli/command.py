@@ -1,8 +1,14 @@
 """Options and exit codes shared by the commands."""
 
 import argparse
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from physcon_ase.inference.formats.table import READABLE, listed
+
+if TYPE_CHECKING:
+    from physcon_ase.inference.formats.rows import Row
 
 DEFAULT_CHECKPOINT: Final = "physcon-2-preview"
 """Checkpoint shipped with the package; equal to `model.physcon.DEFAULT_CHECKPOINT`."""
@@ -23,3 +29,33 @@ def add_model_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--level", help="level of theory (default: the first of the checkpoint)")
     command.add_argument("--checkpoint", default=DEFAULT_CHECKPOINT, help="name or folder (default: %(default)s)")
     command.add_argument("--device", default="cpu", help="torch device of the model (default: cpu)")
+
+
+def add_input(command: argparse.ArgumentParser) -> None:
+    """Adds the molecules and the options of tables; see `read_input`."""
+    command.add_argument(
+        "molecule",
+        metavar="SMILES|FILE",
+        help=f"SMILES, file, or - for standard input: {listed(READABLE)}; any of them may end in .gz",
+    )
+    command.add_argument("--smiles-column", metavar="NAME", help="column of a table with the SMILES (default: by name)")
+    command.add_argument("--name-column", metavar="NAME", help="column of a table with the names (default: by name)")
+
+
+def read_input(options: argparse.Namespace) -> "list[Row]":
+    """Molecules of the options of `add_input`. Raises the errors of `files.read_rows`."""
+    from physcon_ase.inference.files import rows_named
+
+    return rows_named(options.molecule, smiles_column=options.smiles_column, name_column=options.name_column)
+
+
+def add_run_options(command: argparse.ArgumentParser) -> None:
+    """Adds the options of runs over many molecules."""
+    command.add_argument("--jobs", type=int, default=1, metavar="N", help="number of processes (default: 1)")
+    command.add_argument("--scheduler", metavar="ADDRESS", help="Dask scheduler whose workers are used instead")
+    command.add_argument("--quiet", action="store_true", help="no progress bar")
+
+
+def journal_of(outputs: Sequence[Path]) -> Path | None:
+    """Journal of a run next to its first output, "<output>.journal"; None without an output."""
+    return outputs[0].with_name(f"{outputs[0].name}.journal") if outputs else None

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from physcon_ase.cli.command import SOME_FAILED, add_command
 from physcon_ase.errors import PhysConError
+from physcon_ase.inference.formats.table import READABLE, listed
 
 if TYPE_CHECKING:
     from physcon_ase.labelling.selection import Selection
@@ -70,7 +71,7 @@ def add_label(commands: argparse._SubParsersAction) -> None:
         "molecules",
         nargs="+",
         metavar="SMILES|FILE",
-        help="SMILES, SMILES lists (.smi), geometries (.xyz) or stores (.h5)",
+        help=f"SMILES, files ({listed(READABLE)}) or stores (.h5)",
     )
     command.add_argument("-o", "--output", type=Path, required=True, help="output store (.h5)")
     command.add_argument(

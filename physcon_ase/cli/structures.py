@@ -3,16 +3,39 @@
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from physcon_ase.cli.command import SOME_FAILED, add_command, add_model_options
+from physcon_ase.cli.command import (
+    SOME_FAILED,
+    add_command,
+    add_input,
+    add_model_options,
+    add_run_options,
+    journal_of,
+    read_input,
+)
 from physcon_ase.errors import PhysConError
+from physcon_ase.inference.formats.table import STRUCTURES, WRITABLE, listed
+
+if TYPE_CHECKING:
+    from physcon_ase.inference.formats.rows import Row
+    from physcon_ase.inference.results import Record
 
 
 def add_optimize(commands: argparse._SubParsersAction) -> None:
     """Adds ``physcon optimize``."""
-    command = add_command(commands, "optimize", _optimize, "relax a molecule, or all molecules of a file in batches")
-    command.add_argument("molecule", metavar="SMILES|FILE", help="SMILES, SMILES list (.smi) or geometries (.xyz)")
-    command.add_argument("-o", "--output", type=Path, help="output file: .xyz (extended XYZ) or .sdf")
+    text = "relax a molecule, or all molecules of a file in batches; continues an interrupted run"
+    command = add_command(commands, "optimize", _optimize, text)
+    add_input(command)
+    command.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help=f"output file; may be repeated. The suffix determines the format: {listed(WRITABLE)}",
+    )
     add_model_options(command)
     command.add_argument("--optimizer", choices=("bfgs", "lbfgs", "fire"), default="bfgs", help="default: bfgs")
     command.add_argument(
@@ -24,23 +47,27 @@ def add_optimize(commands: argparse._SubParsersAction) -> None:
     )
     command.add_argument("--seed", type=int, default=0, help="random seed of the start geometry (default: 0)")
     command.add_argument("--plot", type=Path, help="output file for a plot of the convergence and the molecule (.png)")
+    add_run_options(command)
 
 
 def _optimize(options: argparse.Namespace) -> int:
-    from physcon_ase.inference.files import check_output, files_named, molecules_named
+    from physcon_ase.inference.files import check_output, failures_path, files_named
     from physcon_ase.inference.one import optimize
-    from physcon_ase.inference.report import format_result, plot_result, write_results
+    from physcon_ase.inference.report import format_result, plot_result
+    from physcon_ase.inference.results import record_of
 
     inputs = files_named(options.molecule)
-    if options.output is not None:
-        check_output(options.output, inputs)
+    for output in options.output:
+        check_output(output, inputs)
+        check_output(failures_path(output), inputs)
     if options.plot is not None:
         check_output(options.plot, inputs, kinds=(".png",))
-    molecules = molecules_named(options.molecule)
-    if len(molecules) != 1:
-        return _optimize_many(options, molecules)
+    rows = read_input(options)
+    if len(rows) != 1 or isinstance(rows[0].molecule, PhysConError):
+        return _optimize_many(options, rows)
+    (row,) = rows
     result = optimize(
-        molecules[0],
+        row,
         level=options.level,
         checkpoint=options.checkpoint,
         optimizer=options.optimizer,
@@ -50,25 +77,25 @@ def _optimize(options: argparse.Namespace) -> int:
         seed=options.seed,
         device=options.device,
     )
-    print(format_result(result))
-    if options.output is not None:
-        write_results(result, options.output, inputs=inputs)
-        print(f"  written    {options.output}")
+    told = {"name": row.name, "smiles": row.smiles, "row": row.number, "source": row.source}
+    lines = _written([record_of(result, **told)], options.output, inputs)
     if options.plot is not None:
         plot_result(result, options.plot)
-        print(f"  plot       {options.plot}")
+        lines.append(f"  plot       {options.plot}")
+    print("\n".join([format_result(result), *lines]))
     return 0 if result.is_ok else SOME_FAILED
 
 
-def _optimize_many(options: argparse.Namespace, molecules: list) -> int:
+def _optimize_many(options: argparse.Namespace, rows: "list[Row]") -> int:
     from physcon_ase.inference.files import files_named
     from physcon_ase.inference.many import optimize_many
-    from physcon_ase.inference.report import format_record, format_summary, write_results
+    from physcon_ase.inference.report import format_record, format_summary
 
     if options.plot is not None:
-        raise PhysConError(f"--plot draws one molecule, but {options.molecule} has {len(molecules)}: omit it")
+        raise PhysConError(f"--plot draws one molecule, but {options.molecule} has {len(rows)}: omit it")
+    journal = journal_of(options.output)
     records = optimize_many(
-        molecules,
+        rows,
         level=options.level,
         checkpoint=options.checkpoint,
         method=None if options.optimizer == "bfgs" else options.optimizer,
@@ -76,22 +103,38 @@ def _optimize_many(options: argparse.Namespace, molecules: list) -> int:
         max_steps=options.max_steps,
         start=options.start,
         seed=options.seed,
+        n_processes=options.jobs,
+        scheduler=options.scheduler,
+        journal=journal,
+        progress_bar=not options.quiet,
         device=options.device,
     )
-    for record in records:
-        print(format_record(record))
-    if options.output is not None:
-        results = [record.result for record in records if record.result is not None]
-        count = write_results(results, options.output, inputs=files_named(options.molecule))
-        print(f"{count} structures written to {options.output}")
-    print(format_summary(records))
+    lines = _written(records, options.output, files_named(options.molecule))
+    if journal is not None:  # deleted last: an interruption before leads to the same files
+        journal.unlink(missing_ok=True)
+    print("\n".join([*map(format_record, records), *lines, format_summary(records)]))
     return 0 if all(record.status == "ok" for record in records) else SOME_FAILED
+
+
+def _written(records: "Sequence[Record]", outputs: Sequence[Path], inputs: Sequence[Path]) -> list[str]:
+    """Writes records to all outputs, and those that an output cannot contain to a table; returns what was written."""
+    from physcon_ase.inference.files import failures_path, write_records
+
+    lines = []
+    for output in outputs:
+        left_out = write_records(records, output, inputs=inputs)
+        lines.append(f"{len(records) - len(left_out)} of {len(records)} molecules written to {output}")
+        failures_path(output).unlink(missing_ok=True)  # left over from an earlier run
+        if left_out:
+            write_records(left_out, failures_path(output), inputs=inputs)
+            lines.append(f"{len(left_out)} without a structure there, with the reasons in {failures_path(output)}")
+    return lines
 
 
 def add_predict(commands: argparse._SubParsersAction) -> None:
     """Adds ``physcon predict``."""
     command = add_command(commands, "predict", _predict, "compute energy and forces of all structures of a file")
-    command.add_argument("file", type=Path, metavar="FILE.xyz", help="structures as extended XYZ")
+    command.add_argument("file", metavar="FILE", help=f"structures, or - for standard input: {listed(STRUCTURES)}")
     command.add_argument(
         "-o", "--output", type=Path, required=True, help="output file for structures with energy and forces (.xyz)"
     )
@@ -100,15 +143,25 @@ def add_predict(commands: argparse._SubParsersAction) -> None:
 
 def _predict(options: argparse.Namespace) -> int:
     from physcon_ase.inference.calculator import predict_structures
-    from physcon_ase.inference.files import XYZ_SUFFIXES, check_output, read_structures, write_structures
-
-    check_output(options.output, [options.file], kinds=XYZ_SUFFIXES)
-    outcomes = predict_structures(
-        read_structures(options.file), level=options.level, checkpoint=options.checkpoint, device=options.device
+    from physcon_ase.inference.files import (
+        XYZ_SUFFIXES,
+        check_output,
+        files_named,
+        read_rows,
+        structures_of,
+        write_structures,
     )
-    failed = _print_errors(outcomes)
+
+    check_output(options.output, files_named(options.file), kinds=XYZ_SUFFIXES)
+    outcomes = predict_structures(
+        structures_of(read_rows(options.file)),
+        level=options.level,
+        checkpoint=options.checkpoint,
+        device=options.device,
+    )
     done = [outcome for outcome in outcomes if not isinstance(outcome, PhysConError)]
     write_structures(done, options.output)
+    failed = _print_errors(outcomes)
     print(
         f"{len(outcomes)} structures: {len(done)} with energy and forces written to {options.output}, {failed} failed"
     )
@@ -119,22 +172,25 @@ def add_energy(commands: argparse._SubParsersAction) -> None:
     """Adds ``physcon energy``."""
     text = "print the energy of the structures of a file without relaxation, or of a SMILES after relaxation"
     command = add_command(commands, "energy", _energy, text)
-    command.add_argument("molecule", metavar="SMILES|FILE.xyz", help="SMILES, or structures as extended XYZ")
+    command.add_argument(
+        "molecule", metavar="SMILES|FILE", help=f"SMILES, or structures, or - for standard input: {listed(STRUCTURES)}"
+    )
     add_model_options(command)
 
 
 def _energy(options: argparse.Namespace) -> int:
     from physcon_ase.inference.calculator import predict_structures
-    from physcon_ase.inference.files import files_named, read_structures
+    from physcon_ase.inference.files import rows_named, structures_of
     from physcon_ase.inference.one import optimize
     from physcon_ase.inference.report import format_energy, format_result
 
-    if not files_named(options.molecule):
-        result = optimize(options.molecule, level=options.level, checkpoint=options.checkpoint, device=options.device)
+    rows = rows_named(options.molecule)
+    if not rows[0].source:  # a SMILES
+        result = optimize(rows[0], level=options.level, checkpoint=options.checkpoint, device=options.device)
         print(format_result(result))
         return 0 if result.is_ok else SOME_FAILED
     outcomes = predict_structures(
-        read_structures(options.molecule), level=options.level, checkpoint=options.checkpoint, device=options.device
+        structures_of(rows), level=options.level, checkpoint=options.checkpoint, device=options.device
     )
     for index, atoms in enumerate(outcomes):
         if not isinstance(atoms, PhysConError):

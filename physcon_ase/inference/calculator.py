@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from threading import RLock
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -103,8 +104,26 @@ class PhysConCalculator(Calculator):
         self._evaluate = _direct_evaluation if forces == "direct" else _conservative_evaluation
         self.provenance = Provenance(checkpoint.name, checkpoint.revision, self.level, FORCES_FROM[forces])
         self.charge, self.multiplicity = charge, multiplicity
+        self._lock = RLock()
         # ASE trajectories record the parameters.
         self.parameters = {**asdict(self.provenance), "charge": charge, "multiplicity": multiplicity}
+
+    def __getstate__(self) -> dict[str, Any]:
+        # a lock can neither be copied nor sent to another process
+        return {name: value for name, value in self.__dict__.items() if name != "_lock"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _lock=RLock())
+
+    def get_property(self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True) -> Any:
+        """Value of one property; several threads may use one calculator, and wait for each other."""
+        with self._lock:
+            return super().get_property(name, atoms, allow_calculation)
+
+    def calculate_properties(self, atoms: Atoms, properties: Sequence[str]) -> Properties:
+        """Values of several properties, for threads as in `get_property`."""
+        with self._lock:
+            return super().calculate_properties(atoms, properties)
 
     def set(self, **kwargs: Any) -> dict[str, Any]:
         """Rejects changes of parameters, which would invalidate the recorded provenance.
@@ -199,6 +218,7 @@ class PhysConCalculator(Calculator):
         unknown = sorted(set(properties) - set(_PROPERTIES))
         if unknown:
             raise PhysConError(f"unknown properties {', '.join(unknown)}; allowed are {', '.join(_PROPERTIES)}")
+        structures = [structures] if isinstance(structures, Atoms) else structures
         found: dict[int, Prediction] = {}
 
         def refuse(index: int, error: PhysConError) -> None:
@@ -335,19 +355,18 @@ def _rows(batch: Batch, values: Tensor | None) -> list[np.ndarray] | list[None]:
 
 
 def predict_structures(
-    structures: Sequence[Atoms],
+    structures: Sequence[Atoms | PhysConError],
     *,
     level: str | None = None,
     checkpoint: str | Path | LoadedModel = DEFAULT_CHECKPOINT,
     device: torch.device | str = "cpu",
     dtype: torch.dtype | str = torch.float32,
 ) -> list[Atoms | PhysConError]:
-    """Copies of the structures with energy and forces attached; an error for invalid structures."""
+    """Copies of the structures with energy and forces; errors for invalid ones, and those that are given."""
     calculator = PhysConCalculator(checkpoint, level=level, device=device, dtype=dtype)
-    return [
-        _with_prediction(atoms, prediction)
-        for atoms, prediction in zip(structures, calculator.predict(structures), strict=True)
-    ]
+    valid = [atoms for atoms in structures if isinstance(atoms, Atoms)]
+    predictions = iter(calculator.predict(valid))
+    return [_with_prediction(atoms, next(predictions)) if isinstance(atoms, Atoms) else atoms for atoms in structures]
 
 
 def _with_prediction(atoms: Atoms, prediction: Prediction) -> Atoms | PhysConError:

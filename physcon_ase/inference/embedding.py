@@ -1,8 +1,6 @@
 """ETKDG and MMFF94 start geometries of many molecules, in one or several processes."""
 
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from typing import Final
 
 import numpy as np
@@ -12,6 +10,7 @@ from physcon_ase.chem.conformers import embed, lowest_conformer
 from physcon_ase.chem.graph import MolGraph
 from physcon_ase.errors import PhysConError
 from physcon_ase.inference.intake import or_error
+from physcon_ase.jobs.workers import employed
 
 MAX_SECONDS: Final = 30.0
 """Default time limit [s] for the start geometry of one molecule."""
@@ -36,11 +35,8 @@ def embed_many(
         n_processes: number of processes.
     """
     tasks = [(graph, seed, n_conformers, max_seconds) for graph, seed in zip(graphs, seeds, strict=True)]
-    if n_processes <= 1:
-        return [_start_or_error(*task) for task in tasks]
-    # "spawn": a forked child could inherit a lock held by a PyTorch thread.
-    with ProcessPoolExecutor(n_processes, mp_context=get_context("spawn")) as pool:
-        futures = [pool.submit(_start_or_error, *task) for task in tasks]
+    with employed(0 if n_processes <= 1 else n_processes) as workers:
+        futures = [workers.executor.submit(_start_or_error, *task) for task in tasks]
         return [future.result() for future in futures]
 
 

@@ -1,33 +1,64 @@
-"""Reading and writing of files with molecules and structures."""
+"""Reading and writing of files with molecules and structures; the formats are those of `formats.table`."""
 
+import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Final
 
-import ase.io
 from ase import Atoms
 
+from physcon_ase.chem.graph import MolGraph
+from physcon_ase.chem.smiles import canonical_smiles
 from physcon_ase.errors import PhysConError, StoreError
+from physcon_ase.inference.formats import xyz
+from physcon_ase.inference.formats.rows import Geometry, ReadOptions, Row
+from physcon_ase.inference.formats.table import (
+    GZIP_SUFFIX,
+    READABLE,
+    STRUCTURES,
+    WRITABLE,
+    Format,
+    check_installed,
+    format_named,
+    format_recognised,
+    listed,
+    suffix_of,
+)
+from physcon_ase.inference.formats.text import decoded
+from physcon_ase.inference.results import Record
 
-XYZ_SUFFIXES: Final = (".xyz", ".extxyz")
+STANDARD_INPUT: Final = "-"
+"""Name of the standard input."""
+
+XYZ_SUFFIXES: Final = next(kind.suffixes for kind in WRITABLE if ".xyz" in kind.suffixes)
 """Suffixes of extended XYZ files."""
 
-SMILES_SUFFIXES: Final = (".smi", ".smiles", ".txt")
-"""Suffixes of SMILES lists."""
+
+# ---- reading
+
+
+def rows_named(argument: str, *, smiles_column: str | None = None, name_column: str | None = None) -> list[Row]:
+    """Rows of an argument that is a file name, "-" or a SMILES. Args and Raises: see `read_rows`."""
+    if argument == STANDARD_INPUT or files_named(argument):
+        return read_rows(argument, smiles_column=smiles_column, name_column=name_column)
+    return [Row(argument)]
 
 
 def molecules_named(argument: str) -> list[str | Atoms]:
     """Molecules of an argument that is a file name or a SMILES. Raises the errors of `read_molecules`."""
-    return read_molecules(argument) if files_named(argument) else [argument]
+    return _molecules(rows_named(argument), argument)
 
 
 def files_named(argument: str) -> list[Path]:
-    """File named by an argument; empty if the argument is a SMILES.
+    """File named by an argument; empty if the argument is a SMILES or the standard input.
 
     Arguments with a known suffix are files even if they do not exist; no SMILES ends with one of these suffixes.
     """
     path = Path(argument)
-    return [path] if path.suffix in (*XYZ_SUFFIXES, *SMILES_SUFFIXES) or _is_file(path) else []
+    is_named = path.suffix in (path.suffix.lower(), ".SMI") and format_named(path, READABLE) is not None
+    return [path] if is_named or _is_file(path) else []
 
 
 def _is_file(path: Path) -> bool:
@@ -37,67 +68,176 @@ def _is_file(path: Path) -> bool:
         return False
 
 
-def read_molecules(path: str | Path) -> list[str | Atoms]:
-    """Molecules of a file: SMILES (first word of each line; lines starting with # are ignored) or geometries.
+def read_rows(path: str | Path, *, smiles_column: str | None = None, name_column: str | None = None) -> list[Row]:
+    """Rows of a file, or of the standard input; those that cannot be read have an error instead of a molecule.
+
+    The suffix determines the format, in capitals too and with or without .gz; that of the standard input is recognised
+    by its content.
+
+    Args:
+        path: the file, or "-" for the standard input.
+        smiles_column: column of a table with the SMILES; by default found by its name.
+        name_column: column of a table with the names; by default found by its name.
 
     Raises:
-        StoreError: the file is missing, empty, cannot be read or has an unknown format.
+        StoreError: the file is missing, empty, cannot be read or has an unknown format, or a table has no such column.
     """
-    molecules = _read(Path(path))
-    if not molecules:
-        raise StoreError(f"{path} contains no molecules; give a file with at least one")
+    source, kind = str(path), None
+    if source == STANDARD_INPUT:
+        source = "standard input"
+        text = decoded(sys.stdin.buffer.read(), source)
+        kind = format_recognised(text)
+    else:
+        kind, text = _format_to_read(Path(path)), decoded(Path(path).read_bytes(), source)
+        source = Path(path).name
+    if not kind.has_columns and (smiles_column is not None or name_column is not None):
+        raise StoreError(f"{source} is a {kind.name} and has no columns; columns can be chosen in tables (.csv, .tsv)")
+    options = ReadOptions(suffix_of(path), smiles_column, name_column)
+    try:
+        rows = [replace(row, source=source) for row in import_module(kind.reader).read(text, options)]
+    except StoreError as error:
+        raise StoreError(f"{source}: {error}") from error
+    if not rows:
+        raise StoreError(f"{source} contains no molecules; give a file with at least one")
+    return rows
+
+
+def _format_to_read(path: Path) -> Format:
+    if not path.is_file():
+        raise StoreError(f"there is no file {path}; give a file of molecules: {listed(READABLE)}")
+    kind = format_named(path, READABLE)
+    if kind is None:
+        raise StoreError(f"{path} has an unknown file format; allowed are {listed(READABLE)}")
+    return kind
+
+
+def read_molecules(path: str | Path) -> list[str | Atoms]:
+    """SMILES or geometries of a file.
+
+    Raises:
+        StoreError: see `read_rows`; also if any molecule cannot be read.
+    """
+    return _molecules(read_rows(path), path)
+
+
+def _molecules(rows: Sequence[Row], source: str | Path) -> list[str | Atoms]:
+    molecules = []
+    for row in rows:
+        if isinstance(row.molecule, PhysConError):
+            raise StoreError(f"{source}: {row.molecule}")
+        molecules.append(canonical_smiles(row.molecule) if isinstance(row.molecule, MolGraph) else _atoms(row))
     return molecules
 
 
-def _read(path: Path) -> list[str | Atoms]:
-    if not path.is_file():
-        raise StoreError(f"there is no file {path}; give a list of SMILES or an extended XYZ file")
-    if path.suffix in SMILES_SUFFIXES:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-        return [line.split()[0] for line in lines if line.strip() and not line.startswith("#")]
-    if path.suffix in XYZ_SUFFIXES:
-        try:
-            return list(ase.io.iread(path, index=":", format="extxyz"))
-        except (OSError, ValueError, KeyError, IndexError) as error:
-            raise StoreError(f"{path} is not a readable extended XYZ file ({error}); correct it") from error
-    raise StoreError(f"{path} has an unknown file format; allowed are {', '.join((*XYZ_SUFFIXES, *SMILES_SUFFIXES))}")
+def _atoms(row: Row) -> str | Atoms:
+    return row.molecule.atoms if isinstance(row.molecule, Geometry) else row.molecule
+
+
+def structures_of(rows: Iterable[Row]) -> list[Atoms | PhysConError]:
+    """Geometry, or error, of each row, with the name of the row in `info`.
+
+    Raises:
+        StoreError: a row is a SMILES or a molecule without positions.
+    """
+    structures = []
+    for row in rows:
+        atoms = _atoms(row)
+        if isinstance(atoms, str | MolGraph):
+            what = "a list of SMILES" if isinstance(atoms, str) else f"without positions (molecule {row.number})"
+            raise StoreError(f"{row.source} is {what}, but geometries are required: give {listed(STRUCTURES)}")
+        if isinstance(atoms, Atoms) and row.name:
+            atoms.info.setdefault("name", row.name)
+        structures.append(atoms)
+    return structures
 
 
 def read_structures(path: str | Path) -> list[Atoms]:
-    """Geometries of an extended XYZ file.
+    """Geometries of a file.
 
     Raises:
-        StoreError: the file is missing, cannot be read or has another format.
+        StoreError: the file is missing or cannot be read, also in part, or has no geometries.
     """
-    structures = read_molecules(path)
-    if any(isinstance(structure, str) for structure in structures):
-        raise StoreError(f"{path} is a list of SMILES, but geometries are required: give an extended XYZ file")
+    structures = structures_of(read_rows(path))
+    for structure in structures:
+        if isinstance(structure, PhysConError):
+            raise StoreError(f"{path}: {structure}")
     return [structure for structure in structures if isinstance(structure, Atoms)]
 
 
-def check_output(
-    path: str | Path, inputs: Iterable[str | Path] = (), *, kinds: Sequence[str] = (*XYZ_SUFFIXES, ".sdf")
-) -> Path:
+# ---- writing
+
+
+def check_output(path: str | Path, inputs: Iterable[str | Path] = (), *, kinds: Sequence[str] | None = None) -> Path:
     """Checks an output path before a long computation and returns it as a `Path`.
 
     Args:
         path: output file.
         inputs: input files, which must not be overwritten.
-        kinds: allowed suffixes.
+        kinds: allowed suffixes; by default those of all formats that can be written.
 
     Raises:
-        PhysConError: an unknown suffix, an input file, or a folder that does not exist.
+        PhysConError: an unknown suffix, an input file, a folder that does not exist, or a format whose package is not
+            installed.
     """
     path = Path(path)
-    if path.suffix not in kinds:
-        raise PhysConError(f"cannot write {path}; the name must end in {', '.join(kinds)}")
-    if path.resolve() in {Path(other).resolve() for other in inputs}:
+    kind = format_named(path, WRITABLE)
+    if suffix_of(path) not in kinds if kinds is not None else kind is None:
+        allowed = listed(WRITABLE) if kinds is None else ", ".join(kinds)
+        raise PhysConError(f"cannot write {path}; the name must end in {allowed}")
+    if any(_is_same(path, Path(other)) for other in inputs):
         raise PhysConError(f"input and output are both {path}, which would overwrite the input: choose another name")
     if not path.parent.is_dir():
         raise PhysConError(f"there is no folder {path.parent} to write {path.name} to; create it first")
+    if kind is not None:
+        check_installed(kind)
     return path
+
+
+def _is_same(path: Path, other: Path) -> bool:
+    is_there = path.exists() and other.exists()  # samefile also finds links and names in another case
+    return path.resolve() == other.resolve() or (is_there and path.samefile(other))
 
 
 def write_structures(structures: Sequence[Atoms], path: str | Path, *, inputs: Iterable[str | Path] = ()) -> None:
     """Writes geometries with energy, forces and `info` to an extended XYZ file. Raises the errors of `check_output`."""
-    ase.io.write(check_output(path, inputs, kinds=XYZ_SUFFIXES), list(structures), format="extxyz")
+    xyz.write_frames(structures, check_output(path, inputs, kinds=XYZ_SUFFIXES))
+
+
+def write_records(records: Sequence[Record], path: str | Path, *, inputs: Iterable[str | Path] = ()) -> list[Record]:
+    """Writes records to a file whose suffix determines the format.
+
+    Tables contain all records, failures with their reason; formats of structures contain those with a geometry.
+
+    Args:
+        records: records of `optimize_many`.
+        path: output file.
+        inputs: input files, which must not be overwritten.
+
+    Returns:
+        The records that the format cannot represent, with the reason.
+
+    Raises:
+        PhysConError: see `check_output`.
+    """
+    path = check_output(path, inputs)
+    kind = format_named(path, WRITABLE)
+    assert kind is not None
+    left_out = [] if kind.keeps_failures else [told for record in records if (told := _unfit(record, kind))]
+    unfit = {record.index for record in left_out}
+    write = getattr(import_module(kind.writer), kind.writes)
+    write([record for record in records if record.index not in unfit], path)
+    return left_out
+
+
+def _unfit(record: Record, kind: Format) -> Record | None:
+    """The record with its reason, if it cannot be written in a format of structures."""
+    if record.result is None:
+        return record
+    if kind.needs_bonds and record.result.graph is None:
+        return replace(record, reason=f"no bonds were found, but {kind.name}s require them: write .xyz")
+    return None
+
+
+def failures_path(output: Path) -> Path:
+    """Table of the molecules that an output of structures does not contain."""
+    return output.with_name(f"{Path(output.name.removesuffix(GZIP_SUFFIX)).stem}.failed.csv")

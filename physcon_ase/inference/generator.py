@@ -22,6 +22,7 @@ from physcon_ase.chem.graph import MolGraph
 from physcon_ase.chem.smiles import canonical_smiles
 from physcon_ase.errors import MissingHeadError, PhysConError
 from physcon_ase.inference.embedding import MAX_SECONDS, embed_many
+from physcon_ase.inference.formats.rows import as_list
 from physcon_ase.inference.intake import as_graph, at_least_one, check_seed, checked_graph, or_error, unless_error
 from physcon_ase.inference.results import Guess
 from physcon_ase.model.checkpoint import read_checkpoint, shipped_names
@@ -154,7 +155,7 @@ class StructureGenerator:
         Raises:
             PhysConError: a seed is below 0.
         """
-        molecules = list(molecules)
+        molecules = as_list(molecules)
         seeds = [seed] * len(molecules) if seeds is None else list(seeds)
         check_seed(min(seeds, default=0))
         graphs = [or_error(checked_graph, molecule, self.model, self.level) for molecule in molecules]

@@ -170,7 +170,10 @@ def checked_graph(molecule: object, model: PhysCon, level: str) -> MolGraph:
 
 
 def as_graph(molecule: object) -> MolGraph:
-    """Graph of a SMILES; graphs are returned unchanged. Raises the errors of `chem.smiles.graph_from_smiles`."""
+    """Graph of a SMILES or an RDKit molecule; graphs are returned unchanged.
+
+    Raises the errors of `chem.smiles.graph_from_smiles` and `chem.known.known_from_rdkit`.
+    """
     if isinstance(molecule, MolGraph):
         return molecule
     if isinstance(molecule, str):
@@ -178,6 +181,10 @@ def as_graph(molecule: object) -> MolGraph:
         from physcon_ase.chem.smiles import graph_from_smiles
 
         return graph_from_smiles(molecule)
+    if type(molecule).__module__.startswith("rdkit."):
+        from physcon_ase.chem.known import known_from_rdkit
+
+        return known_from_rdkit(molecule).graph
     raise PhysConError(f"a molecule must be a SMILES or a MolGraph, received {molecule!r}")
 
 

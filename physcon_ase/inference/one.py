@@ -2,7 +2,7 @@
 
 from pathlib import Path
 from time import perf_counter
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from physcon_ase.chem.graph import MolGraph
 from physcon_ase.errors import NonFinitePositionsError, OverlappingAtomsError, PhysConError
 from physcon_ase.inference.calculator import PhysConCalculator
 from physcon_ase.inference.embedding import MAX_SECONDS
+from physcon_ase.inference.formats.rows import as_rows
 from physcon_ase.inference.intake import unless_error
 from physcon_ase.inference.outcome import result_of
 from physcon_ase.inference.results import Result
@@ -50,7 +51,7 @@ OPTIMIZERS: Final[dict[str, type[Optimizer]]] = {"bfgs": SafeBFGS, "lbfgs": LBFG
 
 
 def optimize(
-    molecule: str | MolGraph | Atoms,
+    molecule: str | MolGraph | Atoms | Any,
     *,
     level: str | None = None,
     checkpoint: str | Path | LoadedModel = DEFAULT_CHECKPOINT,
@@ -70,7 +71,7 @@ def optimize(
     BFGS and related optimisers of ASE start with a model Hessian, which halves the number of steps.
 
     Args:
-        molecule: SMILES, graph or geometry; not modified.
+        molecule: SMILES, graph, geometry, RDKit molecule or row of a file; not modified.
         level: level of theory; by default the first of the checkpoint.
         checkpoint: shipped name, folder or loaded model.
         optimizer: "bfgs", "lbfgs", "fire", or any ASE optimiser class.
@@ -93,7 +94,8 @@ def optimize(
     make_optimizer = _optimizer_class(optimizer)
     settings = settings_of(checkpoint, level, fmax, max_steps, seed, max_seconds, device, dtype)
     began = perf_counter()
-    job = unless_error(jobs_of([molecule], start, seed, settings)[0])
+    (row,) = as_rows([molecule])
+    job = unless_error(jobs_of([row.molecule], start, [seed], settings)[0])
     atoms = job.atoms.copy()
     atoms.calc = calculator = PhysConCalculator(settings.loaded, level=settings.level)
     run = make_optimizer(atoms, logfile=logfile, trajectory=None if trajectory is None else str(trajectory))

@@ -9,10 +9,9 @@ import numpy as np
 from ase import Atoms
 
 from physcon_ase.chem.draw import depict
-from physcon_ase.chem.files import sdf_block
 from physcon_ase.errors import BondPerceptionError, PhysConError
-from physcon_ase.inference.files import check_output, write_structures
-from physcon_ase.inference.results import STATUSES, Record, Result
+from physcon_ase.inference.files import check_output, write_records
+from physcon_ase.inference.results import STATUSES, Record, Result, record_of
 
 
 def format_result(result: Result) -> str:
@@ -66,38 +65,26 @@ def format_errors(outcomes: Sequence[object]) -> list[str]:
 
 
 def write_results(results: Result | Iterable[Result], path: str | Path, *, inputs: Iterable[str | Path] = ()) -> int:
-    """Writes structures with energy, level and model to an extended XYZ (.xyz, .extxyz) or SD file (.sdf).
+    """Writes results to a file whose suffix determines the format, with energy, level, model and status.
 
     Args:
         results: one or several results.
-        path: output file; the suffix determines the format.
+        path: output file, see `files.write_records`.
         inputs: input files, which must not be overwritten.
 
     Returns:
         The number of structures written.
 
     Raises:
-        PhysConError: see `check_output`.
+        PhysConError: see `files.check_output`.
         BondPerceptionError: an SD file of a molecule without bonds.
     """
-    path = check_output(path, inputs)
     results = [results] if isinstance(results, Result) else list(results)
-    if path.suffix == ".sdf":
-        path.write_text("".join(_sdf_record(result) for result in results), encoding="utf-8")
-    else:
-        write_structures([result.atoms for result in results], path)
+    left_out = write_records([record_of(result, index) for index, result in enumerate(results)], path, inputs=inputs)
+    if left_out:
+        formula = results[left_out[0].index].atoms.get_chemical_formula()
+        raise BondPerceptionError(f"{formula}: {left_out[0].reason}")
     return len(results)
-
-
-def _sdf_record(result: Result) -> str:
-    if result.graph is None:
-        raise BondPerceptionError(
-            f"no bonds were found for {result.atoms.get_chemical_formula()}, but SD files require bonds: write .xyz"
-        )
-    properties = {"energy_eV": f"{result.energy:.8f}", "fmax_eV_per_A": f"{result.fmax:.6f}"}
-    origin = ("level", "model", "revision", "smiles", "converged", "seed")
-    properties |= {name: str(getattr(result, name)) for name in origin}
-    return sdf_block(result.graph, result.atoms.positions, properties, title=result.smiles)
 
 
 def plot_result(result: Result, path: str | Path) -> None:

@@ -1,7 +1,7 @@
 """Records of results: predictions, guessed structures, relaxed molecules and batch records."""
 
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 from ase import Atoms
@@ -147,7 +147,7 @@ class Record:
     index: int
     """Index in the input."""
     name: str
-    """SMILES as given, or chemical formula."""
+    """Name in the input; without one the SMILES as given, or the chemical formula."""
     status: Literal["ok", "not converged", "changed", "failed"]
     """"changed": converged, but with different bonds or configuration; "failed": no geometry."""
     reason: str
@@ -162,3 +162,26 @@ class Record:
     """Number of start geometries tried."""
     result: Result | None
     """The relaxed molecule; None if it failed."""
+    smiles: str = ""
+    """SMILES as given; empty for other input."""
+    row: int = 0
+    """Number of the molecule in its file, from 1 (the line of a list or table); 0 without a file."""
+    source: str = ""
+    """Name of the file; empty without a file."""
+
+
+def record_of(result: Result, index: int = 0, *, attempts: int = 1, **told: Any) -> Record:
+    """Record of a relaxed molecule; `told` are its fields `name`, `smiles`, `row` and `source`, as far as known."""
+    name = told.pop("name", "") or result.smiles or result.atoms.get_chemical_formula()
+    return Record(
+        index=index,
+        name=name,
+        status="ok" if result.is_ok else "changed" if result.converged else "not converged",
+        reason="" if result.is_ok else result.status,
+        error="",
+        seconds=result.seconds,
+        seed=result.seed,
+        attempts=attempts,
+        result=result,
+        **told,
+    )

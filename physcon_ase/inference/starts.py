@@ -14,6 +14,7 @@ from physcon_ase.chem.graph import MolGraph
 from physcon_ase.chem.perceive import graph_from_geometry
 from physcon_ase.errors import BondPerceptionError, MissingParametersError, PhysConError
 from physcon_ase.inference.embedding import embed_many
+from physcon_ase.inference.formats.rows import Geometry
 from physcon_ase.inference.generator import ATOMS_PER_BATCH, StructureGenerator, atoms_of
 from physcon_ase.inference.intake import (
     check_relaxation,
@@ -64,8 +65,6 @@ class Settings:
     """Time limit [s] for the start geometry of a molecule."""
     method: str | None = None
     """Batched optimiser; None to select one by the size of the molecules."""
-    n_processes: int = 1
-    """Number of processes that generate start geometries."""
     atoms_per_batch: int = ATOMS_PER_BATCH
     """Number of slots per batch."""
 
@@ -93,31 +92,43 @@ def settings_of(
 
 
 def jobs_of(
-    molecules: Sequence[Any], start: str | Atoms | None, seed: int, settings: Settings
+    molecules: Sequence[Any], start: str | Atoms | None, seeds: Sequence[int], settings: Settings
 ) -> list[Job | PhysConError]:
-    """Start geometry, or error, of each molecule."""
-    jobs: list[Job | PhysConError | None] = [
-        or_error(_job_of_geometry, molecule, start, seed, settings) if isinstance(molecule, Atoms) else None
-        for molecule in molecules
-    ]
+    """Start geometry, or error, of each molecule; molecules with known bonds lose their positions if `start` is given.
+
+    Args:
+        molecules: SMILES, graphs, geometries, or errors.
+        start: kind of start geometry, a geometry, or None for the default.
+        seeds: random seed of each molecule.
+        settings: settings of the call.
+    """
+    jobs: list[Job | PhysConError | None] = [None] * len(molecules)
     graphs: dict[int, MolGraph] = {}
-    for index, molecule in enumerate(molecules):
-        if not isinstance(molecule, Atoms):
-            graph = or_error(checked_graph, molecule, settings.loaded.model, settings.level)
+    for index, (molecule, seed) in enumerate(zip(molecules, seeds, strict=True)):
+        if isinstance(molecule, PhysConError):
+            jobs[index] = molecule
+        elif isinstance(molecule, Atoms):
+            jobs[index] = or_error(_job_of_atoms, molecule, start, seed, settings)
+        elif isinstance(molecule, Geometry) and start is None:
+            jobs[index] = or_error(_job_of_geometry, molecule, seed, settings)
+        else:
+            known = molecule.graph if isinstance(molecule, Geometry) else molecule
+            graph = or_error(checked_graph, known, settings.loaded.model, settings.level)
             if isinstance(graph, PhysConError):
                 jobs[index] = graph
             else:
                 graphs[index] = graph
-    for index, job in zip(graphs, _jobs_of_graphs(list(graphs.values()), start, seed, settings), strict=True):
+    own_seeds = [seeds[index] for index in graphs]
+    for index, job in zip(graphs, _jobs_of_graphs(list(graphs.values()), start, own_seeds, settings), strict=True):
         jobs[index] = job
     return [job for job in jobs if job is not None]
 
 
 def _jobs_of_graphs(
-    graphs: Sequence[MolGraph], start: str | Atoms | None, seed: int, settings: Settings
+    graphs: Sequence[MolGraph], start: str | Atoms | None, seeds: Sequence[int], settings: Settings
 ) -> list[Job | PhysConError]:
     if isinstance(start, Atoms):
-        return [or_error(_job_at, graph, start, seed) for graph in graphs]
+        return [or_error(_job_at, graph, start, seed) for graph, seed in zip(graphs, seeds, strict=True)]
     if start is None:
         start = "guess" if settings.loaded.model.structure is not None else "etkdg"
     if start not in STARTS:
@@ -126,16 +137,13 @@ def _jobs_of_graphs(
         generator = StructureGenerator(
             settings.loaded, level=settings.level, n_steps=GUESS_STEPS, max_seconds=settings.max_seconds
         )
-        guesses = generator.generate_many(
-            graphs, seed=seed, n_processes=settings.n_processes, atoms_per_batch=settings.atoms_per_batch
-        )
+        guesses = generator.generate_many(graphs, seeds=seeds, atoms_per_batch=settings.atoms_per_batch)
         return [_job_of_guess(guess) for guess in guesses]
-    seeds = [seed] * len(graphs)
-    places = embed_many(graphs, seeds, max_seconds=settings.max_seconds, n_processes=settings.n_processes)
+    places = embed_many(graphs, seeds, max_seconds=settings.max_seconds)
     finish = _job_of_etkdg if start == "etkdg" else _job_of_mmff94
     return [
         place if isinstance(place, PhysConError) else finish(graph, place, seed)
-        for graph, place in zip(graphs, places, strict=True)
+        for graph, place, seed in zip(graphs, places, seeds, strict=True)
     ]
 
 
@@ -165,7 +173,12 @@ def _job_at(graph: MolGraph, start: Atoms, seed: int) -> Job:
     return Job(graph, atoms, "geometry", seed)
 
 
-def _job_of_geometry(atoms: Atoms, start: str | Atoms | None, seed: int, settings: Settings) -> Job:
+def _job_of_geometry(geometry: Geometry, seed: int, settings: Settings) -> Job:
+    check_structure(geometry.atoms, settings.loaded.model, settings.level)
+    return Job(geometry.graph, geometry.atoms.copy(), geometry.origin, seed)
+
+
+def _job_of_atoms(atoms: Atoms, start: str | Atoms | None, seed: int, settings: Settings) -> Job:
     if start is not None:
         raise PhysConError(
             "start was given, but the molecule is already a geometry: omit start, or pass a SMILES instead"

@@ -6,22 +6,22 @@ and the seed, not on the number of workers or on interruptions. With a `Selectio
 evaluated by a committee, with a separate journal, and only the selected ones are labelled.
 """
 
-import hashlib
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 import numpy as np
-from filelock import FileLock, Timeout
-from tqdm import tqdm
 
 from physcon_ase.data.store import check_level_name, write_store
 from physcon_ase.errors import PhysConError, StoreError
+from physcon_ase.jobs.journal import alone, fingerprint
+from physcon_ase.jobs.progress import Progress
+from physcon_ase.jobs.workers import Workers, employed, finished
 from physcon_ase.labelling.engines import Engine, record_as_dict
 from physcon_ase.labelling.geometries import Geometry, Rejected, Sampling, describe_samplings
 from physcon_ase.labelling.inputs import Input, KnownGeometry
@@ -34,8 +34,7 @@ from physcon_ase.labelling.selection import (
     committee_engine,
     most_disputed,
 )
-from physcon_ase.labelling.tasks import Job, Plan
-from physcon_ase.labelling.workers import Workers, employed, finished_lines
+from physcon_ase.labelling.tasks import Job, JobQueue, Plan, lost, work
 
 
 @dataclass(frozen=True)
@@ -110,9 +109,10 @@ def label(
         EngineError: worker processes crash repeatedly, or Dask is not installed or cannot be reached.
     """
     began, output = perf_counter(), Path(output)
+    molecules = [molecules] if isinstance(molecules, str) else molecules
     plan = Plan(engine, tuple(samplings), seed)
     _check(molecules, plan, selection, output, processes)
-    with _alone(output):
+    with alone(output, "labelling"):
         judged, label_journal = (
             output.with_name(f"{output.name}.{name}") for name in ("candidates.journal", "journal")
         )
@@ -192,15 +192,13 @@ def _finish(
     with Journal(path, _fingerprint(molecules, description)) as journal:
         n_resumed = len(journal.finished.entries)
         jobs = _open_jobs(molecules, journal, candidates)
-        # disable=None: no bar if the output is not a terminal
-        bar = tqdm(total=len(molecules), initial=len(molecules) - len(jobs), unit="molecule",
-                   disable=None if progress_bar else True)  # fmt: skip
-        began, n_before = perf_counter(), n_resumed
-        with bar:
-            for lines in finished_lines(workers, plan, jobs):
-                bar.update(len(journal.note(lines)))
-                rate = (len(journal.finished.entries) - n_before) / (perf_counter() - began)
-                bar.set_postfix_str(f"{rate:.3g} geometries/s", refresh=False)
+        n_resumed_molecules = len(molecules) - len(jobs)
+        began, queue = perf_counter(), JobQueue(jobs, plan.engine, workers.n)
+        with Progress(len(molecules), initial=n_resumed_molecules, show=progress_bar) as progress:
+            for lines in finished(workers, partial(work, plan), queue, lost):
+                n_molecules = len(journal.note(lines))
+                rate = (len(journal.finished.entries) - n_resumed) / (perf_counter() - began)
+                progress.advance(n_molecules, f"{rate:.3g} geometries/s")
         return [journal.finished.entries[key] for key in sorted(journal.finished.entries)], n_resumed
 
 
@@ -252,23 +250,6 @@ def _choose(judged: Sequence[Entry], selection: Selection) -> _Candidates:
     )
 
 
-@contextmanager
-def _alone(output: Path) -> Iterator[None]:
-    """Locks the output against other runs on this machine; the lock of a killed run is released."""
-    lock = FileLock(output.with_name(f"{output.name}.lock"))
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise StoreError(
-            f"another process is currently labelling {output}; wait until it has finished, or choose another output"
-        ) from None
-    try:
-        yield
-    finally:
-        lock.release()
-        Path(lock.lock_file).unlink(missing_ok=True)
-
-
 def _check(
     molecules: Sequence[Input], plan: Plan, selection: Selection | None, output: Path, processes: int | None
 ) -> None:
@@ -288,18 +269,18 @@ def _check(
 
 
 def _fingerprint(molecules: Sequence[Input], description: dict[str, Any]) -> str:
-    digest = hashlib.sha256(json.dumps(description, sort_keys=True, default=_name_of).encode())
-    for molecule in molecules:
-        digest.update(b"\n")
-        if isinstance(molecule, str):
-            digest.update(molecule.encode())
-        elif isinstance(molecule, KnownGeometry):
-            digest.update(molecule.graph.atomic_numbers.tobytes() + molecule.positions.tobytes())
-            digest.update(repr([molecule.graph.charge, molecule.name, molecule.minimum_of]).encode())
-        else:
-            digest.update(np.ascontiguousarray(molecule.numbers).tobytes() + molecule.positions.tobytes())
-            digest.update(repr([molecule.info.get(key) for key in ("charge", "spin", "smiles", "name")]).encode())
-    return digest.hexdigest()
+    return fingerprint(description, map(_bytes_of, molecules), name_of=_name_of)
+
+
+def _bytes_of(molecule: Input) -> bytes:
+    if isinstance(molecule, str):
+        return molecule.encode()
+    if isinstance(molecule, KnownGeometry):
+        atoms, told = molecule.graph.atomic_numbers, [molecule.graph.charge, molecule.name, molecule.minimum_of]
+    else:
+        atoms = np.ascontiguousarray(molecule.numbers)
+        told = [molecule.info.get(key) for key in ("charge", "spin", "smiles", "name")]
+    return atoms.tobytes() + molecule.positions.tobytes() + repr(told).encode()
 
 
 def _describe(plan: Plan, selection: Selection | None = None) -> dict[str, Any]:

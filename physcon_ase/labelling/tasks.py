@@ -1,5 +1,7 @@
 """Tasks of worker processes: sampling and labelling of molecules."""
 
+import itertools
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from time import monotonic
@@ -9,6 +11,7 @@ import numpy as np
 
 from physcon_ase.chem.graph import MolGraph
 from physcon_ase.errors import EngineError, PhysConError
+from physcon_ase.jobs.workers import WORKER_DIED
 from physcon_ase.labelling.engines import Engine, Molecule
 from physcon_ase.labelling.geometries import Geometry, Rejected, Sampling, sample
 from physcon_ase.labelling.inputs import Input, identify
@@ -16,6 +19,12 @@ from physcon_ase.labelling.journal import complete_line, failed_line, labelled_l
 
 _TASK_SECONDS: Final = 2.0
 """Time [s] after which a worker returns its results; limits the loss if it is killed to this time or one geometry."""
+
+_LARGEST_TASK: Final = 32
+"""Maximum number of molecules per task."""
+
+_LARGEST_BATCHED_TASK: Final = 128
+"""Maximum number of molecules per task for batched engines, which need enough molecules to fill their batches."""
 
 _MOST_SLOTS_WASTED: Final = 1.25
 """Maximum ratio of the largest to the smallest molecule of a batch; limits the cost of padding."""
@@ -55,6 +64,32 @@ class _Opened:
     graph: MolGraph
     geometries: tuple[Geometry | Rejected, ...]
     done: set[int]
+
+
+class JobQueue:
+    """Waiting jobs (`jobs.workers.Queue`); tasks become smaller towards the end, so that no worker idles for long."""
+
+    def __init__(self, jobs: Sequence[Job], engine: Engine, n_workers: int):
+        self._jobs, self._n_workers = deque(jobs), n_workers
+        self._largest = _LARGEST_TASK if engine.batched is None else _LARGEST_BATCHED_TASK
+
+    def take(self) -> list[Job]:
+        """Removes and returns the jobs of the next task."""
+        size = max(1, min(self._largest, len(self._jobs) // (4 * self._n_workers)))
+        return [self._jobs.popleft() for _ in range(min(size, len(self._jobs)))]
+
+    def put_back(self, jobs: Sequence[Job]) -> None:
+        """Puts unfinished jobs to the front."""
+        self._jobs.extendleft(reversed(jobs))
+
+
+def lost(job: Job) -> tuple[list[str], list[Job]]:
+    """Journal lines of a molecule that crashed its worker."""
+    number = next(number for number in itertools.count() if number not in job.done)
+    return [
+        failed_line(job.row, number, Rejected("", "WorkerDied", WORKER_DIED)),
+        complete_line(job.row, number + 1),
+    ], []
 
 
 def work(plan: Plan, jobs: Sequence[Job]) -> tuple[list[str], list[Job]]:

@@ -2,9 +2,11 @@
 
 import copy
 import json
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 
 import torch
@@ -20,6 +22,7 @@ from physcon_ase.data.loader import Items, epoch_batches, load_items, move_items
 from physcon_ase.data.sample import LabelledBatch
 from physcon_ase.data.selection import DataSet
 from physcon_ase.errors import RecipeError
+from physcon_ase.jobs.progress import is_terminal
 from physcon_ase.model.checkpoint import load_into, save_checkpoint
 from physcon_ase.model.config import config_to_dict
 from physcon_ase.model.physcon import PhysCon, usable_device
@@ -131,10 +134,11 @@ class _Training:
         optim, saved_at, losses = self.recipe.optim, time.monotonic(), []
         names = [term.name for term in active_terms(self.recipe.loss)]
         cpu_before = self.progress.cpu_seconds - time.process_time()
+        self._began, self._first_step = time.monotonic(), self.progress.step
         bar = tqdm(
             total=optim.steps,
             initial=self.progress.step,
-            disable=self.rank > 0 or not self.options.progress_bar,
+            disable=self.rank > 0 or not self.options.progress_bar or not is_terminal(),
             unit="step",
         )
         if (
@@ -149,6 +153,7 @@ class _Training:
             if (step + 1) % self.options.log_steps == 0:
                 means = torch.stack(losses).mean(dim=0).tolist()
                 self._log(bar, dict(zip(names, means, strict=True)))
+                self._print_progress(bar, dict(zip(names, means, strict=True)))
                 losses = []
             if (step + 1) % self.options.validate_steps == 0 and step + 1 < optim.steps:
                 self._validate(bar)
@@ -227,6 +232,16 @@ class _Training:
         with open(self.folder / LOG_FILE, "a") as file:
             file.write(json.dumps({**asdict(self.progress), **entries}) + "\n")
         bar.set_postfix({key: f"{value:.3f}" for key, value in entries.items() if isinstance(value, float)})
+
+    def _print_progress(self, bar: tqdm, losses: dict[str, float]) -> None:
+        """One line instead of the bar, for log files."""
+        if not (bar.disable and self.options.progress_bar) or self.rank > 0:
+            return
+        step, steps = self.progress.step, self.recipe.optim.steps
+        rate = (step - self._first_step) / (time.monotonic() - self._began)
+        left = timedelta(seconds=round((steps - step) / rate))
+        shown = "  ".join(f"{name} {value:.4f}" for name, value in losses.items())
+        print(f"step {step:7d} of {steps}  {shown}  {rate:.3g} steps/s, {left} left", file=sys.stderr, flush=True)
 
     def _save(self) -> None:
         if self.rank == 0:

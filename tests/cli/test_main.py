@@ -1,3 +1,4 @@
+import io
 import os
 import subprocess
 import sys
@@ -56,8 +57,13 @@ def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixtu
         ("optimize O --checkpoint magic", "checkpoint 'magic' does not exist"),
         ("optimize O --device magic", "device 'magic' cannot be used"),
         ("optimize O --fmax 0", "fmax must be a force larger than 0"),
-        ("optimize O -o out.pdb", "cannot write out.pdb"),
+        ("optimize O -o out.doc", "cannot write out.doc"),
         ("optimize two.xyz -o two.xyz", "would overwrite the input"),
+        ("optimize list.smi --smiles-column x", "list.smi is a SMILES list and has no columns"),
+        ("optimize table.csv --smiles-column x", "there is no column 'x'; the columns are 'smiles'"),
+        ("optimize O -o out.sdf -o list.smi", "cannot write list.smi"),
+        ("optimize list.failed.csv -o list.sdf", "would overwrite the input"),
+        ("optimize list.smi --jobs 0", "n_processes is 0"),
         ("optimize two.xyz --plot two.png", "--plot draws one molecule"),
         ("predict two.xyz -o two.xyz", "would overwrite the input"),
         ("predict none.xyz -o out.xyz", "there is no file none.xyz"),
@@ -80,7 +86,9 @@ def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixtu
 def test_a_mistake_is_one_line_and_exit_code_2(
     arguments: str, message: str, two_structures: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    Path("list.smi").write_text("O\n")
+    Path("list.smi").write_text("O\nC\n")
+    Path("table.csv").write_text("smiles\nO\nC\n")
+    Path("list.failed.csv").write_text("smiles\nO\nC\n")
     before = two_structures.read_bytes()
     assert main(arguments.split()) == 2
     error = capsys.readouterr().err
@@ -97,3 +105,18 @@ def test_an_interruption_is_exit_code_130(monkeypatch: pytest.MonkeyPatch, capsy
     monkeypatch.setattr(one, "optimize", interrupted)
     assert main(["optimize", "O"]) == 130
     assert capsys.readouterr().err == "physcon: interrupted\n"
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "gbk", "cp932"])
+def test_a_console_without_angstrom_signs_gets_the_result_and_the_file(
+    encoding: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    console = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    with pytest.raises(UnicodeEncodeError):
+        "±å".encode(encoding)
+    monkeypatch.setattr(sys, "stdout", console)
+    assert main(["optimize", "O", "-o", "water.xyz", "--max-steps", "0"]) == 1
+    console.flush()
+    assert b"fmax" in console.buffer.getvalue()
+    assert b"eV/?" in console.buffer.getvalue() or encoding == "cp932"
+    assert Path("water.xyz").exists()

@@ -1,3 +1,6 @@
+import csv
+import io
+import sys
 from pathlib import Path
 
 import ase.io
@@ -6,13 +9,17 @@ import pytest
 from physcon_ase.cli import main
 
 
+def table(name: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(Path(name).read_text().splitlines()))
+
+
 def test_optimize_says_what_it_did_and_writes_what_was_asked_for(capsys: pytest.CaptureFixture) -> None:
     assert main(["optimize", "CCO", "-o", "ethanol.xyz", "--plot", "ethanol.png", "--seed", "2"]) == 0
     out = capsys.readouterr().out
     for part in ("CCO  (C2H6O, 9 atoms)", "model      physcon-2-preview", "seed 2", "eV", "status     converged"):
         assert part in out
     assert "bonds      intact, stereo intact" in out
-    assert "written    ethanol.xyz" in out
+    assert "1 of 1 molecules written to ethanol.xyz" in out
     assert len(ase.io.read("ethanol.xyz")) == 9
     assert Path("ethanol.png").stat().st_size > 1000
 
@@ -22,10 +29,36 @@ def test_optimize_takes_a_list_and_counts_what_failed(capsys: pytest.CaptureFixt
     assert main(["optimize", "list.smi", "-o", "list.sdf"]) == 1
     out, error = capsys.readouterr()
     assert "    1  failed         foo  InvalidSmilesError: invalid SMILES 'foo'" in out
-    assert "2 structures written to list.sdf" in out
+    assert "2 of 3 molecules written to list.sdf" in out
+    assert "1 without a structure there, with the reasons in list.failed.csv" in out
     assert "3 molecules: 2 ok, 1 failed;" in out
     assert "Traceback" not in error
     assert Path("list.sdf").read_text().count("$$$$") == 2
+    assert Path("list.sdf").read_text().startswith("water\n")
+    (failure,) = table("list.failed.csv")
+    assert (failure["row"], failure["input"], failure["error"]) == ("2", "foo", "InvalidSmilesError")
+    assert sorted(path.name for path in Path().iterdir()) == ["list.failed.csv", "list.sdf", "list.smi"]
+
+
+def test_one_command_makes_structures_and_a_table_of_everything(capsys: pytest.CaptureFixture) -> None:
+    Path("Drugs.CSV").write_text("name;SMILES\nwater;O\nnothing;\nwater again;O\n")
+    command = ["optimize", "Drugs.CSV", "-o", "out.csv", "-o", "out.pdb", "--max-steps", "1", "--quiet"]
+    assert main(command) == 1
+    assert "3 of 3 molecules written to out.csv" in capsys.readouterr().out
+    lines = table("out.csv")
+    assert [(line["name"], line["row"], line["status"]) for line in lines] == [
+        ("water", "2", "not converged"), ("nothing", "3", "failed"), ("water again", "4", "not converged")]  # fmt: skip
+    assert lines[1]["reason"] == "line 3 has no SMILES: fill in the cell, or delete the line"
+    assert [line["seed"] for line in lines] == ["0", "0", "2"]
+    assert Path("out.pdb").read_text().count("END\n") == 2
+
+
+def test_standard_input_is_read(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"2\n\nH 0 0 0\nH 0 0 .74\n\n1\n\nHe 0 0 0\n")))
+    assert main(["energy", "-"]) == 1
+    out = capsys.readouterr().out
+    assert "    0  H2  " in out
+    assert "    1  failed  UnsupportedElementError" in out
 
 
 def test_optimize_takes_a_geometry(two_structures: Path, capsys: pytest.CaptureFixture) -> None:

@@ -1,5 +1,8 @@
+import copy
+import pickle
 import subprocess
 import sys
+import threading
 from itertools import combinations_with_replacement
 from pathlib import Path
 from time import process_time
@@ -656,3 +659,36 @@ def test_partial_charges_sum_to_the_total_charge_and_make_the_dipole() -> None:
 
 
 _AMMONIUM = np.array([[0, 0, 0], [1, 1, 1], [-1, -1, 1], [-1, 1, -1], [1, -1, -1]]) * np.array([[1.0]] + 4 * [[0.59]])
+
+
+def test_threads_may_share_a_calculator(calculator: PhysConCalculator) -> None:
+    structures = [molecule(name) for name in ("H2O", "CH4", "NH3", "CH3OH")]
+    expected = [calculator.predict([atoms])[0] for atoms in structures]
+    wrong = []
+
+    def check(atoms: Atoms, energy: float, forces: np.ndarray) -> None:
+        for _ in range(25):
+            atoms.positions += 0.01  # a translation: the same energy, but a new calculation
+            if abs(atoms.get_potential_energy() - energy) > 1e-8 or np.abs(atoms.get_forces() - forces).max() > 1e-8:
+                wrong.append(atoms)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = []
+        for atoms, found in zip(structures, expected, strict=True):
+            atoms.calc = calculator
+            threads.append(threading.Thread(target=check, args=(atoms, found.energy, found.forces)))
+            threads[-1].start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert wrong == []
+
+
+def test_a_calculator_can_be_copied_and_sent_to_another_process(calculator: PhysConCalculator) -> None:
+    atoms = molecule("H2O")
+    energy = calculator.get_potential_energy(atoms)
+    for other in (copy.deepcopy(calculator), pickle.loads(pickle.dumps(calculator))):
+        assert other.get_potential_energy(atoms) == energy

@@ -1,22 +1,73 @@
+import csv
+import gzip
+import io
+import json
+import os
+from dataclasses import replace
 from pathlib import Path
 
 import ase.io
+import numpy as np
 import pytest
+from ase import Atoms
 from ase.build import molecule
+from rdkit import Chem
 
+from physcon_ase.chem.smiles import graph_from_smiles
 from physcon_ase.errors import PhysConError, StoreError
-from physcon_ase.inference.files import check_output, read_molecules, read_structures
+from physcon_ase.inference import files
+from physcon_ase.inference.files import (
+    check_output,
+    failures_path,
+    files_named,
+    read_molecules,
+    read_rows,
+    read_structures,
+    rows_named,
+    write_records,
+)
+from physcon_ase.inference.formats.summary import COLUMNS
+from physcon_ase.inference.formats.table import FORMATS, READABLE, WRITABLE, format_recognised
+from physcon_ase.inference.results import Record, Result, record_of
+from tests.tiny import ETHANOL, ETHANOL_NUMBERS
+
+
+def a_result(smiles: str = "CCO", **changes: object) -> Result:
+    atoms = Atoms(ETHANOL_NUMBERS, ETHANOL, info={"smiles": smiles, "level": "dft"})
+    atoms.set_array("labels", np.array(["C1", "C2", "O1", *[f"H{n}" for n in range(6)]]))
+    atoms.calc = ase.calculators.singlepoint.SinglePointCalculator(atoms, energy=-1.25, forces=np.zeros((9, 3)))
+    history = np.array([-1.0, -1.25])
+    result = Result(
+        atoms, graph_from_smiles("CCO"), smiles, -1.25, 0.004, True, 1, 0.5, history, history, True, True, (), "guess",
+        "bfgs", "tiny", "ab" * 32, "dft", 3, "converged", 0.1,
+    )  # fmt: skip
+    return replace(result, **changes)
+
+
+def some_records() -> list[Record]:
+    failed = Record(
+        2, "bad", "failed", "invalid SMILES\n'foo'", "InvalidSmilesError", 0.1, 0, 1, None, "foo", 9, "in.csv"
+    )
+    good = record_of(a_result(), 0, name="ethanol", smiles="OCC", row=7, source="in.csv")
+    return [good, record_of(a_result(graph=None), 1, name="no bonds", row=8), failed]
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("out.pdb", r"must end in \.xyz, .*\.sdf"), ("in.xyz", "would overwrite the input"), ("no/out.xyz", "no folder")],
+    [("out.doc", r"must end in .*\.sdf.*\.xyz"), ("in.xyz", "would overwrite the input"), ("no/out.xyz", "no folder")],
 )
 def test_an_output_that_cannot_or_must_not_be_written_is_refused(name: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "in.xyz").write_text("data")
     with pytest.raises(PhysConError, match=message):
         check_output(tmp_path / name, [tmp_path / "." / "in.xyz"])
     assert (tmp_path / "in.xyz").read_text() == "data"
+
+
+def test_a_link_to_the_input_is_no_output(tmp_path: Path) -> None:
+    (tmp_path / "in.sdf").write_text("data")
+    os.link(tmp_path / "in.sdf", tmp_path / "other.sdf")
+    with pytest.raises(PhysConError, match="would overwrite the input"):
+        check_output(tmp_path / "other.sdf", [tmp_path / "in.sdf"])
 
 
 def test_molecules_are_read_from_smiles_lists_and_xyz_files(tmp_path: Path) -> None:
@@ -29,15 +80,145 @@ def test_molecules_are_read_from_smiles_lists_and_xyz_files(tmp_path: Path) -> N
     with pytest.raises(StoreError, match="there is no file"):
         read_molecules(tmp_path / "none.smi")
     (tmp_path / "broken.xyz").write_text("3\n\nO 0 0\n")
-    with pytest.raises(StoreError, match="not a readable extended XYZ file"):
+    with pytest.raises(StoreError, match="frame 1 has 1 atoms instead of 3"):
         read_molecules(tmp_path / "broken.xyz")
-    (tmp_path / "strange.pdb").write_text("")
+    (tmp_path / "strange.doc").write_text("")
     with pytest.raises(StoreError, match="unknown file format"):
-        read_molecules(tmp_path / "strange.pdb")
+        read_molecules(tmp_path / "strange.doc")
 
 
-@pytest.mark.parametrize("name", ["empty.smi", "empty.xyz"])
-def test_a_file_without_molecules_is_refused(name: str, tmp_path: Path) -> None:
-    (tmp_path / name).write_text("")
+@pytest.mark.parametrize("kind", READABLE, ids=lambda kind: kind.name)
+def test_an_empty_file_of_any_format_is_refused(kind, tmp_path: Path) -> None:
+    path = tmp_path / f"empty{kind.suffixes[0]}"
+    path.write_text("\n")
+    if kind.suffixes in ((".gjf", ".com"), (".inp",)):  # an input of a program that cannot be read is one row
+        assert [isinstance(row.molecule, StoreError) for row in read_rows(path)] == [True]
+        return
     with pytest.raises(StoreError, match="contains no molecules; give a file with at least one"):
-        read_molecules(tmp_path / name)
+        read_rows(path)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        "smiles,name\nO,wässer\n".encode(),
+        "\ufeffsmiles;name\r\nO;wässer\r\n".encode(),
+        "smiles,name\nO,wässer\n".encode("latin-1"),
+        "smiles\tname\nO\twässer\n".encode("utf-16"),
+    ],
+)
+@pytest.mark.parametrize("name", ["a.csv", "A.CSV", "a.csv.gz", "A.CSV.GZ"])
+def test_encodings_capitals_and_compression_change_nothing(data: bytes, name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_bytes(gzip.compress(data) if name.lower().endswith(".gz") else data)
+    (row,) = read_rows(path)
+    assert (row.smiles, row.name, row.number, row.source) == ("O", "wässer", 2, name)
+    assert files_named(str(path)) == [path]
+
+
+def test_damaged_and_binary_files_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.smi.gz").write_bytes(gzip.compress(b"CCO\n" * 99)[:-9])
+    with pytest.raises(StoreError, match="is a damaged gzip file"):
+        read_rows(tmp_path / "a.smi.gz")
+    (tmp_path / "a.smi").write_bytes(b"CC\0O")
+    with pytest.raises(StoreError, match="is not a text file"):
+        read_rows(tmp_path / "a.smi")
+    (tmp_path / "b.smi").write_bytes(b"CCO\n")
+    with pytest.raises(StoreError, match=r"b\.smi is a SMILES list and has no columns"):
+        read_rows(tmp_path / "b.smi", smiles_column="x")
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("CCO ethanol\n", "SMILES list"),
+        ("name,smiles\nx,CCO\n", "CSV table"),
+        ("1\n\nO 0 0 0\n", "XYZ file"),
+        (Chem.MolToMolBlock(Chem.MolFromSmiles("CCO")), "SD file"),
+        ("@<TRIPOS>MOLECULE\n", "MOL2 file"),
+        (Chem.MolToPDBBlock(Chem.MolFromSmiles("CCO")), "PDB file"),
+        ("%mem=1GB\n#p HF/3-21G\n\nt\n\n0 1\nO 0 0 0\n\n", "Gaussian input"),
+        ("! HF\n* xyz 0 1\nO 0 0 0\n*\n", "ORCA input"),
+    ],
+)
+def test_standard_input_is_recognised_by_its_content(text: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert format_recognised(text).name == name
+    monkeypatch.setattr(files.sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
+    if name != "MOL2 file":
+        assert [row.source for row in rows_named("-")] == ["standard input"]
+
+
+def test_every_format_of_the_table_has_its_functions() -> None:
+    from importlib import import_module
+
+    assert all(hasattr(import_module(kind.reader), "read") for kind in READABLE)
+    assert all(hasattr(import_module(kind.writer), kind.writes) for kind in WRITABLE)
+    suffixes = [suffix for kind in FORMATS for suffix in kind.suffixes]
+    assert len(suffixes) == len(set(suffixes))
+
+
+@pytest.mark.parametrize("name", ["out.sdf", "out.sdf.gz", "out.pdb", "out.xyz"])
+def test_structures_are_written_with_names_and_what_is_left_out_is_told(name: str, tmp_path: Path) -> None:
+    records, path = some_records(), tmp_path / name
+    left_out = write_records(records, path)
+    n_written = 1 if ".sdf" in name else 2
+    assert [record.index for record in left_out] == [0, 1, 2][n_written:]
+    if ".sdf" in name:
+        assert "no bonds were found, but SD files require them" in left_out[0].reason
+    rows = read_rows(path)
+    assert [row.name for row in rows] == ["ethanol", "no bonds"][:n_written]
+    atoms = rows[0].molecule if isinstance(rows[0].molecule, Atoms) else rows[0].molecule.atoms
+    assert atoms.numbers.tolist() == ETHANOL_NUMBERS.tolist()
+    np.testing.assert_allclose(atoms.positions, ETHANOL, atol=6e-4)
+    if ".sdf" not in name:  # SD files have no names of atoms
+        assert atoms.arrays["labels"].tolist()[:3] == ["C1", "C2", "O1"]
+    assert [file.name for file in tmp_path.iterdir()] == [name]
+
+
+def test_data_fields_of_an_sd_file_say_where_a_structure_comes_from(tmp_path: Path) -> None:
+    write_records(some_records(), tmp_path / "out.sdf")
+    (mol,) = Chem.SDMolSupplier(str(tmp_path / "out.sdf"))
+    told = mol.GetPropsAsDict()
+    assert told["energy_eV"] == -1.25
+    assert {name: told[name] for name in ("row", "source", "name", "status", "level", "input", "charge")} == {
+        "row": 7, "source": "in.csv", "name": "ethanol", "status": "ok", "level": "dft", "input": "OCC", "charge": 0,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["out.csv", "out.tsv", "out.jsonl", "out.parquet"])
+def test_tables_contain_failures_with_their_reason(name: str, tmp_path: Path) -> None:
+    path, records = tmp_path / name, some_records()
+    if name == "out.parquet":
+        rows = pytest.importorskip("pyarrow.parquet", reason="needs pyarrow")
+    assert write_records(records, path) == []
+    if name == "out.parquet":
+        lines = rows.read_table(path).to_pylist()
+    elif name == "out.jsonl":
+        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        assert lines[0]["symbols"] == ["C", "C", "O"] + ["H"] * 6
+        np.testing.assert_array_equal(lines[0]["positions"], ETHANOL)
+    else:
+        with path.open(newline="", encoding="utf-8") as file:
+            lines = list(csv.DictReader(file, delimiter="\t" if name == "out.tsv" else ","))
+        assert list(lines[0]) == list(COLUMNS)
+        assert read_rows(path)[2].name == "bad"  # a summary is a table of molecules as well
+    assert [line["name"] for line in lines] == ["ethanol", "no bonds", "bad"]
+    assert [line["status"] for line in lines] == ["ok", "ok", "failed"]
+    assert float(lines[0]["energy_eV"]) == -1.25
+    assert lines[2]["reason"] == "invalid SMILES 'foo'"
+    assert [int(line["row"]) for line in lines] == [7, 8, 9]
+
+
+def test_a_missing_package_is_named_before_the_computation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("physcon_ase.inference.formats.table.find_spec", lambda _: None)
+    with pytest.raises(PhysConError, match=r"pyarrow is needed for Parquet tables .*'physcon-ase\[parquet\]'"):
+        check_output(tmp_path / "out.parquet")
+
+
+def test_a_table_of_failures_lies_beside_the_output() -> None:
+    assert failures_path(Path("a/b.v2.sdf.gz")) == Path("a/b.v2.failed.csv")
+
+
+def test_the_guide_lists_every_format() -> None:
+    guide = (Path(__file__).resolve().parents[2] / "docs" / "guides" / "files.md").read_text(encoding="utf-8")
+    assert [suffix for kind in FORMATS for suffix in kind.suffixes if f"`{suffix}`" not in guide] == []

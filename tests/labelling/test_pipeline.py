@@ -134,7 +134,7 @@ def test_a_molecule_that_kills_its_worker_is_a_record_and_stops_nobody(tmp_path:
     report = run(["O", "C", "CCl", "CC", "N"], tmp_path / "out.h5", engine=engine, processes=2)
     assert [(failure["name"], failure["error"]) for failure in report.failures] == [("CCl", "WorkerDied")]
     assert report.n_labelled == 4
-    with pytest.raises(EngineError, match="worker processes crash repeatedly; finished labels are kept"):
+    with pytest.raises(EngineError, match="worker processes crash repeatedly; finished results are kept"):
         run(["CCl"] * 4, tmp_path / "none.h5", engine=engine, processes=1)
 
 
@@ -284,7 +284,7 @@ def test_a_journal_of_another_run_and_a_finished_store_are_not_touched(tmp_path:
         run(["O", "C"], output)
     junk = tmp_path / "junk.h5.journal"
     junk.write_text("not a journal\n")
-    with pytest.raises(StoreError, match="is not a labelling journal"):
+    with pytest.raises(StoreError, match="is not a journal of physcon label"):
         run(["O"], tmp_path / "junk.h5")
 
 

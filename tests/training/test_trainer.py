@@ -77,6 +77,15 @@ def recipe(recipe_text: str) -> Recipe:
     return parse_recipe(recipe_text)
 
 
+def test_a_log_file_gets_a_line_per_interval_instead_of_a_bar(
+    recipe: Recipe, stores: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    train(with_steps(recipe, 10), tmp_path / "run", store_root=stores, options=RunOptions(log_steps=5))
+    lines = capsys.readouterr().err.splitlines()
+    assert [line[:18].split() for line in lines] == [["step", "5", "of", "10"], ["step", "10", "of", "10"]]
+    assert all("energies" in line and line.endswith(" left") and "steps/s, 0:00:" in line for line in lines)
+
+
 def log(folder: Path) -> list[dict]:
     return [json.loads(line) for line in (folder / LOG_FILE).read_text().splitlines()]
 

@@ -4,7 +4,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from multiprocessing.connection import wait
+from multiprocessing.connection import Connection, wait
 from typing import Final
 
 from physcon_ase.memory import keep_freed_memory
@@ -20,17 +20,21 @@ THREAD_VARIABLES: Final = (
 """Environment variables with the number of threads, read by numerical libraries on loading."""
 
 
-def prepare_worker() -> None:
-    """Initialises a worker: single-threaded libraries, SIGINT ignored, exit together with the parent process."""
+def prepare_worker(stop: Connection) -> None:
+    """Initialises a worker: single-threaded libraries, SIGINT ignored, exit with the parent process or on its order.
+
+    Args:
+        stop: connection whose other end the parent closes to stop its workers at once.
+    """
     os.environ.update(dict.fromkeys(THREAD_VARIABLES, "1"))
     keep_freed_memory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=_end_with_parent, args=(stop,), daemon=True).start()
 
 
-def _end_with_parent() -> None:
+def _end_with_parent(stop: Connection) -> None:
     # A killed parent does not close its queues, and the workers would wait forever.
     parent = multiprocessing.parent_process()
     if parent is not None:
-        wait([parent.sentinel])
+        wait([parent.sentinel, stop])
         os._exit(1)

@@ -1,0 +1,184 @@
+"""Molecules of files with bonds and positions: MOL and SD records, MOL2 records, PDB files, RDKit molecules."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from rdkit import Chem, rdBase
+
+from physcon_ase.chem.graph import MolGraph
+from physcon_ase.chem.perceive import graph_from_bonds
+from physcon_ase.chem.smiles import graph_from_rdkit
+from physcon_ase.errors import BondPerceptionError, StoreError
+
+
+@dataclass(frozen=True)
+class KnownMolecule:
+    """A molecule with known bonds, and its positions if it has some."""
+
+    graph: MolGraph
+    """The molecule; atoms in the order of the input, hydrogens that it lacks at the end."""
+    positions: Float[np.ndarray, "atoms 3"] | None
+    """Positions [Å]; None for a drawing in the plane."""
+    name: str
+    """Name in the input."""
+    labels: tuple[str, ...]
+    """Names of the atoms in the input; empty if they have none."""
+    isotopes: dict[int, float]
+    """Mass [amu] of each atom with a stated isotope, by index."""
+    n_added: int
+    """Number of hydrogens that the input lacks."""
+
+
+def is_rdkit_molecule(molecule: object) -> bool:
+    """Whether an object is an RDKit molecule."""
+    return isinstance(molecule, Chem.Mol)
+
+
+def known_from_rdkit(molecule: Any) -> KnownMolecule:
+    """Molecule of an RDKit molecule; its first conformer gives the positions if it is three-dimensional.
+
+    The stereochemistry is that of the positions, or without them that of the labels of atoms and bonds. Missing
+    hydrogens are placed by their geometry.
+
+    Raises:
+        PhysConError: see `graph_from_rdkit`; a valence is impossible.
+    """
+    mol = Chem.Mol(molecule)
+    with rdBase.BlockLogs():
+        try:
+            Chem.SanitizeMol(mol)
+        except Chem.MolSanitizeException as error:
+            raise BondPerceptionError(f"invalid bonds or charges: {error}; correct the molecule") from error
+        has_positions = _has_positions(mol)
+        full = Chem.AddHs(mol, addCoords=has_positions)
+    graph, positions = graph_from_rdkit(full), None
+    if has_positions:
+        positions = full.GetConformer().GetPositions()
+        graph = graph_from_bonds(
+            graph.atomic_numbers, graph.bonds, graph.bond_orders, graph.formal_charges, positions=positions
+        )
+    table = Chem.GetPeriodicTable()
+    return KnownMolecule(
+        graph,
+        positions,
+        mol.GetProp("_Name").strip() if mol.HasProp("_Name") else "",
+        _labels(full),
+        {
+            atom.GetIdx(): table.GetMassForIsotope(atom.GetAtomicNum(), atom.GetIsotope())
+            for atom in full.GetAtoms()
+            if atom.GetIsotope()
+        },
+        full.GetNumAtoms() - mol.GetNumAtoms(),
+    )
+
+
+def known_from_mol_block(block: str) -> KnownMolecule:
+    """Molecule of a MOL block, the first part of an SD record. Raises the errors of `known_from_mol2_block`."""
+    return _read(Chem.MolFromMolBlock, block, "MOL block")
+
+
+def known_from_mol2_block(block: str) -> KnownMolecule:
+    """Molecule of a MOL2 record.
+
+    Raises:
+        StoreError: RDKit cannot read it.
+        PhysConError: see `known_from_rdkit`.
+    """
+    return _read(Chem.MolFromMol2Block, block, "MOL2 record")
+
+
+@dataclass(frozen=True)
+class PdbAtoms:
+    """Atoms of a PDB file, which has no bond orders."""
+
+    atomic_numbers: np.ndarray
+    """Atomic number of each atom, [atoms]."""
+    positions: np.ndarray
+    """Positions [Å], [atoms, 3]."""
+    charge: int
+    """Sum of the charges [e] of the atoms."""
+    labels: tuple[str, ...]
+    """Names of the atoms."""
+    residue: str
+    """Name of the residue of the first atom."""
+
+
+def pdb_atoms(block: str) -> PdbAtoms:
+    """Atoms of a model of a PDB file; of alternative locations the first.
+
+    Raises:
+        StoreError: RDKit cannot read it, or there are carbon atoms but no hydrogens.
+    """
+    with rdBase.BlockLogs(), rdBase.CaptureErrorLog() as log:
+        mol = Chem.MolFromPDBBlock(block, sanitize=False, removeHs=False, proximityBonding=False)
+    if mol is None or mol.GetNumAtoms() == 0:
+        raise StoreError(f"the PDB model has no readable atoms {_last(log.messages)}; correct it")
+    atoms = list(mol.GetAtoms())
+    numbers = np.array([atom.GetAtomicNum() for atom in atoms])
+    if (numbers == 6).any() and not (numbers == 1).any():
+        raise StoreError(
+            "the PDB model has no hydrogens, and without bond orders it is not known where they are missing: add them, "
+            "or give an SD file"
+        )
+    residues = [atom.GetPDBResidueInfo() for atom in atoms]
+    return PdbAtoms(
+        numbers,
+        mol.GetConformer().GetPositions(),
+        sum(atom.GetFormalCharge() for atom in atoms),
+        tuple(residue.GetName().strip() for residue in residues),
+        residues[0].GetResidueName().strip(),
+    )
+
+
+def _read(parse: Callable[..., Any], block: str, what: str) -> KnownMolecule:
+    with rdBase.BlockLogs(), rdBase.CaptureErrorLog() as log:
+        mol = parse(block, sanitize=False, removeHs=False)
+        if mol is not None:
+            mol = _with_stereo(mol)
+    if mol is None:
+        raise StoreError(f"RDKit cannot read the {what} {_last(log.messages)}; correct it")
+    return known_from_rdkit(mol)
+
+
+def _with_stereo(mol: Chem.Mol) -> Chem.Mol:
+    """The molecule sanitised, with the stereochemistry of its wedged bonds or its positions."""
+    try:
+        Chem.SanitizeMol(mol)
+    except Chem.MolSanitizeException as error:
+        raise BondPerceptionError(f"invalid bonds or charges: {error}; correct the molecule") from error
+    if mol.GetNumConformers() and mol.GetConformer().Is3D():
+        Chem.AssignStereochemistryFrom3D(mol)
+    else:
+        Chem.AssignChiralTypesFromBondDirs(mol)
+        Chem.SetDoubleBondNeighborDirections(mol, mol.GetConformer())
+        Chem.AssignStereochemistry(mol, cleanIt=True, force=True)
+    return mol
+
+
+def _has_positions(mol: Chem.Mol) -> bool:
+    if not mol.GetNumConformers() or not mol.GetConformer().Is3D():
+        return False
+    positions = mol.GetConformer().GetPositions()
+    return len(positions) == 1 or bool(np.ptp(positions, axis=0).any())
+
+
+def _labels(mol: Chem.Mol) -> tuple[str, ...]:
+    names = [_label(atom) for atom in mol.GetAtoms()]
+    if not any(names):
+        return ()
+    return tuple(name or atom.GetSymbol() for name, atom in zip(names, mol.GetAtoms(), strict=True))
+
+
+def _label(atom: Chem.Atom) -> str:
+    if atom.HasProp("_TriposAtomName"):
+        return atom.GetProp("_TriposAtomName")
+    residue = atom.GetPDBResidueInfo()
+    return residue.GetName().strip() if residue is not None else ""
+
+
+def _last(messages: str) -> str:
+    lines = [line.strip() for line in messages.splitlines() if line.strip()]
+    return f"({lines[-1]})" if lines else ""

@@ -1,0 +1,55 @@
+"""Reader of SD and MOL files, and writer of SD files."""
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+from physcon_ase.chem.files import sdf_block
+from physcon_ase.chem.known import KnownMolecule, known_from_mol_block
+from physcon_ase.errors import BondPerceptionError, PhysConError
+from physcon_ase.inference.formats.rows import ReadOptions, Row, geometry_or_graph
+from physcon_ase.inference.formats.summary import one_line, summary
+from physcon_ase.inference.formats.text import replacing
+from physcon_ase.inference.results import Record
+
+_END: Final = re.compile(r"^\$\$\$\$.*\n?", re.MULTILINE)
+"""Last line of an SD record."""
+
+
+def read(text: str, options: ReadOptions) -> Iterator[Row]:
+    """Records of an SD or MOL file; those without three-dimensional positions give their graph."""
+    for number, block in enumerate(_END.split(text), start=1):
+        if block.strip():
+            yield row_of(known_from_mol_block, block, block.partition("\n")[0].strip(), number)
+
+
+def row_of(parse: Callable[[str], KnownMolecule], block: str, name: str, number: int) -> Row:
+    """Row of a record with bonds; one with an error if it cannot be read."""
+    try:
+        return Row(geometry_or_graph(parse(block)), name, number)
+    except PhysConError as error:
+        return Row(error, name, number)
+
+
+def write_sdf(records: Sequence[Record], path: Path) -> None:
+    """Writes the structures of records with bonds; their `summary` becomes data fields.
+
+    Raises:
+        BondPerceptionError: the bonds of a structure are not known.
+    """
+    with replacing(path) as file:
+        for record in records:
+            if record.result is not None:
+                file.write(_sdf_record(record))
+
+
+def _sdf_record(record: Record) -> str:
+    assert record.result is not None
+    result = record.result
+    if result.graph is None:
+        raise BondPerceptionError(
+            f"no bonds were found for {result.atoms.get_chemical_formula()}, but SD files require bonds: write .xyz"
+        )
+    fields = {name: one_line(value) for name, value in summary(record).items() if value is not None and value != ""}
+    return sdf_block(result.graph, result.atoms.positions, fields, title=one_line(record.name or result.smiles))

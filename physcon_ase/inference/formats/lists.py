@@ -1,0 +1,35 @@
+"""Reader of SMILES lists: one SMILES per line, followed by a name."""
+
+import re
+from collections.abc import Iterator
+from typing import Final
+
+from physcon_ase.errors import InvalidSmilesError
+from physcon_ase.inference.formats.columns import SMILES_COLUMNS, simplified
+from physcon_ase.inference.formats.rows import ReadOptions, Row
+
+_EXTENSION: Final = re.compile(r"\|[^|]*\|\s*$|\|[^|]*\|\s")
+"""CXSMILES extension behind a SMILES."""
+
+
+def read(text: str, options: ReadOptions) -> Iterator[Row]:
+    """Rows of a SMILES list; empty lines, lines that start with # and a header are left out."""
+    is_first = True
+    for number, line in enumerate(text.split("\n"), start=1):
+        words = line.split(maxsplit=1)
+        if not words or line.startswith("#"):
+            continue
+        is_header = is_first and simplified(words[0].strip('"')) in SMILES_COLUMNS
+        is_first = False
+        if not is_header:
+            yield _row(words[0], words[1].strip() if len(words) > 1 else "", number)
+
+
+def _row(smiles: str, name: str, number: int) -> Row:
+    if _EXTENSION.match(name):
+        error = InvalidSmilesError(
+            f"SMILES {smiles!r} is followed by the CXSMILES extension {name!r}, which is not supported: write "
+            "radicals and stereochemistry into the SMILES"
+        )
+        return Row(error, smiles, number)
+    return Row(smiles, name, number)

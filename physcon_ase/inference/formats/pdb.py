@@ -1,0 +1,61 @@
+"""Reader and writer of PDB files with small molecules."""
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from ase import Atoms
+
+from physcon_ase.chem.files import pdb_block
+from physcon_ase.chem.known import pdb_atoms
+from physcon_ase.errors import PhysConError
+from physcon_ase.inference.formats.rows import ReadOptions, Row
+from physcon_ase.inference.formats.summary import one_line, summary
+from physcon_ase.inference.formats.text import replacing
+from physcon_ase.inference.results import Record
+
+_END: Final = re.compile(r"^(?:ENDMDL|END)\b.*\n?", re.MULTILINE)
+_HAS_ATOMS: Final = re.compile(r"^(?:ATOM  |HETATM)", re.MULTILINE)
+_TITLE: Final = re.compile(r"^(?:COMPND|TITLE|HEADER) +(.+?)\s*$", re.MULTILINE)
+
+_REMARKS: Final = ("status", "energy_eV", "energy_uncertainty_eV", "level", "model", "row", "source")
+"""Columns of the summary that become remarks."""
+
+
+def read(text: str, options: ReadOptions) -> Iterator[Row]:
+    """Models of a PDB file as geometries; their bonds are perceived, and names of the atoms are kept as labels."""
+    blocks = [block for block in _END.split(text) if _HAS_ATOMS.search(block)]
+    for number, block in enumerate(blocks, start=1):
+        title = _TITLE.search(block)
+        name = title[1] if title else ""
+        try:
+            found = pdb_atoms(block)
+        except PhysConError as error:
+            yield Row(error, name, number)
+            continue
+        atoms = Atoms(found.atomic_numbers, found.positions, info={"charge": found.charge} if found.charge else {})
+        atoms.set_array("labels", np.array(found.labels))
+        yield Row(atoms, name or found.residue, number)
+
+
+def write(records: Sequence[Record], path: Path) -> None:
+    """Writes the structures of records one after the other, each ending with END."""
+    with replacing(path) as file:
+        for record in records:
+            if record.result is not None:
+                told = summary(record)
+                remarks = [f"{name} {one_line(told[name])}" for name in _REMARKS if told[name] not in (None, "")]
+                atoms = record.result.atoms
+                labels = atoms.arrays.get("labels")
+                file.write(
+                    pdb_block(
+                        record.result.graph,
+                        atoms.numbers,
+                        atoms.positions,
+                        title=one_line(record.name),
+                        remarks=remarks,
+                        labels=() if labels is None else tuple(labels.tolist()),
+                    )
+                )

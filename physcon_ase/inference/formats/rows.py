@@ -1,0 +1,93 @@
+"""Records of the molecules of an input."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+
+from physcon_ase.chem.graph import MolGraph
+from physcon_ase.chem.known import KnownMolecule, is_rdkit_molecule, known_from_rdkit
+from physcon_ase.errors import PhysConError
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """A geometry with known bonds."""
+
+    atoms: Atoms
+    """The atoms, in the order of the graph, with the charge in `info` and names of the atoms in `arrays["labels"]`."""
+    graph: MolGraph
+    """The molecule."""
+    origin: str = "geometry"
+    """Kind of start geometry, with what was added to the input."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One molecule of an input file, or the reason why it could not be read."""
+
+    molecule: Any
+    """SMILES, `MolGraph`, `Atoms`, `Geometry`, or the `PhysConError` that says why it could not be read."""
+    name: str = ""
+    """Name in the file; empty if there is none."""
+    number: int = 0
+    """Number of the molecule in its source from 1: the line of a list or table, otherwise the record."""
+    source: str = ""
+    """Name of the file."""
+
+    @property
+    def smiles(self) -> str:
+        """SMILES as given; empty for other molecules."""
+        return self.molecule if isinstance(self.molecule, str) else ""
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """Options of the readers."""
+
+    suffix: str = ""
+    """Suffix of the file."""
+    smiles_column: str | None = None
+    """Column of a table with the SMILES; by default found by its name."""
+    name_column: str | None = None
+    """Column of a table with the names; by default found by its name."""
+
+
+def as_rows(molecules: Any) -> list[Row]:
+    """Rows of one molecule or several; RDKit molecules are converted. Invalid molecules are kept as they are."""
+    return [molecule if isinstance(molecule, Row) else Row(_converted(molecule)) for molecule in as_list(molecules)]
+
+
+def as_list(molecules: Any) -> list[Any]:
+    """List of the molecules; a single SMILES, graph or structure is one molecule, and not a sequence of characters."""
+    is_one = isinstance(molecules, (str, MolGraph, Atoms, Geometry, Row)) or is_rdkit_molecule(molecules)
+    return [molecules] if is_one or not isinstance(molecules, Iterable) else list(molecules)
+
+
+def _converted(molecule: Any) -> Any:
+    if not is_rdkit_molecule(molecule):
+        return molecule
+    try:
+        return geometry_or_graph(known_from_rdkit(molecule))
+    except PhysConError as error:
+        return error
+
+
+def geometry_or_graph(known: KnownMolecule) -> MolGraph | Geometry:
+    """Geometry, or graph of a molecule without positions."""
+    if known.positions is None:
+        return known.graph
+    graph = known.graph
+    atoms = Atoms(graph.atomic_numbers, known.positions, info={"charge": graph.charge} if graph.charge else {})
+    if graph.multiplicity != 1:
+        atoms.info["spin"] = graph.multiplicity
+    if known.labels:
+        atoms.set_array("labels", np.array(known.labels))
+    if known.isotopes:
+        masses = atoms.get_masses()
+        masses[list(known.isotopes)] = list(known.isotopes.values())
+        atoms.set_masses(masses)
+    origin = f"geometry ({known.n_added} hydrogens added)" if known.n_added else "geometry"
+    return Geometry(atoms, graph, origin)

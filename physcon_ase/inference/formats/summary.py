@@ -1,0 +1,99 @@
+"""Records as a table: one row per molecule, failures included."""
+
+import csv
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from physcon_ase.inference.formats.text import replaced, replacing
+from physcon_ase.inference.results import Record
+
+COLUMNS: Final[dict[str, type]] = {
+    "row": int,
+    "source": str,
+    "name": str,
+    "status": str,
+    "reason": str,
+    "error": str,
+    "smiles": str,
+    "input": str,
+    "formula": str,
+    "charge": int,
+    "n_atoms": int,
+    "energy_eV": float,
+    "energy_uncertainty_eV": float,
+    "fmax_eV_per_A": float,
+    "converged": bool,
+    "steps": int,
+    "bonds_intact": bool,
+    "stereo_intact": bool,
+    "undefined_stereo": str,
+    "start": str,
+    "optimizer": str,
+    "seed": int,
+    "attempts": int,
+    "seconds": float,
+    "level": str,
+    "model": str,
+    "revision": str,
+}
+"""Names of the columns with the type of their values; None where a value is not known."""
+
+
+def summary(record: Record) -> dict[str, Any]:
+    """Values of `COLUMNS` of a record."""
+    found: dict[str, Any] = dict.fromkeys(COLUMNS)
+    result = record.result
+    if result is not None:
+        found |= {name: getattr(result, name) for name in COLUMNS if hasattr(result, name)}
+        found |= {
+            "formula": result.atoms.get_chemical_formula(),
+            "charge": int(result.atoms.info.get("charge", 0)),
+            "n_atoms": len(result.atoms),
+            "energy_eV": result.energy,
+            "energy_uncertainty_eV": result.energy_uncertainty,
+            "fmax_eV_per_A": result.fmax,
+            "undefined_stereo": "; ".join(result.undefined_stereo),
+        }
+    own = ("row", "source", "name", "status", "error", "seed", "attempts", "seconds")
+    found |= {name: getattr(record, name) for name in own}
+    return found | {"row": record.row or record.index + 1, "reason": one_line(record.reason), "input": record.smiles}
+
+
+def one_line(value: object) -> str:
+    """Value as text on one line."""
+    return " ".join(str(value).split())
+
+
+def write_csv(records: Sequence[Record], path: Path) -> None:
+    """Writes the summary as comma-separated values, or tab-separated ones (.tsv)."""
+    is_tsv = ".tsv" in path.name.lower()
+    with replacing(path) as file:
+        table = csv.DictWriter(file, COLUMNS, delimiter="\t" if is_tsv else ",", lineterminator="\n")
+        table.writeheader()
+        table.writerows(map(summary, records))
+
+
+def write_json_lines(records: Sequence[Record], path: Path) -> None:
+    """Writes the summary and the geometry, positions [Å] and forces [eV/Å], as one line of JSON per molecule."""
+    with replacing(path) as file:
+        for record in records:
+            line = summary(record)
+            if record.result is not None:
+                atoms = record.result.atoms
+                line |= {"symbols": atoms.get_chemical_symbols(), "positions": atoms.positions.tolist()}
+                line["forces"] = atoms.get_forces(apply_constraint=False).tolist()
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+
+def write_parquet(records: Sequence[Record], path: Path) -> None:
+    """Writes the summary as a Parquet table; needs pyarrow."""
+    import pyarrow
+    import pyarrow.parquet
+
+    types = {int: pyarrow.int64(), float: pyarrow.float64(), bool: pyarrow.bool_(), str: pyarrow.string()}
+    schema = pyarrow.schema([(name, types[kind]) for name, kind in COLUMNS.items()])
+    table = pyarrow.Table.from_pylist([summary(record) for record in records], schema=schema)
+    with replaced(path) as part:
+        pyarrow.parquet.write_table(table, part)

@@ -1,0 +1,211 @@
+"""Reader of XYZ files in their dialects, and writer of extended XYZ files.
+
+Read are plain and extended XYZ, blank lines between the frames, labels such as O1, atomic numbers instead of symbols,
+D and T, and Fortran exponents (1.0D-03).
+"""
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+from typing import Any, Final
+
+import ase.io
+import numpy as np
+from ase import Atoms
+from ase.io.extxyz import key_val_dict_to_str, key_val_str_to_dict
+
+from physcon_ase.errors import StoreError, UnknownElementError
+from physcon_ase.inference.formats.rows import ReadOptions, Row
+from physcon_ase.inference.formats.text import replacing
+from physcon_ase.inference.results import Record
+from physcon_ase.units import ATOMIC_NUMBERS, CHEMICAL_SYMBOLS
+
+ISOTOPES: Final = {"D": 2.014101778, "T": 3.016049281}
+"""Mass [amu] of the isotopes of hydrogen that have symbols of their own; AME2020, doi 10.1088/1674-1137/abddaf."""
+
+_GHOSTS: Final = ("X", "XX", "BQ", "GH", "DU", "LP", "TV")
+"""Symbols of dummy atoms, ghost atoms and cell vectors."""
+
+_LETTERS: Final = re.compile(r"[A-Za-z]+")
+_FORTRAN: Final = re.compile(r"^([+-]?(?:\d+\.\d*|\.\d+))[dD]([+-]?\d+)$")
+_EXTENDED: Final = re.compile(r"\bProperties\s*=", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Element:
+    """Element of an atom."""
+
+    symbol: str
+    """Symbol."""
+    mass: float | None = None
+    """Mass [amu] of an isotope with a symbol of its own; None for the others."""
+
+
+def read(text: str, options: ReadOptions) -> Iterator[Row]:
+    """Frames of an XYZ file; frames that cannot be read become rows with their error."""
+    lines = text.split("\n")
+    place, number = 0, 0
+    while True:
+        while place < len(lines) and not lines[place].strip():
+            place += 1
+        if place == len(lines):
+            return
+        number += 1
+        if not lines[place].strip().isdigit():
+            yield Row(
+                StoreError(
+                    f"line {place + 1} should be the number of atoms of frame {number}, but is {lines[place]!r}; what "
+                    "follows was not read: correct the number of atoms of the frame before"
+                ),
+                number=number,
+            )
+            return
+        n_atoms = int(lines[place])
+        comment = "".join(lines[place + 1 : place + 2])
+        body = lines[place + 2 : place + 2 + n_atoms]
+        n_lines = next((count for count, line in enumerate(body) if not line.strip()), len(body))
+        place += 2 + n_lines
+        if n_lines < n_atoms:
+            reason = f"frame {number} has {n_lines} atoms instead of {n_atoms}; complete it, or correct the number"
+            yield Row(StoreError(reason), number=number)
+        else:
+            yield _row(body, comment, number)
+
+
+def _row(body: Sequence[str], comment: str, number: int) -> Row:
+    try:
+        atoms = _extended_frame(body, comment) if _EXTENDED.search(comment) else _plain_frame(body, comment)
+    except UnknownElementError as error:
+        return Row(UnknownElementError(f"frame {number}: {error}"), number=number)
+    except (ValueError, KeyError, IndexError, AttributeError, TypeError) as error:
+        reason = " ".join(str(error).split())
+        return Row(StoreError(f"frame {number} cannot be read ({reason}); correct it"), number=number)
+    name = atoms.info.get("name", "")
+    return Row(atoms, str(name), number)
+
+
+def _plain_frame(body: Sequence[str], comment: str) -> Atoms:
+    atoms = atoms_of_lines(body)
+    if "=" in comment:
+        atoms.info.update(key_val_str_to_dict(comment))
+    elif comment.strip() and not _is_number(comment):
+        atoms.info["name"] = comment.strip()
+    return atoms
+
+
+def _extended_frame(body: Sequence[str], comment: str) -> Atoms:
+    words = [[_number_text(word) for word in line.split()] for line in body]
+    labels, elements = [line[0] for line in words], None
+    if re.search(r"Properties\s*=\s*\"?species:S:1", comment, re.IGNORECASE):
+        elements = [element_of(label) for label in labels]
+        words = [[element.symbol, *line[1:]] for element, line in zip(elements, words, strict=True)]
+    frame = "\n".join([str(len(body)), comment, *(" ".join(line) for line in words), ""])
+    atoms = ase.io.read(StringIO(frame), format="extxyz")
+    assert isinstance(atoms, Atoms)
+    return atoms if elements is None else _named(atoms, labels, elements)
+
+
+def atoms_of_lines(lines: Sequence[str]) -> Atoms:
+    """Atoms of lines with a symbol, label or atomic number and three coordinates [Å]; further columns are ignored.
+
+    Raises:
+        UnknownElementError: a label is not that of an element.
+        ValueError: a line has no three coordinates.
+    """
+    words = [line.split() for line in lines]
+    for line, found in zip(lines, words, strict=True):
+        if len(found) < 4:
+            raise ValueError(f"{line!r} should be an element and three coordinates")
+    labels = [found[0] for found in words]
+    elements = [element_of(label) for label in labels]
+    positions = [[float(_number_text(word)) for word in found[1:4]] for found in words]
+    atoms = Atoms([element.symbol for element in elements], np.array(positions).reshape(-1, 3))
+    return _named(atoms, labels, elements)
+
+
+def _named(atoms: Atoms, labels: Sequence[str], elements: Sequence[Element]) -> Atoms:
+    """Adds labels that are more than symbols, and masses of isotopes, in place."""
+    if any(label not in (element.symbol, str(ATOMIC_NUMBERS[element.symbol])) and element.mass is None
+           for label, element in zip(labels, elements, strict=True)):  # fmt: skip
+        atoms.set_array("labels", np.array(labels))
+    if any(element.mass is not None for element in elements):
+        pairs = zip(elements, atoms.get_masses(), strict=True)
+        atoms.set_masses([mass if element.mass is None else element.mass for element, mass in pairs])
+    return atoms
+
+
+def element_of(label: str) -> Element:
+    """Element of a symbol in any case, of a label such as O1, Cl_2 or CB, or of an atomic number.
+
+    Raises:
+        UnknownElementError: there is no such element.
+    """
+    if label.isdigit() and int(label) in CHEMICAL_SYMBOLS:
+        return Element(CHEMICAL_SYMBOLS[int(label)])
+    found = _LETTERS.match(label)
+    letters = found[0] if found else ""
+    if letters in ISOTOPES:
+        return Element("H", ISOTOPES[letters])
+    if letters.capitalize() in ATOMIC_NUMBERS:
+        return Element(letters.capitalize())
+    # names of atoms as in PDB files, all in capitals: CB, HG1, OXT
+    if letters.isupper() and letters not in _GHOSTS and letters[0] in ATOMIC_NUMBERS:
+        return Element(letters[0])
+    raise UnknownElementError(f"{label!r} is not an element; use a symbol of the periodic table, and no dummy atoms")
+
+
+def _number_text(word: str) -> str:
+    return _FORTRAN.sub(r"\1E\2", word)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+# ---- writing
+
+
+def write(records: Sequence[Record], path: Path) -> None:
+    """Writes the geometries of records, with name, number, source and status in `info`."""
+    write_frames([_told(record) for record in records if record.result is not None], path)
+
+
+def _told(record: Record) -> Atoms:
+    assert record.result is not None
+    atoms = record.result.atoms.copy()
+    atoms.calc = record.result.atoms.calc
+    told = {"name": record.name, "row": record.row, "source": record.source, "status": record.status}
+    atoms.info.update({name: value for name, value in told.items() if value})
+    return atoms
+
+
+def write_frames(structures: Sequence[Atoms], path: Path) -> None:
+    """Writes geometries with energy, forces and `info`; texts in `info` read back exactly."""
+    with replacing(path) as file:
+        for atoms in structures:
+            frame = atoms.copy()
+            frame.info = {key: _escaped(key, value) for key, value in atoms.info.items()}
+            frame.calc = atoms.calc
+            ase.io.write(file, frame, format="extxyz")
+
+
+def _escaped(key: str, value: Any) -> Any:
+    """Text that the reader of extended XYZ converts back to `value`; it eats backslashes and converts numbers."""
+    if not isinstance(value, str):
+        return value
+    as_json = f"_JSON {json.dumps(value, ensure_ascii=False)}"
+    for text in (value, as_json):
+        escaped = text.replace("\\", "\\\\")
+        if "\n" in escaped:
+            continue
+        (found,) = key_val_str_to_dict(key_val_dict_to_str({"key": escaped})).values()
+        if isinstance(found, str) and found == value:
+            return escaped
+    raise StoreError(f"the text {value!r} of {key!r} cannot be written to an XYZ file; remove it from atoms.info")

@@ -1,0 +1,268 @@
+"""Long runs over many molecules: in processes, with a journal from which an interrupted run goes on.
+
+Molecules are handed out in chunks. What a chunk contains must not depend on the number of processes, and a chunk of
+which a result is missing is done again as a whole, so that results depend neither on the processes nor on
+interruptions.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from time import perf_counter
+from typing import Any, Final, Generic, TypeAlias, TypeVar
+
+import numpy as np
+from ase import Atoms
+
+from physcon_ase.chem.graph import MolGraph, graph_bytes
+from physcon_ase.errors import PhysConError
+from physcon_ase.inference.encoding import decoded, encoded
+from physcon_ase.inference.formats.rows import Geometry, Row, as_rows
+from physcon_ase.inference.intake import at_least_one
+from physcon_ase.jobs.journal import Journal, alone, fingerprint, json_line
+from physcon_ase.jobs.progress import Progress
+from physcon_ase.jobs.workers import WORKER_DIED, employed, finished
+
+_PROGRAM: Final = "physcon"
+
+RecordT = TypeVar("RecordT")
+
+
+@dataclass(frozen=True)
+class Item:
+    """One molecule of a run."""
+
+    index: int
+    """Index in the input."""
+    row: Row
+    """The molecule."""
+    seed: int
+    """Random seed."""
+
+
+Chunk: TypeAlias = tuple[Item, ...]
+"""Molecules that are done together."""
+
+
+@dataclass(frozen=True)
+class Task(Generic[RecordT]):
+    """What is done with the molecules of a run."""
+
+    work: Callable[[Chunk], list[RecordT]]
+    """Record of each molecule of a chunk; has to be picklable for several processes."""
+    lost: Callable[[Item, str], RecordT]
+    """Record of a molecule whose process crashed, with the reason."""
+    encode: Callable[[RecordT], Any]
+    """Record as JSON."""
+    decode: Callable[[Any], RecordT]
+    """Inverse of `encode`."""
+    settings: Mapping[str, Any]
+    """Everything but the molecules on which the records depend; a journal with other settings is refused."""
+
+
+def run(
+    task: Task[RecordT],
+    chunks: Iterable[Chunk],
+    rows: Sequence[Row],
+    *,
+    n_processes: int = 1,
+    scheduler: str | None = None,
+    journal: str | Path | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+    progress_bar: bool = True,
+) -> list[RecordT]:
+    """Records of all molecules, in input order.
+
+    Args:
+        task: what to do.
+        chunks: the molecules in chunks; may be a generator.
+        rows: the molecules in input order.
+        n_processes: number of processes; 1 for this one.
+        scheduler: address of a Dask scheduler whose workers are used instead.
+        journal: file to which records are appended as soon as they are finished. If it exists, its records are taken
+            over and only the other molecules are done.
+        on_progress: called with the number of finished molecules and the total number.
+        progress_bar: whether to show a progress bar on a terminal.
+
+    Raises:
+        StoreError: the journal belongs to a different run, or another process is writing it.
+        EngineError: processes crash repeatedly, or Dask cannot be used.
+        PhysConError: `n_processes` is below 1.
+    """
+    n_processes = 0 if at_least_one("n_processes", n_processes) == 1 else n_processes
+    records: dict[int, RecordT] = {}
+    with ExitStack() as stack:
+        file = None if journal is None else stack.enter_context(_journal(Path(journal), task, rows, stack))
+        if file is not None:
+            records |= {line["index"]: task.decode(line["record"]) for line in file.resumed}
+        progress = stack.enter_context(Progress(len(rows), initial=len(records), show=progress_bar))
+        queue = _Queue(chunk for chunk in chunks if any(item.index not in records for item in chunk))
+        workers = stack.enter_context(employed(n_processes, scheduler))
+        for done in finished(workers, partial(_work, task.work), queue, partial(_lost, task.lost)):
+            new = {index: record for index, record in done if index not in records}
+            if file is not None:
+                file.append(json_line(index=index, record=task.encode(record)) for index, record in new.items())
+            records |= new
+            progress.advance(len(new))
+            if on_progress is not None:
+                on_progress(len(records), len(rows))
+    return [records[index] for index in range(len(rows))]
+
+
+def _journal(path: Path, task: Task[Any], rows: Sequence[Row], stack: ExitStack) -> Journal:
+    stack.enter_context(alone(path, "writing"))
+    mark = fingerprint(dict(task.settings), map(_bytes_of, rows))
+    return Journal(path, mark, program=_PROGRAM, depends_on="molecules or settings")
+
+
+def _bytes_of(row: Row) -> bytes:
+    """What a molecule and its record depend on."""
+    molecule, told = row.molecule, f"{row.name}\t{row.number}\t{row.source}\t".encode()
+    if isinstance(molecule, Geometry):
+        return told + _graph_bytes(molecule.graph) + _atoms_bytes(molecule.atoms)
+    if isinstance(molecule, MolGraph):
+        return told + _graph_bytes(molecule)
+    return told + (_atoms_bytes(molecule) if isinstance(molecule, Atoms) else str(molecule).encode())
+
+
+def _graph_bytes(graph: MolGraph) -> bytes:
+    return b"".join(graph_bytes(graph))
+
+
+def _atoms_bytes(atoms: Atoms) -> bytes:
+    state = repr([atoms.info.get("charge"), atoms.info.get("spin")]).encode()
+    return np.ascontiguousarray(atoms.numbers).tobytes() + np.ascontiguousarray(atoms.positions).tobytes() + state
+
+
+class _Queue:
+    """Chunks that wait for a worker (`jobs.workers.Queue`); a task is one chunk."""
+
+    def __init__(self, chunks: Iterator[Chunk]):
+        self._chunks, self._returned = chunks, list[Chunk]()
+
+    def take(self) -> list[Chunk]:
+        """Removes and returns the next chunk."""
+        if self._returned:
+            return [self._returned.pop()]
+        chunk = next(self._chunks, None)
+        return [] if chunk is None else [chunk]
+
+    def put_back(self, jobs: Sequence[Chunk]) -> None:
+        """Puts chunks to the front."""
+        self._returned.extend(reversed(jobs))
+
+
+def _work(work: Callable[[Chunk], list[Any]], task: list[Chunk]) -> tuple[list[tuple[int, Any]], list[Chunk]]:
+    done = [(item.index, record) for chunk in task for item, record in zip(chunk, work(chunk), strict=True)]
+    return done, []
+
+
+def _lost(lost: Callable[[Item, str], Any], chunk: Chunk) -> tuple[list[tuple[int, Any]], list[Chunk]]:
+    """Record of a molecule that crashed its process; a chunk is divided, in search of the molecule."""
+    if len(chunk) > 1:
+        return [], [(item,) for item in chunk]
+    return [(chunk[0].index, lost(chunk[0], WORKER_DIED))], []
+
+
+# ---- functions of one molecule
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Result of a function for one molecule of a run, or the reason why there is none."""
+
+    index: int
+    """Index in the input."""
+    row: Row
+    """The molecule."""
+    result: Any
+    """Result of the function; None if it failed."""
+    error: str = ""
+    """Class name of the error; empty with a result."""
+    reason: str = ""
+    """Error message; empty with a result."""
+    seconds: float = 0.0
+    """Time [s] of the function."""
+
+
+def run_each(
+    function: Callable[[Any, int], RecordT],
+    molecules: Any,
+    *,
+    result_type: type[RecordT],
+    settings: Mapping[str, Any],
+    seed: int = 0,
+    n_processes: int = 1,
+    scheduler: str | None = None,
+    journal: str | Path | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+    progress_bar: bool = True,
+) -> list[Outcome]:
+    """Applies a function to many molecules; a `PhysConError` that it raises becomes the outcome of that molecule.
+
+    Args:
+        function: called with a molecule and a seed; has to be picklable for several processes, e.g. a
+            `functools.partial` of a function of a module.
+        molecules: SMILES, graphs, geometries, RDKit molecules or rows of a file.
+        result_type: dataclass that the function returns.
+        settings: everything but molecules and seed on which the results depend.
+        seed: random seed of every molecule.
+        n_processes: see `run`.
+        scheduler: see `run`.
+        journal: see `run`.
+        on_progress: see `run`.
+        progress_bar: see `run`.
+
+    Raises:
+        PhysConError: see `run`.
+    """
+    rows = as_rows(molecules)
+    task = Task(
+        partial(_outcomes, function),
+        _lost_outcome,
+        _encoded_outcome,
+        partial(_decoded_outcome, rows, result_type),
+        {**settings, "seed": seed},
+    )
+    chunks = ((Item(index, row, seed),) for index, row in enumerate(rows))
+    return run(
+        task,
+        chunks,
+        rows,
+        n_processes=n_processes,
+        scheduler=scheduler,
+        journal=journal,
+        on_progress=on_progress,
+        progress_bar=progress_bar,
+    )
+
+
+def _outcomes(function: Callable[[Any, int], Any], chunk: Chunk) -> list[Outcome]:
+    return [_outcome(function, item) for item in chunk]
+
+
+def _outcome(function: Callable[[Any, int], Any], item: Item) -> Outcome:
+    began, molecule = perf_counter(), item.row.molecule
+    try:
+        if isinstance(molecule, PhysConError):
+            raise molecule
+        outcome = Outcome(item.index, item.row, function(molecule, item.seed))
+    except PhysConError as error:
+        outcome = Outcome(item.index, item.row, None, type(error).__name__, str(error))
+    return replace(outcome, seconds=perf_counter() - began)
+
+
+def _lost_outcome(item: Item, reason: str) -> Outcome:
+    return Outcome(item.index, item.row, None, "WorkerDied", reason)
+
+
+def _encoded_outcome(outcome: Outcome) -> Any:
+    told = {name: getattr(outcome, name) for name in ("index", "error", "reason", "seconds")}
+    return {**told, "result": encoded(outcome.result)}
+
+
+def _decoded_outcome(rows: Sequence[Row], result_type: type, value: dict[str, Any]) -> Outcome:
+    result = None if value["result"] is None else decoded(result_type, value["result"])
+    return Outcome(**{**value, "row": rows[value["index"]], "result": result})

@@ -1,0 +1,146 @@
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from ase import Atoms
+from rdkit import Chem
+from rdkit.Chem import rdDepictor, rdDistGeom
+
+from physcon_ase.chem.graph import MolGraph
+from physcon_ase.chem.smiles import canonical_smiles
+from physcon_ase.errors import BondPerceptionError, StoreError
+from physcon_ase.inference.formats import bonded, gaussian, mol2, orca, pdb
+from physcon_ase.inference.formats.rows import Geometry, ReadOptions, Row, as_list, as_rows
+
+STEREO = ["C[C@H](N)C(=O)[O-]", r"F/C=C\F", "OC(=O)[C@@H](O)[C@H](O)C(=O)O", "CS(C)=O", "O=[N+]([O-])c1ccccc1"]
+
+
+def rows(read: Callable, text: str) -> list[Row]:
+    return list(read(text, ReadOptions()))
+
+
+def in_space(smiles: str) -> Chem.Mol:
+    mol = Chem.AddHs(Chem.MolFromSmiles(smiles))
+    rdDistGeom.EmbedMolecule(mol, randomSeed=7)
+    return mol
+
+
+def drawn(smiles: str) -> Chem.Mol:
+    mol = Chem.MolFromSmiles(smiles)
+    rdDepictor.Compute2DCoords(mol)
+    Chem.WedgeMolBonds(mol, mol.GetConformer())
+    return mol
+
+
+def same(smiles: str) -> str:
+    return Chem.CanonSmiles(smiles)
+
+
+@pytest.mark.parametrize("smiles", STEREO)
+def test_bonds_positions_and_configuration_of_an_sd_file_are_kept(smiles: str) -> None:
+    mol = in_space(smiles)
+    mol.SetProp("_Name", "first")
+    flat = Chem.MolToMolBlock(drawn(smiles))
+    text = f"{Chem.MolToMolBlock(mol)}>  <x>\n1\n\n$$$$\n{flat}$$$$\n"
+    geometry, graph = rows(bonded.read, text)
+    assert (geometry.name, geometry.number, graph.number) == ("first", 1, 2)
+    assert isinstance(geometry.molecule, Geometry)
+    np.testing.assert_allclose(geometry.molecule.atoms.positions, mol.GetConformer().GetPositions(), atol=1e-4)
+    assert geometry.molecule.origin == "geometry"
+    assert geometry.molecule.atoms.info.get("charge", 0) == Chem.GetFormalCharge(mol)
+    assert canonical_smiles(geometry.molecule.graph) == same(smiles)
+    assert isinstance(graph.molecule, MolGraph)  # a drawing has no geometry
+    assert canonical_smiles(graph.molecule) == same(smiles)
+
+
+def test_hydrogens_that_a_file_lacks_are_added_behind_its_atoms_and_told() -> None:
+    mol = Chem.RemoveHs(in_space("C[C@H](N)C(=O)O"))
+    (row,) = rows(bonded.read, Chem.MolToMolBlock(mol))
+    assert row.molecule.origin == "geometry (7 hydrogens added)"
+    assert row.molecule.atoms.numbers.tolist() == [6, 6, 7, 6, 8, 8] + [1] * 7
+    assert canonical_smiles(row.molecule.graph) == "C[C@H](N)C(=O)O"
+
+
+def test_isotopes_become_masses_and_bad_records_rows_with_a_reason() -> None:
+    bad = "impossible\n\n\n  2  1  0  0  0  0  0  0  0  0999 V2000\n" + "".join(
+        f"    {x}.0000    0.0000    0.1000 F   0  0\n" for x in (0, 1)) + "  1  2  2  0\nM  END\n"  # fmt: skip
+    text = "$$$$\n".join([Chem.MolToMolBlock(in_space("[2H]C")), bad, "nonsense\n"])
+    heavy, valence, nonsense = rows(bonded.read, text)
+    assert heavy.molecule.atoms.get_masses().max() == pytest.approx(12.011, abs=0.01)
+    assert sorted(heavy.molecule.atoms.get_masses())[3] == pytest.approx(2.0141, abs=1e-4)
+    assert isinstance(valence.molecule, BondPerceptionError)
+    assert valence.name == "impossible"
+    assert isinstance(nonsense.molecule, StoreError)
+
+
+def test_mol2_records_keep_the_names_of_their_atoms() -> None:
+    (row, bad) = rows(mol2.read, f"# made by hand\n{MOL2}\n@<TRIPOS>MOLECULE\nbroken\n")
+    assert row.name == "methanol"
+    assert canonical_smiles(row.molecule.graph) == "CO"
+    assert row.molecule.atoms.arrays["labels"].tolist() == ["C1", "O1", "H1", "H2", "H3", "HO"]
+    assert isinstance(bad.molecule, StoreError)
+
+
+MOL2 = """@<TRIPOS>MOLECULE
+methanol
+ 6 5 0 0 0
+SMALL
+NO_CHARGES
+
+@<TRIPOS>ATOM
+ 1 C1 -0.70  0.00  0.00 C.3
+ 2 O1  0.72  0.00  0.00 O.3
+ 3 H1 -1.05  1.03  0.00 H
+ 4 H2 -1.05 -0.51  0.89 H
+ 5 H3 -1.05 -0.51 -0.89 H
+ 6 HO  1.03 -0.91  0.00 H
+@<TRIPOS>BOND
+ 1 1 2 1
+ 2 1 3 1
+ 3 1 4 1
+ 4 1 5 1
+ 5 2 6 1
+"""
+
+
+def test_a_ligand_of_a_pdb_file_keeps_names_and_charges() -> None:
+    mol = in_space("CC(=O)[O-]")
+    text = Chem.MolToPDBBlock(mol)
+    assert "O1-" in text
+    first, second = rows(pdb.read, f"COMPND    acetate\n{text}{text}")
+    assert (first.name, second.name, second.number) == ("acetate", "UNL", 2)
+    assert first.molecule.info["charge"] == -1
+    assert first.molecule.arrays["labels"].tolist()[:3] == ["C1", "C2", "O1"]
+    np.testing.assert_allclose(first.molecule.positions, mol.GetConformer().GetPositions(), atol=1e-3)
+
+
+def test_a_ligand_without_hydrogens_is_refused() -> None:
+    (row,) = rows(pdb.read, Chem.MolToPDBBlock(Chem.RemoveHs(in_space("c1ccccc1"))))
+    assert "the PDB model has no hydrogens" in str(row.molecule)
+
+
+def test_inputs_of_programs_give_charge_and_multiplicity() -> None:
+    text = "%mem=1GB\n# B3LYP/6-31G(d) opt\n\ntitle\n\n-1 1\nO 0.0 0.0 0.0\nH 0.0 0.0 0.97\n\n"
+    (row, second) = rows(gaussian.read, f"{text}--Link1--\n{text}")
+    assert row.molecule.get_chemical_formula() == "HO"
+    assert (row.molecule.info["charge"], row.molecule.info["spin"], second.number) == (-1, 1, 2)
+    assert row.molecule.calc is None
+    (bad,) = rows(gaussian.read, "# hf geom=check\n\n")
+    assert "ASE cannot read the Gaussian input" in str(bad.molecule)
+    (row,) = rows(orca.read, "! r2SCAN-3c Opt\n* xyz 1 2\n O 0 0 0.1 # oxygen\n H 0 .76 -.47\n H 0 -.76 -.47\n*\n")
+    assert (row.molecule.get_chemical_formula(), row.molecule.info["charge"], row.molecule.info["spin"]) == (
+        "H2O", 1, 2)  # fmt: skip
+    (bad,) = rows(orca.read, "! HF\n* xyzfile 0 1 a.xyz\n")
+    assert "has no block '* xyz CHARGE MULTIPLICITY'" in str(bad.molecule)
+
+
+def test_one_molecule_is_never_taken_for_a_sequence() -> None:
+    assert as_list("CCO") == ["CCO"]
+    atoms = Atoms("O")
+    assert as_list(atoms) == [atoms]
+    assert as_list(iter(["C", None])) == ["C", None]
+    mol = in_space("CCO")
+    (row,) = as_rows(mol)
+    assert isinstance(row.molecule, Geometry)
+    (row,) = as_rows([Chem.MolFromSmiles(r"F/C=C\F")])
+    assert canonical_smiles(row.molecule) == r"F/C=C\F"

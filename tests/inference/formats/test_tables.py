@@ -1,0 +1,56 @@
+import pytest
+
+from physcon_ase.errors import InvalidSmilesError, StoreError
+from physcon_ase.inference.formats import columns, lists
+from physcon_ase.inference.formats.rows import ReadOptions
+
+
+def of_list(text: str) -> list[tuple[str, str, int]]:
+    return [(row.smiles, row.name, row.number) for row in lists.read(text, ReadOptions(".smi"))]
+
+
+def of_table(text: str, suffix: str = ".csv", **options: str) -> list[tuple[str, str, int]]:
+    return [(row.smiles, row.name, row.number) for row in columns.read(text, ReadOptions(suffix, **options))]
+
+
+def test_a_list_has_names_comments_and_perhaps_a_header() -> None:
+    assert of_list("# drugs\nCCO ethanol\n\nCC(=O)O\tacetic acid\nO") == [
+        ("CCO", "ethanol", 2), ("CC(=O)O", "acetic acid", 4), ("O", "", 5)]  # fmt: skip
+    assert of_list("SMILES Name\nCCO ethanol\n") == [("CCO", "ethanol", 2)]
+    assert of_list('"canonical_smiles"\nsmiles\n') == [("smiles", "", 2)]  # only the first line can be a header
+
+
+def test_an_extension_that_would_be_lost_is_refused() -> None:
+    (row,) = lists.read("[CH2]C |^1:0| ethyl\n", ReadOptions(".smi"))
+    assert isinstance(row.molecule, InvalidSmilesError)
+    assert "CXSMILES extension" in str(row.molecule)
+    assert row.name == "[CH2]C"
+
+
+@pytest.mark.parametrize(
+    ("text", "suffix"),
+    [
+        ("Name,SMILES,mass\nethanol,CCO,46\n", ".csv"),
+        ("\n name ; Canonical_Smiles \nethanol;CCO\n\n", ".csv"),
+        ("id\tsmiles\nethanol\tCCO\n", ".tsv"),
+        ('"drug name","isomeric SMILES"\n"ethanol","CCO"\n', ".csv"),
+    ],
+)
+def test_columns_are_found_by_their_names(text: str, suffix: str) -> None:
+    assert [found[:2] for found in of_table(text, suffix)] == [("CCO", "ethanol")]
+
+
+def test_columns_can_be_chosen_and_a_missing_one_is_named() -> None:
+    table = "a,b,smiles\nCCO,ethanol,x\n"
+    assert of_table(table, smiles_column="a", name_column="b") == [("CCO", "ethanol", 2)]
+    with pytest.raises(StoreError, match="there is no column 'c'; the columns are 'a', 'b', 'smiles'"):
+        of_table(table, smiles_column="c")
+    with pytest.raises(StoreError, match=r"none of the columns 'a', 'b' is called SMILES: .*--smiles-column"):
+        of_table("a,b\n1,2\n")
+
+
+def test_an_empty_cell_is_a_row_with_a_reason_and_rows_are_numbered_by_lines() -> None:
+    found = list(columns.read('smiles,name\nC,"two\nlines"\n,gap\nO\n', ReadOptions(".csv")))
+    assert [(row.smiles, row.number) for row in found] == [("C", 3), ("", 4), ("O", 5)]
+    assert isinstance(found[1].molecule, InvalidSmilesError)
+    assert found[1].name == "gap"

@@ -1,0 +1,48 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from physcon_ase.errors import StoreError
+from physcon_ase.jobs.journal import Journal, alone, fingerprint, json_line, packed, unpacked
+
+OF = {"program": "physcon", "depends_on": "molecules or settings"}
+
+
+def test_lines_are_on_disk_at_once_and_half_a_line_is_forgotten(tmp_path: Path) -> None:
+    path = tmp_path / "out.journal"
+    with Journal(path, "abc", **OF) as journal:
+        journal.append([json_line(index=0, name="naïve\u2028"), json_line(index=1)])
+        assert path.read_bytes().count(b"\n") == 3
+    with path.open("a") as file:
+        file.write('{"index": 2, "na')
+    with Journal(path, "abc", **OF) as journal:
+        assert journal.resumed == [{"index": 0, "name": "naïve\u2028"}, {"index": 1}]
+        journal.append([json_line(index=3)])
+    with Journal(path, "abc", **OF) as journal:
+        assert [entry["index"] for entry in journal.resumed] == [0, 1, 3]
+
+
+def test_a_journal_of_another_run_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "out.journal"
+    Journal(path, fingerprint({"seed": 1}, [b"C", b"O"]), **OF).__exit__(None, None, None)
+    for other in (fingerprint({"seed": 2}, [b"C", b"O"]), fingerprint({"seed": 1}, [b"CO"])):
+        with pytest.raises(StoreError, match="a run with different molecules or settings; choose another output"):
+            Journal(path, other, **OF)
+    path.write_text("nonsense\n")
+    with pytest.raises(StoreError, match="is not a journal of physcon"):
+        Journal(path, "abc", **OF)
+
+
+@pytest.mark.parametrize("dtype", ["<f8", "<f4", "<i4", "|u1"])
+def test_arrays_are_kept_to_the_last_bit(dtype: str) -> None:
+    array = (np.arange(6).reshape(2, 3) / 7).astype(dtype)
+    np.testing.assert_array_equal(unpacked(packed(array, dtype), dtype, (2, 3)), array)
+
+
+def test_an_output_has_one_writer(tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    refused = pytest.raises(StoreError, match="another process is currently writing")
+    with alone(output, "writing"), refused, alone(output, "writing"):
+        pass
+    assert list(tmp_path.iterdir()) == []
