@@ -12,12 +12,13 @@ from ase import Atoms
 from tqdm import tqdm
 
 from physcon_ase.batch import Batch, in_chunks, make_batch, threads_for, with_positions
+from physcon_ase.chem.fragments import FragmentChoice
 from physcon_ase.chem.graph import MolGraph
 from physcon_ase.chem.smiles import canonical_smiles
 from physcon_ase.errors import PhysConError
 from physcon_ase.inference.embedding import MAX_SECONDS
 from physcon_ase.inference.generator import ATOMS_PER_BATCH
-from physcon_ase.inference.intake import charge_and_multiplicity, check_unconstrained, or_error
+from physcon_ase.inference.intake import charge_and_multiplicity, check_fragments, check_unconstrained, or_error
 from physcon_ase.inference.outcome import result_of
 from physcon_ase.inference.results import STATUSES, Record, Result
 from physcon_ase.inference.starts import Job, Settings, bonds_of, jobs_of, settings_of
@@ -41,6 +42,7 @@ def optimize_many(
     fmax: float = 0.01,
     max_steps: int = 500,
     start: str | None = None,
+    fragments: FragmentChoice = "all",
     seed: int = 0,
     n_attempts: int = N_ATTEMPTS,
     n_processes: int = 1,
@@ -64,6 +66,7 @@ def optimize_many(
         fmax: convergence threshold [eV/Å] for the largest force on any atom.
         max_steps: maximum number of steps per molecule.
         start: see `optimize`.
+        fragments: see `optimize`.
         seed: random seed of every start geometry; incremented for each further attempt.
         n_attempts: maximum number of start geometries per molecule.
         n_processes: number of processes that generate start geometries; scripts need
@@ -82,7 +85,10 @@ def optimize_many(
     if method not in (None, *METHODS):
         raise PhysConError(f"unknown method {method!r}; choose one of {', '.join(METHODS)}")
     settings = settings_of(checkpoint, level, fmax, max_steps, seed, max_seconds, device, dtype)
-    settings = replace(settings, method=method, n_processes=n_processes, atoms_per_batch=atoms_per_batch)
+    check_fragments(fragments)
+    settings = replace(
+        settings, method=method, fragments=fragments, n_processes=n_processes, atoms_per_batch=atoms_per_batch
+    )
     records: list[Record | None] = [None] * len(molecules)
     pending = list(range(len(molecules)))
     with _Progress(len(molecules), progress_bar, on_progress) as progress:
