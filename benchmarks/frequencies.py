@@ -6,21 +6,23 @@ The reference (benchmarks/frequencies.json, made by recipes/b3lyp-frequencies) c
 QM9 that are not used in any training.
 """
 
+import functools
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator
 from ase.optimize import BFGS
-from ase.vibrations import Vibrations
+from ase.vibrations import Vibrations as FiniteDifferences
 from reporting import Row, Table, finish, make_parser, start
 
-from physcon_ase import PhysConCalculator
+from physcon_ase import vibrations
+from physcon_ase.inference.normal_modes import modes_of_hessian
 from physcon_ase.labelling.engines import EngineCalculator, tblite_engine
-from physcon_ase.model.physcon import load_model
+from physcon_ase.model.physcon import LoadedModel, load_model
 
 REFERENCE = Path(__file__).with_name("frequencies.json")
 STEP = 0.005
@@ -35,44 +37,40 @@ def main(argv: Sequence[str] | None = None) -> None:
     loaded, clock = start(arguments)
     model = load_model(arguments.checkpoint, dtype="float64")
     records = json.loads(REFERENCE.read_text(encoding="utf-8"))[: arguments.limit]
-    calculators = {
-        f"level {level}": PhysConCalculator(model, level=level)
+    methods: dict[str, Callable[[Atoms], np.ndarray]] = {
+        f"level {level}": functools.partial(_of_model, model, level)
         for level in ([arguments.level] if arguments.level else model.model.level_names)
         if all(set(record["atomic_numbers"]) <= set(model.model.level(level).elements) for record in records)
     }
     if arguments.tblite:
-        calculators["GFN2-xTB (tblite)"] = EngineCalculator(tblite_engine())
-    rows = [_row(name, calculator, records) for name, calculator in calculators.items()]
+        methods["GFN2-xTB (tblite)"] = functools.partial(frequencies, calculator=EngineCalculator(tblite_engine()))
+    rows = [_row(name, method, records) for name, method in methods.items()]
     n_modes = sum(len(record["frequencies"]) for record in records)
     title = f"Harmonic frequencies against B3LYP/6-31G(2df,p); {len(records)} molecules, {n_modes} modes"
     note = "Modes are compared in the order of their frequencies. Imaginary: modes without a minimum."
     finish("frequencies", arguments, clock, [Table(title, rows, note)], loaded)
 
 
-def frequencies(atoms: Atoms) -> np.ndarray:
-    """Harmonic frequencies [1/cm] of a relaxed copy of the atoms, the smallest first; imaginary ones negative."""
+def _of_model(model: LoadedModel, level: str, atoms: Atoms) -> np.ndarray:
+    return vibrations(atoms, checkpoint=model, level=level).frequencies
+
+
+def frequencies(atoms: Atoms, calculator: Calculator) -> np.ndarray:
+    """Harmonic frequencies [1/cm] of a relaxed copy of the atoms by finite differences; imaginary ones negative."""
     relaxed = atoms.copy()
-    relaxed.calc = atoms.calc
+    relaxed.calc = calculator
     BFGS(relaxed, logfile=None).run(fmax=1e-3, steps=300)
     with tempfile.TemporaryDirectory() as folder:
-        vibrations = Vibrations(relaxed, name=f"{folder}/modes", delta=STEP, nfree=4)
-        vibrations.run()
-        found = vibrations.get_frequencies()
-    signed = np.where(found.imag > 0, -found.imag, found.real)
-    n_rigid = 5 if _is_linear(relaxed.positions) else 6
-    return np.sort(np.delete(signed, np.argsort(np.abs(signed))[:n_rigid]))
+        numerical = FiniteDifferences(relaxed, name=f"{folder}/modes", delta=STEP, nfree=4)
+        numerical.run()
+        hessian = numerical.get_vibrations().get_hessian_2d()
+    return modes_of_hessian(relaxed, hessian).frequencies
 
 
-def _is_linear(positions: np.ndarray) -> bool:
-    return bool(np.linalg.svd(positions - positions.mean(axis=0), compute_uv=False)[1] < 0.05)
-
-
-def _row(name: str, calculator: Calculator, records: list[dict]) -> Row:
+def _row(name: str, method: Callable[[Atoms], np.ndarray], records: list[dict]) -> Row:
     errors, n_imaginary = [], 0
     for record in records:
-        atoms = Atoms(record["atomic_numbers"], record["positions"])
-        atoms.calc = calculator
-        found = frequencies(atoms)
+        found = method(Atoms(record["atomic_numbers"], record["positions"]))
         n_imaginary += int((found < 0).sum())
         errors.append(found - np.array(record["frequencies"]))
     flat = np.concatenate(errors)

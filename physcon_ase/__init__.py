@@ -10,31 +10,41 @@ if TYPE_CHECKING:
     from physcon_ase.hub import from_pretrained, push_to_hub
     from physcon_ase.inference.calculator import PhysConCalculator
     from physcon_ase.inference.generator import StructureGenerator
+    from physcon_ase.inference.interaction import Interaction, interaction
     from physcon_ase.inference.many import optimize_many
     from physcon_ase.inference.one import optimize
     from physcon_ase.inference.results import Result
+    from physcon_ase.inference.vibrations import Vibrations, vibrations
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Interaction",
     "PhysConCalculator",
     "Result",
     "StructureGenerator",
+    "Vibrations",
     "__version__",
     "from_pretrained",
+    "interaction",
     "optimize",
     "optimize_many",
     "push_to_hub",
+    "vibrations",
 ]
 
 _MODULES = {
+    "Interaction": "physcon_ase.inference.interaction",
     "PhysConCalculator": "physcon_ase.inference.calculator",
     "Result": "physcon_ase.inference.results",
     "StructureGenerator": "physcon_ase.inference.generator",
+    "Vibrations": "physcon_ase.inference.vibrations",
     "from_pretrained": "physcon_ase.hub",
+    "interaction": "physcon_ase.inference.interaction",
     "optimize": "physcon_ase.inference.one",
     "optimize_many": "physcon_ase.inference.many",
     "push_to_hub": "physcon_ase.hub",
+    "vibrations": "physcon_ase.inference.vibrations",
 }
 
 

@@ -11,6 +11,9 @@ ANGSTROM_PER_BOHR: Final = 0.529177210544
 EV_PER_KCAL_PER_MOL: Final = 4.184 / 96.48533212331
 """One kcal/mol [eV]."""
 
+KM_PER_MOL: Final = 974.8801
+"""Infrared intensity [km/mol] of a dipole derivative of 1 e amu⁻¹ᐟ² by a normal coordinate, N_A e² / (12 ε₀ c² amu)."""
+
 EV_PER_KELVIN: Final = 8.617333262e-5
 """Boltzmann constant [eV/K]."""
 

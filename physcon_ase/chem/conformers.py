@@ -1,6 +1,7 @@
 """Start geometries from RDKit: distance geometry (ETKDG) and the force field MMFF94."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from time import monotonic
 from typing import Final, NamedTuple
@@ -11,9 +12,10 @@ from rdkit import Chem, rdBase
 from rdkit.Chem import rdDistGeom, rdForceFieldHelpers
 
 from physcon_ase.chem.compare import bonds_intact, stereo_intact
+from physcon_ase.chem.fragments import Fragment, fragments_of, n_fragments, placed_apart
 from physcon_ase.chem.graph import MolGraph
 from physcon_ase.chem.smiles import canonical_smiles, to_rdkit
-from physcon_ase.errors import EmbeddingError, EmptyStructureError, FragmentsError, MissingParametersError
+from physcon_ase.errors import EmbeddingError, EmptyStructureError, MissingParametersError
 from physcon_ase.units import EV_PER_KCAL_PER_MOL
 
 
@@ -73,13 +75,14 @@ def embed(
 
     If ETKDGv3 fails, less restrictive embedding methods are tried; the bonds and configuration of every geometry are
     checked. Undefined stereo elements take either configuration, depending on the seed. The result is reproducible for
-    a given seed unless the time limit is reached, and the first geometries do not depend on `n`.
+    a given seed unless the time limit is reached, and the first geometries do not depend on `n`. Several fragments are
+    embedded one by one and placed beside each other in contact, in a different arrangement in each geometry.
 
     ETKDG: Riniker and Landrum 2015, doi 10.1021/acs.jcim.5b00654; version 3: Wang et al. 2020,
     doi 10.1021/acs.jcim.0c00025.
 
     Args:
-        graph: the molecule; a single fragment.
+        graph: the molecule.
         n: number of geometries.
         seed: random seed, 0 or larger.
         max_seconds: limit on the total time, rounded up to full seconds. It is only checked between RDKit's random
@@ -88,14 +91,12 @@ def embed(
     Raises:
         EmbeddingError: not all geometries were found in time; the message gives the causes and their counts.
         EmptyStructureError: the graph has no atoms.
-        FragmentsError: the graph is not connected.
         BondPerceptionError: RDKit finds the bonds chemically impossible.
     """
-    mol = to_rdkit(graph)
-    _check_connected(mol)
+    parts = _parts(graph)
     deadline = monotonic() + max_seconds
     geometries = [
-        _embed_one(graph, mol, seed * _SEED_STRIDE + index, f"{index + 1} of {n}", max_seconds, deadline)
+        _embed_parts(parts, seed * _SEED_STRIDE + index, f"{index + 1} of {n}", max_seconds, deadline)
         for index in range(n)
     ]
     return np.stack(geometries)
@@ -112,7 +113,9 @@ def mmff94_minimize(graph: MolGraph, positions: Float[np.ndarray, "atoms 3"], *,
     mol = to_rdkit(graph, positions)
     with rdBase.BlockLogs():
         properties = rdForceFieldHelpers.MMFFGetMoleculeProperties(mol, "MMFF94")
-        field = None if properties is None else rdForceFieldHelpers.MMFFGetMoleculeForceField(mol, properties)
+        field = None
+        if properties is not None:
+            field = rdForceFieldHelpers.MMFFGetMoleculeForceField(mol, properties, ignoreInterfragInteractions=False)
     if field is None:
         raise MissingParametersError(
             f"MMFF94 has no parameters for {canonical_smiles(graph)!r}; it covers organic molecules "
@@ -133,15 +136,14 @@ def lowest_conformer(
     remain, or MMFF94 has no parameters for the molecule, the first geometry of `embed` is returned.
 
     Raises:
-        EmbeddingError, EmptyStructureError, FragmentsError, BondPerceptionError: see `embed`.
+        EmbeddingError, EmptyStructureError, BondPerceptionError: see `embed`.
     """
-    mol = to_rdkit(graph)
-    _check_connected(mol)
+    parts = _parts(graph)
     deadline, starts = monotonic() + max_seconds, []
     for index in range(n):
         what = f"{index + 1} of {n}"
         try:
-            starts.append(_embed_one(graph, mol, seed * _SEED_STRIDE + index, what, max_seconds, deadline))
+            starts.append(_embed_parts(parts, seed * _SEED_STRIDE + index, what, max_seconds, deadline))
         except EmbeddingError:
             if index == 0:
                 raise
@@ -152,6 +154,19 @@ def lowest_conformer(
         return starts[0]
     intact = [minimum for minimum in minima if not _defect(graph, minimum.positions)]
     return min(intact, key=lambda minimum: minimum.energy).positions if intact else starts[0]
+
+
+def _embed_parts(
+    parts: Sequence[Fragment], seed: int, place: str, max_seconds: float, deadline: float
+) -> Float[np.ndarray, "atoms 3"]:
+    """Geometry of a molecule, or of several in contact."""
+    places = [_embed_one(part.graph, to_rdkit(part.graph), seed, place, max_seconds, deadline) for part in parts]
+    if len(parts) > 1:
+        places = placed_apart([part.graph.atomic_numbers for part in parts], places, seed=seed)
+    positions = np.zeros((sum(len(part.atoms) for part in parts), 3))
+    for part, own in zip(parts, places, strict=True):
+        positions[part.atoms] = own
+    return positions
 
 
 def _embed_one(
@@ -232,12 +247,10 @@ def _most_frequent_failures(parameters: rdDistGeom.EmbedParameters) -> str:
     return ", ".join(f"{counts[cause]} {names[cause]}" for cause in order[:3] if counts[cause]) or "no reason given"
 
 
-def _check_connected(mol: Chem.Mol) -> None:
-    n_fragments = len(Chem.GetMolFrags(mol))
-    if n_fragments == 0:
+def _parts(graph: MolGraph) -> list[Fragment]:
+    """The molecule, or the molecules of a graph of several."""
+    if graph.n_atoms == 0:
         raise EmptyStructureError("graph with 0 atoms; at least one is needed: pass a molecule")
-    if n_fragments > 1:
-        raise FragmentsError(
-            f"graph with {n_fragments} disconnected fragments; only one is allowed, since their arrangement is not in "
-            "the graph: embed them one by one"
-        )
+    if n_fragments(graph) == 1:
+        return [Fragment(graph, np.arange(graph.n_atoms))]
+    return fragments_of(graph)

@@ -35,6 +35,8 @@ class MolGraph:
     """Atoms (a, b, c, d) of each stereo double bond b=c; the torsion a-b-c-d is 0° (cis) or 180° (trans)."""
     double_bond_is_cis: np.ndarray
     """Whether a and d are cis, bool [stereobonds]."""
+    isotopes: Int[np.ndarray, " atoms"]
+    """Mass number of each atom, 0 for the natural mixture; energies and forces do not depend on it."""
     multiplicity: int = 1
     """Spin multiplicity 2S + 1."""
 
@@ -58,6 +60,7 @@ def make_graph(
     tetrahedra: ArrayLike = (),
     double_bonds: ArrayLike = (),
     double_bond_is_cis: ArrayLike = (),
+    isotopes: ArrayLike | None = None,
     multiplicity: int = 1,
 ) -> MolGraph:
     """Builds a `MolGraph` from array-likes, converted to the dtypes of its fields."""
@@ -72,6 +75,7 @@ def make_graph(
         tetrahedra=np.asarray(tetrahedra, dtype=np.int32).reshape(-1, 4),
         double_bonds=np.asarray(double_bonds, dtype=np.int32).reshape(-1, 4),
         double_bond_is_cis=np.asarray(double_bond_is_cis, dtype=bool),
+        isotopes=np.asarray(np.zeros(len(atomic_numbers)) if isotopes is None else isotopes, dtype=np.int32),
         multiplicity=multiplicity,
     )
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Final
 
 import numpy as np
-from jaxtyping import Float, Integer
+from jaxtyping import Float, Int, Integer
 from rdkit import Chem, rdBase
 from rdkit.Chem import rdDetermineBonds
 
@@ -14,6 +14,7 @@ from physcon_ase.chem.smiles import (
     graph_from_rdkit,
     multiplicity_of_rdkit,
     rdkit_from_bonds,
+    set_isotopes,
     set_positions,
     stereo_of_rdkit,
 )
@@ -60,7 +61,10 @@ def graph_from_bonds(
 
 
 def graph_from_geometry(
-    atomic_numbers: Integer[np.ndarray, " atoms"], positions: Float[np.ndarray, "atoms 3"], charge: int = 0
+    atomic_numbers: Integer[np.ndarray, " atoms"],
+    positions: Float[np.ndarray, "atoms 3"],
+    charge: int = 0,
+    isotopes: Int[np.ndarray, " atoms"] | None = None,
 ) -> MolGraph:
     """Graph perceived from a geometry with RDKit's `rdDetermineBonds`, including stereochemistry.
 
@@ -71,6 +75,7 @@ def graph_from_geometry(
         atomic_numbers: atomic number of each atom.
         positions: positions [Å] of an equilibrium structure; bonds are inferred from distances.
         charge: total charge [e].
+        isotopes: `MolGraph.isotopes`; the natural mixture if not given.
 
     Raises:
         BondPerceptionError: no assignment of bonds and formal charges fits the geometry and the total charge.
@@ -81,8 +86,11 @@ def graph_from_geometry(
     numbers = np.asarray(atomic_numbers)
     _check_geometry(numbers, positions)
     if len(numbers) == 1:  # rdDetermineBonds does not assign the charge to a single atom
-        return graph_from_bonds(numbers, np.zeros((0, 2), int), np.zeros(0, int), np.array([charge]))
+        graph = graph_from_bonds(numbers, np.zeros((0, 2), int), np.zeros(0, int), np.array([charge]))
+        return graph if isotopes is None else replace(graph, isotopes=isotopes)
     mol = rdkit_from_bonds(numbers, np.zeros((0, 2), int), np.zeros(0, int), np.zeros(len(numbers), int))
+    if isotopes is not None:
+        set_isotopes(mol, isotopes)
     for atom in mol.GetAtoms():
         atom.SetNumRadicalElectrons(0)  # sanitisation treats atoms without bonds as radicals
     set_positions(mol, positions)

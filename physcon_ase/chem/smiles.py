@@ -1,7 +1,7 @@
 """Conversion between SMILES, RDKit molecules and molecular graphs.
 
-Stereochemistry of tetrahedral centres and double bonds is preserved. Axial chirality (allenes, atropisomers) and
-isotopes are not part of a `MolGraph` and are discarded.
+Isotopes and the stereochemistry of tetrahedral centres and double bonds are preserved. Axial chirality (allenes,
+atropisomers) is not part of a `MolGraph` and is discarded.
 """
 
 import re
@@ -9,10 +9,11 @@ from collections.abc import Iterable
 from typing import Final
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from rdkit import Chem, rdBase
 
 from physcon_ase.chem.graph import MolGraph, make_graph
+from physcon_ase.chem.isotopes import is_isotope
 from physcon_ase.errors import (
     BondPerceptionError,
     DummyAtomError,
@@ -40,26 +41,35 @@ _IS_CIS: Final = {
 }
 
 
-def graph_from_smiles(smiles: str, *, allow_charged: bool = True) -> MolGraph:
+def graph_from_smiles(
+    smiles: str, *, allow_charged: bool = True, allow_fragments: bool = False, keep_isotopes: bool = True
+) -> MolGraph:
     """Molecular graph of a SMILES string.
 
-    Atoms are in SMILES order, followed by the implicit hydrogens (the order of RDKit's `AddHs`). Isotopes are
-    discarded. Unpaired electrons are assumed to be parallel.
+    Atoms are in SMILES order, followed by the implicit hydrogens (the order of RDKit's `AddHs`). Unpaired electrons are
+    assumed to be parallel.
 
     Args:
-        smiles: SMILES of a single fragment.
+        smiles: SMILES of a molecule, or of several.
         allow_charged: whether a non-zero total charge is accepted; zwitterions always are.
+        allow_fragments: whether several molecules (dots in the SMILES) are accepted.
+        keep_isotopes: whether isotopes and the configuration of centres that differ by isotopes alone are kept;
+            otherwise [2H] is an implicit hydrogen.
 
     Raises:
-        InvalidSmilesError: the SMILES is empty or cannot be parsed; the message contains RDKit's reason.
+        InvalidSmilesError: the SMILES is empty or cannot be parsed (the message contains RDKit's reason), or it has an
+            unknown isotope.
         DummyAtomError: it contains a dummy atom.
-        FragmentsError: it has several fragments.
+        FragmentsError: it has several fragments and `allow_fragments` is False.
         UnknownElementError: it contains an unknown element symbol.
         UnsupportedChargeError: it is charged and `allow_charged` is False.
     """
     mol = _parse(smiles)
+    if not keep_isotopes and _has_isotopes(mol):
+        with rdBase.BlockLogs():
+            mol = Chem.RemoveHs(_without_isotopes(mol))  # RDKit keeps deuterium as an explicit atom
     n_fragments = len(Chem.GetMolFrags(mol))
-    if n_fragments > 1:
+    if n_fragments > 1 and not allow_fragments:
         raise FragmentsError(
             f"SMILES {smiles!r} has {n_fragments} disconnected fragments; only one molecule is allowed: "
             "pass one of the dot-separated parts"
@@ -127,7 +137,8 @@ def graph_from_rdkit(mol: Chem.Mol) -> MolGraph:
 
     Raises:
         DummyAtomError: the molecule contains a dummy atom.
-        InvalidSmilesError: it has no atoms, or bonds other than single, double, triple and aromatic ones.
+        InvalidSmilesError: it has no atoms, an unknown isotope, or bonds other than single, double, triple and aromatic
+            ones.
     """
     mol = _explicit(mol)
     kekulized = Chem.Mol(mol)
@@ -138,6 +149,7 @@ def graph_from_rdkit(mol: Chem.Mol) -> MolGraph:
         np.array(ends),
         np.array([_order(bond) + 10 * bond.GetIsAromatic() for bond in kekulized.GetBonds()]),
         np.array([atom.GetFormalCharge() for atom in mol.GetAtoms()]),
+        isotopes=np.array([_isotope(atom) for atom in mol.GetAtoms()]),
         multiplicity=multiplicity_of_rdkit(mol),
         **stereo_of_rdkit(mol),
     )
@@ -155,6 +167,7 @@ def to_rdkit(graph: MolGraph, positions: Float[np.ndarray, "atoms 3"] | None = N
         UnknownElementError: an atomic number is not that of an element.
     """
     mol = rdkit_from_bonds(graph.atomic_numbers, graph.bonds, graph.bond_orders, graph.formal_charges)
+    set_isotopes(mol, graph.isotopes)
     if len(graph.tetrahedra) or len(graph.double_bonds):
         _set_tetrahedra(mol, graph)
         _set_double_bonds(mol, graph)
@@ -211,6 +224,12 @@ def rdkit_from_bonds(
     return mol
 
 
+def set_isotopes(mol: Chem.Mol, isotopes: Int[np.ndarray, " atoms"]) -> None:
+    """Sets the isotopes (`MolGraph.isotopes`) of the atoms of an RDKit molecule, in place."""
+    for atom in np.flatnonzero(isotopes).tolist():
+        mol.GetAtomWithIdx(atom).SetIsotope(int(isotopes[atom]))
+
+
 def set_positions(mol: Chem.Mol, positions: Float[np.ndarray, "atoms 3"]) -> None:
     """Replaces all conformers of an RDKit molecule by one with these positions [Å], in place."""
     conformer = Chem.Conformer(mol.GetNumAtoms())
@@ -259,9 +278,6 @@ def _parse(smiles: str) -> Chem.Mol:
         _refuse_unknown_symbols(text)
         raise InvalidSmilesError(f"invalid SMILES {smiles!r}: {_reason(log.messages)}; correct the SMILES")
     _refuse_dummies(mol)
-    if any(atom.GetIsotope() for atom in mol.GetAtoms()):
-        with rdBase.BlockLogs():
-            mol = Chem.RemoveHs(_without_isotopes(mol))  # RDKit keeps deuterium as an explicit atom
     return mol
 
 
@@ -293,16 +309,30 @@ def _refuse_dummies(mol: Chem.Mol) -> None:
 
 
 def _explicit(mol: Chem.Mol) -> Chem.Mol:
-    """Copy with explicit hydrogens, without isotopes and stereo labels that depend on them."""
+    """Copy with explicit hydrogens."""
     _refuse_dummies(mol)
     if mol.GetNumAtoms() == 0:
         raise InvalidSmilesError("the molecule has no atoms; at least one is needed")
     with rdBase.BlockLogs():
-        return Chem.AddHs(_without_isotopes(mol))
+        return Chem.AddHs(mol)
+
+
+def _isotope(atom: Chem.Atom) -> int:
+    if not is_isotope(atom.GetAtomicNum(), atom.GetIsotope()):
+        raise InvalidSmilesError(
+            f"[{atom.GetIsotope()}{atom.GetSymbol()}] is not a known isotope; give its mass number, such as [2H] or "
+            "[13C], or omit the number"
+        )
+    return atom.GetIsotope()
+
+
+def _has_isotopes(mol: Chem.Mol) -> bool:
+    return any(atom.GetIsotope() for atom in mol.GetAtoms())
 
 
 def _without_isotopes(mol: Chem.Mol) -> Chem.Mol:
-    if not any(atom.GetIsotope() for atom in mol.GetAtoms()):
+    """The molecule without isotopes and without the stereo labels that depend on them."""
+    if not _has_isotopes(mol):
         return mol
     mol = Chem.Mol(mol)
     for atom in mol.GetAtoms():

@@ -3,6 +3,7 @@
 Exit codes: 0 success, 1 some molecules or checks failed, 2 invalid input (with a one-line message), 130 interrupted.
 
 structures    optimize, predict, energy
+properties    vibrations, interaction
 training      train, evaluate, calibrate
 data          data import, data describe, data anchor, label
 models        models list, info, verify, download; check
@@ -19,6 +20,7 @@ from importlib.metadata import version
 from physcon_ase.cli.command import DEFAULT_CHECKPOINT, SOME_FAILED
 from physcon_ase.cli.data import add_data, add_label
 from physcon_ase.cli.models import add_check, add_models
+from physcon_ase.cli.properties import add_interaction, add_vibrations
 from physcon_ase.cli.structures import add_energy, add_optimize, add_predict
 from physcon_ase.cli.training import add_calibrate, add_evaluate, add_train
 from physcon_ase.errors import PhysConError
@@ -76,6 +78,8 @@ def _parser() -> argparse.ArgumentParser:
     add_optimize(commands)
     add_predict(commands)
     add_energy(commands)
+    add_vibrations(commands)
+    add_interaction(commands)
     add_train(commands)
     add_check(commands)
     add_evaluate(commands)

@@ -45,6 +45,12 @@ def add_optimize(commands: argparse._SubParsersAction) -> None:
     command.add_argument(
         "--start", choices=("guess", "etkdg", "mmff94"), help="start geometry for a SMILES (default: guess)"
     )
+    command.add_argument(
+        "--fragments",
+        choices=("all", "largest"),
+        default="all",
+        help="of a SMILES with dots: relax all fragments beside each other, or keep the largest (default: all)",
+    )
     command.add_argument("--seed", type=int, default=0, help="random seed of the start geometry (default: 0)")
     command.add_argument("--plot", type=Path, help="output file for a plot of the convergence and the molecule (.png)")
     add_run_options(command)
@@ -74,6 +80,7 @@ def _optimize(options: argparse.Namespace) -> int:
         fmax=options.fmax,
         max_steps=options.max_steps,
         start=options.start,
+        fragments=options.fragments,
         seed=options.seed,
         device=options.device,
     )
@@ -102,6 +109,7 @@ def _optimize_many(options: argparse.Namespace, rows: "list[Row]") -> int:
         fmax=options.fmax,
         max_steps=options.max_steps,
         start=options.start,
+        fragments=options.fragments,
         seed=options.seed,
         n_processes=options.jobs,
         scheduler=options.scheduler,

@@ -19,6 +19,7 @@ from physcon_ase.batch import Batch, in_chunks, make_batch, threads_for, unpad, 
 from physcon_ase.chem.compare import bonds_intact, stereo_intact
 from physcon_ase.chem.conformers import embed
 from physcon_ase.chem.graph import MolGraph
+from physcon_ase.chem.isotopes import isotope_masses
 from physcon_ase.chem.smiles import canonical_smiles
 from physcon_ase.errors import MissingHeadError, PhysConError
 from physcon_ase.inference.embedding import MAX_SECONDS, embed_many
@@ -274,8 +275,14 @@ def _sigmas(mode: str, n_steps: int | None, start_sigma: float | None, config: S
 
 
 def atoms_of(graph: MolGraph, positions: Float[np.ndarray, "atoms 3"]) -> Atoms:
-    """Atoms of a graph at the given positions [Å]; `Atoms.info["charge"]` is set for ions."""
-    return Atoms(graph.atomic_numbers, positions, info={"charge": graph.charge} if graph.charge else {})
+    """Atoms of a graph at the given positions [Å], with the masses of its isotopes.
+
+    `Atoms.info["charge"]` is set for ions.
+    """
+    atoms = Atoms(graph.atomic_numbers, positions, info={"charge": graph.charge} if graph.charge else {})
+    if graph.isotopes.any():
+        atoms.set_masses(isotope_masses(graph))
+    return atoms
 
 
 def _noise(n_atoms: int, seed: int, attempt: int) -> Float[np.ndarray, "atoms 3"]:

@@ -5,7 +5,7 @@ choices by name (optimiser, mode, start) are checked where they are defined.
 """
 
 from collections.abc import Callable
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import numpy as np
 from ase import Atoms
@@ -24,6 +24,9 @@ from physcon_ase.errors import (
 from physcon_ase.model.coverage import check_charge, check_elements
 from physcon_ase.model.physcon import PhysCon
 from physcon_ase.units import CHEMICAL_SYMBOLS
+
+if TYPE_CHECKING:
+    from physcon_ase.chem.fragments import FragmentChoice
 
 CLOSEST_ATOMS: Final = 0.3
 """Distance [Å] below which two atoms are considered an input error (duplicate atoms, wrong unit). Compressing the
@@ -156,36 +159,53 @@ def _refuse_overlap(numbers: np.ndarray, squared: np.ndarray) -> None:
 # ---- molecules
 
 
-def checked_graph(molecule: object, model: PhysCon, level: str) -> MolGraph:
+def checked_graph(molecule: object, model: PhysCon, level: str, fragments: "FragmentChoice" = "one") -> MolGraph:
     """Graph of a SMILES or graph whose elements and charge are covered by the level.
+
+    Args:
+        molecule: SMILES or graph.
+        model: the model.
+        level: level of theory.
+        fragments: what to do with several fragments, see `chem.fragments.chosen_fragments`.
 
     Raises:
         PhysConError: see `as_graph` and `model.coverage`.
     """
-    graph = as_graph(molecule)
+    graph = as_graph(molecule, fragments)
     atomic_numbers = graph.atomic_numbers.astype(np.int64)
     check_elements(atomic_numbers, model, level)
     check_charge(atomic_numbers, graph.charge, graph.multiplicity, model, level)
     return graph
 
 
-def as_graph(molecule: object) -> MolGraph:
-    """Graph of a SMILES or an RDKit molecule; graphs are returned unchanged.
+def as_graph(molecule: object, fragments: "FragmentChoice" = "one") -> MolGraph:
+    """Graph of a SMILES or an RDKit molecule, or the graph itself, with the chosen fragments.
 
-    Raises the errors of `chem.smiles.graph_from_smiles` and `chem.known.known_from_rdkit`.
+    Raises the errors of `chem.smiles.graph_from_smiles`, `chem.known.known_from_rdkit` and
+    `chem.fragments.chosen_fragments`.
     """
-    if isinstance(molecule, MolGraph):
-        return molecule
+    # Imported lazily: RDKit is slow to load and modifies the environment, and the calculator does not need it.
+    from physcon_ase.chem.fragments import chosen_fragments
+    from physcon_ase.chem.known import known_from_rdkit
+    from physcon_ase.chem.smiles import graph_from_smiles
+
     if isinstance(molecule, str):
-        # Imported lazily: RDKit is slow to load and modifies the environment, and the calculator does not need it.
-        from physcon_ase.chem.smiles import graph_from_smiles
+        molecule = graph_from_smiles(molecule, allow_fragments=True)
+    elif type(molecule).__module__.startswith("rdkit."):
+        molecule = known_from_rdkit(molecule).graph
+    if not isinstance(molecule, MolGraph):
+        raise PhysConError(f"a molecule must be a SMILES, an RDKit molecule or a MolGraph, received {molecule!r}")
+    return chosen_fragments(molecule, fragments)
 
-        return graph_from_smiles(molecule)
-    if type(molecule).__module__.startswith("rdkit."):
-        from physcon_ase.chem.known import known_from_rdkit
 
-        return known_from_rdkit(molecule).graph
-    raise PhysConError(f"a molecule must be a SMILES or a MolGraph, received {molecule!r}")
+def check_fragments(fragments: str) -> None:
+    """Checks what to do with several fragments.
+
+    Raises:
+        PhysConError: it is neither "all" nor "largest".
+    """
+    if fragments not in ("all", "largest"):
+        raise PhysConError(f"unknown choice of fragments {fragments!r}; choose 'all' or 'largest'")
 
 
 # ---- numbers
@@ -221,6 +241,17 @@ def at_least_one(name: str, value: int) -> int:
     """
     if value < 1:
         raise PhysConError(f"{name} is {value}; 1 or more is needed")
+    return value
+
+
+def above_zero(name: str, value: float) -> float:
+    """Returns the value if it is finite and larger than 0.
+
+    Raises:
+        PhysConError: it is not; the message contains `name`.
+    """
+    if not 0 < value < np.inf:
+        raise PhysConError(f"{name} is {value}; a finite number larger than 0 is needed")
     return value
 
 

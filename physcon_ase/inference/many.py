@@ -13,6 +13,7 @@ import torch
 from ase import Atoms
 
 from physcon_ase.batch import Batch, in_chunks, make_batch, threads_for, with_positions
+from physcon_ase.chem.fragments import FragmentChoice
 from physcon_ase.chem.graph import MolGraph
 from physcon_ase.chem.smiles import canonical_and_size, canonical_smiles
 from physcon_ase.errors import PhysConError
@@ -20,7 +21,13 @@ from physcon_ase.inference.embedding import MAX_SECONDS
 from physcon_ase.inference.encoding import decoded, encoded
 from physcon_ase.inference.formats.rows import Geometry, Row, as_rows
 from physcon_ase.inference.generator import ATOMS_PER_BATCH
-from physcon_ase.inference.intake import at_least_one, charge_and_multiplicity, check_unconstrained, or_error
+from physcon_ase.inference.intake import (
+    at_least_one,
+    charge_and_multiplicity,
+    check_fragments,
+    check_unconstrained,
+    or_error,
+)
 from physcon_ase.inference.long_runs import Chunk, Item, Task, run
 from physcon_ase.inference.outcome import result_of
 from physcon_ase.inference.results import STATUSES, Record, Result, record_of
@@ -53,6 +60,7 @@ def optimize_many(
     fmax: float = 0.01,
     max_steps: int = 500,
     start: str | None = None,
+    fragments: FragmentChoice = "all",
     seed: int = 0,
     n_attempts: int = N_ATTEMPTS,
     n_processes: int = 1,
@@ -79,6 +87,7 @@ def optimize_many(
         fmax: convergence threshold [eV/Å] for the largest force on any atom.
         max_steps: maximum number of steps per molecule.
         start: see `optimize`; geometries whose bonds are known, e.g. those of SD files, are then discarded.
+        fragments: see `optimize`.
         seed: random seed of the first start geometry of a molecule; incremented for each further attempt, and for
             further rows with the same molecule.
         n_attempts: maximum number of start geometries per molecule.
@@ -103,8 +112,11 @@ def optimize_many(
     if start is not None and start not in STARTS:
         raise PhysConError(f"unknown start {start!r}; choose one of {', '.join(STARTS)}")
     at_least_one("atoms_per_batch", atoms_per_batch)
+    check_fragments(fragments)
     settings = settings_of(checkpoint, level, fmax, max_steps, seed, max_seconds, device, dtype)
-    settings = replace(settings, method=method, atoms_per_batch=min(atoms_per_batch, ATOMS_PER_TASK))
+    settings = replace(
+        settings, method=method, fragments=fragments, atoms_per_batch=min(atoms_per_batch, ATOMS_PER_TASK)
+    )
     plan = _Plan(settings, start, max(1, n_attempts), checkpoint, device, dtype)
     return run(
         Task(partial(_relax_chunk, plan), _lost, encoded, partial(decoded, Record), plan.description | {"seed": seed}),
@@ -147,7 +159,7 @@ class _Plan:
         """What the records depend on."""
         told = {
             name: getattr(self.settings, name)
-            for name in ("level", "fmax", "max_steps", "max_seconds", "method", "atoms_per_batch")
+            for name in ("level", "fmax", "max_steps", "max_seconds", "method", "fragments", "atoms_per_batch")
         }
         weight = next(self.settings.loaded.model.parameters())
         model = {"model": self.settings.loaded.name, "revision": self.settings.loaded.revision}

@@ -1,5 +1,6 @@
 """Relaxation of a single molecule with an ASE optimiser."""
 
+from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Final
@@ -10,29 +11,72 @@ from ase import Atoms
 from ase.optimize import BFGS, FIRE, LBFGS
 from ase.optimize.optimize import Optimizer
 
+from physcon_ase.chem.fragments import FragmentChoice
 from physcon_ase.chem.graph import MolGraph
 from physcon_ase.errors import NonFinitePositionsError, OverlappingAtomsError, PhysConError
 from physcon_ase.inference.calculator import PhysConCalculator
 from physcon_ase.inference.embedding import MAX_SECONDS
 from physcon_ase.inference.formats.rows import as_rows
-from physcon_ase.inference.intake import unless_error
+from physcon_ase.inference.intake import check_fragments, unless_error
 from physcon_ase.inference.outcome import result_of
 from physcon_ase.inference.results import Result
 from physcon_ase.inference.starts import Job, bonds_of, jobs_of, settings_of
 from physcon_ase.model.physcon import DEFAULT_CHECKPOINT, LoadedModel
-from physcon_ase.relax.driver import RelaxStatus
+from physcon_ase.relax.driver import MAX_IDLE, RelaxStatus
+from physcon_ase.relax.state import ENERGY_NOISE
 from physcon_ase.valence.model_hessian import model_hessian
 
 _CURVATURES: Final = (-50.0, 2000.0)
 """Physical range of Hessian eigenvalues [eV/Å²]; the force constant of a triple bond is below 200."""
 
 
-class SafeBFGS(BFGS):
-    """ASE's BFGS that is reset to its initial Hessian if an update gives unphysical curvatures.
+_RIGID_STIFFNESS: Final = 10.0
+"""Force constant [eV/Å²] of translations and rotations in the initial Hessian of a constrained relaxation. Constraints
+such as `ase.constraints.FixCom` leave a net force; with the unit term alone it would move all atoms far."""
 
-    In regions of negative curvature the denominators of the BFGS update can vanish. The resulting eigenvalues of up to
-    10⁸ eV/Å² would stop all further motion.
+_SHRINK, _GROW = 0.25, 2.0
+"""Factors of the maximum step after a step uphill and downhill."""
+
+
+class StalledError(RuntimeError):
+    """No step lowered the energy; the relaxation ends with `RelaxStatus.STALLED`."""
+
+
+class SafeBFGS(BFGS):
+    """ASE's BFGS that takes back steps uphill, and is reset if an update of the Hessian gives unphysical curvatures.
+
+    After a step that raises the energy by more than the numerical noise, the curvature along it is kept, the atoms
+    return to the previous geometry, and the maximum step shrinks. In regions of negative curvature the denominators of
+    the BFGS update can vanish; the resulting eigenvalues of up to 10⁸ eV/Å² would stop all further motion, and the
+    Hessian is replaced by the initial one.
     """
+
+    def initialize(self) -> None:
+        """Called by ASE before the first step."""
+        super().initialize()
+        self._lowest, self._n_uphill, self._longest = np.inf, 0, self.maxstep
+
+    def gradient_converged(self, gradient: np.ndarray) -> bool:
+        """Whether the forces are small and the last step did not lead uphill."""
+        is_uphill = self.optimizable.get_value() > self._lowest + ENERGY_NOISE
+        return bool(super().gradient_converged(gradient)) and not is_uphill
+
+    def step(self, gradient: np.ndarray | None = None) -> None:
+        """Performs one step with one evaluation.
+
+        Raises:
+            StalledError: the last `relax.driver.MAX_IDLE` steps all led uphill.
+        """
+        energy, gradient = self.optimizable.get_value(), self.optimizable.get_gradient()
+        if energy > self._lowest + ENERGY_NOISE:
+            gradient = self._taken_back(gradient)
+        else:
+            if self._n_uphill == 0:
+                self.maxstep = min(_GROW * self.maxstep, self._longest)
+            self._lowest, self._n_uphill = min(self._lowest, energy), 0
+        positions = self.optimizable.get_x()
+        move, lengths = self.prepare_step(positions, gradient)
+        self.optimizable.set_x(positions + self.determine_step(move, lengths))
 
     def update(self, pos: np.ndarray, forces: np.ndarray, pos0: np.ndarray | None, forces0: np.ndarray | None) -> None:
         """Called by ASE with the current and the previous geometry and forces; the latter are None at first."""
@@ -44,6 +88,17 @@ class SafeBFGS(BFGS):
         if curvatures[0] < _CURVATURES[0] or curvatures[-1] > _CURVATURES[1]:
             self.state, self.H0 = None, self._first.copy()
             super().update(pos, forces, pos0, forces0)
+
+    def _taken_back(self, gradient: np.ndarray) -> np.ndarray:
+        """Returns the atoms to the previous geometry, and the gradient there."""
+        self._n_uphill += 1
+        if self._n_uphill >= MAX_IDLE:
+            raise StalledError(f"{MAX_IDLE} successive steps led uphill")
+        tried = self.optimizable.get_x()
+        self.update(tried, -gradient, self.pos0, self.forces0)
+        self.maxstep = _SHRINK * float(np.max(self.optimizable.gradient_norm(tried - self.pos0)))
+        self.optimizable.set_x(self.pos0)
+        return -self.forces0
 
 
 OPTIMIZERS: Final[dict[str, type[Optimizer]]] = {"bfgs": SafeBFGS, "lbfgs": LBFGS, "fire": FIRE}
@@ -59,6 +114,7 @@ def optimize(
     fmax: float = 0.01,
     max_steps: int = 500,
     start: str | Atoms | None = None,
+    fragments: FragmentChoice = "all",
     seed: int = 0,
     trajectory: str | Path | None = None,
     logfile: str | Path | None = None,
@@ -80,6 +136,8 @@ def optimize(
         start: "guess", "etkdg", "mmff94" or a geometry in the atom order of the graph. By default a SMILES or graph
             starts from the guess of the model, or from ETKDG if the model has no structure head, and a geometry from
             its own positions; see `Result.start`.
+        fragments: "all" to relax several fragments of a SMILES or graph together, placed beside each other, or
+            "largest" to keep the one with the most heavy atoms.
         seed: random seed of the start geometry.
         trajectory: file for the ASE trajectory.
         logfile: file for the ASE log, "-" for standard output.
@@ -92,7 +150,9 @@ def optimize(
             `Result.status`.
     """
     make_optimizer = _optimizer_class(optimizer)
+    check_fragments(fragments)
     settings = settings_of(checkpoint, level, fmax, max_steps, seed, max_seconds, device, dtype)
+    settings = replace(settings, fragments=fragments)
     began = perf_counter()
     (row,) = as_rows([molecule])
     job = unless_error(jobs_of([row.molecule], start, [seed], settings)[0])
@@ -128,16 +188,20 @@ def _optimizer_class(optimizer: str | type[Optimizer]) -> type[Optimizer]:
 
 def _use_model_hessian(run: Optimizer, job: Job) -> None:
     """Replaces the initial Hessian of BFGS and related ASE optimisers, a multiple of the unit matrix."""
+    stiffness = _RIGID_STIFFNESS if job.atoms.constraints else 0.0
     first_guess, n_coordinates = getattr(run, "H0", 0.0), 3 * len(job.atoms)
     if np.shape(first_guess) == (n_coordinates, n_coordinates):
-        hessian = model_hessian(job.atoms.numbers, job.atoms.positions, bonds_of(job))
+        hessian = model_hessian(job.atoms.numbers, job.atoms.positions, bonds_of(job), rigid_stiffness=stiffness)
         run.H0 = hessian  # pyright: ignore[reportAttributeAccessIssue]  # not every optimiser has it
 
 
 def _run(run: Optimizer, atoms: Atoms, fmax: float, max_steps: int) -> tuple[RelaxStatus, np.ndarray, np.ndarray]:
-    """Runs the optimiser; returns the status, and energy and largest force of each geometry."""
+    """Runs the optimiser; returns the status, and energy and largest force of each geometry.
+
+    A run that ends above its lowest geometry without having converged returns to that geometry.
+    """
     energies, largest_forces = [], []
-    status, last_good = RelaxStatus.STEP_LIMIT, atoms.positions.copy()
+    status, lowest, lowest_positions = RelaxStatus.STEP_LIMIT, 0, atoms.positions.copy()
     try:
         for converged in run.irun(fmax=fmax, steps=max_steps):
             energies.append(float(atoms.get_potential_energy()))
@@ -145,18 +209,22 @@ def _run(run: Optimizer, atoms: Atoms, fmax: float, max_steps: int) -> tuple[Rel
             if not np.isfinite([energies[-1], largest_forces[-1]]).all():
                 status = RelaxStatus.NOT_FINITE
                 break
-            last_good = atoms.positions.copy()
+            if energies[-1] <= energies[lowest]:
+                lowest, lowest_positions = len(energies) - 1, atoms.positions.copy()
             if converged:
-                status = RelaxStatus.CONVERGED
-    except RuntimeError as error:
-        if "LineSearch failed" not in str(error):  # raised by ASE's line searches at noisy minima
-            raise
+                is_above = energies[-1] > energies[0] + ENERGY_NOISE
+                status = RelaxStatus.ABOVE_START if is_above else RelaxStatus.CONVERGED
+    except (StalledError, RuntimeError) as error:
+        if not isinstance(error, StalledError) and "LineSearch failed" not in str(error):
+            raise  # ASE's line searches fail at noisy minima
         status = RelaxStatus.STALLED
     except (NonFinitePositionsError, OverlappingAtomsError):
         if not energies:  # invalid start geometry
             raise
         status = RelaxStatus.NOT_FINITE
-        atoms.positions = last_good
     finally:
         run.close()
+    if status is not RelaxStatus.CONVERGED:
+        atoms.positions = lowest_positions
+        energies[-1], largest_forces[-1] = energies[lowest], largest_forces[lowest]
     return status, np.array(energies), np.array(largest_forces)

@@ -8,9 +8,12 @@ from typing import Any, Final
 import numpy as np
 import torch
 from ase import Atoms
+from ase.data import atomic_masses
 
 from physcon_ase.chem.conformers import mmff94_minimize
+from physcon_ase.chem.fragments import FragmentChoice, n_fragments
 from physcon_ase.chem.graph import MolGraph
+from physcon_ase.chem.isotopes import isotope_masses, isotopes_of_masses
 from physcon_ase.chem.perceive import graph_from_geometry
 from physcon_ase.errors import BondPerceptionError, MissingParametersError, PhysConError
 from physcon_ase.inference.embedding import embed_many
@@ -33,6 +36,10 @@ STARTS: Final = ("guess", "etkdg", "mmff94")
 GUESS_STEPS: Final = 2
 """Number of structure head evaluations for a guess that is relaxed afterwards. More evaluations (`generator.N_STEPS`)
 save optimiser steps, but increase the total time: `benchmarks/guesses.py --evaluations`."""
+
+
+N_ARRANGEMENTS: Final = 4
+"""Number of arrangements of several fragments of which the lowest MMFF94 minimum is the start geometry."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +72,8 @@ class Settings:
     """Time limit [s] for the start geometry of a molecule."""
     method: str | None = None
     """Batched optimiser; None to select one by the size of the molecules."""
+    fragments: FragmentChoice = "all"
+    """What to do with several fragments of a SMILES or graph."""
     atoms_per_batch: int = ATOMS_PER_BATCH
     """Number of slots per batch."""
 
@@ -113,7 +122,7 @@ def jobs_of(
             jobs[index] = or_error(_job_of_geometry, molecule, seed, settings)
         else:
             known = molecule.graph if isinstance(molecule, Geometry) else molecule
-            graph = or_error(checked_graph, known, settings.loaded.model, settings.level)
+            graph = or_error(checked_graph, known, settings.loaded.model, settings.level, settings.fragments)
             if isinstance(graph, PhysConError):
                 jobs[index] = graph
             else:
@@ -133,6 +142,8 @@ def _jobs_of_graphs(
         start = "guess" if settings.loaded.model.structure is not None else "etkdg"
     if start not in STARTS:
         raise PhysConError(f"unknown start {start!r}; choose one of {', '.join(STARTS)}, or pass ase.Atoms")
+    if start == "guess" and any(n_fragments(graph) > 1 for graph in graphs):
+        return _jobs_of_fragments(graphs, seeds, settings)
     if start == "guess":
         generator = StructureGenerator(
             settings.loaded, level=settings.level, n_steps=GUESS_STEPS, max_seconds=settings.max_seconds
@@ -145,6 +156,29 @@ def _jobs_of_graphs(
         place if isinstance(place, PhysConError) else finish(graph, place, seed)
         for graph, place, seed in zip(graphs, places, seeds, strict=True)
     ]
+
+
+def _jobs_of_fragments(
+    graphs: Sequence[MolGraph], seeds: Sequence[int], settings: Settings
+) -> list[Job | PhysConError]:
+    """Guesses of single molecules, and MMFF94 minima of complexes, which the structure head does not know."""
+    jobs: list[Job | PhysConError | None] = [None] * len(graphs)
+    single = [index for index, graph in enumerate(graphs) if n_fragments(graph) == 1]
+    guessed = _jobs_of_graphs([graphs[i] for i in single], "guess", [seeds[i] for i in single], settings)
+    for index, job in zip(single, guessed, strict=True):
+        jobs[index] = job
+    rest = [index for index, job in enumerate(jobs) if job is None]
+    places = embed_many(
+        [graphs[index] for index in rest],
+        [seeds[index] for index in rest],
+        n_conformers=N_ARRANGEMENTS,
+        max_seconds=settings.max_seconds,
+    )
+    start = f"lowest MMFF94 minimum of {N_ARRANGEMENTS} arrangements of the fragments"
+    for index, place in zip(rest, places, strict=True):
+        is_error = isinstance(place, PhysConError)
+        jobs[index] = place if is_error else Job(graphs[index], atoms_of(graphs[index], place), start, seeds[index])
+    return [job for job in jobs if job is not None]
 
 
 def _job_of_guess(guess: Guess | PhysConError) -> Job | PhysConError:
@@ -170,6 +204,8 @@ def _job_at(graph: MolGraph, start: Atoms, seed: int) -> Job:
     check_same_atoms(start, graph)
     atoms = start.copy()
     atoms.info["charge"] = graph.charge
+    if graph.isotopes.any():
+        atoms.set_masses(isotope_masses(graph))
     return Job(graph, atoms, "geometry", seed)
 
 
@@ -184,11 +220,16 @@ def _job_of_atoms(atoms: Atoms, start: str | Atoms | None, seed: int, settings: 
             "start was given, but the molecule is already a geometry: omit start, or pass a SMILES instead"
         )
     charge, _ = check_structure(atoms, settings.loaded.model, settings.level)
+    return Job(graph_of_geometry(atoms, charge), atoms.copy(), "geometry", seed)
+
+
+def graph_of_geometry(atoms: Atoms, charge: int) -> MolGraph | None:
+    """Graph perceived from a geometry, with the isotopes of its masses; None if no bonds fit."""
+    isotopes = isotopes_of_masses(atoms.numbers, atoms.get_masses(), atomic_masses[atoms.numbers])
     try:
-        graph = graph_from_geometry(atoms.numbers, atoms.positions, charge)
+        return graph_from_geometry(atoms.numbers, atoms.positions, charge, isotopes)
     except BondPerceptionError:  # bonds are optional; without them, their integrity is not checked
-        graph = None
-    return Job(graph, atoms.copy(), "geometry", seed)
+        return None
 
 
 def bonds_of(job: Job) -> np.ndarray | None:

@@ -51,7 +51,7 @@ class Origin:
         """ETKDG conformer [Å].
 
         Raises:
-            EmbeddingError, FragmentsError, BondPerceptionError: see `chem.conformers.embed`.
+            EmbeddingError, BondPerceptionError: see `chem.conformers.embed`.
         """
         return embed(self.graph, seed=self.seed)[0]
 
@@ -106,8 +106,8 @@ _OUT_OF_PLANE_STIFFNESS: Final = 16.0
 _FLAT: Final = 0.15
 """Distance [Å] from the plane of its neighbours up to which a centre counts as planar."""
 
-_LINEAR: Final = 1e-6
-"""Relative singular value below which a rotation moves no atoms (linear molecules)."""
+_TINY: Final = 1e-6
+"""Lower bound [Å²] on the area in a denominator, for three neighbours on a line."""
 
 DISPLACED: Final = ("thermal", "torsion", "twist", "md")
 """Kinds of geometries that are displacements of the start geometry."""
@@ -152,7 +152,7 @@ def conformers(origin: Origin, seed: int, n: int) -> list[Geometry]:
     """ETKDG conformers (kind "conformer"); the first one is that from which the start geometry was relaxed.
 
     Raises:
-        EmbeddingError, FragmentsError, BondPerceptionError: see `chem.conformers.embed`.
+        EmbeddingError, BondPerceptionError: see `chem.conformers.embed`.
     """
     if n == 1:
         return [("conformer", origin.conformer)]
@@ -164,7 +164,7 @@ def relaxing(origin: Origin, seed: int, n: int) -> list[Geometry]:
 
     Raises:
         PhysConError: a start geometry was given, so there is no conformer.
-        EmbeddingError, FragmentsError, BondPerceptionError: see `chem.conformers.embed`.
+        EmbeddingError, BondPerceptionError: see `chem.conformers.embed`.
     """
     if origin.given is not None:
         raise PhysConError("a start geometry was given, so there is no conformer to relax; omit the kind relaxing")
@@ -271,9 +271,9 @@ def hessian_factor(
         keep_rigid: whether displacements include rigid motions. Rotations are then linear in the displacement and
             stretch bonds: O-H in water to 1.24 Å at 700 K.
     """
-    hessian = model_hessian(graph.atomic_numbers, positions, _bonds(graph)) + _out_of_plane(graph, positions)
-    if not keep_rigid:
-        hessian = hessian + _RIGID_STIFFNESS * _rigid_projector(positions)
+    rigid_stiffness = 0.0 if keep_rigid else _RIGID_STIFFNESS
+    hessian = model_hessian(graph.atomic_numbers, positions, _bonds(graph), rigid_stiffness=rigid_stiffness)
+    hessian = hessian + _out_of_plane(graph, positions)
     # the unit term of the model Hessian limits rigid motions and free torsions
     return np.linalg.cholesky(hessian)
 
@@ -437,22 +437,12 @@ def _out_of_plane(
             continue
         corners = positions[around]
         normal = np.cross(corners[1] - corners[0], corners[2] - corners[0])
-        normal /= max(float(np.linalg.norm(normal)), _LINEAR)
+        normal /= max(float(np.linalg.norm(normal)), _TINY)
         if abs((positions[centre] - corners[0]) @ normal) < _FLAT:
             gradient = np.zeros((graph.n_atoms, 3))
             gradient[centre], gradient[around] = normal, -normal / 3
             hessian += _OUT_OF_PLANE_STIFFNESS * np.outer(gradient, gradient)
     return hessian
-
-
-def _rigid_projector(positions: np.ndarray) -> np.ndarray:
-    """Projector [coordinates, coordinates] onto translations and infinitesimal rotations."""
-    arms = positions - positions.mean(axis=0)
-    axes = np.eye(3)
-    motions = [np.tile(axis, (len(arms), 1)) for axis in axes] + [np.cross(axis, arms) for axis in axes]
-    left, sizes, _ = np.linalg.svd(np.stack(motions).reshape(6, -1).T, full_matrices=False)
-    rigid = left[:, sizes > _LINEAR * sizes.max()]
-    return rigid @ rigid.T
 
 
 def _bonds(graph: MolGraph) -> np.ndarray | None:

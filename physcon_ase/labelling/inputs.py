@@ -108,7 +108,7 @@ def identify(molecule: Input) -> Identity:
         m = molecule
         return Identity(m.graph, m.positions, m.smiles, m.key_hash, m.name, m.minimum_of, m.energy)
     if isinstance(molecule, str):
-        graph = graph_from_smiles(molecule)
+        graph = graph_from_smiles(molecule, keep_isotopes=False)
         return Identity(graph, None, canonical_smiles(graph), key_hash(canonical_key(graph)), molecule)
     structure = structure_from_atoms(molecule)
     name = structure.name or structure.smiles or molecule.get_chemical_formula()

@@ -221,6 +221,14 @@ class PhysCon(nn.Module):
         assert outputs.direct_forces is not None
         return outputs.energies, outputs.direct_forces
 
+    def partial_charges(self, batch: Batch, level: str) -> Float[Tensor, "molecules slots"] | None:
+        """Partial charges [e], differentiable with respect to the positions; None for a model without.
+
+        Raises:
+            UnknownLevelError: there is no such level.
+        """
+        return self._by_autograd(batch, Levels((self.level(level).name,))).charges
+
     def energy_uncertainties(
         self, features: Float[Tensor, "molecules slots features"], level: str
     ) -> Float[Tensor, " molecules"] | None:

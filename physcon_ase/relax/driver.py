@@ -40,6 +40,10 @@ class RelaxStatus(StrEnum):
     STEP_LIMIT = "step limit reached: raise max_steps or fmax, or continue from the returned positions"
     NOT_FINITE = "energy or forces not finite: check the start geometry for overlapping atoms or try another one"
     EXPLODED = "exploded, an atom left the molecule: use a better start geometry or a model that covers the molecule"
+    ABOVE_START = (
+        "ended in a minimum above its start: use optimizer='bfgs', or for optimize_many method='bfgs', which take no "
+        "step uphill"
+    )
     STALLED = "could not lower the energy: raise fmax, compute in float64 or try method='fire'"
 
 
@@ -133,12 +137,12 @@ def relax(
     if len(batch) == 0 or batch.positions.shape[1] == 0:
         return record.result()
     state = init(force_fn, batch, make_internals(batch, bonds))
-    was_apart = _is_apart(batch, state.point.positions)
+    was_apart, first = _is_apart(batch, state.point.positions), state.point.energies
     working = torch.arange(len(batch), device=batch.positions.device)
     for n_steps in range(max_steps + 1):
         if n_steps > 0:
             state = step(state, force_fn)
-        statuses = _statuses(state, was_apart[working], fmax, n_steps == max_steps)
+        statuses = _statuses(state, was_apart[working], first[working], fmax, n_steps == max_steps)
         record.note(working, state.point, n_steps, statuses)
         if on_step is not None:
             on_step(record.progress(n_steps))
@@ -198,17 +202,19 @@ def _trajectory(frames: Sequence[_Frame]) -> Trajectory:
 
 
 def _statuses(
-    state: QuasiNewtonState | FireState, was_apart: Tensor, fmax: float, is_last: bool
+    state: QuasiNewtonState | FireState, was_apart: Tensor, first: Tensor, fmax: float, is_last: bool
 ) -> list[RelaxStatus | None]:
     """Status of each working molecule; None if its relaxation continues."""
     point = state.point
     has_exploded = (_is_apart(state.batch, point.positions) & ~was_apart).any(dim=1)
     given_up = state.idle >= MAX_IDLE
+    is_still = largest_norm(point.forces) < fmax
     # Order matters: a dissociated atom feels no force and would count as converged.
     conditions = (
         (~is_finite(point), RelaxStatus.NOT_FINITE),
         (has_exploded, RelaxStatus.EXPLODED),
-        (largest_norm(point.forces) < fmax, RelaxStatus.CONVERGED),
+        (is_still & (point.energies > first + point.noise), RelaxStatus.ABOVE_START),
+        (is_still, RelaxStatus.CONVERGED),
         (given_up & ~state.last_was_finite, RelaxStatus.NOT_FINITE),
         (given_up, RelaxStatus.STALLED),
         (torch.full_like(given_up, is_last), RelaxStatus.STEP_LIMIT),

@@ -23,6 +23,7 @@ from physcon_ase.valence.internals import (
     stretch_vectors,
     torsion_vectors,
 )
+from physcon_ase.valence.rigid import rigid_motions
 
 STRETCH_STIFFNESS: Final = 0.45 * EV_PER_HARTREE / ANGSTROM_PER_BOHR**2
 """Force constant [eV/Å²] of a bond at its reference length."""
@@ -47,6 +48,8 @@ def model_hessian(
     atomic_numbers: Integer[np.ndarray, " atoms"],
     positions: Float[np.ndarray, "atoms 3"],
     bonds: Int[np.ndarray, "bonds 2"] | None = None,
+    *,
+    rigid_stiffness: float = 0.0,
 ) -> Float[np.ndarray, "coordinates coordinates"]:
     """Model Hessian [eV/Å²] of one molecule, for instance as `H0` of `ase.optimize.BFGS`.
 
@@ -54,9 +57,14 @@ def model_hessian(
         atomic_numbers: atomic number of each atom.
         positions: positions [Å].
         bonds: `MolGraph.bonds`; inferred from covalent radii if not given.
+        rigid_stiffness: force constant [eV/Å²] of translations and rotations in addition to the unit term.
     """
     batch = make_batch([atomic_numbers], [positions], dtype=torch.float64)
-    return model_hessians(batch, batch.positions, make_internals(batch, [bonds]))[0].numpy()
+    hessian = model_hessians(batch, batch.positions, make_internals(batch, [bonds]))[0].numpy()
+    if not rigid_stiffness:
+        return hessian
+    rigid = rigid_motions(positions)
+    return hessian + rigid_stiffness * rigid @ rigid.T
 
 
 def model_hessians(

@@ -8,7 +8,6 @@ from physcon_ase.chem.smiles import canonical_smiles, graph_from_smiles
 from physcon_ase.errors import (
     BondPerceptionError,
     EmptyStructureError,
-    FragmentsError,
     NonFinitePositionsError,
     UnknownElementError,
 )
@@ -98,12 +97,10 @@ def test_a_lone_atom_has_its_unpaired_electrons() -> None:
     assert graph_from_geometry(np.array([1]), np.zeros((1, 3))).multiplicity == 2
 
 
-def test_fragments_are_found_but_not_embedded() -> None:
+def test_fragments_are_found() -> None:
     water = embed(graph_from_smiles("O"))[0]
     dimer = graph_from_geometry(np.array([8, 1, 1, 8, 1, 1]), np.concatenate([water, water + np.array([0, 0, 5.0])]))
     assert canonical_smiles(dimer) == "O.O"
-    with pytest.raises(FragmentsError, match="2 disconnected fragments"):
-        embed(dimer)
 
 
 @pytest.mark.parametrize(

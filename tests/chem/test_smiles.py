@@ -136,10 +136,22 @@ def test_a_radical_stays_one_on_the_way_back() -> None:
     assert (graph.n_atoms, graph.multiplicity) == (10, 2)
 
 
-def test_isotopes_are_dropped_with_the_stereo_that_rests_on_them() -> None:
+def test_isotopes_are_kept_with_the_stereo_that_rests_on_them() -> None:
     graph = graph_from_smiles("C[C@H]([2H])O")
+    assert graph.isotopes.tolist() == [0, 0, 2, 0, 0, 0, 0, 0, 0]
+    assert len(graph.tetrahedra) == 1
+    assert canonical_smiles(graph) == canonical_smiles(graph_from_smiles("[2H][C@@H](C)O"))
+    assert canonical_smiles(graph) != canonical_smiles(graph_from_smiles("[2H][C@H](C)O"))
+    assert canonical_smiles(graph_from_rdkit(to_rdkit(graph))) == canonical_smiles(graph)
+    assert canonical_key(graph) == "CCO"
+    assert undefined_stereo("CC([2H])O") == ["tetrahedral centre C1 is neither @ nor @@"]
+
+
+def test_isotopes_can_be_dropped_with_the_stereo_that_rests_on_them() -> None:
+    graph = graph_from_smiles("C[C@H]([2H])O", keep_isotopes=False)
     assert canonical_smiles(graph) == "CCO"
     assert graph.atomic_numbers[3:].tolist() == [1] * 6
+    assert not graph.isotopes.any()
 
 
 @pytest.mark.parametrize(
@@ -147,6 +159,7 @@ def test_isotopes_are_dropped_with_the_stereo_that_rests_on_them() -> None:
     [
         ("", InvalidSmilesError, "empty SMILES ''"),
         ("  ", InvalidSmilesError, "empty SMILES"),
+        ("[99CH4]", InvalidSmilesError, r"\[99C\] is not a known isotope; give its mass number, such as \[2H\]"),
         ("CC(", InvalidSmilesError, r"invalid SMILES 'CC\(': syntax error around position 3"),
         ("C1CC", InvalidSmilesError, "unclosed ring"),
         ("c1cccc1", InvalidSmilesError, "kekulize"),

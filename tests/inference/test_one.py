@@ -7,7 +7,7 @@ import torch
 from ase import Atoms
 from ase.build import molecule
 from ase.calculators.emt import EMT
-from ase.constraints import FixAtoms
+from ase.constraints import FixAtoms, FixCom, FixSubsetCom
 from ase.optimize import BFGS, FIRE2
 
 from physcon_ase.chem.smiles import graph_from_smiles
@@ -17,7 +17,7 @@ from physcon_ase.inference.calculator import PhysConCalculator
 from physcon_ase.inference.many import optimize_many
 from physcon_ase.inference.one import SafeBFGS, optimize
 from physcon_ase.inference.outcome import CHANGED_BONDS
-from physcon_ase.inference.report import format_result
+from physcon_ase.inference.report import format_result, write_results
 from physcon_ase.inference.results import Result
 from physcon_ase.model.physcon import LoadedModel
 from tests.tiny import calibrated_model
@@ -130,6 +130,74 @@ def test_constraints_of_a_geometry_hold(double: LoadedModel) -> None:
     (record,) = optimize_many([atoms], checkpoint=double)
     assert record.status == "failed"
     assert "constraints" in record.reason
+
+
+@pytest.mark.parametrize("constraint", [FixCom(), FixSubsetCom([0, 1, 2])])
+def test_constraints_that_leave_a_net_force_do_not_change_the_minimum(constraint, double: LoadedModel) -> None:
+    atoms = molecule("CH3CH2OH")
+    atoms.rattle(0.05, seed=1)
+    free = optimize(atoms, checkpoint=double)
+    atoms.set_constraint(constraint)
+    result = optimize(atoms, checkpoint=double)
+    assert result.converged
+    assert result.steps < 60
+    assert result.energy == pytest.approx(free.energy, abs=1e-3)  # what fmax leaves
+    own = getattr(constraint, "index", slice(None))
+    before, after = (a[own].get_center_of_mass() for a in (atoms, result.atoms))
+    np.testing.assert_allclose(after, before, atol=1e-6)
+
+
+@pytest.mark.parametrize(("smiles", "level"), [("[OH-]", "wb97m"), ("[NH2-]", "b3lyp-d3")])
+def test_a_relaxation_goes_downhill_and_ends_where_that_in_batches_does(
+    smiles: str, level: str, double: LoadedModel
+) -> None:
+    result = optimize(smiles, level=level, checkpoint=double)
+    (record,) = optimize_many([smiles], level=level, checkpoint=double, progress_bar=False)
+    assert record.result is not None
+    assert result.converged
+    assert result.energy < result.energies[0]
+    assert result.energy == pytest.approx(record.result.energy, abs=1e-3)
+
+
+def test_a_minimum_above_the_start_is_no_success(double: LoadedModel) -> None:
+    ether = optimize("COC", checkpoint=double).atoms[[0, 2, 1, 3, 4, 5, 6, 7, 8]]
+    start = optimize("CCO", checkpoint=double).atoms
+    start.rattle(0.02, seed=0)
+
+    class Jumper(BFGS):
+        def step(self, gradient: np.ndarray | None = None) -> None:
+            self.optimizable.set_x(ether.positions.ravel())
+
+    result = optimize(Atoms(start.numbers, start.positions), checkpoint=double, optimizer=Jumper)
+    assert not result.is_ok
+    assert result.status.startswith("ended in a minimum above its start")
+    assert result.energy == result.energies[0]
+    np.testing.assert_array_equal(result.atoms.positions, start.positions)
+
+
+def test_several_molecules_are_relaxed_together_or_the_largest_alone(double: LoadedModel) -> None:
+    both = optimize("O.CO", checkpoint=double)
+    (record,) = optimize_many(["O.CO"], checkpoint=double, progress_bar=False)
+    assert record.result is not None
+    for result in (both, record.result):
+        assert result.is_ok, result.status
+        assert result.smiles == "CO.O"
+        assert "arrangements of the fragments" in result.start
+    (record,) = optimize_many(["O.CO"], checkpoint=double, fragments="largest", max_steps=0, progress_bar=False)
+    assert record.result is not None
+    assert record.result.smiles == optimize("O.CO", checkpoint=double, fragments="largest", max_steps=0).smiles == "CO"
+    with pytest.raises(PhysConError, match="unknown choice of fragments 'some'; choose 'all' or 'largest'"):
+        optimize("O.CO", checkpoint=double, fragments="some")  # pyright: ignore[reportArgumentType]
+
+
+def test_isotopes_stay_in_the_smiles_the_masses_and_the_files(double: LoadedModel, tmp_path: Path) -> None:
+    result = optimize("[13CH3]O[2H]", checkpoint=double, max_steps=1)
+    assert result.smiles == "[2H]O[13CH3]"
+    assert result.atoms.get_masses()[:3] == pytest.approx([13.00335, 15.999, 2.0141], abs=1e-3)
+    write_results(result, tmp_path / "methanol.xyz")
+    again = ase.io.read(tmp_path / "methanol.xyz")
+    np.testing.assert_allclose(again.get_masses(), result.atoms.get_masses(), atol=1e-6)
+    assert optimize(again, checkpoint=double, max_steps=0).smiles == result.smiles
 
 
 def test_too_few_steps_are_a_status_with_a_remedy(double: LoadedModel) -> None:

@@ -269,6 +269,20 @@ def test_forces_that_point_uphill_stall(method: str) -> None:
     assert result.energies.item() <= LJ_FORCES(argon_batch([start]))[0].item() + 2 * ENERGY_NOISE
 
 
+def test_a_minimum_above_the_start_is_no_convergence() -> None:
+    def climbing(batch: Batch) -> tuple[Tensor, Tensor]:
+        """Forces that lead uphill and vanish one Å higher."""
+        heights = batch.positions[:, 0, 0]
+        forces = torch.zeros_like(batch.positions)
+        forces[:, 0, 0] = (1 - heights).clamp(min=0)
+        return heights.double(), forces
+
+    batch = make_batch([[18]], [[[0.0, 0.0, 0.0]]], dtype=torch.float64)
+    result = relax(climbing, batch, method="fire")
+    assert result.statuses == (RelaxStatus.ABOVE_START,)
+    assert not result.converged.any()
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_converged_molecules_leave_the_batch(method: str) -> None:
     def counting(batch: Batch) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,45 @@
+"""Isotopes of a molecular graph, and their masses."""
+
+from typing import Final
+
+import numpy as np
+from jaxtyping import Float, Int, Integer
+from rdkit import Chem
+
+from physcon_ase.chem.graph import MolGraph
+
+_SAME: Final = 0.05
+"""Difference [amu] of masses that are attributed to the same isotope, so that 2 or 2.014 is deuterium."""
+
+_PERIODIC_TABLE: Final = Chem.GetPeriodicTable()
+
+
+def is_isotope(atomic_number: int, mass_number: int) -> bool:
+    """Whether the element has an isotope of this mass number; 0, the natural mixture, always is one."""
+    return mass_number == 0 or _PERIODIC_TABLE.GetMassForIsotope(atomic_number, mass_number) > 0
+
+
+def isotope_masses(graph: MolGraph) -> list[float | None]:
+    """Mass [amu] of each atom whose isotope is given; None for the natural mixture (`ase.Atoms.set_masses`)."""
+    pairs = zip(graph.atomic_numbers.tolist(), graph.isotopes.tolist(), strict=True)
+    return [_PERIODIC_TABLE.GetMassForIsotope(*pair) if pair[1] else None for pair in pairs]
+
+
+def isotopes_of_masses(
+    atomic_numbers: Integer[np.ndarray, " atoms"],
+    masses: Float[np.ndarray, " atoms"],
+    natural: Float[np.ndarray, " atoms"],
+) -> Int[np.ndarray, " atoms"]:
+    """Mass number of each atom whose mass is that of an isotope, 0 for others.
+
+    Args:
+        atomic_numbers: atomic number of each atom.
+        masses: masses [amu]; values that belong to no isotope (other units, repartitioned masses) are no isotopes.
+        natural: standard atomic weights [amu] of the atoms.
+    """
+    isotopes = np.zeros(len(masses), dtype=np.int32)
+    for atom in np.flatnonzero(np.abs(masses - natural) > 0.01):
+        number, nearest = int(atomic_numbers[atom]), round(float(masses[atom]))
+        if nearest > 0 and abs(_PERIODIC_TABLE.GetMassForIsotope(number, nearest) - masses[atom]) < _SAME:
+            isotopes[atom] = nearest
+    return isotopes

@@ -1,0 +1,141 @@
+"""Commands for properties of molecules: ``vibrations``, ``interaction``."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from physcon_ase.cli.command import SOME_FAILED, add_command, add_model_options
+from physcon_ase.errors import PhysConError
+
+
+def add_vibrations(commands: argparse._SubParsersAction) -> None:
+    """Adds ``physcon vibrations``."""
+    text = "compute harmonic frequencies, infrared intensities and thermochemistry of a molecule after relaxation"
+    command = add_command(commands, "vibrations", _vibrations, text)
+    command.add_argument("molecule", metavar="SMILES|FILE", help="SMILES, or a file with one molecule")
+    command.add_argument(
+        "-o", "--output", type=Path, help="output file: .csv (modes), .json (everything) or .png (spectrum)"
+    )
+    command.add_argument("--spectrum", type=Path, help="output file for the broadened infrared spectrum: .csv or .png")
+    command.add_argument("--width", type=float, default=15.0, help="width of its bands [1/cm] (default: 15)")
+    add_model_options(command)
+    command.add_argument("--temperature", type=float, default=298.15, help="temperature [K] (default: 298.15)")
+    command.add_argument("--pressure", type=float, default=101325.0, help="pressure [Pa] (default: 101325)")
+    command.add_argument(
+        "--symmetry-number", type=int, metavar="N", help="rotational symmetry number (default: that of the geometry)"
+    )
+    command.add_argument("--scale", type=float, default=1.0, help="factor of the frequencies (default: 1)")
+    command.add_argument(
+        "--cutoff", type=float, default=100.0, help="cutoff of the quasi-RRHO entropy [1/cm] (default: 100)"
+    )
+    command.add_argument("--no-relax", action="store_true", help="do not relax a geometry")
+    command.add_argument(
+        "--follow-imaginary", action="store_true", help="follow imaginary modes downhill until there are none"
+    )
+    _add_start(command)
+
+
+def _vibrations(options: argparse.Namespace) -> int:
+    from physcon_ase.inference.files import check_output, files_named
+    from physcon_ase.inference.spectra import OUTPUTS, format_vibrations, write_spectrum, write_vibrations
+    from physcon_ase.inference.vibrations import vibrations
+
+    inputs = files_named(options.molecule)
+    if options.output is not None:
+        check_output(options.output, inputs, kinds=OUTPUTS)
+    if options.spectrum is not None:
+        check_output(options.spectrum, inputs, kinds=(".csv", ".png"))
+    (molecule,) = _molecules(options.molecule, 1)
+    found = vibrations(
+        molecule,
+        level=options.level,
+        checkpoint=options.checkpoint,
+        temperature=options.temperature,
+        pressure=options.pressure,
+        symmetry_number=options.symmetry_number,
+        scale=options.scale,
+        cutoff=options.cutoff,
+        relax=not options.no_relax,
+        follow_imaginary=options.follow_imaginary,
+        start=options.start,
+        seed=options.seed,
+        device=options.device,
+    )
+    print(format_vibrations(found))
+    if options.output is not None:
+        write_vibrations(found, options.output, width=options.width, inputs=inputs)
+        print(f"  written      {options.output}")
+    if options.spectrum is not None:
+        write_spectrum(found, options.spectrum, width=options.width, inputs=inputs)
+        print(f"  spectrum     {options.spectrum}")
+    return 0 if found.is_ok else SOME_FAILED
+
+
+def add_interaction(commands: argparse._SubParsersAction) -> None:
+    """Adds ``physcon interaction``."""
+    text = "compute the interaction energy of two or more molecules, and its curve along their distance"
+    command = add_command(commands, "interaction", _interaction, text)
+    command.add_argument(
+        "molecule", metavar="SMILES|FILE", help="SMILES with dots between the molecules, or a file with one complex"
+    )
+    command.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        help="output file: .json (everything), .csv or .png (distance curve), .xyz (complex and molecules)",
+    )
+    add_model_options(command)
+    command.add_argument("--relax", action="store_true", help="relax a complex that is given as a geometry")
+    command.add_argument(
+        "--along", choices=("contact", "centres"), default="contact", help="line of the curve (default: contact)"
+    )
+    command.add_argument(
+        "--distances",
+        type=float,
+        nargs="+",
+        metavar="D",
+        help="distances of the curve [Å] (default: 0.4 Å closer to 8 Å apart)",
+    )
+    _add_start(command)
+
+
+def _interaction(options: argparse.Namespace) -> int:
+    from physcon_ase.inference.files import check_output, files_named
+    from physcon_ase.inference.interaction import interaction
+    from physcon_ase.inference.interaction_report import OUTPUTS, format_interaction, write_interaction
+
+    inputs = files_named(options.molecule)
+    if options.output is not None:
+        check_output(options.output, inputs, kinds=OUTPUTS)
+    (molecule,) = _molecules(options.molecule, 1)
+    found = interaction(
+        molecule,
+        relax=options.relax if inputs else None,
+        level=options.level,
+        checkpoint=options.checkpoint,
+        along=options.along,
+        distances=options.distances,
+        start=options.start,
+        seed=options.seed,
+        device=options.device,
+    )
+    print(format_interaction(found))
+    if options.output is not None:
+        write_interaction(found, options.output, inputs=inputs)
+        print(f"  written      {options.output}")
+    return 0 if found.is_ok else SOME_FAILED
+
+
+def _add_start(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--start", choices=("guess", "etkdg", "mmff94"), help="start geometry for a SMILES")
+    command.add_argument("--seed", type=int, default=0, help="random seed of the start geometry (default: 0)")
+
+
+def _molecules(argument: str, number: int) -> list[Any]:
+    """Molecules of an argument that is a SMILES or a file name."""
+    from physcon_ase.inference.files import molecules_named
+
+    molecules = molecules_named(argument)
+    if len(molecules) != number:
+        raise PhysConError(f"{argument} has {len(molecules)} molecules, but {number} is needed: give a file with one")
+    return molecules

@@ -1,0 +1,335 @@
+"""Interaction energies of two or more molecules, and their curve along the distance of two."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any, Final, Literal
+
+import numpy as np
+import torch
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
+from jaxtyping import Float, Int
+from scipy.spatial.distance import cdist
+
+from physcon_ase.chem.fragments import fragments_of, joined
+from physcon_ase.chem.graph import MolGraph
+from physcon_ase.chem.smiles import canonical_smiles
+from physcon_ase.errors import BondPerceptionError, EmptyStructureError, FragmentsError, PhysConError
+from physcon_ase.inference.calculator import PhysConCalculator
+from physcon_ase.inference.embedding import MAX_SECONDS
+from physcon_ase.inference.intake import above_zero, as_graph, charge_and_multiplicity, check_atoms
+from physcon_ase.inference.one import optimize
+from physcon_ase.inference.results import Provenance, Result
+from physcon_ase.inference.starts import graph_of_geometry
+from physcon_ase.model.physcon import DEFAULT_CHECKPOINT, LoadedModel
+from physcon_ase.units import EV_PER_KCAL_PER_MOL
+
+LINES: Final = ("contact", "centres")
+"""Lines of a distance curve: between the two closest atoms, or between the centres of the molecules."""
+
+_STEPS: Final = np.concatenate([np.arange(-4, 10) * 0.1, np.arange(4, 12) * 0.25, np.arange(6, 17) * 0.5])
+"""Default distances [Å] of a curve, relative to the distance in the complex."""
+
+_SHORTEST: Final = 0.1
+"""Shortest distance [Å] of two centres that defines a line."""
+
+
+@dataclass(frozen=True)
+class DistanceCurve:
+    """Interaction energy of two rigid molecules along a line."""
+
+    along: str
+    """Line of the displacement: "contact" or "centres"."""
+    distances: Float[np.ndarray, " points"]
+    """Distance [Å] of the two closest atoms of the complex, or of the two centres."""
+    energies: Float[np.ndarray, " points"]
+    """Interaction energy [eV]; NaN where the molecules overlap."""
+
+
+@dataclass(frozen=True, repr=False)
+class Interaction:
+    """Interaction energy of two or more molecules."""
+
+    complex: Atoms
+    """The complex with its energy and forces."""
+    molecules: tuple[Atoms, ...]
+    """Each molecule alone in the geometry that it has in the complex, with its energy and forces."""
+    atoms: tuple[tuple[int, ...], ...]
+    """Indices of the atoms of each molecule in the complex."""
+    names: tuple[str, ...]
+    """Canonical SMILES of each molecule, or its formula if its bonds are unknown."""
+    relaxed: tuple[Result, ...] | None
+    """Each molecule relaxed alone; None for a rigid complex."""
+    relaxation: Result | None
+    """Relaxation of the complex; None for a rigid complex."""
+    curve: DistanceCurve | None
+    """Curve along the distance of two molecules; None for more."""
+    provenance: Provenance
+    """Model, revision, level and units."""
+    status: str
+    """"ok", or the problem and its remedy."""
+    seconds: float
+    """Wall time [s]."""
+
+    @property
+    def energy(self) -> float:
+        """Interaction energy [eV]: complex minus the molecules in the geometries that they have in the complex."""
+        return self.complex.get_potential_energy() - sum(atoms.get_potential_energy() for atoms in self.molecules)
+
+    @property
+    def deformation_energy(self) -> float | None:
+        """Energy [eV] that deforms the relaxed molecules to the geometries of the complex; None for a rigid complex."""
+        if self.relaxed is None:
+            return None
+        alone = sum(result.energy for result in self.relaxed)
+        return sum(atoms.get_potential_energy() for atoms in self.molecules) - alone
+
+    @property
+    def binding_energy(self) -> float | None:
+        """Relaxed complex minus the relaxed molecules [eV], without zero-point energies; None for a rigid complex."""
+        return None if self.deformation_energy is None else self.energy + self.deformation_energy
+
+    @property
+    def is_ok(self) -> bool:
+        """Whether all relaxations converged with the bonds and configurations of the molecules."""
+        return self.status == "ok"
+
+    def __repr__(self) -> str:
+        kcal = self.energy / EV_PER_KCAL_PER_MOL
+        return (
+            f"Interaction({' + '.join(self.names)}, {self.energy:.4f} eV ({kcal:.2f} kcal/mol), "
+            f"level {self.provenance.level!r}, status {self.status!r})"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """All results as numbers, texts and lists, for instance for `json.dump`; units in the names."""
+        curve = self.curve
+        return {
+            "molecules": list(self.names),
+            "atoms": [list(own) for own in self.atoms],
+            "status": self.status,
+            "interaction_energy_ev": self.energy,
+            "deformation_energy_ev": self.deformation_energy,
+            "binding_energy_ev": self.binding_energy,
+            "complex_energy_ev": self.complex.get_potential_energy(),
+            "molecule_energies_ev": [atoms.get_potential_energy() for atoms in self.molecules],
+            "atomic_numbers": self.complex.numbers.tolist(),
+            "positions_angstrom": self.complex.positions.tolist(),
+            "curve": None
+            if curve is None
+            else {
+                "along": curve.along,
+                "distances_angstrom": curve.distances.tolist(),
+                "energies_ev": [float(value) if np.isfinite(value) else None for value in curve.energies],
+            },
+            "model": self.provenance.model,
+            "revision": self.provenance.revision,
+            "level": self.provenance.level,
+            "seconds": self.seconds,
+        }
+
+
+def interaction(
+    molecules: str | MolGraph | Atoms | Sequence[str | MolGraph | Atoms],
+    *,
+    relax: bool | None = None,
+    level: str | None = None,
+    checkpoint: str | Path | LoadedModel = DEFAULT_CHECKPOINT,
+    along: Literal["contact", "centres"] = "contact",
+    distances: Sequence[float] | None = None,
+    fmax: float = 0.01,
+    max_steps: int = 500,
+    start: str | None = None,
+    seed: int = 0,
+    max_seconds: float = MAX_SECONDS,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype | str = torch.float64,
+) -> Interaction:
+    """Interaction energy of two or more molecules: E(complex) minus the sum of the energies of the molecules.
+
+    A model has no basis set, so that there is no basis set superposition error and no counterpoise correction. Errors
+    of the energies of level of theory, such as missing dispersion, remain.
+
+    Args:
+        molecules: SMILES or graph of several fragments, a list of SMILES or graphs (relaxed from an arrangement in
+            contact that depends on the seed: one of many minima), a complex as a geometry, whose molecules are found by
+            their bonds, or a list of geometries, which stay where they are. Not modified.
+        relax: whether to relax the complex, and each molecule alone; by default only what has no geometry.
+        level: level of theory; by default the first of the checkpoint.
+        checkpoint: shipped name, folder or loaded model.
+        along: line of the distance curve of two molecules: between their two closest atoms ("contact") or between
+            their geometric centres ("centres"). The second molecule is displaced, and both are rigid.
+        distances: distances [Å] of the curve; by default from 0.4 Å closer than in the complex to 8 Å farther.
+        fmax: convergence threshold [eV/Å] of relaxations.
+        max_steps: maximum number of steps of a relaxation.
+        start: start geometry of SMILES and graphs, see `optimize`.
+        seed: random seed of the arrangement.
+        max_seconds: time limit [s] for the start geometry.
+        device: device of the model; ignored for a loaded model.
+        dtype: dtype of the model; ignored for a loaded model.
+
+    Raises:
+        FragmentsError: there is only one molecule.
+        BondPerceptionError: no bonds were found in a complex; pass a list of geometries.
+        PhysConError: other invalid input; see `errors` for the subclasses.
+    """
+    began = perf_counter()
+    if along not in LINES:
+        raise PhysConError(f"unknown line {along!r} of the distance curve; choose one of {', '.join(LINES)}")
+    calculator = PhysConCalculator(checkpoint, level=level, device=device, dtype=dtype)
+    provenance = calculator.provenance
+    options: dict[str, Any] = {
+        "level": calculator.level,
+        "checkpoint": LoadedModel(calculator.model, provenance.model, provenance.revision),
+        "fmax": fmax,
+        "max_steps": max_steps,
+    }
+    whole, parts = _parts_of(molecules)
+    if len(parts) < 2:
+        raise FragmentsError(f"{_name(parts[0])} is one molecule; an interaction energy needs two or more")
+    relaxation = None
+    if isinstance(whole, MolGraph):
+        if relax is False:
+            raise PhysConError(
+                "relax=False requires geometries, but SMILES or graphs were given: omit it, or pass ase.Atoms"
+            )
+        relaxation = optimize(whole, start=start, seed=seed, max_seconds=max_seconds, **options)
+    elif relax:
+        relaxation = optimize(whole, **options)
+    atoms = whole if relaxation is None else relaxation.atoms
+    assert isinstance(atoms, Atoms)
+    places = [_alone(atoms, part) for part in parts]
+    found = [_with_energy(own, calculator) for own in (atoms, *places)]
+    relaxed = (
+        None
+        if relaxation is None
+        else tuple(
+            optimize(
+                place if part.graph is None else part.graph, start=None if part.graph is None else place, **options
+            )
+            for part, place in zip(parts, places, strict=True)
+        )
+    )
+    return Interaction(
+        complex=found[0],
+        molecules=tuple(found[1:]),
+        atoms=tuple(tuple(part.atoms.tolist()) for part in parts),
+        names=tuple(_name(part) for part in parts),
+        relaxed=relaxed,
+        relaxation=relaxation,
+        curve=_curve(found, parts, along, distances, calculator) if len(parts) == 2 else None,
+        provenance=provenance,
+        status=_status(relaxation, relaxed or ()),
+        seconds=perf_counter() - began,
+    )
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One molecule of a complex."""
+
+    graph: MolGraph | None
+    """The molecule; None if its bonds are unknown."""
+    atoms: Int[np.ndarray, " atoms"]
+    """Index of each of its atoms in the complex."""
+    geometry: Atoms | None = None
+    """Its geometry as given."""
+
+
+def _parts_of(molecules: Any) -> tuple[MolGraph | Atoms, list[_Part]]:
+    """The complex, as a graph if it has no geometry, and its molecules."""
+    if isinstance(molecules, Atoms):
+        graph = graph_of_geometry(molecules, charge_and_multiplicity(molecules)[0])
+        if graph is None:
+            raise BondPerceptionError(
+                f"no bonds were found for {molecules.get_chemical_formula('reduce')}; its molecules are unknown: "
+                "pass a list with the geometry of each molecule, with its charge in atoms.info['charge']"
+            )
+        return molecules, [_Part(part.graph, part.atoms) for part in fragments_of(graph)]
+    given = [molecules] if isinstance(molecules, str | MolGraph) else list(molecules)
+    if not given:
+        raise EmptyStructureError("the list of molecules is empty; two or more are needed")
+    if not any(isinstance(own, Atoms) for own in given):
+        graph = joined([as_graph(own, "all") for own in given])
+        return graph, [_Part(part.graph, part.atoms) for part in fragments_of(graph)]
+    if not all(isinstance(own, Atoms) for own in given):
+        raise PhysConError(
+            "geometries and SMILES are mixed in the list of molecules: pass one kind, since SMILES have no place"
+        )
+    return _beside(given)
+
+
+def _beside(geometries: Sequence[Atoms]) -> tuple[Atoms, list[_Part]]:
+    """A complex of geometries that stay where they are."""
+    whole, parts = Atoms(), []
+    for atoms in geometries:
+        check_atoms(atoms)
+        indices = np.arange(len(whole), len(whole) + len(atoms))
+        parts.append(_Part(graph_of_geometry(atoms, charge_and_multiplicity(atoms)[0]), indices, atoms))
+        whole += Atoms(atoms.numbers, atoms.positions, masses=atoms.get_masses())
+    whole.info["charge"] = sum(charge_and_multiplicity(atoms)[0] for atoms in geometries)
+    return whole, parts
+
+
+def _name(part: _Part) -> str:
+    if part.graph is not None:
+        return canonical_smiles(part.graph)
+    assert part.geometry is not None
+    return part.geometry.get_chemical_formula("reduce")
+
+
+def _alone(whole: Atoms, part: _Part) -> Atoms:
+    """One molecule of the complex in the geometry that it has there."""
+    atoms = Atoms(whole.numbers[part.atoms], whole.positions[part.atoms], masses=whole.get_masses()[part.atoms])
+    source = 0 if part.geometry is None else charge_and_multiplicity(part.geometry)[0]
+    atoms.info["charge"] = source if part.graph is None else part.graph.charge
+    return atoms
+
+
+def _with_energy(atoms: Atoms, calculator: PhysConCalculator) -> Atoms:
+    """Copy with energy and forces attached. Raises the errors of invalid structures."""
+    (found,) = calculator.predict([atoms], on_error="raise")
+    labelled = atoms.copy()
+    labelled.calc = SinglePointCalculator(labelled, energy=found.energy, forces=found.forces)
+    return labelled
+
+
+def _curve(
+    found: Sequence[Atoms],
+    parts: Sequence[_Part],
+    along: str,
+    distances: Sequence[float] | None,
+    calculator: PhysConCalculator,
+) -> DistanceCurve:
+    """Energies [eV] of the complex with its second molecule displaced, relative to the molecules alone."""
+    whole, first, second = found
+    ends = first.positions.mean(axis=0), second.positions.mean(axis=0)
+    if along == "contact":
+        separations = cdist(first.positions, second.positions)
+        one, other = np.unravel_index(separations.argmin(), separations.shape)
+        ends = first.positions[one], second.positions[other]
+    line = ends[1] - ends[0]
+    length = float(np.linalg.norm(line))
+    if length < _SHORTEST:
+        raise PhysConError(
+            f"the centres of both molecules are {length:.3f} Å apart and define no line: use along='contact'"
+        )
+    places = length + _STEPS if distances is None else np.array(distances, dtype=float)
+    structures = []
+    for distance in places:
+        structures.append(whole.copy())
+        structures[-1].positions[parts[1].atoms] += (above_zero("distance [Å]", distance) - length) * line / length
+    energies = [prediction.energy for prediction in calculator.predict(structures, ("energy",))]
+    alone = first.get_potential_energy() + second.get_potential_energy()
+    return DistanceCurve(along, places, np.array([np.nan if value is None else value - alone for value in energies]))
+
+
+def _status(relaxation: Result | None, relaxed: Sequence[Result]) -> str:
+    if relaxation is not None and not relaxation.is_ok:
+        return f"complex: {relaxation.status}"
+    for result in relaxed:
+        if not result.is_ok:
+            return f"{result.smiles or result.atoms.get_chemical_formula()}: {result.status}"
+    return "ok"

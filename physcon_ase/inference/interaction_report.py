@@ -1,0 +1,98 @@
+"""Text, tables and pictures of interaction energies."""
+
+import csv
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from physcon_ase.errors import PhysConError
+from physcon_ase.inference.figures import new_figure
+from physcon_ase.inference.files import check_output, write_structures
+from physcon_ase.inference.interaction import DistanceCurve, Interaction
+from physcon_ase.units import EV_PER_KCAL_PER_MOL
+
+OUTPUTS: Final = (".json", ".csv", ".png", ".xyz")
+"""Suffixes of the files that `write_interaction` writes."""
+
+
+def format_interaction(interaction: Interaction) -> str:
+    """Interaction as text for the terminal."""
+    origin = interaction.provenance
+    lines = [
+        " + ".join(interaction.names),
+        f"  model        {origin.model} (revision {origin.revision[:12]}), level {origin.level}",
+        f"  interaction  {_both(interaction.energy)}, molecules as they are in the complex",
+    ]
+    if interaction.deformation_energy is not None and interaction.binding_energy is not None:
+        lines.append(f"  deformation  {_both(interaction.deformation_energy)}")
+        lines.append(f"  binding      {_both(interaction.binding_energy)}, relaxed molecules, no zero-point energies")
+    curve = interaction.curve
+    if curve is not None and np.isfinite(curve.energies).any():
+        lowest = int(np.nanargmin(curve.energies))
+        lines.append(
+            f"  curve        lowest {_both(float(curve.energies[lowest]))} at {curve.distances[lowest]:.2f} Å "
+            f"({_line(curve)}), {_both(float(curve.energies[-1]))} at {curve.distances[-1]:.2f} Å"
+        )
+    return "\n".join([*lines, f"  status       {interaction.status}"])
+
+
+def write_interaction(interaction: Interaction, path: str | Path, *, inputs: Iterable[str | Path] = ()) -> None:
+    """Writes all numbers (.json), the distance curve (.csv, .png), or the complex and its molecules (.xyz).
+
+    Args:
+        interaction: the interaction.
+        path: output file; the suffix determines the content.
+        inputs: input files, which must not be overwritten.
+
+    Raises:
+        PhysConError: see `check_output`; a curve of more than two molecules; matplotlib is not installed.
+    """
+    path = check_output(path, inputs, kinds=OUTPUTS)
+    if path.suffix == ".json":
+        path.write_text(json.dumps(interaction.to_dict(), indent=1) + "\n", encoding="utf-8")
+    elif path.suffix == ".xyz":
+        write_structures([interaction.complex, *interaction.molecules], path)
+    elif interaction.curve is None:
+        raise PhysConError(
+            f"{path} is for the distance curve of two molecules, but there are {len(interaction.names)}: write .json "
+            "or .xyz"
+        )
+    elif path.suffix == ".csv":
+        _write_curve(interaction.curve, path)
+    else:
+        _draw(interaction, interaction.curve, path)
+
+
+def _write_curve(curve: DistanceCurve, path: Path) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        table.writerow((f"{curve.along}_distance_angstrom", "interaction_ev", "interaction_kcal_per_mol"))
+        for distance, energy in zip(curve.distances, curve.energies, strict=True):
+            numbers = (f"{energy:.8f}", f"{energy / EV_PER_KCAL_PER_MOL:.5f}") if np.isfinite(energy) else ("", "")
+            table.writerow((f"{distance:.4f}", *numbers))
+
+
+def _draw(interaction: Interaction, curve: DistanceCurve, path: Path) -> None:
+    figure = new_figure(7, 4)
+    axes = figure.subplots()
+    energies = curve.energies / EV_PER_KCAL_PER_MOL
+    axes.axhline(0, color="tab:gray", linewidth=0.8)
+    axes.plot(curve.distances, energies, color="tab:blue", marker=".")
+    depth = max(-np.nanmin(energies, initial=0.0), 1.0)
+    axes.set_ylim(-1.2 * depth, 1.5 * depth)  # the repulsive wall would hide the minimum
+    axes.set_xlabel(f"{_line(curve)} [Å]")
+    axes.set_ylabel("interaction energy [kcal/mol]")
+    origin = interaction.provenance
+    figure.suptitle(f"{' + '.join(interaction.names)} ({origin.model}, level {origin.level})", fontsize=10)
+    figure.savefig(path, dpi=150)
+
+
+def _line(curve: DistanceCurve) -> str:
+    return {"contact": "distance of the closest atoms", "centres": "distance of the centres"}[curve.along]
+
+
+def _both(energy: float) -> str:
+    return f"{energy:.6f} eV ({energy / EV_PER_KCAL_PER_MOL:.2f} kcal/mol)"

@@ -1,0 +1,48 @@
+import json
+from pathlib import Path
+
+import ase.io
+import pytest
+from ase.build import molecule
+
+from physcon_ase.cli import main
+
+
+def test_vibrations_prints_and_writes_what_was_asked_for(capsys: pytest.CaptureFixture) -> None:
+    options = ["--level", "b3lyp", "--temperature", "350", "--symmetry-number", "1", "--scale", "0.97"]
+    assert main(["vibrations", "O", "-o", "water.json", "--spectrum", "ir.csv", *options]) == 0
+    out = capsys.readouterr().out
+    for part in ("O  (H2O, 3 atoms)", "level b3lyp", "0 imaginary", "G(350 K)", "quasi-RRHO", "status       minimum"):
+        assert part in out
+    assert json.loads(Path("water.json").read_text())["thermochemistry"]["symmetry_number"] == 1
+    assert Path("ir.csv").read_text().startswith("wavenumber_per_cm,")
+
+
+def test_a_geometry_that_is_not_relaxed_is_no_success(capsys: pytest.CaptureFixture) -> None:
+    atoms = molecule("H2O")
+    atoms.positions[1] *= 1.2
+    ase.io.write("water.xyz", atoms)
+    assert main(["vibrations", "water.xyz", "--no-relax"]) == 1
+    assert "not a stationary point" in capsys.readouterr().out
+
+
+def test_interaction_prints_and_writes_the_curve(capsys: pytest.CaptureFixture) -> None:
+    pair = molecule("H2O")
+    other = molecule("CH4")
+    other.translate([0, 0, 4.0])
+    ase.io.write("pair.xyz", pair + other)
+    assert main(["interaction", "pair.xyz", "-o", "curve.csv", "--along", "centres"]) == 0
+    out = capsys.readouterr().out
+    assert "O + C" in out
+    assert "distance of the centres" in out
+    assert Path("curve.csv").read_text().startswith("centres_distance_angstrom,")
+
+
+def test_files_with_several_molecules_and_wrong_outputs_are_refused(
+    two_structures: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert main(["vibrations", str(two_structures)]) == 2
+    assert "two.xyz has 2 molecules" in capsys.readouterr().err
+    assert main(["vibrations", "O", "-o", "water.txt"]) == 2
+    assert main(["interaction", "O"]) == 2
+    assert "two or more" in capsys.readouterr().err

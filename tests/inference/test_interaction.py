@@ -1,0 +1,133 @@
+import csv
+import json
+from pathlib import Path
+
+import ase.io
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import molecule
+
+from physcon_ase.errors import BondPerceptionError, FragmentsError, PhysConError
+from physcon_ase.inference.calculator import PhysConCalculator
+from physcon_ase.inference.interaction import Interaction, interaction
+from physcon_ase.inference.interaction_report import format_interaction, write_interaction
+from physcon_ase.model.physcon import LoadedModel
+
+EXACT = 1e-8
+"""Difference [eV] of float64 energies of the same geometry."""
+
+
+def dimer() -> list[Atoms]:
+    """Two water molecules with a hydrogen bond along z."""
+    acceptor, donor = molecule("H2O"), molecule("H2O")
+    donor.rotate(127.8 + 104.5 / 2 - 180, "x")
+    donor.translate([0, 0.2, 2.9])
+    return [acceptor, donor]
+
+
+@pytest.fixture(scope="module")
+def rigid(double: LoadedModel) -> Interaction:
+    return interaction(dimer(), checkpoint=double)
+
+
+@pytest.fixture(scope="module")
+def relaxed(double: LoadedModel) -> Interaction:
+    return interaction("O.O", checkpoint=double)
+
+
+def test_the_energy_is_that_of_the_complex_minus_that_of_its_parts(rigid: Interaction, double: LoadedModel) -> None:
+    calculator, parts = PhysConCalculator(double), dimer()
+    expected = calculator.get_potential_energy(parts[0] + parts[1])
+    expected -= sum(calculator.get_potential_energy(part) for part in parts)
+    assert rigid.energy == pytest.approx(expected, abs=EXACT)
+    assert rigid.is_ok
+    assert rigid.names == ("O", "O")
+    assert (rigid.binding_energy, rigid.deformation_energy, rigid.relaxed) == (None, None, None)
+    np.testing.assert_array_equal(rigid.complex.positions[:3], parts[0].positions)
+
+
+def test_the_molecules_of_a_complex_are_found_by_their_bonds(rigid: Interaction, double: LoadedModel) -> None:
+    parts = dimer()
+    mixed = (parts[0] + parts[1])[[0, 3, 1, 4, 2, 5]]
+    found = interaction(mixed, checkpoint=double)
+    assert found.atoms == ((0, 2, 4), (1, 3, 5))
+    assert found.energy == pytest.approx(rigid.energy, abs=EXACT)
+
+
+def test_the_curve_passes_the_complex_and_ends_at_zero(rigid: Interaction, double: LoadedModel) -> None:
+    curve = rigid.curve
+    assert curve is not None
+    contact = rigid.molecules[0].positions[:, None] - rigid.molecules[1].positions
+    own = np.linalg.norm(contact, axis=-1).min()
+    at_complex = np.abs(curve.distances - own).argmin()
+    assert curve.energies[at_complex] == pytest.approx(rigid.energy, abs=EXACT)
+    assert abs(curve.energies[-1]) < 0.02
+    centres = interaction(dimer(), checkpoint=double, along="centres", distances=[2.5, 30.0]).curve
+    assert centres is not None
+    assert centres.distances.tolist() == [2.5, 30.0]
+    assert abs(centres.energies[1]) < 1e-3
+
+
+def test_overlapping_molecules_have_no_energy(double: LoadedModel) -> None:
+    curve = interaction(dimer(), checkpoint=double, distances=[0.05, 2.0]).curve
+    assert curve is not None
+    assert np.isnan(curve.energies).tolist() == [True, False]
+
+
+def test_smiles_are_relaxed_and_bound(relaxed: Interaction) -> None:
+    assert relaxed.is_ok, relaxed.status
+    assert relaxed.relaxed is not None
+    assert relaxed.energy < 0
+    assert relaxed.deformation_energy is not None
+    assert relaxed.deformation_energy > -1e-3  # what fmax leaves
+    assert relaxed.binding_energy == pytest.approx(relaxed.energy + relaxed.deformation_energy)
+    assert relaxed.relaxation is not None
+    assert "arrangements of the fragments" in relaxed.relaxation.start
+    assert len(repr(relaxed)) < 200
+
+
+def test_ions_keep_their_charges(double: LoadedModel) -> None:
+    found = interaction(["[Cl-]", "O", "O"], checkpoint=double, max_steps=30)
+    assert [atoms.info["charge"] for atoms in found.molecules] == [-1, 0, 0]
+    assert found.complex.info["charge"] == -1
+    assert found.energy < -0.2
+    assert found.curve is None
+
+
+def test_a_molecule_that_does_not_converge_is_said(double: LoadedModel) -> None:
+    found = interaction("O.O", checkpoint=double, max_steps=1)
+    assert not found.is_ok
+    assert found.status.startswith("complex: step limit reached")
+
+
+def test_tables_pictures_and_structures_are_written(rigid: Interaction, tmp_path: Path) -> None:
+    for suffix in ("json", "csv", "png", "xyz"):
+        write_interaction(rigid, tmp_path / f"dimer.{suffix}")
+    assert json.loads((tmp_path / "dimer.json").read_text())["interaction_energy_ev"] == rigid.energy
+    rows = list(csv.DictReader((tmp_path / "dimer.csv").open()))
+    assert rigid.curve is not None
+    assert [float(row["interaction_ev"]) for row in rows] == pytest.approx(rigid.curve.energies.tolist(), abs=1e-8)
+    assert (tmp_path / "dimer.png").read_bytes().startswith(b"\x89PNG")
+    assert [len(atoms) for atoms in ase.io.read(tmp_path / "dimer.xyz", index=":")] == [6, 3, 3]
+    assert "molecules as they are in the complex" in format_interaction(rigid)
+
+
+@pytest.mark.parametrize(
+    ("molecules", "options", "error", "message"),
+    [
+        ("O", {}, FragmentsError, "O is one molecule; an interaction energy needs two or more"),
+        (molecule("H2O"), {}, FragmentsError, "one molecule"),
+        ([], {}, PhysConError, "list of molecules is empty"),
+        (["O", molecule("H2O")], {}, PhysConError, "geometries and SMILES are mixed"),
+        ("O.O", {"relax": False}, PhysConError, "relax=False requires geometries"),
+        ("O.O", {"along": "x"}, PhysConError, "unknown line 'x'"),
+        (dimer(), {"distances": [0.0]}, PhysConError, r"distance \[Å\] is 0.0"),
+        (Atoms("H3", [[0, 0, 0], [0, 0, 0.9], [0, 0, 5]]), {}, BondPerceptionError, "pass a list with the geometry"),
+    ],
+)
+def test_input_that_makes_no_sense_is_refused(
+    molecules, options: dict, error: type, message: str, double: LoadedModel
+) -> None:
+    with pytest.raises(error, match=message):
+        interaction(molecules, checkpoint=double, **options)
