@@ -127,16 +127,6 @@ def check_same_atoms(start: Atoms, graph: MolGraph) -> None:
         )
 
 
-def check_unconstrained(atoms: Atoms) -> None:
-    """Checks that a geometry has no ASE constraints, which are not supported in batches.
-
-    Raises:
-        PhysConError: there are constraints.
-    """
-    if atoms.constraints:
-        raise PhysConError("constraints are not supported in batches: relax this geometry with optimize()")
-
-
 def _as_whole_number(name: str, value: Any) -> int:
     if isinstance(value, (int, float, np.integer, np.floating)) and float(value).is_integer():
         return int(value)
@@ -215,6 +205,16 @@ def at_least_one(name: str, value: int) -> int:
     if value < 1:
         raise PhysConError(f"{name} is {value}; 1 or more is needed")
     return value
+
+
+def check_positive(name: str, value: float, unit: str) -> None:
+    """Checks that a number is finite and larger than 0.
+
+    Raises:
+        PhysConError: it is not; the message contains `name` and `unit`.
+    """
+    if not 0 < value < np.inf:
+        raise PhysConError(f"{name} is {value} {unit}; a number larger than 0 is needed")
 
 
 # ---- errors of one molecule among many

@@ -12,6 +12,7 @@ from ase import Atoms
 from physcon_ase.chem.conformers import mmff94_minimize
 from physcon_ase.chem.graph import MolGraph
 from physcon_ase.chem.perceive import graph_from_geometry
+from physcon_ase.chem.smiles import canonical_smiles
 from physcon_ase.errors import BondPerceptionError, MissingParametersError, PhysConError
 from physcon_ase.inference.embedding import embed_many
 from physcon_ase.inference.generator import ATOMS_PER_BATCH, StructureGenerator, atoms_of
@@ -181,3 +182,25 @@ def _job_of_geometry(atoms: Atoms, start: str | Atoms | None, seed: int, setting
 def bonds_of(job: Job) -> np.ndarray | None:
     """Bonds of a molecule; None without a graph."""
     return None if job.graph is None else job.graph.bonds
+
+
+def graph_and_positions(molecule: Any, settings: Settings) -> tuple[MolGraph, np.ndarray | None]:
+    """Graph of a molecule covered by the level, and the positions [Å] of a geometry.
+
+    Raises:
+        BondPerceptionError: no bonds were found for a geometry.
+        PhysConError: see `intake.checked_graph` and `intake.check_structure`.
+    """
+    if not isinstance(molecule, Atoms):
+        return checked_graph(molecule, settings.loaded.model, settings.level), None
+    charge, _ = check_structure(molecule, settings.loaded.model, settings.level)
+    return graph_from_geometry(molecule.numbers, molecule.positions, charge), molecule.positions
+
+
+def name_of(molecule: Any) -> str:
+    """SMILES as given, canonical SMILES of a graph or formula of a geometry."""
+    if isinstance(molecule, str):
+        return molecule
+    if isinstance(molecule, Atoms):
+        return molecule.get_chemical_formula()
+    return canonical_smiles(molecule) if isinstance(molecule, MolGraph) else repr(molecule)
