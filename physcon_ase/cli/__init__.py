@@ -3,6 +3,7 @@
 Exit codes: 0 success, 1 some molecules or checks failed, 2 invalid input (with a one-line message), 130 interrupted.
 
 structures    optimize, predict, energy
+conformers    ensemble, scan
 training      train, evaluate, calibrate
 data          data import, data describe, data anchor, label
 models        models list, info, verify, download; check
@@ -16,6 +17,7 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import version
 
 from physcon_ase.cli.command import DEFAULT_CHECKPOINT, SOME_FAILED
+from physcon_ase.cli.conformers import add_ensemble, add_scan
 from physcon_ase.cli.data import add_data, add_label
 from physcon_ase.cli.models import add_check, add_models
 from physcon_ase.cli.structures import add_energy, add_optimize, add_predict
@@ -67,6 +69,8 @@ def _parser() -> argparse.ArgumentParser:
     add_optimize(commands)
     add_predict(commands)
     add_energy(commands)
+    add_ensemble(commands)
+    add_scan(commands)
     add_train(commands)
     add_check(commands)
     add_evaluate(commands)

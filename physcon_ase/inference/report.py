@@ -11,6 +11,7 @@ from ase import Atoms
 from physcon_ase.chem.draw import depict
 from physcon_ase.chem.files import sdf_block
 from physcon_ase.errors import BondPerceptionError, PhysConError
+from physcon_ase.inference.figures import new_figure
 from physcon_ase.inference.files import check_output, write_structures
 from physcon_ase.inference.results import STATUSES, Record, Result
 
@@ -107,15 +108,9 @@ def plot_result(result: Result, path: str | Path) -> None:
         PhysConError: matplotlib is not installed, or see `check_output`.
     """
     path = check_output(path, kinds=(".png",))
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-        from matplotlib.image import imread
-    except ImportError as error:
-        raise PhysConError("plots require matplotlib; install it with pip install 'physcon-ase[plot]'") from error
-    # pyplot is avoided because it selects a back-end for the whole process.
-    figure = Figure(figsize=(9, 4), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(9, 4)
+    from matplotlib.image import imread
+
     curve, formula = figure.subplots(1, 2, width_ratios=(5, 4))
     _draw_convergence(curve, result)
     formula.axis("off")

@@ -13,7 +13,7 @@ from physcon_ase.chem.conformers import mmff94_minimize
 from physcon_ase.chem.graph import MolGraph
 from physcon_ase.chem.perceive import graph_from_geometry
 from physcon_ase.chem.smiles import canonical_smiles
-from physcon_ase.errors import BondPerceptionError, MissingParametersError, PhysConError
+from physcon_ase.errors import BondPerceptionError, ConstraintError, MissingParametersError, PhysConError
 from physcon_ase.inference.embedding import embed_many
 from physcon_ase.inference.generator import ATOMS_PER_BATCH, StructureGenerator, atoms_of
 from physcon_ase.inference.intake import (
@@ -189,8 +189,13 @@ def graph_and_positions(molecule: Any, settings: Settings) -> tuple[MolGraph, np
 
     Raises:
         BondPerceptionError: no bonds were found for a geometry.
+        ConstraintError: a geometry has constraints.
         PhysConError: see `intake.checked_graph` and `intake.check_structure`.
     """
+    if isinstance(molecule, Atoms) and molecule.constraints:
+        raise ConstraintError(
+            "the geometry has constraints, which are not used here: remove them (del atoms.constraints)"
+        )
     if not isinstance(molecule, Atoms):
         return checked_graph(molecule, settings.loaded.model, settings.level), None
     charge, _ = check_structure(molecule, settings.loaded.model, settings.level)

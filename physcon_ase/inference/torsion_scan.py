@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import product
+from itertools import pairwise, product
 from pathlib import Path
 from time import perf_counter
 from typing import Final, TypeAlias
@@ -17,7 +17,7 @@ from tqdm import tqdm
 from physcon_ase.chem.graph import MolGraph
 from physcon_ase.chem.smiles import canonical_smiles
 from physcon_ase.chem.torsions import RotatableBond, neighbours_of, rotor_about, turned
-from physcon_ase.errors import ConstraintError, PhysConError
+from physcon_ase.errors import ConstraintError, NoConformersError, PhysConError
 from physcon_ase.inference.batched import relax_jobs
 from physcon_ase.inference.conformer_search import ensemble
 from physcon_ase.inference.constraints import check_dihedral
@@ -111,6 +111,10 @@ def scan(
         tasks = front.first(starts)
         while tasks:
             tasks = front.advance(tasks, bar)
+    if not front.best:
+        raise NoConformersError(
+            f"no point of the scan of {canonical_smiles(graph)!r} could be relaxed: {next(iter(front.failures.values()))}"
+        )
     return Scan(
         dihedrals=dihedrals,
         angles=angles,
@@ -163,9 +167,8 @@ class _Front:
         values = np.array([self._values(start) for start in starts])
         grid = self.angles[np.array(self.points)]
         apart = np.linalg.norm(_wrapped(grid[:, None] - values[None]), axis=-1)  # (points, starts)
-        pairs = set(enumerate(apart.argmin(axis=1).tolist())) | {
-            (p, s) for s, p in enumerate(apart.argmin(axis=0).tolist())
-        }
+        nearest_start, nearest_point = apart.argmin(axis=1).tolist(), apart.argmin(axis=0).tolist()
+        pairs = {*enumerate(nearest_start), *((point, start) for start, point in enumerate(nearest_point))}
         return [(self.points[point], starts[start]) for point, start in sorted(pairs)]
 
     def advance(self, tasks: Sequence[tuple[_Point, np.ndarray]], bar: tqdm) -> list[tuple[_Point, np.ndarray]]:
@@ -257,17 +260,17 @@ def _rotors(graph: MolGraph, dihedrals: Sequence[Dihedral]) -> list[RotatableBon
             raise ConstraintError(
                 f"dihedral angle {members} is invalid: four different atoms from 0 to {graph.n_atoms - 1} are needed"
             )
-        for first, second in zip(members[:-1], members[1:], strict=True):
+        for first, second in pairwise(members):
             if second not in neighbours[first]:
                 raise ConstraintError(
-                    f"dihedral angle {members}: atoms {first} and {second} are not bonded; four atoms in a chain of bonds "
-                    "are needed (counted from 0 in the order of the input, implicit hydrogens last)"
+                    f"dihedral angle {members}: atoms {first} and {second} are not bonded; four atoms in a chain of "
+                    "bonds are needed (counted from 0 in the order of the input, implicit hydrogens last)"
                 )
         rotor = rotor_about(graph, members[1], members[2])
         if rotor is None:
             raise ConstraintError(
-                f"dihedral angle {members}: the bond {members[1]}-{members[2]} is in a ring, where a dihedral angle cannot "
-                "be scanned; use ensemble() to find the conformers of the ring"
+                f"dihedral angle {members}: the bond {members[1]}-{members[2]} is in a ring, where a dihedral angle "
+                "cannot be scanned; use ensemble() to find the conformers of the ring"
             )
         rotors.append(rotor)
     if len({frozenset(rotor.bond) for rotor in rotors}) < len(rotors):
