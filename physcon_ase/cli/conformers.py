@@ -115,9 +115,7 @@ def _scan(options: argparse.Namespace) -> int:
         check_output(path, inputs, kinds=SCAN_SUFFIXES)
     molecules = molecules_named(options.molecule)
     if len(molecules) != 1:
-        raise PhysConError(
-            f"{options.molecule} has {len(molecules)} molecules; give one, since atoms are named by index"
-        )
+        raise PhysConError(f"{options.molecule} has {len(molecules)} molecules; a scan needs a file with one")
     found = scan(
         molecules[0],
         options.dihedral,

@@ -28,15 +28,13 @@ def format_scan(scan: Scan) -> str:
         f"  energy     {np.nanmin(scan.energies):.6f} eV (lowest point)",
     ]
     lines += [f"  undefined  {line}: decided by the seed" for line in scan.undefined_stereo]
-    relative = scan.relative_energies
-    lines += [
-        f"  minimum    {_degrees(scan.angles_of(point))}  {relative[point]:.3f} kcal/mol" for point in scan.minima
-    ]
+    for point in scan.minima:
+        lines.append(f"  minimum    {_degrees(scan.angles_of(point))}  {scan.relative_energies[point]:.3f} kcal/mol")
     for barrier in scan.barriers:
         first, second = (_degrees(angles) for angles in barrier.minima)
         lines.append(
-            f"  barrier    {first} to {second}: top at {_degrees(barrier.top)}, {barrier.heights[0]:.3f} kcal/mol forward, "
-            f"{barrier.heights[1]:.3f} back"
+            f"  barrier    {first} to {second}: top at {_degrees(barrier.top)}, "
+            f"{barrier.heights[0]:.3f} kcal/mol forward, {barrier.heights[1]:.3f} back"
         )
     lines += [f"  failed     {_degrees(scan.angles_of(point))}  {reason}" for point, reason in scan.failures.items()]
     return "\n".join(lines)
@@ -133,9 +131,8 @@ def _write_table(scan: Scan, path: Path) -> None:
 
 
 def _sdf_record(scan: Scan, point: tuple[int, ...]) -> str:
-    properties = {
-        f"{name}_deg": f"{angle:g}" for name, angle in zip(dihedral_names(scan), scan.angles_of(point), strict=True)
-    }
+    named = zip(dihedral_names(scan), scan.angles_of(point), strict=True)
+    properties = {f"{name}_deg": f"{angle:g}" for name, angle in named}
     properties |= {
         "energy_eV": f"{scan.energies[point]:.8f}",
         "relative_energy_kcal_per_mol": f"{scan.relative_energies[point]:.6f}",
