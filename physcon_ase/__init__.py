@@ -9,41 +9,55 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from physcon_ase.hub import from_pretrained, push_to_hub
     from physcon_ase.inference.calculator import PhysConCalculator
+    from physcon_ase.inference.conformer_search import ensemble, ensemble_many
+    from physcon_ase.inference.ensemble import Ensemble
     from physcon_ase.inference.generator import StructureGenerator
     from physcon_ase.inference.interaction import Interaction, interaction
     from physcon_ase.inference.many import optimize_many
     from physcon_ase.inference.one import optimize
     from physcon_ase.inference.results import Result
+    from physcon_ase.inference.scan import Scan
+    from physcon_ase.inference.torsion_scan import scan
     from physcon_ase.inference.vibrations import Vibrations, vibrations
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Ensemble",
     "Interaction",
     "PhysConCalculator",
     "Result",
+    "Scan",
     "StructureGenerator",
     "Vibrations",
     "__version__",
+    "ensemble",
+    "ensemble_many",
     "from_pretrained",
     "interaction",
     "optimize",
     "optimize_many",
     "push_to_hub",
+    "scan",
     "vibrations",
 ]
 
 _MODULES = {
+    "Ensemble": "physcon_ase.inference.ensemble",
     "Interaction": "physcon_ase.inference.interaction",
     "PhysConCalculator": "physcon_ase.inference.calculator",
     "Result": "physcon_ase.inference.results",
+    "Scan": "physcon_ase.inference.scan",
     "StructureGenerator": "physcon_ase.inference.generator",
     "Vibrations": "physcon_ase.inference.vibrations",
+    "ensemble": "physcon_ase.inference.conformer_search",
+    "ensemble_many": "physcon_ase.inference.conformer_search",
     "from_pretrained": "physcon_ase.hub",
     "interaction": "physcon_ase.inference.interaction",
     "optimize": "physcon_ase.inference.one",
     "optimize_many": "physcon_ase.inference.many",
     "push_to_hub": "physcon_ase.hub",
+    "scan": "physcon_ase.inference.torsion_scan",
     "vibrations": "physcon_ase.inference.vibrations",
 }
 

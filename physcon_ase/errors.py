@@ -28,6 +28,10 @@ class EmbeddingError(PhysConError):
     """No start geometry was found within the time limit."""
 
 
+class NoConformersError(PhysConError):
+    """A conformer search of which no geometry remained."""
+
+
 class MissingParametersError(PhysConError):
     """A molecule without MMFF94 parameters."""
 
@@ -66,6 +70,10 @@ class NonFinitePositionsError(PhysConError):
 
 class OverlappingAtomsError(PhysConError):
     """Two atoms at an unphysically short distance."""
+
+
+class ConstraintError(PhysConError):
+    """A constraint that is not supported, or a dihedral angle that cannot be fixed or scanned."""
 
 
 class UnknownLevelError(PhysConError):

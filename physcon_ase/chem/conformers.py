@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import monotonic
 from typing import Final, NamedTuple
 
@@ -46,6 +46,13 @@ _LADDER: Final = (
     _Rung("ETKDGv3 from random coordinates", _RANDOM, _MANY),
     _Rung("distance geometry, loose, unsmoothed", _LOOSE | _PLAIN | {"ignoreSmoothingFailures": True}, _MANY),
 )
+
+_RING_LADDER: Final = tuple(
+    rung if rung.options.get("useExpTorsionAnglePrefs") is False
+    else replace(rung, options={**rung.options, "useSmallRingTorsions": True})
+    for rung in _LADDER
+)  # fmt: skip
+"""The same methods with the torsion preferences of small rings; those of macrocycles are part of ETKDGv3."""
 
 _ATTEMPT_STRIDE: Final = 500_009
 """Offset between the RDKit seeds of successive attempts."""
@@ -127,6 +134,12 @@ def mmff94_minimize(graph: MolGraph, positions: Float[np.ndarray, "atoms 3"], *,
     return Minimized(mol.GetConformer().GetPositions(), energy, converged)
 
 
+def has_parameters(graph: MolGraph) -> bool:
+    """Whether MMFF94 has parameters for the molecule."""
+    with rdBase.BlockLogs():
+        return rdForceFieldHelpers.MMFFHasAllMoleculeParams(to_rdkit(graph))
+
+
 def lowest_conformer(
     graph: MolGraph, *, n: int, seed: int = 0, max_seconds: float = 30.0
 ) -> Float[np.ndarray, "atoms 3"]:
@@ -138,16 +151,7 @@ def lowest_conformer(
     Raises:
         EmbeddingError, EmptyStructureError, BondPerceptionError: see `embed`.
     """
-    parts = _parts(graph)
-    deadline, starts = monotonic() + max_seconds, []
-    for index in range(n):
-        what = f"{index + 1} of {n}"
-        try:
-            starts.append(_embed_parts(parts, seed * _SEED_STRIDE + index, what, max_seconds, deadline))
-        except EmbeddingError:
-            if index == 0:
-                raise
-            break
+    starts = _embed_in_time(graph, n, seed, max_seconds, _LADDER)
     try:
         minima = [mmff94_minimize(graph, start) for start in starts]
     except MissingParametersError:
@@ -156,11 +160,48 @@ def lowest_conformer(
     return min(intact, key=lambda minimum: minimum.energy).positions if intact else starts[0]
 
 
+def embed_ensemble(
+    graph: MolGraph, *, n: int, seed: int = 0, max_seconds: float = 30.0
+) -> list[Float[np.ndarray, "atoms 3"]]:
+    """Up to `n` conformers [Å] as in `embed`, with the torsion preferences of small rings; as many as found in time.
+
+    Small rings: Wang et al. 2020, doi 10.1021/acs.jcim.0c00025.
+
+    Raises:
+        EmbeddingError, EmptyStructureError, BondPerceptionError: see `embed`.
+    """
+    return _embed_in_time(graph, n, seed, max_seconds, _RING_LADDER)
+
+
+def _embed_in_time(
+    graph: MolGraph, n: int, seed: int, max_seconds: float, ladder: tuple[_Rung, ...]
+) -> list[Float[np.ndarray, "atoms 3"]]:
+    """Geometries found within the time limit, at least one."""
+    parts = _parts(graph)
+    deadline, found = monotonic() + max_seconds, []
+    for index in range(n):
+        what = f"{index + 1} of {n}"
+        try:
+            found.append(_embed_parts(parts, seed * _SEED_STRIDE + index, what, max_seconds, deadline, ladder))
+        except EmbeddingError:
+            if index == 0:
+                raise
+            break
+    return found
+
+
 def _embed_parts(
-    parts: Sequence[Fragment], seed: int, place: str, max_seconds: float, deadline: float
+    parts: Sequence[Fragment],
+    seed: int,
+    place: str,
+    max_seconds: float,
+    deadline: float,
+    ladder: tuple[_Rung, ...] = _LADDER,
 ) -> Float[np.ndarray, "atoms 3"]:
     """Geometry of a molecule, or of several in contact."""
-    places = [_embed_one(part.graph, to_rdkit(part.graph), seed, place, max_seconds, deadline) for part in parts]
+    places = [
+        _embed_one(part.graph, to_rdkit(part.graph), seed, place, max_seconds, deadline, ladder) for part in parts
+    ]
     if len(parts) > 1:
         places = placed_apart([part.graph.atomic_numbers for part in parts], places, seed=seed)
     positions = np.zeros((sum(len(part.atoms) for part in parts), 3))
@@ -170,15 +211,21 @@ def _embed_parts(
 
 
 def _embed_one(
-    graph: MolGraph, mol: Chem.Mol, seed: int, place: str, max_seconds: float, deadline: float
+    graph: MolGraph,
+    mol: Chem.Mol,
+    seed: int,
+    place: str,
+    max_seconds: float,
+    deadline: float,
+    ladder: tuple[_Rung, ...],
 ) -> Float[np.ndarray, "atoms 3"]:
     failures: list[str] = []
-    for number, rung in enumerate(_LADDER):
+    for number, rung in enumerate(ladder):
         remaining = deadline - monotonic()
         if remaining <= 0:
             failures.append("time cap reached")
             break
-        is_last = number == len(_LADDER) - 1
+        is_last = number == len(ladder) - 1
         rung_deadline = deadline if is_last else monotonic() + remaining / 2
         positions, failure = _climb(graph, mol, rung, seed, rung_deadline)
         if positions is not None:

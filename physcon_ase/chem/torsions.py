@@ -23,11 +23,8 @@ def rotatable_bonds(graph: MolGraph) -> list[RotatableBond]:
 
     Bonds to linear (sp) atoms are excluded.
     """
-    neighbours: list[list[int]] = [[] for _ in range(graph.n_atoms)]
-    pi_bonds = np.zeros(graph.n_atoms, dtype=int)
+    neighbours, pi_bonds = neighbours_of(graph), np.zeros(graph.n_atoms, dtype=int)
     for (first, second), order in zip(graph.bonds.tolist(), graph.bond_orders.tolist(), strict=True):
-        neighbours[first].append(second)
-        neighbours[second].append(first)
         if order <= 3:  # aromatic bonds cannot make an atom linear
             pi_bonds[[first, second]] += order - 1
     found = []
@@ -37,15 +34,31 @@ def rotatable_bonds(graph: MolGraph) -> list[RotatableBond]:
         is_linear = any(pi_bonds[end] > 1 and len(neighbours[end]) == 2 for end in (first, second))
         if order != 1 or is_terminal or is_linear:
             continue
-        side = _side(neighbours, first, second)
-        if side is None:
-            continue
-        if 2 * len(side) <= graph.n_atoms:
-            bond, moving = (first, second), side - {second}
-        else:
-            bond, moving = (second, first), set(range(graph.n_atoms)) - side - {first}
-        found.append(RotatableBond(bond, np.array(sorted(moving), dtype=np.int64)))
+        rotor = rotor_about(graph, first, second)
+        if rotor is not None:
+            found.append(rotor)
     return found
+
+
+def rotor_about(graph: MolGraph, first: int, second: int) -> RotatableBond | None:
+    """The two sides of a bond, whatever its order; None if it is part of a ring."""
+    side = _side(neighbours_of(graph), first, second)
+    if side is None:
+        return None
+    if 2 * len(side) <= graph.n_atoms:
+        bond, moving = (first, second), side - {second}
+    else:
+        bond, moving = (second, first), set(range(graph.n_atoms)) - side - {first}
+    return RotatableBond(bond, np.array(sorted(moving), dtype=np.int64))
+
+
+def neighbours_of(graph: MolGraph) -> list[list[int]]:
+    """Bonded atoms of each atom."""
+    neighbours: list[list[int]] = [[] for _ in range(graph.n_atoms)]
+    for first, second in graph.bonds.tolist():
+        neighbours[first].append(second)
+        neighbours[second].append(first)
+    return neighbours
 
 
 def turned(positions: Float[np.ndarray, "atoms 3"], rotor: RotatableBond, angle: float) -> Float[np.ndarray, "atoms 3"]:

@@ -4,6 +4,7 @@ Exit codes: 0 success, 1 some molecules or checks failed, 2 invalid input (with 
 
 structures    optimize, predict, energy
 properties    vibrations, interaction
+conformers    ensemble, scan
 training      train, evaluate, calibrate
 data          data import, data describe, data anchor, label
 models        models list, info, verify, download; check
@@ -18,6 +19,7 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import version
 
 from physcon_ase.cli.command import DEFAULT_CHECKPOINT, SOME_FAILED
+from physcon_ase.cli.conformers import add_ensemble, add_scan
 from physcon_ase.cli.data import add_data, add_label
 from physcon_ase.cli.models import add_check, add_models
 from physcon_ase.cli.properties import add_interaction, add_vibrations
@@ -80,6 +82,8 @@ def _parser() -> argparse.ArgumentParser:
     add_energy(commands)
     add_vibrations(commands)
     add_interaction(commands)
+    add_ensemble(commands)
+    add_scan(commands)
     add_train(commands)
     add_check(commands)
     add_evaluate(commands)

@@ -130,16 +130,6 @@ def check_same_atoms(start: Atoms, graph: MolGraph) -> None:
         )
 
 
-def check_unconstrained(atoms: Atoms) -> None:
-    """Checks that a geometry has no ASE constraints, which are not supported in batches.
-
-    Raises:
-        PhysConError: there are constraints.
-    """
-    if atoms.constraints:
-        raise PhysConError("constraints are not supported in batches: relax this geometry with optimize()")
-
-
 def _as_whole_number(name: str, value: Any) -> int:
     if isinstance(value, (int, float, np.integer, np.floating)) and float(value).is_integer():
         return int(value)

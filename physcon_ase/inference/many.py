@@ -8,36 +8,26 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any, Final
 
-import numpy as np
 import torch
 from ase import Atoms
 
-from physcon_ase.batch import Batch, in_chunks, make_batch, threads_for, with_positions
+from physcon_ase.batch import in_chunks
 from physcon_ase.chem.fragments import FragmentChoice
 from physcon_ase.chem.graph import MolGraph
 from physcon_ase.chem.smiles import canonical_and_size, canonical_smiles
 from physcon_ase.errors import PhysConError
+from physcon_ase.inference.batched import relax_jobs
+from physcon_ase.inference.constraints import check_constraints
 from physcon_ase.inference.embedding import MAX_SECONDS
 from physcon_ase.inference.encoding import decoded, encoded
 from physcon_ase.inference.formats.rows import Geometry, Row, as_rows
 from physcon_ase.inference.generator import ATOMS_PER_BATCH
-from physcon_ase.inference.intake import (
-    at_least_one,
-    charge_and_multiplicity,
-    check_fragments,
-    check_unconstrained,
-    or_error,
-)
+from physcon_ase.inference.intake import at_least_one, check_fragments, or_error
 from physcon_ase.inference.long_runs import Chunk, Item, Task, run
-from physcon_ase.inference.outcome import result_of
 from physcon_ase.inference.results import STATUSES, Record, Result, record_of
-from physcon_ase.inference.starts import STARTS, Job, Settings, bonds_of, jobs_of, settings_of
-from physcon_ase.model.forces import energies_and_forces
-from physcon_ase.model.physcon import DEFAULT_CHECKPOINT, LoadedModel, PhysCon, load_model
-from physcon_ase.relax.driver import METHODS, RelaxResult, relax
-
-LARGEST_FOR_BFGS: Final = 60
-"""Number of atoms above which L-BFGS is used by default, since the diagonalisation in BFGS costs more than it saves."""
+from physcon_ase.inference.starts import STARTS, Job, Settings, jobs_of, name_of, settings_of
+from physcon_ase.model.physcon import DEFAULT_CHECKPOINT, LoadedModel, load_model
+from physcon_ase.relax.driver import METHODS
 
 N_ATTEMPTS: Final = 2
 """Default number of start geometries tried for a molecule whose relaxation fails."""
@@ -81,9 +71,10 @@ def optimize_many(
 
     Args:
         molecules: SMILES, graphs, geometries, RDKit molecules or rows of a file; a single one is allowed too.
+            Constraints `FixAtoms` and dihedral angles of `FixInternals` are respected.
         level: level of theory; by default the first of the checkpoint.
         checkpoint: shipped name, folder or loaded model.
-        method: "bfgs", "lbfgs" or "fire"; by default BFGS up to `LARGEST_FOR_BFGS` atoms and L-BFGS above.
+        method: "bfgs", "lbfgs" or "fire"; by default BFGS up to `batched.LARGEST_FOR_BFGS` atoms and L-BFGS above.
         fmax: convergence threshold [eV/Å] for the largest force on any atom.
         max_steps: maximum number of steps per molecule.
         start: see `optimize`; geometries whose bonds are known, e.g. those of SD files, are then discarded.
@@ -218,102 +209,20 @@ def _attempt(items: Sequence[Item], start: str | None, attempt: int, settings: S
         return []
     began, seeds = perf_counter(), [item.seed + attempt for item in items]
     jobs = jobs_of([item.row.molecule for item in items], start, seeds, settings)
-    outcomes: list[Any] = [_without_constraints(job) for job in jobs]
+    outcomes: list[Any] = [_with_supported_constraints(job) for job in jobs]
     share = (perf_counter() - began) / len(items)
     places = [place for place, job in enumerate(outcomes) if isinstance(job, Job)]
-    for place, outcome in zip(places, _relax_all([outcomes[place] for place in places], settings), strict=True):
+    for place, outcome in zip(places, relax_jobs([outcomes[place] for place in places], settings), strict=True):
         outcomes[place] = outcome
     return [
         _record(item, attempt, seed, outcome, share) for item, seed, outcome in zip(items, seeds, outcomes, strict=True)
     ]
 
 
-def _without_constraints(job: Job | PhysConError) -> Job | PhysConError:
+def _with_supported_constraints(job: Job | PhysConError) -> Job | PhysConError:
     if isinstance(job, PhysConError):
         return job
-    return or_error(check_unconstrained, job.atoms) or job
-
-
-def _relax_all(jobs: Sequence[Job], settings: Settings) -> list[Result | str]:
-    """Results in the order of the jobs; an error message for molecules that do not fit into memory."""
-    outcomes: list[Result | str] = [""] * len(jobs)
-
-    def work(rows: list[int]) -> None:
-        for row, result in zip(rows, _relax_batch([jobs[row] for row in rows], settings), strict=True):
-            outcomes[row] = result
-
-    too_large = in_chunks([len(job.atoms) for job in jobs], settings.atoms_per_batch, work)
-    for row, message in too_large.items():
-        outcomes[row] = message
-    return outcomes
-
-
-def _relax_batch(jobs: Sequence[Job], settings: Settings) -> list[Result]:
-    began, model = perf_counter(), settings.loaded.model
-    weight = next(model.parameters())
-    # Centred in float64, since float32 loses precision far from the origin.
-    centres = [job.atoms.positions.mean(axis=0) for job in jobs]
-    places = [job.atoms.positions - centre for job, centre in zip(jobs, centres, strict=True)]
-    batch = make_batch(
-        [job.atoms.numbers for job in jobs],
-        places,
-        charges=[charge_and_multiplicity(job.atoms)[0] for job in jobs],
-        dtype=weight.dtype,
-        device=weight.device,
-    )
-    method = settings.method or ("bfgs" if batch.atomic_numbers.shape[1] <= LARGEST_FOR_BFGS else "lbfgs")
-    energy_fn = model.energy_fn(settings.level)
-    with threads_for(batch):
-        relaxed = relax(
-            lambda molecules: energies_and_forces(energy_fn, molecules),
-            batch,
-            fmax=settings.fmax,
-            max_steps=settings.max_steps,
-            method=method,
-            bonds=[bonds_of(job) for job in jobs],
-            history=True,
-        )
-        uncertainties = _energy_uncertainties(model, settings.level, with_positions(batch, relaxed.positions))
-    seconds = (perf_counter() - began) / len(jobs)
-    return [
-        _result_of_batch(job, settings, relaxed, row, centres[row], uncertainties[row], method, seconds)
-        for row, job in enumerate(jobs)
-    ]
-
-
-def _energy_uncertainties(model: PhysCon, level: str, batch: Batch) -> Sequence[float | None]:
-    if level not in model.config.energy_uncertainty:
-        return [None] * len(batch)
-    with torch.no_grad():
-        found = model.energy_uncertainties(model.evaluate(batch, level).features, level)
-    assert found is not None
-    return found.tolist()
-
-
-def _result_of_batch(
-    job: Job,
-    settings: Settings,
-    relaxed: RelaxResult,
-    row: int,
-    centre: np.ndarray,
-    energy_uncertainty: float | None,
-    method: str,
-    seconds: float,
-) -> Result:
-    assert relaxed.trajectories is not None
-    way, n_atoms = relaxed.trajectories[row], len(job.atoms)
-    return result_of(
-        job,
-        settings,
-        positions=relaxed.positions[row, :n_atoms].double().cpu().numpy() + centre,
-        forces=relaxed.forces[row, :n_atoms].double().cpu().numpy(),
-        energy_uncertainty=energy_uncertainty,
-        energies=way.energies,
-        fmax_history=way.fmax,
-        status=relaxed.statuses[row],
-        seconds=seconds,
-        optimizer=f"batched {method}",
-    )
+    return or_error(check_constraints, job.atoms) or job
 
 
 def _record(item: Item, attempt: int, seed: int, outcome: Result | PhysConError | str, share: float) -> Record:
@@ -338,7 +247,7 @@ def _failed(item: Item, error: str, reason: str, seconds: float, seed: int, atte
 def _told(item: Item) -> dict[str, Any]:
     """Fields of a record that say which molecule it is about."""
     row = item.row
-    name = row.name or _name(row.molecule)
+    name = row.name or name_of(row.molecule)
     return {"index": item.index, "name": name, "smiles": row.smiles, "row": row.number, "source": row.source}
 
 
@@ -358,13 +267,3 @@ def _deserves_another(record: Record | None) -> bool:
 
 def _other_start(start: str | None) -> str:
     return "mmff94" if start == "mmff94" else "etkdg"
-
-
-def _name(molecule: Any) -> str:
-    if isinstance(molecule, str):
-        return molecule
-    if isinstance(molecule, Atoms):
-        return str(molecule.info.get("name") or molecule.get_chemical_formula())
-    if isinstance(molecule, MolGraph | Geometry):
-        return canonical_smiles(molecule if isinstance(molecule, MolGraph) else molecule.graph)
-    return "" if isinstance(molecule, PhysConError) else repr(molecule)

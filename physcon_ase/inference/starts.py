@@ -15,7 +15,8 @@ from physcon_ase.chem.fragments import FragmentChoice, n_fragments
 from physcon_ase.chem.graph import MolGraph
 from physcon_ase.chem.isotopes import isotope_masses, isotopes_of_masses
 from physcon_ase.chem.perceive import graph_from_geometry
-from physcon_ase.errors import BondPerceptionError, MissingParametersError, PhysConError
+from physcon_ase.chem.smiles import canonical_smiles
+from physcon_ase.errors import BondPerceptionError, ConstraintError, MissingParametersError, PhysConError
 from physcon_ase.inference.embedding import embed_many
 from physcon_ase.inference.formats.rows import Geometry
 from physcon_ase.inference.generator import ATOMS_PER_BATCH, StructureGenerator, atoms_of
@@ -235,3 +236,32 @@ def graph_of_geometry(atoms: Atoms, charge: int) -> MolGraph | None:
 def bonds_of(job: Job) -> np.ndarray | None:
     """Bonds of a molecule; None without a graph."""
     return None if job.graph is None else job.graph.bonds
+
+
+def graph_and_positions(molecule: Any, settings: Settings) -> tuple[MolGraph, np.ndarray | None]:
+    """Graph of a molecule covered by the level, and the positions [Å] of a geometry.
+
+    Raises:
+        BondPerceptionError: no bonds were found for a geometry.
+        ConstraintError: a geometry has constraints.
+        PhysConError: see `intake.checked_graph` and `intake.check_structure`.
+    """
+    if isinstance(molecule, Atoms) and molecule.constraints:
+        raise ConstraintError(
+            "the geometry has constraints, which are not used here: remove them (del atoms.constraints)"
+        )
+    if not isinstance(molecule, Atoms):
+        return checked_graph(molecule, settings.loaded.model, settings.level), None
+    charge, _ = check_structure(molecule, settings.loaded.model, settings.level)
+    return graph_from_geometry(molecule.numbers, molecule.positions, charge), molecule.positions
+
+
+def name_of(molecule: Any) -> str:
+    """SMILES as given, canonical SMILES of a graph, name or formula of a geometry."""
+    if isinstance(molecule, str):
+        return molecule
+    if isinstance(molecule, Atoms):
+        return str(molecule.info.get("name") or molecule.get_chemical_formula())
+    if isinstance(molecule, MolGraph | Geometry):
+        return canonical_smiles(molecule if isinstance(molecule, MolGraph) else molecule.graph)
+    return "" if isinstance(molecule, PhysConError) else repr(molecule)

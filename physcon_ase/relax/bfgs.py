@@ -11,9 +11,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from physcon_ase.relax.quasi_newton import QuasiNewtonState, damped, quasi_newton_init, try_move
+from physcon_ase.relax.constraints import project_hessians
+from physcon_ase.relax.quasi_newton import (
+    QuasiNewtonState,
+    damped,
+    quasi_newton_init,
+    reference_hessians,
+    try_move,
+)
 from physcon_ase.relax.state import ForceFn
-from physcon_ase.valence.model_hessian import model_hessians
 
 SMALLEST_EIGENVALUE: Final = 1e-3
 """Lower bound [eV/Å²] on eigenvalues, which may be dominated by rounding errors below it."""
@@ -32,7 +38,7 @@ def bfgs_step(state: QuasiNewtonState, force_fn: ForceFn) -> QuasiNewtonState:
 
 def hessians(state: QuasiNewtonState) -> Float[Tensor, "molecules coordinates coordinates"]:
     """Model Hessian [eV/Å²] at the current geometry with the BFGS updates of all stored steps; positive definite."""
-    start = model_hessians(state.batch, state.point.positions, state.internals)
+    start = reference_hessians(state)
     gains = losses = torch.zeros_like(state.moves[:, :0])
     # H = H_0 + Σ gain gainᵀ - Σ loss lossᵀ is formed only once, at the end: outer products are memory-bound
     for move, change in zip(state.moves.unbind(dim=1), state.gradient_changes.unbind(dim=1), strict=True):
@@ -40,7 +46,8 @@ def hessians(state: QuasiNewtonState) -> Float[Tensor, "molecules coordinates co
         expected = (start @ column + gains.mT @ (gains @ column) - losses.mT @ (losses @ column))[:, :, 0]
         gain, loss = _rank_two(move, change, expected)
         gains, losses = torch.cat([gains, gain[:, None]], dim=1), torch.cat([losses, loss[:, None]], dim=1)
-    return start + gains.mT @ gains - losses.mT @ losses
+    # projected again, because constrained directions were different in past steps
+    return project_hessians(state.constraints, state.point.positions, start + gains.mT @ gains - losses.mT @ losses)
 
 
 def rational_step(

@@ -13,6 +13,7 @@ from torch import Tensor
 from physcon_ase.batch import Batch
 from physcon_ase.errors import PhysConError
 from physcon_ase.relax.bfgs import bfgs_init, bfgs_step
+from physcon_ase.relax.constraints import Constraints
 from physcon_ase.relax.fire import FireState, fire_init, fire_step
 from physcon_ase.relax.lbfgs import lbfgs_init, lbfgs_step
 from physcon_ase.relax.quasi_newton import QuasiNewtonState
@@ -82,7 +83,7 @@ class RelaxResult:
     energies: Float[Tensor, " molecules"]
     """Energies [eV]."""
     forces: Float[Tensor, "molecules slots 3"]
-    """Forces [eV/Å]."""
+    """Forces [eV/Å] without the components along constrained coordinates."""
     fmax: Float[Tensor, " molecules"]
     """Largest force [eV/Å] on any atom; NaN if the energy of the start geometry is not finite."""
     steps: Int[Tensor, " molecules"]
@@ -107,6 +108,7 @@ def relax(
     max_steps: int = 500,
     method: str = "bfgs",
     bonds: Sequence[np.ndarray | None] | None = None,
+    constraints: Constraints | None = None,
     history: bool = False,
     on_step: Callable[[RelaxProgress], None] | None = None,
 ) -> RelaxResult:
@@ -124,6 +126,7 @@ def relax(
             geometry and slower from a poor one; "fire" if these fail.
         bonds: `MolGraph.bonds` of each molecule, for the model Hessian; where None, bonds are inferred from covalent
             radii at the start geometry.
+        constraints: fixed atoms and dihedral angles; none by default.
         history: whether to keep the trajectory of each molecule.
         on_step: called after the first evaluation and after each step.
 
@@ -136,7 +139,7 @@ def relax(
     record = _Record(batch, history)
     if len(batch) == 0 or batch.positions.shape[1] == 0:
         return record.result()
-    state = init(force_fn, batch, make_internals(batch, bonds))
+    state = init(force_fn, batch, make_internals(batch, bonds), constraints)
     was_apart, first = _is_apart(batch, state.point.positions), state.point.energies
     working = torch.arange(len(batch), device=batch.positions.device)
     for n_steps in range(max_steps + 1):

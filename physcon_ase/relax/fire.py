@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from physcon_ase.batch import Batch
+from physcon_ase.relax.constraints import Constraints, make_constraints
 from physcon_ase.relax.state import MAX_STEP, ForceFn, Point, choose, evaluate, is_finite, shorten
 from physcon_ase.valence.internals import Internals
 
@@ -36,6 +37,8 @@ class FireState:
 
     batch: Batch
     """The molecules, at their start geometries."""
+    constraints: Constraints
+    """Fixed atoms and dihedral angles."""
     point: Point
     """Current geometry of each molecule."""
     velocities: Float[Tensor, "molecules slots 3"]
@@ -52,11 +55,15 @@ class FireState:
     """Whether the last evaluation was finite."""
 
 
-def fire_init(force_fn: ForceFn, batch: Batch, internals: Internals | None = None) -> FireState:
+def fire_init(
+    force_fn: ForceFn, batch: Batch, internals: Internals | None = None, constraints: Constraints | None = None
+) -> FireState:
     """State before the first step; evaluates the force function once. Internal coordinates are not used."""
-    point = evaluate(force_fn, batch, batch.positions)
+    constraints = make_constraints(batch) if constraints is None else constraints
+    point = evaluate(force_fn, batch, batch.positions, constraints)
     return FireState(
         batch=batch,
+        constraints=constraints,
         point=point,
         velocities=torch.zeros_like(point.positions),
         time_step=torch.full_like(point.energies, FIRST_TIME_STEP),
@@ -82,10 +89,11 @@ def fire_step(state: FireState, force_fn: ForceFn) -> FireState:
     velocities = torch.where(goes_down[:, None, None], turned, 0) + time_step[:, None, None] * forces
     # 3. move
     step = shorten(time_step[:, None, None] * velocities, torch.full_like(time_step, MAX_STEP))
-    new = evaluate(force_fn, state.batch, state.point.positions + step)
+    new = evaluate(force_fn, state.batch, state.point.positions + step, state.constraints)
     finite = is_finite(new)
     return FireState(
         batch=state.batch,
+        constraints=state.constraints,
         point=choose(finite, new, state.point),
         velocities=torch.where(finite[:, None, None], velocities, 0),
         time_step=torch.where(finite, time_step, _SHRINK * time_step),

@@ -8,9 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from physcon_ase.relax.quasi_newton import QuasiNewtonState, damped, quasi_newton_init, try_move
+from physcon_ase.relax.quasi_newton import QuasiNewtonState, damped, quasi_newton_init, reference_hessians, try_move
 from physcon_ase.relax.state import ForceFn
-from physcon_ase.valence.model_hessian import model_hessians
 
 lbfgs_init = quasi_newton_init
 
@@ -22,7 +21,7 @@ def lbfgs_step(state: QuasiNewtonState, force_fn: ForceFn) -> QuasiNewtonState:
 
 def two_loop_step(state: QuasiNewtonState) -> Float[Tensor, "molecules coordinates"]:
     """Quasi-Newton step [Å] by the two-loop recursion; Nocedal 1980, doi 10.1090/S0025-5718-1980-0572855-7."""
-    metric = model_hessians(state.batch, state.point.positions, state.internals)
+    metric = reference_hessians(state)
     factor = torch.linalg.cholesky(metric)
     moves = state.moves.unbind(dim=1)
     changes = [

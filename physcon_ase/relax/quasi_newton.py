@@ -8,8 +8,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from physcon_ase.batch import Batch
+from physcon_ase.relax.constraints import Constraints, make_constraints, project, project_hessians
 from physcon_ase.relax.state import MAX_STEP, ForceFn, Point, choose, evaluate, is_finite, largest_norm, shorten
 from physcon_ase.valence.internals import Internals
+from physcon_ase.valence.model_hessian import model_hessians
 
 MEMORY: Final = 30
 """Number of past steps whose curvature is stored; more has no effect, 20 costs a few extra steps for soft molecules."""
@@ -29,6 +31,8 @@ class QuasiNewtonState:
     """The molecules, at their start geometries."""
     internals: Internals
     """Stretches, bends and torsions of the model Hessian."""
+    constraints: Constraints
+    """Fixed atoms and dihedral angles."""
     point: Point
     """Last accepted geometry of each molecule."""
     lowest: Float[Tensor, " molecules"]
@@ -46,13 +50,17 @@ class QuasiNewtonState:
     """Whether the last evaluation was finite."""
 
 
-def quasi_newton_init(force_fn: ForceFn, batch: Batch, internals: Internals) -> QuasiNewtonState:
+def quasi_newton_init(
+    force_fn: ForceFn, batch: Batch, internals: Internals, constraints: Constraints | None = None
+) -> QuasiNewtonState:
     """State before the first step; evaluates the force function once."""
-    point = evaluate(force_fn, batch, batch.positions)
+    constraints = make_constraints(batch) if constraints is None else constraints
+    point = evaluate(force_fn, batch, batch.positions, constraints)
     none = torch.zeros(len(batch), 0, 3 * batch.positions.shape[1], dtype=torch.float64, device=batch.positions.device)
     return QuasiNewtonState(
         batch=batch,
         internals=internals,
+        constraints=constraints,
         point=point,
         lowest=point.energies,
         moves=none,
@@ -70,17 +78,20 @@ def try_move(
 
     The measured curvature is stored in either case.
     """
-    step = shorten(move.view_as(state.point.positions), state.longest) * state.batch.atom_mask[:, :, None]
-    new = evaluate(force_fn, state.batch, state.point.positions + step)
+    place = state.point.positions
+    allowed = project(state.constraints, place, move.view_as(place))
+    step = shorten(allowed, state.longest) * state.batch.atom_mask[:, :, None]
+    new = evaluate(force_fn, state.batch, place + step, state.constraints)
     finite = is_finite(new)
     accepted = finite & (new.energies <= state.lowest + new.noise)
-    tried = new.positions - state.point.positions  # as rounded to the dtype of the batch
+    tried = new.positions - place  # as restored and rounded to the dtype of the batch
     change = torch.where(finite[:, None, None], state.point.forces - new.forces, torch.zeros_like(tried))
     tried = torch.where(finite[:, None, None], tried, torch.zeros_like(tried))
     longest = torch.where(accepted, (_GROW * state.longest).clamp(max=MAX_STEP), _SHRINK * largest_norm(step))
     return QuasiNewtonState(
         batch=state.batch,
         internals=state.internals,
+        constraints=state.constraints,
         point=choose(accepted, new, state.point),
         lowest=torch.where(accepted, torch.minimum(state.lowest, new.energies), state.lowest),
         moves=_remember(state.moves, tried),
@@ -89,6 +100,12 @@ def try_move(
         idle=torch.where(accepted & (new.energies < state.lowest), 0, state.idle + 1),
         last_was_finite=finite,
     )
+
+
+def reference_hessians(state: QuasiNewtonState) -> Float[Tensor, "molecules coordinates coordinates"]:
+    """Model Hessian [eV/Å²] at the current geometry, projected onto the unconstrained coordinates."""
+    model = model_hessians(state.batch, state.point.positions, state.internals)
+    return project_hessians(state.constraints, state.point.positions, model)
 
 
 def damped(

@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from physcon_ase.batch import Batch, select, with_positions
+from physcon_ase.relax.constraints import Constraints, project, restore
 
 ForceFn: TypeAlias = Callable[[Batch], tuple[Float[Tensor, " molecules"], Float[Tensor, "molecules slots 3"]]]
 """Energies [eV] and forces [eV/Å] of the molecules of a batch; optimisers do not differentiate."""
@@ -32,7 +33,7 @@ class Point:
     energies: Float[Tensor, " molecules"]
     """Energies [eV]."""
     forces: Float[Tensor, "molecules slots 3"]
-    """Forces [eV/Å], 0 in empty slots."""
+    """Forces [eV/Å] without the components along constrained coordinates, 0 in empty slots."""
     noise: Float[Tensor, " molecules"]
     """Numerical noise [eV] of the energy."""
 
@@ -40,16 +41,24 @@ class Point:
 _Record = TypeVar("_Record")
 
 
-def evaluate(force_fn: ForceFn, batch: Batch, positions: Float[Tensor, "molecules slots 3"]) -> Point:
-    """Energies and forces of the molecules of `batch` at the given positions, rounded to the dtype of the batch."""
+def evaluate(
+    force_fn: ForceFn, batch: Batch, positions: Float[Tensor, "molecules slots 3"], constraints: Constraints
+) -> Point:
+    """Energies and forces of the molecules of `batch` at the given positions.
+
+    The constraints are restored before the positions are rounded to the dtype of the batch; the energy is NaN where
+    this is not possible.
+    """
+    positions, are_restored = restore(constraints, positions.double())
     rounded = positions.to(batch.positions.dtype)
     energies, forces = force_fn(with_positions(batch, rounded))
     energies, forces = energies.detach(), forces.detach()
     # where instead of a product, because 0 * NaN = NaN in empty slots
     forces = torch.where(batch.atom_mask[:, :, None], forces, torch.zeros((), dtype=forces.dtype, device=forces.device))
     resolution = _EPSILONS_OF_NOISE * torch.finfo(energies.dtype).eps
-    energies = energies.double()
-    return Point(rounded.double(), energies, forces.double(), ENERGY_NOISE + resolution * energies.abs())
+    energies = torch.where(are_restored, energies.double(), torch.nan)
+    forces = project(constraints, rounded.double(), forces.double())
+    return Point(rounded.double(), energies, forces, ENERGY_NOISE + resolution * energies.abs())
 
 
 def is_finite(point: Point) -> Bool[Tensor, " molecules"]:

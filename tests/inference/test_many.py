@@ -4,7 +4,7 @@ from ase import Atoms
 from ase.build import molecule
 
 from physcon_ase.errors import PhysConError
-from physcon_ase.inference import many
+from physcon_ase.inference import batched
 from physcon_ase.inference.calculator import PhysConCalculator
 from physcon_ase.inference.many import optimize_many
 from physcon_ase.inference.one import optimize
@@ -67,7 +67,7 @@ def test_single_precision_far_from_the_origin_changes_nothing(water: Result) -> 
 def test_too_little_memory_means_smaller_batches_and_never_a_lost_molecule(
     double: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    relax, sizes = many.relax, []
+    relax, sizes = batched.relax, []
 
     def relax_little(force_fn, batch, **options):
         sizes.append(len(batch))
@@ -75,7 +75,7 @@ def test_too_little_memory_means_smaller_batches_and_never_a_lost_molecule(
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
         return relax(force_fn, batch, **options)
 
-    monkeypatch.setattr(many, "relax", relax_little)
+    monkeypatch.setattr(batched, "relax", relax_little)
     records = optimize_many(["O", "C", "N", "CCO", "c1ccccc1"], checkpoint=double, start="etkdg")
     assert [record.status for record in records] == ["ok"] * 4 + ["failed"]
     assert records[-1].error == "MemoryError"

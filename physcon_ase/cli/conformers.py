@@ -1,0 +1,140 @@
+"""Commands for conformers: ``ensemble``, ``scan``."""
+
+import argparse
+from pathlib import Path
+
+from physcon_ase.cli.command import SOME_FAILED, add_command, add_model_options
+from physcon_ase.errors import PhysConError
+
+
+def add_ensemble(commands: argparse._SubParsersAction) -> None:
+    """Adds ``physcon ensemble``."""
+    text = "search the conformers of a molecule, or of all molecules of a file"
+    command = add_command(commands, "ensemble", _ensemble, text)
+    command.add_argument("molecule", metavar="SMILES|FILE", help="SMILES, SMILES list (.smi) or geometries (.xyz)")
+    command.add_argument("-o", "--output", type=Path, help="output file for all conformers: .xyz or .sdf")
+    add_model_options(command)
+    command.add_argument(
+        "-n", type=_number_or_auto, default="auto", help="number of ETKDG geometries (default: auto, 50 to 300)"
+    )
+    command.add_argument(
+        "--window", type=float, default=6.0, help="energies above the lowest to include [kcal/mol] (default: 6)"
+    )
+    command.add_argument(
+        "--temperature", type=float, default=298.15, help="temperature of the Boltzmann weights [K] (default: 298.15)"
+    )
+    command.add_argument("--seed", type=int, default=0, help="random seed of the ETKDG geometries (default: 0)")
+    command.add_argument("--no-prerelax", action="store_true", help="skip the relaxation with MMFF94")
+    command.add_argument(
+        "--fmax", type=float, default=0.01, help="convergence threshold for the largest force [eV/Å] (default: 0.01)"
+    )
+    command.add_argument("--max-steps", type=int, default=500, help="maximum number of steps (default: 500)")
+
+
+def _ensemble(options: argparse.Namespace) -> int:
+    from physcon_ase.inference.conformer_search import ensemble, ensemble_many
+    from physcon_ase.inference.ensemble_report import format_ensemble, format_ensemble_record, write_ensemble
+    from physcon_ase.inference.files import check_output, files_named, molecules_named
+
+    inputs = files_named(options.molecule)
+    if options.output is not None:
+        check_output(options.output, inputs)
+    molecules = molecules_named(options.molecule)
+    settings = {
+        "n": options.n,
+        "window": options.window,
+        "level": options.level,
+        "checkpoint": options.checkpoint,
+        "temperature": options.temperature,
+        "seed": options.seed,
+        "prerelax": not options.no_prerelax,
+        "fmax": options.fmax,
+        "max_steps": options.max_steps,
+        "device": options.device,
+    }
+    if len(molecules) == 1:
+        found = ensemble(molecules[0], **settings)
+        if options.output is not None:
+            write_ensemble(found, options.output)
+        print(format_ensemble(found))
+        return 0
+    n_ok, n_written = 0, 0
+    for record in ensemble_many(molecules, **settings):
+        if record.ensemble is not None:
+            n_ok += 1
+            if options.output is not None:
+                write_ensemble(record.ensemble, options.output, append=n_written > 0)
+                n_written += len(record.ensemble)
+        print(format_ensemble_record(record), flush=True)
+    where = f", {n_written} conformers written to {options.output}" if n_written else ""
+    print(f"{len(molecules)} molecules: {n_ok} ok, {len(molecules) - n_ok} failed{where}")
+    return 0 if n_ok == len(molecules) else SOME_FAILED
+
+
+def add_scan(commands: argparse._SubParsersAction) -> None:
+    """Adds ``physcon scan``."""
+    text = "relaxed energy of a molecule as a function of one or two dihedral angles"
+    command = add_command(commands, "scan", _scan, text)
+    command.add_argument("molecule", metavar="SMILES|FILE.xyz", help="SMILES, or one geometry as extended XYZ")
+    command.add_argument(
+        "--dihedral",
+        type=int,
+        nargs=4,
+        action="append",
+        required=True,
+        metavar=("I", "J", "K", "L"),
+        help="atoms of the dihedral angle, counted from 0 in the order of the input; give it twice for a map",
+    )
+    command.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        nargs="+",
+        default=[],
+        help="output files: .xyz or .sdf (geometries), .csv (energies), .png (picture)",
+    )
+    add_model_options(command)
+    command.add_argument("--step", type=float, default=15.0, help="distance of the grid points [degrees] (default: 15)")
+    command.add_argument(
+        "-n", type=int, default=10, help="number of ETKDG geometries of which the scan starts (default: 10)"
+    )
+    command.add_argument("--seed", type=int, default=0, help="random seed of the ETKDG geometries (default: 0)")
+    command.add_argument(
+        "--fmax", type=float, default=0.02, help="convergence threshold for the largest force [eV/Å] (default: 0.02)"
+    )
+    command.add_argument("--max-steps", type=int, default=300, help="maximum number of steps (default: 300)")
+
+
+def _scan(options: argparse.Namespace) -> int:
+    from physcon_ase.inference.files import check_output, files_named, molecules_named
+    from physcon_ase.inference.scan_report import SCAN_SUFFIXES, format_scan, write_scan
+    from physcon_ase.inference.torsion_scan import scan
+
+    inputs = files_named(options.molecule)
+    for path in options.output:
+        check_output(path, inputs, kinds=SCAN_SUFFIXES)
+    molecules = molecules_named(options.molecule)
+    if len(molecules) != 1:
+        raise PhysConError(f"{options.molecule} has {len(molecules)} molecules; a scan needs a file with one")
+    found = scan(
+        molecules[0],
+        options.dihedral,
+        step=options.step,
+        level=options.level,
+        checkpoint=options.checkpoint,
+        n_conformers=options.n,
+        seed=options.seed,
+        fmax=options.fmax,
+        max_steps=options.max_steps,
+        device=options.device,
+    )
+    for path in options.output:
+        write_scan(found, path)
+    print(format_scan(found))
+    for path in options.output:
+        print(f"  written    {path}")
+    return SOME_FAILED if found.failures else 0
+
+
+def _number_or_auto(text: str) -> int | str:
+    return text if text == "auto" else int(text)

@@ -1,0 +1,152 @@
+"""Records of conformer searches: conformers, ensembles and records of several molecules."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Final, Literal
+
+import numpy as np
+from ase import Atoms
+from jaxtyping import Float
+from scipy.special import softmax
+
+from physcon_ase.chem.duplicates import Tolerances
+from physcon_ase.chem.graph import MolGraph
+from physcon_ase.inference.results import UNITS
+from physcon_ase.units import EV_PER_KELVIN
+
+STANDARD_TEMPERATURE: Final = 298.15
+"""Default temperature [K] of Boltzmann weights."""
+
+
+@dataclass(frozen=True)
+class Conformer:
+    """One conformer of an ensemble."""
+
+    atoms: Atoms
+    """Geometry in the atom order of the input, with energy and forces attached."""
+    energy: float
+    """Total energy [eV] at the level."""
+    relative_energy: float
+    """Energy [kcal/mol] above the lowest conformer."""
+    weight: float
+    """Boltzmann weight at the temperature of the ensemble."""
+    fmax: float
+    """Largest force [eV/Å] on any atom."""
+    mirror_image: int | None
+    """Index of the conformer that is the mirror image of this one, its own index if it is superimposable on its mirror
+    image; None if the mirror image is another molecule (the enantiomer)."""
+    energy_uncertainty: float | None
+    """Standard deviation [eV] of the error of `energy`; None if the model is not calibrated."""
+
+
+@dataclass(frozen=True, repr=False)
+class Ensemble:
+    """Conformers of one molecule by increasing energy."""
+
+    conformers: tuple[Conformer, ...]
+    """The conformers, the lowest first."""
+    rmsd: Float[np.ndarray, "conformers conformers"]
+    """Symmetry-corrected RMSD [Å] of heavy atoms and hydrogens on heteroatoms between all conformers."""
+    graph: MolGraph
+    """The molecule, in the atom order of the input."""
+    smiles: str
+    """Canonical SMILES of the graph."""
+    undefined_stereo: tuple[str, ...]
+    """Stereocentres and double bonds whose configuration is undefined in the input; chosen by the seed, the same in all
+    conformers."""
+    n_starts: int
+    """Number of start geometries."""
+    left_out: Mapping[str, int]
+    """Number of geometries left out, by reason; mirror images count as duplicates."""
+    prerelaxed: bool
+    """Whether the start geometries were relaxed with MMFF94."""
+    window: float
+    """Energies [kcal/mol] above the lowest conformer that are included."""
+    temperature: float
+    """Temperature [K] of the Boltzmann weights."""
+    tolerances: Tolerances
+    """Tolerances within which two conformers are duplicates."""
+    fmax: float
+    """Convergence threshold [eV/Å] for the largest force."""
+    seed: int
+    """Random seed of the start geometries."""
+    model: str
+    """Name of the checkpoint."""
+    revision: str
+    """SHA-256 of the weights."""
+    level: str
+    """Level of theory."""
+    seconds: float
+    """Wall time [s] without loading the model."""
+    units: str = UNITS
+    """Units of the results."""
+
+    def __len__(self) -> int:
+        return len(self.conformers)
+
+    def __repr__(self) -> str:
+        return (
+            f"<Ensemble of {self.smiles}: {len(self)} conformers within {self.window:g} kcal/mol, "
+            f"level {self.level} of {self.model}>"
+        )
+
+    @property
+    def energies(self) -> Float[np.ndarray, " conformers"]:
+        """Total energies [eV]."""
+        return np.array([conformer.energy for conformer in self.conformers])
+
+    @property
+    def weights(self) -> Float[np.ndarray, " conformers"]:
+        """Boltzmann weights at `temperature`."""
+        return np.array([conformer.weight for conformer in self.conformers])
+
+    def weights_at(self, temperature: float) -> Float[np.ndarray, " conformers"]:
+        """Boltzmann weights at another temperature [K]."""
+        return boltzmann_weights(self.energies, temperature)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The ensemble as numbers, texts, lists and dictionaries, for instance for JSON."""
+        skipped = ("conformers", "rmsd", "graph", "left_out", "tolerances", "undefined_stereo")
+        plain = {name: value for name, value in vars(self).items() if name not in skipped}
+        return {
+            **plain,
+            "atomic_numbers": self.graph.atomic_numbers.tolist(),
+            "charge": self.graph.charge,
+            "undefined_stereo": list(self.undefined_stereo),
+            "left_out": dict(self.left_out),
+            "tolerances": asdict(self.tolerances),
+            "rmsd": self.rmsd.tolist(),
+            "conformers": [_conformer_as_dict(conformer) for conformer in self.conformers],
+        }
+
+
+@dataclass(frozen=True)
+class EnsembleRecord:
+    """Outcome of a conformer search for one of several molecules."""
+
+    index: int
+    """Index in the input."""
+    name: str
+    """SMILES as given, or chemical formula."""
+    status: Literal["ok", "failed"]
+    """"failed": no conformer."""
+    reason: str
+    """Problem and remedy; empty if the status is "ok"."""
+    error: str
+    """Class name of the error of a failed molecule, empty otherwise."""
+    seconds: float
+    """Wall time [s]."""
+    ensemble: Ensemble | None
+    """The conformers; None if the search failed."""
+
+
+def boltzmann_weights(
+    energies: Float[np.ndarray, " conformers"], temperature: float
+) -> Float[np.ndarray, " conformers"]:
+    """Boltzmann weights of energies [eV] at a temperature [K], which sum to 1."""
+    return softmax(-np.asarray(energies) / (EV_PER_KELVIN * temperature))
+
+
+def _conformer_as_dict(conformer: Conformer) -> dict[str, Any]:
+    fields = {name: value for name, value in vars(conformer).items() if name != "atoms"}
+    return {**fields, "positions": conformer.atoms.positions.tolist()}

@@ -1,0 +1,90 @@
+"""Conformer ensembles as text and files."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import ase.io
+
+from physcon_ase.chem.files import sdf_block
+from physcon_ase.inference.ensemble import Conformer, Ensemble, EnsembleRecord
+from physcon_ase.inference.files import check_output
+
+
+def format_ensemble(ensemble: Ensemble) -> str:
+    """Ensemble as text for the terminal, with one line per conformer."""
+    formula = ensemble.conformers[0].atoms.get_chemical_formula()
+    start = "ETKDG, relaxed with MMFF94" if ensemble.prerelaxed else "ETKDG"
+    left_out = ", ".join(f"{count} {reason}" for reason, count in ensemble.left_out.items()) or "none"
+    lines = [
+        f"{ensemble.smiles}  ({formula}, {ensemble.graph.n_atoms} atoms)",
+        f"  model      {ensemble.model} (revision {ensemble.revision[:12]}), level {ensemble.level}",
+        f"  starts     {ensemble.n_starts} geometries ({start}), seed {ensemble.seed}, {ensemble.seconds:.1f} s",
+        f"  left out   {left_out}",
+        f"  energy     {ensemble.conformers[0].energy:.6f} eV (lowest conformer)",
+        f"  ensemble   {len(ensemble)} conformers within {ensemble.window:g} kcal/mol",
+    ]
+    lines += [f"  undefined  {line}: decided by the seed" for line in ensemble.undefined_stereo]
+    lines.append(f"  conformer  kcal/mol  weight ({ensemble.temperature:g} K)  RMSD/Å to the lowest  mirror image")
+    for index, conformer in enumerate(ensemble.conformers):
+        lines.append(
+            f"  {index:9d}  {conformer.relative_energy:8.3f}  {conformer.weight:17.4f}  "
+            f"{ensemble.rmsd[0, index]:20.3f}  {_mirror_image(conformer, index)}"
+        )
+    return "\n".join(lines)
+
+
+def format_ensemble_record(record: EnsembleRecord) -> str:
+    """Record as one line for the terminal."""
+    line = f"{record.index:5d}  {record.status:6s}  {record.name}  "
+    if record.ensemble is None:
+        return f"{line}{record.error}: {record.reason}"
+    lowest = record.ensemble.conformers[0]
+    return (
+        f"{line}{len(record.ensemble)} conformers, lowest {lowest.energy:.6f} eV (weight {lowest.weight:.3f}), "
+        f"{record.seconds:.1f} s"
+    )
+
+
+def write_ensemble(
+    ensemble: Ensemble, path: str | Path, *, append: bool = False, inputs: Iterable[str | Path] = ()
+) -> None:
+    """Writes all conformers to an extended XYZ (.xyz, .extxyz) or SD file (.sdf), the lowest first.
+
+    Args:
+        ensemble: the conformers.
+        path: output file; the suffix determines the format.
+        append: whether to keep the previous contents of the file.
+        inputs: input files, which must not be overwritten.
+
+    Raises:
+        PhysConError: see `check_output`.
+    """
+    path = check_output(path, inputs)
+    if path.suffix == ".sdf":
+        text = "".join(_sdf_record(ensemble, index) for index in range(len(ensemble)))
+        with path.open("a" if append else "w", encoding="utf-8") as file:
+            file.write(text)
+    else:
+        ase.io.write(path, [conformer.atoms for conformer in ensemble.conformers], format="extxyz", append=append)
+
+
+def _sdf_record(ensemble: Ensemble, index: int) -> str:
+    conformer = ensemble.conformers[index]
+    properties = {
+        "conformer": str(index),
+        "energy_eV": f"{conformer.energy:.8f}",
+        "relative_energy_kcal_per_mol": f"{conformer.relative_energy:.6f}",
+        "weight": f"{conformer.weight:.6f}",
+        "temperature_K": f"{ensemble.temperature:g}",
+        "fmax_eV_per_A": f"{conformer.fmax:.6f}",
+    }
+    if conformer.mirror_image is not None:
+        properties["mirror_image"] = str(conformer.mirror_image)
+    properties |= {name: str(getattr(ensemble, name)) for name in ("level", "model", "revision", "smiles", "seed")}
+    return sdf_block(ensemble.graph, conformer.atoms.positions, properties, title=ensemble.smiles)
+
+
+def _mirror_image(conformer: Conformer, index: int) -> str:
+    if conformer.mirror_image is None:
+        return "enantiomer"
+    return "itself" if conformer.mirror_image == index else str(conformer.mirror_image)

@@ -1,0 +1,145 @@
+"""Torsion scans as text, tables, files and pictures."""
+
+import csv
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from physcon_ase.chem.files import sdf_block
+from physcon_ase.inference.figures import new_figure
+from physcon_ase.inference.files import XYZ_SUFFIXES, check_output, write_structures
+from physcon_ase.inference.scan import Scan
+from physcon_ase.units import CHEMICAL_SYMBOLS
+
+SCAN_SUFFIXES: Final = (*XYZ_SUFFIXES, ".sdf", ".csv", ".png")
+"""Suffixes of geometries, tables and pictures of a scan."""
+
+
+def format_scan(scan: Scan) -> str:
+    """Scan as text for the terminal: minima, barriers and failed points."""
+    lines = [
+        f"{scan.smiles}  about {' and '.join(dihedral_names(scan))}",
+        f"  model      {scan.model} (revision {scan.revision[:12]}), level {scan.level}",
+        f"  starts     {scan.n_starts} geometries, seed {scan.seed}",
+        f"  grid       {scan.energies.size} points, {scan.n_relaxations} relaxations in {scan.n_waves} rounds, "
+        f"{scan.seconds:.1f} s",
+        f"  energy     {np.nanmin(scan.energies):.6f} eV (lowest point)",
+    ]
+    lines += [f"  undefined  {line}: decided by the seed" for line in scan.undefined_stereo]
+    for point in scan.minima:
+        lines.append(f"  minimum    {_degrees(scan.angles_of(point))}  {scan.relative_energies[point]:.3f} kcal/mol")
+    for barrier in scan.barriers:
+        first, second = (_degrees(angles) for angles in barrier.minima)
+        lines.append(
+            f"  barrier    {first} to {second}: top at {_degrees(barrier.top)}, "
+            f"{barrier.heights[0]:.3f} kcal/mol forward, {barrier.heights[1]:.3f} back"
+        )
+    lines += [f"  failed     {_degrees(scan.angles_of(point))}  {reason}" for point, reason in scan.failures.items()]
+    return "\n".join(lines)
+
+
+def dihedral_names(scan: Scan) -> list[str]:
+    """Each dihedral angle with elements and indices of its atoms, such as C0-C1-C2-C3."""
+    symbols = [CHEMICAL_SYMBOLS[number] for number in scan.graph.atomic_numbers.tolist()]
+    return ["-".join(f"{symbols[atom]}{atom}" for atom in members) for members in scan.dihedrals]
+
+
+def write_scan(scan: Scan, path: str | Path, *, inputs: Iterable[str | Path] = ()) -> None:
+    """Writes a scan; the suffix of the file determines what.
+
+    Args:
+        scan: the scan.
+        path: .xyz, .extxyz or .sdf for the geometries in the order of the grid, .csv for the energies with one row per
+            grid point, .png for a picture.
+        inputs: input files, which must not be overwritten.
+
+    Raises:
+        PhysConError: see `check_output`; or matplotlib is not installed.
+    """
+    path = check_output(path, inputs, kinds=SCAN_SUFFIXES)
+    if path.suffix == ".csv":
+        _write_table(scan, path)
+    elif path.suffix == ".png":
+        plot_scan(scan, path)
+    elif path.suffix == ".sdf":
+        path.write_text("".join(_sdf_record(scan, point) for point in scan.geometries), encoding="utf-8")
+    else:
+        write_structures(list(scan.geometries.values()), path)
+
+
+def plot_scan(scan: Scan, path: str | Path) -> None:
+    """Draws a profile (one dihedral angle) or a map (two) to a PNG file.
+
+    Raises:
+        PhysConError: matplotlib is not installed, or see `check_output`.
+    """
+    path = check_output(path, kinds=(".png",))
+    is_profile = len(scan.dihedrals) == 1
+    figure = new_figure(6.5, 4.2 if is_profile else 5.4)
+    axes = figure.subplots()
+    draw = _draw_profile if is_profile else _draw_map
+    draw(scan, figure, axes)
+    figure.suptitle(f"{scan.smiles}  ({scan.model}, level {scan.level})", fontsize=10)
+    figure.savefig(path, dpi=150)
+
+
+def _draw_profile(scan: Scan, _: Any, axes: Any) -> None:
+    angles, energies = _closed(scan.angles), _closed(scan.relative_energies)
+    axes.plot(angles, energies, color="tab:blue", marker=".")
+    for (point,) in scan.minima:
+        axes.plot(scan.angles[point], scan.relative_energies[point], "o", color="tab:orange")
+    axes.set_xlabel(f"dihedral angle {dihedral_names(scan)[0]} [degrees]")
+    axes.set_ylabel("relative energy [kcal/mol]")
+    axes.set_xlim(-180, 180)
+    axes.set_xticks(range(-180, 181, 60))
+    axes.grid(alpha=0.3)
+
+
+def _draw_map(scan: Scan, figure: Any, axes: Any) -> None:
+    angles = _closed(scan.angles)
+    energies = np.ma.masked_invalid(_closed(_closed(scan.relative_energies).T).T)
+    filled = axes.contourf(angles, angles, energies.T, levels=24, cmap="viridis")
+    axes.contour(angles, angles, energies.T, levels=12, colors="white", linewidths=0.4)
+    for first, second in scan.minima:
+        axes.plot(scan.angles[first], scan.angles[second], "o", color="tab:red", markersize=5)
+    figure.colorbar(filled, ax=axes, label="relative energy [kcal/mol]")
+    labels = [f"dihedral angle {name} [degrees]" for name in dihedral_names(scan)]
+    axes.set(xlabel=labels[0], ylabel=labels[1], xlim=(-180, 180), ylim=(-180, 180), aspect="equal")
+    axes.set_xticks(range(-180, 181, 60))
+    axes.set_yticks(range(-180, 181, 60))
+
+
+def _closed(values: np.ndarray) -> np.ndarray:
+    """Values with those at -180 degrees repeated at 180 along the first axis."""
+    is_grid = values.ndim == 1 and values[0] == -180.0
+    return np.concatenate([values, [180.0] if is_grid else values[:1]])
+
+
+def _write_table(scan: Scan, path: Path) -> None:
+    relative = scan.relative_energies
+    with path.open("w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file)
+        names = [f"{name}_deg" for name in dihedral_names(scan)]
+        table.writerow([*names, "energy_eV", "relative_energy_kcal_per_mol", "status"])
+        for point in np.ndindex(scan.energies.shape):
+            is_there = point in scan.geometries
+            numbers = [f"{scan.energies[point]:.8f}", f"{relative[point]:.6f}"] if is_there else ["", ""]
+            angles = [f"{angle:g}" for angle in scan.angles_of(point)]
+            table.writerow([*angles, *numbers, "ok" if is_there else scan.failures[point]])
+
+
+def _sdf_record(scan: Scan, point: tuple[int, ...]) -> str:
+    named = zip(dihedral_names(scan), scan.angles_of(point), strict=True)
+    properties = {f"{name}_deg": f"{angle:g}" for name, angle in named}
+    properties |= {
+        "energy_eV": f"{scan.energies[point]:.8f}",
+        "relative_energy_kcal_per_mol": f"{scan.relative_energies[point]:.6f}",
+    }
+    properties |= {name: str(getattr(scan, name)) for name in ("level", "model", "revision", "smiles", "seed")}
+    return sdf_block(scan.graph, scan.geometries[point].positions, properties, title=scan.smiles)
+
+
+def _degrees(angles: tuple[float, ...]) -> str:
+    return ", ".join(f"{angle:g}°" for angle in angles)
