@@ -26,7 +26,11 @@ def add_command(commands: argparse._SubParsersAction, name: str, run: Callable, 
 
 def add_model_options(command: argparse.ArgumentParser) -> None:
     """Adds the options of commands that load a model."""
-    command.add_argument("--level", help="level of theory (default: the first of the checkpoint)")
+    command.add_argument(
+        "--level",
+        default="auto",
+        help="level of theory (default: auto, the first that covers the molecule)",
+    )
     command.add_argument("--checkpoint", default=DEFAULT_CHECKPOINT, help="name or folder (default: %(default)s)")
     command.add_argument("--device", default="cpu", help="torch device of the model (default: cpu)")
 

@@ -1,5 +1,6 @@
 """Batched relaxation of start geometries, shared by `many`, `conformer_search` and `torsion_scan`."""
 
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from time import perf_counter
 from typing import Final
@@ -44,13 +45,20 @@ def relax_jobs(
         if on_batch is not None:
             on_batch(results)
 
-    too_large = in_chunks([len(job.atoms) for job in jobs], settings.atoms_per_batch, work)
-    for row, message in too_large.items():
-        outcomes[row] = message
+    by_level: dict[str, list[int]] = defaultdict(list)
+    for row, job in enumerate(jobs):
+        by_level[job.level].append(row)
+    for rows in by_level.values():
+        sizes = [len(jobs[row].atoms) for row in rows]
+        too_large = in_chunks(sizes, settings.atoms_per_batch, lambda places, own=rows: work([own[k] for k in places]))
+        for place, message in too_large.items():
+            outcomes[rows[place]] = message
     return outcomes
 
 
 def _relax_batch(jobs: Sequence[Job], settings: Settings) -> list[Result]:
+    """Results of molecules that have the same level."""
+    level = jobs[0].level
     began, model = perf_counter(), settings.loaded.model
     weight = next(model.parameters())
     # Centred in float64, since float32 loses precision far from the origin.
@@ -64,7 +72,7 @@ def _relax_batch(jobs: Sequence[Job], settings: Settings) -> list[Result]:
         device=weight.device,
     )
     method = settings.method or ("bfgs" if batch.atomic_numbers.shape[1] <= LARGEST_FOR_BFGS else "lbfgs")
-    energy_fn = model.energy_fn(settings.level)
+    energy_fn = model.energy_fn(level)
     constraints = constraints_of([job.atoms for job in jobs], batch)
     with threads_for(batch):
         relaxed = relax(
@@ -78,7 +86,7 @@ def _relax_batch(jobs: Sequence[Job], settings: Settings) -> list[Result]:
             history=True,
         )
         final = with_positions(batch, relaxed.positions)
-        uncertainties = _energy_uncertainties(model, settings.level, final)
+        uncertainties = _energy_uncertainties(model, level, final)
         # as in ASE, forces of a result include the components along constrained coordinates
         forces = relaxed.forces if constraints.is_empty else energies_and_forces(energy_fn, final)[1].detach()
     seconds = (perf_counter() - began) / len(jobs)

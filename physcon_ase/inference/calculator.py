@@ -1,7 +1,8 @@
 """ASE calculator, and prediction for lists of structures."""
 
+from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from threading import RLock
 from typing import Any, Final, Literal
@@ -22,6 +23,7 @@ from physcon_ase.errors import (
 )
 from physcon_ase.inference.intake import charge_and_multiplicity, check_structure, state_in_info
 from physcon_ase.inference.results import FORCES_FROM, Prediction, Provenance
+from physcon_ase.model.coverage import AUTO, checked_level, level_for
 from physcon_ase.model.physcon import (
     DEFAULT_CHECKPOINT,
     LoadedModel,
@@ -62,7 +64,7 @@ class PhysConCalculator(Calculator):
         self,
         checkpoint: Path | str | LoadedModel = DEFAULT_CHECKPOINT,
         *,
-        level: str | None = None,
+        level: str = AUTO,
         forces: str = "conservative",
         charge: int = 0,
         multiplicity: int = 1,
@@ -73,7 +75,9 @@ class PhysConCalculator(Calculator):
 
         Args:
             checkpoint: a shipped name, a checkpoint folder, or a loaded model (which keeps its device and dtype).
-            level: level of theory; by default the first of the model.
+            level: level of theory; "auto" for the first of the checkpoint that covers the molecule. Energies of
+                molecules that have different levels are not comparable: `provenance` names the level of the last
+                calculation, and records of `predict` that of each structure.
             forces: "conservative" for the derivative of the energy, or "direct" for the faster, non-conservative forces
                 of a direct head, e.g. as fast forces of `dynamics.MultipleTimeStepping`.
             charge: default total charge [e], for structures without `info["charge"]`.
@@ -93,7 +97,7 @@ class PhysConCalculator(Calculator):
         if not isinstance(checkpoint, LoadedModel):
             checkpoint = load_model(checkpoint, device=device, dtype=dtype)
         self.model = checkpoint.model
-        self.level = self.model.level_names[0] if level is None else self.model.level(level).name
+        self.level = checked_level(level, self.model)
         if forces == "direct" and not len(self.model.direct_heads):
             raise MissingHeadError(
                 f"{checkpoint.name} has no direct-force heads: train a model with encoder.output_vectors > 0, or use "
@@ -160,7 +164,10 @@ class PhysConCalculator(Calculator):
         self.results = {}
         self._check(self.atoms)
         batch = self._batch([self.atoms])
-        found = self._evaluate(self.model, self.level, batch)
+        level = self._level_of(self.atoms)
+        self.provenance = replace(self.provenance, level=level)
+        self.parameters["level"] = level
+        found = self._evaluate(self.model, level, batch)
         assert found.forces is not None
         energies = found.energies[0].numpy(force=True)
         energy = float(energies.sum())
@@ -191,7 +198,7 @@ class PhysConCalculator(Calculator):
         energies.
         """
         energy: Any = self.get_property("energy", atoms)
-        return self._references(atoms.numbers) - float(energy)
+        return self._references(atoms) - float(energy)
 
     def predict(
         self,
@@ -233,23 +240,28 @@ class PhysConCalculator(Calculator):
                 refuse(index, error)
         accepted = [index for index in range(len(structures)) if index not in found]
 
-        def work(rows: list[int]) -> None:
-            chosen = [accepted[row] for row in rows]
-            predictions = self._predict_batch([structures[i] for i in chosen], "forces" in properties)
-            found.update(zip(chosen, predictions, strict=True))
+        by_level: dict[str, list[int]] = defaultdict(list)
+        for index in accepted:
+            by_level[self._level_of(structures[index])].append(index)
+        for level, indices in by_level.items():
 
-        too_large = in_chunks([len(structures[index]) for index in accepted], atoms_per_batch, work)
-        for row, message in too_large.items():
-            n_atoms = len(structures[accepted[row]])
-            refuse(
-                accepted[row],
-                PhysConError(f"{n_atoms} atoms do not fit into memory ({message}); use a machine with more memory"),
-            )
+            def work(rows: list[int], level: str = level, indices: list[int] = indices) -> None:
+                chosen = [indices[row] for row in rows]
+                predictions = self._predict_batch([structures[i] for i in chosen], level, "forces" in properties)
+                found.update(zip(chosen, predictions, strict=True))
+
+            too_large = in_chunks([len(structures[index]) for index in indices], atoms_per_batch, work)
+            for row, message in too_large.items():
+                n_atoms = len(structures[indices[row]])
+                refuse(
+                    indices[row],
+                    PhysConError(f"{n_atoms} atoms do not fit into memory ({message}); use a machine with more memory"),
+                )
         return [found[index] for index in range(len(structures))]
 
-    def _predict_batch(self, structures: list[Atoms], with_forces: bool) -> list[Prediction]:
+    def _predict_batch(self, structures: list[Atoms], level: str, with_forces: bool) -> list[Prediction]:
         batch = self._batch(structures)
-        found = self._evaluate(self.model, self.level, batch, with_forces=with_forces)
+        found = self._evaluate(self.model, level, batch, with_forces=with_forces)
         of_energies = found.energy_uncertainties
         columns = (
             unpad(batch, found.energies),
@@ -258,10 +270,11 @@ class PhysConCalculator(Calculator):
             _rows(batch, found.force_uncertainties),
             _rows(batch, found.charges),
         )
-        return [self._prediction(*row) for row in zip(structures, *columns, strict=True)]
+        return [self._prediction(level, *row) for row in zip(structures, *columns, strict=True)]
 
     def _prediction(
         self,
+        level: str,
         atoms: Atoms,
         energies: np.ndarray,
         energy_uncertainty: float | None,
@@ -273,19 +286,23 @@ class PhysConCalculator(Calculator):
         return Prediction(
             energy=energy,
             energies=energies,
-            atomization_energy=self._references(atoms.numbers) - energy,
+            atomization_energy=self._references(atoms) - energy,
             energy_uncertainty=energy_uncertainty,
             forces=forces,
             forces_uncertainty=forces_uncertainty,
-            provenance=self.provenance,
+            provenance=replace(self.provenance, level=level),
             charges=charges,
             dipole=None if charges is None else dipole_moment(atoms, charges),
         )
 
-    def _references(self, atomic_numbers: np.ndarray) -> float:
-        level = self.model.level(self.level)
+    def _level_of(self, atoms: Atoms) -> str:
+        charge, _ = charge_and_multiplicity(atoms, self.charge)
+        return level_for(self.level, [(atoms.numbers, charge)], self.model)
+
+    def _references(self, atoms: Atoms) -> float:
+        level = self.model.level(self._level_of(atoms))
         table = dict(zip(level.elements, level.references, strict=True))
-        return sum(table[number] for number in atomic_numbers.tolist())
+        return sum(table[number] for number in atoms.numbers.tolist())
 
     def _check(self, atoms: Atoms) -> None:
         check_structure(atoms, self.model, self.level, self.charge, self.multiplicity)
@@ -357,7 +374,7 @@ def _rows(batch: Batch, values: Tensor | None) -> list[np.ndarray] | list[None]:
 def predict_structures(
     structures: Sequence[Atoms | PhysConError],
     *,
-    level: str | None = None,
+    level: str = AUTO,
     checkpoint: str | Path | LoadedModel = DEFAULT_CHECKPOINT,
     device: torch.device | str = "cpu",
     dtype: torch.dtype | str = torch.float32,

@@ -31,6 +31,7 @@ from physcon_ase.inference.ensemble import (
 from physcon_ase.inference.generator import ATOMS_PER_BATCH, atoms_of
 from physcon_ase.inference.intake import above_zero, at_least_one
 from physcon_ase.inference.starts import Settings, graph_and_positions, name_of, settings_of
+from physcon_ase.model.coverage import AUTO
 from physcon_ase.model.physcon import DEFAULT_CHECKPOINT, LoadedModel
 from physcon_ase.units import EV_PER_KCAL_PER_MOL
 
@@ -43,7 +44,7 @@ def ensemble(
     *,
     n: int | str = "auto",
     window: float = 6.0,
-    level: str | None = None,
+    level: str = AUTO,
     checkpoint: str | Path | LoadedModel = DEFAULT_CHECKPOINT,
     temperature: float = STANDARD_TEMPERATURE,
     seed: int = 0,
@@ -68,7 +69,7 @@ def ensemble(
         molecule: SMILES, graph or geometry; geometries need bonds that can be perceived.
         n: number of ETKDG geometries; "auto" chooses 50 to 300 by the torsional degrees of freedom.
         window: energies [kcal/mol] above the lowest conformer that are included.
-        level: level of theory; by default the first of the checkpoint.
+        level: level of theory; "auto" for the first of the checkpoint that covers the molecule.
         checkpoint: shipped name, folder or loaded model.
         temperature: temperature [K] of the Boltzmann weights.
         seed: random seed of the ETKDG geometries.
@@ -99,7 +100,7 @@ def ensemble_many(
     checkpoint: str | Path | LoadedModel = DEFAULT_CHECKPOINT,
     n: int | str = "auto",
     window: float = 6.0,
-    level: str | None = None,
+    level: str = AUTO,
     temperature: float = STANDARD_TEMPERATURE,
     seed: int = 0,
     prerelax: bool = True,
@@ -158,7 +159,7 @@ def _record(index: int, molecule: Any, seed: int, options: _Options, settings: S
 
 def _search(molecule: Any, seed: int, options: _Options, settings: Settings) -> Ensemble:
     began, left_out = perf_counter(), Counter()
-    graph, given = graph_and_positions(molecule, settings)
+    graph, given, settings = graph_and_positions(molecule, settings)
     undefined = tuple(undefined_stereo(graph))
     if undefined:
         graph = _with_chosen_stereo(graph, seed, settings.max_seconds)

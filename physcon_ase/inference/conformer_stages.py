@@ -94,7 +94,7 @@ class Stages:
         def count(results: Sequence[Result]) -> None:
             bar.update(len(results))
 
-        jobs = [Job(self.graph, atoms_of(self.graph, start), "etkdg", seed=0) for start in starts]
+        jobs = [Job(self.graph, atoms_of(self.graph, start), "etkdg", seed=0, level=settings.level) for start in starts]
         kept = []
         for outcome in relax_jobs(jobs, settings, on_batch=count):
             reason = "not enough memory" if isinstance(outcome, str) else _defect(outcome, settings is self.settings)

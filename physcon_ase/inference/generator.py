@@ -28,6 +28,7 @@ from physcon_ase.inference.intake import as_graph, at_least_one, check_seed, che
 from physcon_ase.inference.results import Guess
 from physcon_ase.model.checkpoint import read_checkpoint, shipped_names
 from physcon_ase.model.config import StructureConfig
+from physcon_ase.model.coverage import AUTO, checked_level, level_for
 from physcon_ase.model.noise import gaussian_noise, sigma_schedule
 from physcon_ase.model.physcon import DEFAULT_CHECKPOINT, LoadedModel, load_model
 from physcon_ase.model.structure import ddim, refined
@@ -66,7 +67,7 @@ class StructureGenerator:
         checkpoint: str | Path | LoadedModel = DEFAULT_CHECKPOINT,
         *,
         mode: str = "refine",
-        level: str | None = None,
+        level: str = AUTO,
         n_steps: int | None = None,
         start_sigma: float | None = None,
         n_conformers: int = N_CONFORMERS,
@@ -80,8 +81,8 @@ class StructureGenerator:
         Args:
             checkpoint: shipped name, folder, or a loaded model, which determines device and dtype.
             mode: "refine", "ddim" or "denoise".
-            level: level of theory of the guiding forces, if the structure head uses guidance; by default the first of
-                the model.
+            level: level of theory of the guiding forces, if the structure head uses guidance; "auto" for the first of
+                the model that covers the molecule.
             n_steps: number of structure head evaluations; by default `N_STEPS`, and always 1 for "denoise".
             start_sigma: initial noise width [Å], by default the largest of the model; for "refine" the constant noise
                 level, by default `REFINE_SIGMA`.
@@ -103,8 +104,7 @@ class StructureGenerator:
         self.model_name, self.revision = loaded.name, loaded.revision
         self.model = loaded.model
         config = _structure_config(loaded)
-        self.level = self.model.level(level or self.model.level_names[0]).name
-        self.denoiser = self.model.denoiser(self.level)
+        self.level = checked_level(level, self.model)
         self.mode = mode
         self.sigmas = _sigmas(mode, n_steps, start_sigma, config)
         self.n_conformers = at_least_one("n_conformers", n_conformers)
@@ -226,10 +226,15 @@ class StructureGenerator:
             places = [sigmas[0] * displacement for displacement in noise]
         numbers = [graph.atomic_numbers for graph in graphs]
         batch: Batch = make_batch(numbers, places, graphs=graphs, dtype=weight.dtype, device=weight.device)
+        denoiser = self.model.denoiser_at(torch.tensor([self._level_index(graph) for graph in graphs]).to(batch.charge))
         with torch.no_grad(), threads_for(batch):
-            drawn = with_positions(batch, ddim(self.denoiser, batch, sigmas))
-            drawn = refined(self.denoiser, drawn, self.sigmas[0], n_refined)
+            drawn = with_positions(batch, ddim(denoiser, batch, sigmas))
+            drawn = refined(denoiser, drawn, self.sigmas[0], n_refined)
             return [place.astype(np.float64) for place in unpad(batch, drawn)]
+
+    def _level_index(self, graph: MolGraph) -> int:
+        level = level_for(self.level, [(graph.atomic_numbers, graph.charge)], self.model)
+        return self.model.level_names.index(level)
 
     def _fall_back(self, graph: MolGraph, start: np.ndarray | None, seed: int) -> Guess:
         positions = embed(graph, seed=seed, max_seconds=self.max_seconds)[0] if start is None else start

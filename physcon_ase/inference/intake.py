@@ -21,7 +21,7 @@ from physcon_ase.errors import (
     UnknownElementError,
     UnsupportedChargeError,
 )
-from physcon_ase.model.coverage import check_charge, check_elements
+from physcon_ase.model.coverage import check_charge, check_elements, level_for
 from physcon_ase.model.physcon import PhysCon
 from physcon_ase.units import CHEMICAL_SYMBOLS
 
@@ -46,7 +46,7 @@ def check_structure(
     Args:
         atoms: the structure.
         model: the model.
-        level: level of theory.
+        level: level of theory, or "auto".
         charge: default total charge [e], if `atoms.info` has none.
         multiplicity: default spin multiplicity 2S + 1, if `atoms.info` has none.
 
@@ -57,8 +57,9 @@ def check_structure(
         PhysConError: see `check_atoms`, `charge_and_multiplicity` and `model.coverage`.
     """
     check_atoms(atoms)
-    check_elements(atoms.numbers, model, level)
     charge, multiplicity = charge_and_multiplicity(atoms, charge, multiplicity)
+    level = level_for(level, [(atoms.numbers, charge)], model)
+    check_elements(atoms.numbers, model, level)
     check_charge(atoms.numbers, charge, multiplicity, model, level)
     return charge, multiplicity
 
@@ -155,7 +156,7 @@ def checked_graph(molecule: object, model: PhysCon, level: str, fragments: "Frag
     Args:
         molecule: SMILES or graph.
         model: the model.
-        level: level of theory.
+        level: level of theory, or "auto".
         fragments: what to do with several fragments, see `chem.fragments.chosen_fragments`.
 
     Raises:
@@ -163,6 +164,7 @@ def checked_graph(molecule: object, model: PhysCon, level: str, fragments: "Frag
     """
     graph = as_graph(molecule, fragments)
     atomic_numbers = graph.atomic_numbers.astype(np.int64)
+    level = level_for(level, [(atomic_numbers, graph.charge)], model)
     check_elements(atomic_numbers, model, level)
     check_charge(atomic_numbers, graph.charge, graph.multiplicity, model, level)
     return graph

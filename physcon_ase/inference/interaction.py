@@ -23,7 +23,8 @@ from physcon_ase.inference.intake import above_zero, as_graph, charge_and_multip
 from physcon_ase.inference.one import optimize
 from physcon_ase.inference.results import Provenance, Result
 from physcon_ase.inference.starts import graph_of_geometry
-from physcon_ase.model.physcon import DEFAULT_CHECKPOINT, LoadedModel
+from physcon_ase.model.coverage import AUTO, checked_level, level_for
+from physcon_ase.model.physcon import DEFAULT_CHECKPOINT, LoadedModel, PhysCon, load_model
 from physcon_ase.units import EV_PER_KCAL_PER_MOL
 
 LINES: Final = ("contact", "centres")
@@ -135,7 +136,7 @@ def interaction(
     molecules: str | MolGraph | Atoms | Sequence[str | MolGraph | Atoms],
     *,
     relax: bool | None = None,
-    level: str | None = None,
+    level: str = AUTO,
     checkpoint: str | Path | LoadedModel = DEFAULT_CHECKPOINT,
     along: Literal["contact", "centres"] = "contact",
     distances: Sequence[float] | None = None,
@@ -157,7 +158,7 @@ def interaction(
             contact that depends on the seed: one of many minima), a complex as a geometry, whose molecules are found by
             their bonds, or a list of geometries, which stay where they are. Not modified.
         relax: whether to relax the complex, and each molecule alone; by default only what has no geometry.
-        level: level of theory; by default the first of the checkpoint.
+        level: level of theory; "auto" for the first of the checkpoint that covers the complex and each molecule.
         checkpoint: shipped name, folder or loaded model.
         along: line of the distance curve of two molecules: between their two closest atoms ("contact") or between
             their geometric centres ("centres"). The second molecule is displaced, and both are rigid.
@@ -178,17 +179,14 @@ def interaction(
     began = perf_counter()
     if along not in LINES:
         raise PhysConError(f"unknown line {along!r} of the distance curve; choose one of {', '.join(LINES)}")
-    calculator = PhysConCalculator(checkpoint, level=level, device=device, dtype=dtype)
-    provenance = calculator.provenance
-    options: dict[str, Any] = {
-        "level": calculator.level,
-        "checkpoint": LoadedModel(calculator.model, provenance.model, provenance.revision),
-        "fmax": fmax,
-        "max_steps": max_steps,
-    }
+    loaded = checkpoint if isinstance(checkpoint, LoadedModel) else load_model(checkpoint, device=device, dtype=dtype)
     whole, parts = _parts_of(molecules)
     if len(parts) < 2:
         raise FragmentsError(f"{_name(parts[0])} is one molecule; an interaction energy needs two or more")
+    level = _common_level(checked_level(level, loaded.model), whole, parts, loaded.model)
+    calculator = PhysConCalculator(loaded, level=level)
+    provenance = calculator.provenance
+    options: dict[str, Any] = {"level": level, "checkpoint": loaded, "fmax": fmax, "max_steps": max_steps}
     relaxation = None
     if isinstance(whole, MolGraph):
         if relax is False:
@@ -273,6 +271,22 @@ def _beside(geometries: Sequence[Atoms]) -> tuple[Atoms, list[_Part]]:
     return whole, parts
 
 
+def _common_level(level: str, whole: MolGraph | Atoms, parts: Sequence[_Part], model: PhysCon) -> str:
+    """The level of the complex and of all its molecules."""
+    if isinstance(whole, Atoms):
+        numbers, charge = whole.numbers, charge_and_multiplicity(whole)[0]
+    else:
+        numbers, charge = whole.atomic_numbers, whole.charge
+    alone = [(numbers[part.atoms], _charge_of(part)) for part in parts]
+    return level_for(level, [(numbers, charge), *alone], model)
+
+
+def _charge_of(part: _Part) -> int:
+    if part.graph is not None:
+        return part.graph.charge
+    return 0 if part.geometry is None else charge_and_multiplicity(part.geometry)[0]
+
+
 def _name(part: _Part) -> str:
     if part.graph is not None:
         return canonical_smiles(part.graph)
@@ -283,8 +297,7 @@ def _name(part: _Part) -> str:
 def _alone(whole: Atoms, part: _Part) -> Atoms:
     """One molecule of the complex in the geometry that it has there."""
     atoms = Atoms(whole.numbers[part.atoms], whole.positions[part.atoms], masses=whole.get_masses()[part.atoms])
-    source = 0 if part.geometry is None else charge_and_multiplicity(part.geometry)[0]
-    atoms.info["charge"] = source if part.graph is None else part.graph.charge
+    atoms.info["charge"] = _charge_of(part)
     return atoms
 
 

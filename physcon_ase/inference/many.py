@@ -26,6 +26,7 @@ from physcon_ase.inference.intake import at_least_one, check_fragments, or_error
 from physcon_ase.inference.long_runs import Chunk, Item, Task, run
 from physcon_ase.inference.results import STATUSES, Record, Result, record_of
 from physcon_ase.inference.starts import STARTS, Job, Settings, jobs_of, name_of, settings_of
+from physcon_ase.model.coverage import AUTO
 from physcon_ase.model.physcon import DEFAULT_CHECKPOINT, LoadedModel, load_model
 from physcon_ase.relax.driver import METHODS
 
@@ -44,7 +45,7 @@ _WINDOW: Final = 256
 def optimize_many(
     molecules: Iterable[str | MolGraph | Atoms | Any],
     *,
-    level: str | None = None,
+    level: str = AUTO,
     checkpoint: str | Path | LoadedModel = DEFAULT_CHECKPOINT,
     method: str | None = None,
     fmax: float = 0.01,
@@ -72,7 +73,7 @@ def optimize_many(
     Args:
         molecules: SMILES, graphs, geometries, RDKit molecules or rows of a file; a single one is allowed too.
             Constraints `FixAtoms` and dihedral angles of `FixInternals` are respected.
-        level: level of theory; by default the first of the checkpoint.
+        level: level of theory; "auto" for the first of the checkpoint that covers the molecule.
         checkpoint: shipped name, folder or loaded model.
         method: "bfgs", "lbfgs" or "fire"; by default BFGS up to `batched.LARGEST_FOR_BFGS` atoms and L-BFGS above.
         fmax: convergence threshold [eV/Å] for the largest force on any atom.

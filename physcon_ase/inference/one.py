@@ -21,6 +21,7 @@ from physcon_ase.inference.intake import check_fragments, unless_error
 from physcon_ase.inference.outcome import result_of
 from physcon_ase.inference.results import Result
 from physcon_ase.inference.starts import Job, bonds_of, jobs_of, settings_of
+from physcon_ase.model.coverage import AUTO
 from physcon_ase.model.physcon import DEFAULT_CHECKPOINT, LoadedModel
 from physcon_ase.relax.driver import MAX_IDLE, RelaxStatus
 from physcon_ase.relax.state import ENERGY_NOISE
@@ -108,7 +109,7 @@ OPTIMIZERS: Final[dict[str, type[Optimizer]]] = {"bfgs": SafeBFGS, "lbfgs": LBFG
 def optimize(
     molecule: str | MolGraph | Atoms | Any,
     *,
-    level: str | None = None,
+    level: str = AUTO,
     checkpoint: str | Path | LoadedModel = DEFAULT_CHECKPOINT,
     optimizer: str | type[Optimizer] = "bfgs",
     fmax: float = 0.01,
@@ -128,7 +129,7 @@ def optimize(
 
     Args:
         molecule: SMILES, graph, geometry, RDKit molecule or row of a file; not modified.
-        level: level of theory; by default the first of the checkpoint.
+        level: level of theory; "auto" for the first of the checkpoint that covers the molecule.
         checkpoint: shipped name, folder or loaded model.
         optimizer: "bfgs", "lbfgs", "fire", or any ASE optimiser class.
         fmax: convergence threshold [eV/Å] for the largest force on any atom.
@@ -157,7 +158,7 @@ def optimize(
     (row,) = as_rows([molecule])
     job = unless_error(jobs_of([row.molecule], start, [seed], settings)[0])
     atoms = job.atoms.copy()
-    atoms.calc = calculator = PhysConCalculator(settings.loaded, level=settings.level)
+    atoms.calc = calculator = PhysConCalculator(settings.loaded, level=job.level)
     run = make_optimizer(atoms, logfile=logfile, trajectory=None if trajectory is None else str(trajectory))
     _use_model_hessian(run, job)
     status, energies, largest_forces = _run(run, atoms, fmax, max_steps)

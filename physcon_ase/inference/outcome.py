@@ -74,7 +74,7 @@ def result_of(
         optimizer=optimizer,
         model=settings.loaded.name,
         revision=settings.loaded.revision,
-        level=settings.level,
+        level=job.level,
         seed=job.seed,
         status=_status(status, has_bonds, has_stereo),
         energy_uncertainty=energy_uncertainty,

@@ -21,6 +21,7 @@ from physcon_ase.inference.embedding import embed_many
 from physcon_ase.inference.formats.rows import Geometry
 from physcon_ase.inference.generator import ATOMS_PER_BATCH, StructureGenerator, atoms_of
 from physcon_ase.inference.intake import (
+    charge_and_multiplicity,
     check_relaxation,
     check_same_atoms,
     check_seed,
@@ -29,6 +30,7 @@ from physcon_ase.inference.intake import (
     or_error,
 )
 from physcon_ase.inference.results import Guess
+from physcon_ase.model.coverage import checked_level, level_for
 from physcon_ase.model.physcon import LoadedModel, load_model
 
 STARTS: Final = ("guess", "etkdg", "mmff94")
@@ -55,6 +57,8 @@ class Job:
     """Kind of start geometry, with the reason if it is not the requested one."""
     seed: int
     """Random seed of the start geometry."""
+    level: str = ""
+    """Level of theory; set by `jobs_of`."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,7 @@ class Settings:
     loaded: LoadedModel
     """Model with its name and revision."""
     level: str
-    """Level of theory."""
+    """Level of theory, or "auto"."""
     fmax: float
     """Convergence threshold [eV/Å] for the largest force."""
     max_steps: int
@@ -81,7 +85,7 @@ class Settings:
 
 def settings_of(
     checkpoint: str | Path | LoadedModel,
-    level: str | None,
+    level: str,
     fmax: float,
     max_steps: int,
     seed: int,
@@ -97,8 +101,7 @@ def settings_of(
     check_relaxation(fmax, max_steps)
     check_seed(seed)
     loaded = checkpoint if isinstance(checkpoint, LoadedModel) else load_model(checkpoint, device=device, dtype=dtype)
-    level = loaded.model.level_names[0] if level is None else loaded.model.level(level).name
-    return Settings(loaded, level, fmax, max_steps, max_seconds)
+    return Settings(loaded, checked_level(level, loaded.model), fmax, max_steps, max_seconds)
 
 
 def jobs_of(
@@ -131,7 +134,12 @@ def jobs_of(
     own_seeds = [seeds[index] for index in graphs]
     for index, job in zip(graphs, _jobs_of_graphs(list(graphs.values()), start, own_seeds, settings), strict=True):
         jobs[index] = job
-    return [job for job in jobs if job is not None]
+    return [job if isinstance(job, PhysConError) else _with_level(job, settings) for job in jobs if job is not None]
+
+
+def _with_level(job: Job, settings: Settings) -> Job:
+    charge, _ = charge_and_multiplicity(job.atoms)
+    return replace(job, level=level_for(settings.level, [(job.atoms.numbers, charge)], settings.loaded.model))
 
 
 def _jobs_of_graphs(
@@ -238,8 +246,8 @@ def bonds_of(job: Job) -> np.ndarray | None:
     return None if job.graph is None else job.graph.bonds
 
 
-def graph_and_positions(molecule: Any, settings: Settings) -> tuple[MolGraph, np.ndarray | None]:
-    """Graph of a molecule covered by the level, and the positions [Å] of a geometry.
+def graph_and_positions(molecule: Any, settings: Settings) -> tuple[MolGraph, np.ndarray | None, Settings]:
+    """Graph of a molecule, the positions [Å] of a geometry, and the settings with the level of the molecule.
 
     Raises:
         BondPerceptionError: no bonds were found for a geometry.
@@ -250,10 +258,14 @@ def graph_and_positions(molecule: Any, settings: Settings) -> tuple[MolGraph, np
         raise ConstraintError(
             "the geometry has constraints, which are not used here: remove them (del atoms.constraints)"
         )
-    if not isinstance(molecule, Atoms):
-        return checked_graph(molecule, settings.loaded.model, settings.level), None
-    charge, _ = check_structure(molecule, settings.loaded.model, settings.level)
-    return graph_from_geometry(molecule.numbers, molecule.positions, charge), molecule.positions
+    model, positions = settings.loaded.model, None
+    if isinstance(molecule, Atoms):
+        charge, _ = check_structure(molecule, model, settings.level)
+        graph, positions = graph_from_geometry(molecule.numbers, molecule.positions, charge), molecule.positions
+    else:
+        graph = checked_graph(molecule, model, settings.level)
+    level = level_for(settings.level, [(graph.atomic_numbers, graph.charge)], model)
+    return graph, positions, replace(settings, level=level)
 
 
 def name_of(molecule: Any) -> str:

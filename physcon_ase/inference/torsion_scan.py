@@ -27,6 +27,7 @@ from physcon_ase.inference.intake import at_least_one
 from physcon_ase.inference.results import Result
 from physcon_ase.inference.scan import Scan
 from physcon_ase.inference.starts import Job, Settings, graph_and_positions, settings_of
+from physcon_ase.model.coverage import AUTO
 from physcon_ase.model.physcon import DEFAULT_CHECKPOINT, LoadedModel
 
 N_CONFORMERS: Final = 10
@@ -47,7 +48,7 @@ def scan(
     dihedral: Sequence[int] | Sequence[Sequence[int]],
     *,
     step: float = 15.0,
-    level: str | None = None,
+    level: str = AUTO,
     checkpoint: str | Path | LoadedModel = DEFAULT_CHECKPOINT,
     n_conformers: int = N_CONFORMERS,
     seed: int = 0,
@@ -72,7 +73,7 @@ def scan(
         dihedral: four atom indices from 0, bonded in a chain about a bond that is not in a ring, or two such
             quadruples. The atoms of a SMILES are counted in its order, followed by its implicit hydrogens.
         step: distance [degrees] of the grid points; a divisor of 360.
-        level: level of theory; by default the first of the checkpoint.
+        level: level of theory; "auto" for the first of the checkpoint that covers the molecule.
         checkpoint: shipped name, folder or loaded model.
         n_conformers: number of ETKDG geometries of the search; a geometry given is used alone.
         seed: random seed of the ETKDG geometries.
@@ -93,7 +94,7 @@ def scan(
     settings = settings_of(checkpoint, level, fmax, max_steps, seed, max_seconds, device, dtype)
     settings = replace(settings, atoms_per_batch=atoms_per_batch)
     angles, at_least = _grid(step), at_least_one("n_conformers", n_conformers)
-    graph, given = graph_and_positions(molecule, settings)
+    graph, given, settings = graph_and_positions(molecule, settings)
     dihedrals = _dihedrals(dihedral)
     rotors = _rotors(graph, dihedrals)
     undefined: tuple[str, ...] = ()
@@ -172,7 +173,10 @@ class _Front:
 
     def advance(self, tasks: Sequence[tuple[_Point, np.ndarray]], bar: tqdm) -> list[tuple[_Point, np.ndarray]]:
         """Relaxes geometries at grid points; returns those that became lower, at the neighbouring points."""
-        jobs = [Job(self.graph, self._turned_to(point, positions), "scan", seed=0) for point, positions in tasks]
+        jobs = [
+            Job(self.graph, self._turned_to(point, positions), "scan", seed=0, level=self.settings.level)
+            for point, positions in tasks
+        ]
         lowered = set()
         outcomes = relax_jobs(jobs, self.settings, on_batch=lambda results: _count(bar, results))
         for (point, _), outcome in zip(tasks, outcomes, strict=True):

@@ -19,6 +19,7 @@ from physcon_ase.inference.normal_modes import NormalModes, normal_modes
 from physcon_ase.inference.one import optimize
 from physcon_ase.inference.results import Result
 from physcon_ase.inference.thermochemistry import CUTOFF, Thermochemistry, thermochemistry
+from physcon_ase.model.coverage import AUTO
 from physcon_ase.model.physcon import DEFAULT_CHECKPOINT, LoadedModel, load_model
 
 FMAX: Final = 5e-4
@@ -119,7 +120,7 @@ class Vibrations:
 def vibrations(
     molecule: str | MolGraph | Atoms,
     *,
-    level: str | None = None,
+    level: str = AUTO,
     checkpoint: str | Path | LoadedModel = DEFAULT_CHECKPOINT,
     temperature: float = 298.15,
     pressure: float = 101325.0,
@@ -142,7 +143,7 @@ def vibrations(
 
     Args:
         molecule: SMILES, graph or geometry; not modified.
-        level: level of theory; by default the first of the checkpoint.
+        level: level of theory; "auto" for the first of the checkpoint that covers the molecule.
         checkpoint: shipped name, folder or loaded model, which must be in float64.
         temperature: temperature [K].
         pressure: pressure [Pa] of the standard state.

@@ -1,6 +1,7 @@
-"""What molecules a model takes: elements of a level, charge and spin."""
+"""What molecules a model takes: elements of a level, charge and spin; the level that is chosen for a molecule."""
 
 from collections.abc import Iterable
+from typing import Final
 
 import numpy as np
 from jaxtyping import Int
@@ -8,6 +9,39 @@ from jaxtyping import Int
 from physcon_ase.errors import SpinParityError, UnsupportedChargeError, UnsupportedElementError
 from physcon_ase.model.physcon import PhysCon
 from physcon_ase.units import CHEMICAL_SYMBOLS
+
+AUTO: Final = "auto"
+"""Name that stands for the first level of the model that covers a molecule."""
+
+
+def checked_level(level: str, model: PhysCon) -> str:
+    """The name of a level of the model, or `AUTO`.
+
+    Raises:
+        UnknownLevelError: the model has no such level.
+    """
+    return level if level == AUTO else model.level(level).name
+
+
+def level_for(level: str, molecules: Iterable[tuple[Int[np.ndarray, " atoms"], int]], model: PhysCon) -> str:
+    """The level itself, or for `AUTO` the first one that covers the elements and the charge of all molecules.
+
+    If there is none it is the first level of the model, by which `check_elements` and `check_charge` then refuse one.
+
+    Args:
+        level: name of a level, or `AUTO`.
+        molecules: atomic numbers and total charge [e] of each.
+        model: the model.
+    """
+    if level != AUTO:
+        return level
+    needed = [(set(numbers.tolist()), charge) for numbers, charge in molecules]
+    fitting = (
+        own.name
+        for own in model.config.levels
+        if all(numbers.issubset(own.elements) and charge in own.charges for numbers, charge in needed)
+    )
+    return next(fitting, model.level_names[0])
 
 
 def check_elements(atomic_numbers: Int[np.ndarray, " atoms"], model: PhysCon, level: str) -> None:
