@@ -114,3 +114,7 @@ class StoreError(PhysConError):
 
 class EngineError(PhysConError):
     """A labelling program that is not installed, or that failed for a geometry."""
+
+
+class UncertainWarning(UserWarning):
+    """A molecule unlike those of the training, or with a large estimated error."""

@@ -111,7 +111,12 @@ def calibrated_model(dtype: torch.dtype = torch.float64) -> PhysCon:
         features = plain.evaluate(batch, name).features
         of_molecules, of_atoms = features.sum(dim=1), features[batch.atom_mask]
         errors = torch.as_tensor(generator.normal(scale=0.05, size=(len(of_atoms), 3)))
-        energy = energy_table(of_molecules.T @ of_molecules / 60, of_molecules, errors[: len(of_molecules), 0])
+        energy = energy_table(
+            of_molecules.T @ of_molecules / 60,
+            of_molecules,
+            errors[: len(of_molecules), 0],
+            torch.full((len(of_molecules),), 9),
+        )
         atoms = batch.atomic_numbers[batch.atom_mask]
         forces = force_table(of_atoms.T @ of_atoms / len(of_atoms), of_atoms, errors, atoms)
         tensors |= {f"energy_rigidity.{name}.{key}": value for key, value in energy.items()}

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Int
 from rdkit import Chem
 from scipy.spatial.distance import cdist
 from scipy.spatial.transform import Rotation
@@ -85,11 +85,11 @@ def joined(graphs: Sequence[MolGraph]) -> MolGraph:
 
 
 def placed_apart(
-    atomic_numbers: Sequence[UInt8[np.ndarray, " atoms"]],
-    positions: Sequence[Float[np.ndarray, "atoms 3"]],
+    atomic_numbers: Sequence[np.ndarray],
+    positions: Sequence[np.ndarray],
     *,
     seed: int,
-) -> list[Float[np.ndarray, "atoms 3"]]:
+) -> list[np.ndarray]:
     """Molecules beside each other in contact: turned at random and moved in a random direction out of the others.
 
     Args:

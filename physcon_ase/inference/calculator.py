@@ -1,5 +1,6 @@
 """ASE calculator, and prediction for lists of structures."""
 
+import warnings
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -20,7 +21,9 @@ from physcon_ase.batch import Batch, in_chunks, make_batch, threads_for, unpad
 from physcon_ase.errors import (
     MissingHeadError,
     PhysConError,
+    UncertainWarning,
 )
+from physcon_ase.inference.doubts import doubts_of
 from physcon_ase.inference.intake import charge_and_multiplicity, check_structure, state_in_info
 from physcon_ase.inference.results import FORCES_FROM, Prediction, Provenance
 from physcon_ase.model.coverage import AUTO, checked_level, level_for
@@ -109,6 +112,7 @@ class PhysConCalculator(Calculator):
         self.provenance = Provenance(checkpoint.name, checkpoint.revision, self.level, FORCES_FROM[forces])
         self.charge, self.multiplicity = charge, multiplicity
         self._lock = RLock()
+        self._judged: set[bytes] = set()
         # ASE trajectories record the parameters.
         self.parameters = {**asdict(self.provenance), "charge": charge, "multiplicity": multiplicity}
 
@@ -182,8 +186,30 @@ class PhysConCalculator(Calculator):
             self.results |= {"charges": charges, "dipole": dipole_moment(self.atoms, charges)}
         if found.energy_uncertainties is not None:
             self.results["energy_uncertainty"] = found.energy_uncertainties.item()
+        self._warn_of_doubts(level)
         if found.force_uncertainties is not None:
             self.results["forces_uncertainty"] = found.force_uncertainties[0].numpy(force=True).astype(np.float64)
+
+    def _warn_of_doubts(self, level: str) -> None:
+        """Warns once for each molecule, in the geometry of its first calculation."""
+        assert self.atoms is not None
+        composition = self.atoms.numbers.tobytes()
+        if composition in self._judged:
+            return
+        self._judged.add(composition)
+        if doubts := self._doubts_of(self.atoms, level, self.results.get("energy_uncertainty")):
+            warnings.warn(
+                f"{self.atoms.get_chemical_formula()} is uncertain: {'; '.join(doubts)}", UncertainWarning, stacklevel=2
+            )
+
+    def _doubts_of(self, atoms: Atoms, level: str, energy_uncertainty: float | None) -> tuple[str, ...]:
+        if self.model.environments is None and energy_uncertainty is None:
+            return ()
+        # Imported lazily: RDKit is slow to load.
+        from physcon_ase.chem.environments import bonds_by_distance
+
+        bonds = bonds_by_distance(atoms.numbers, atoms.positions)
+        return doubts_of(self.model, level, atoms.numbers, bonds, energy_uncertainty)
 
     def export_properties(self) -> Properties:
         """Results restricted to properties known to ASE."""
@@ -293,6 +319,7 @@ class PhysConCalculator(Calculator):
             provenance=replace(self.provenance, level=level),
             charges=charges,
             dipole=None if charges is None else dipole_moment(atoms, charges),
+            doubts=self._doubts_of(atoms, level, energy_uncertainty),
         )
 
     def _level_of(self, atoms: Atoms) -> str:
@@ -393,5 +420,7 @@ def _with_prediction(atoms: Atoms, prediction: Prediction) -> Atoms | PhysConErr
     labelled.info |= asdict(prediction.provenance)
     if prediction.energy_uncertainty is not None:
         labelled.info["energy_uncertainty"] = prediction.energy_uncertainty
+    if prediction.doubts:
+        labelled.info["doubts"] = "; ".join(prediction.doubts)
     labelled.calc = SinglePointCalculator(labelled, energy=prediction.energy, forces=prediction.forces)
     return labelled

@@ -21,6 +21,7 @@ from physcon_ase.chem.perceive import graph_from_bonds
 from physcon_ase.chem.smiles import canonical_smiles, undefined_stereo
 from physcon_ase.errors import NoConformersError, PhysConError
 from physcon_ase.inference.conformer_stages import Relaxed, Stages
+from physcon_ase.inference.doubts import doubts_of
 from physcon_ase.inference.ensemble import (
     STANDARD_TEMPERATURE,
     Conformer,
@@ -154,7 +155,8 @@ def _record(index: int, molecule: Any, seed: int, options: _Options, settings: S
     except PhysConError as error:
         seconds = perf_counter() - began
         return EnsembleRecord(index, name, "failed", str(error), type(error).__name__, seconds, None)
-    return EnsembleRecord(index, name, "ok", "", "", perf_counter() - began, found)
+    status = "uncertain" if found.doubts else "ok"
+    return EnsembleRecord(index, name, status, "; ".join(found.doubts), "", perf_counter() - began, found)
 
 
 def _search(molecule: Any, seed: int, options: _Options, settings: Settings) -> Ensemble:
@@ -205,6 +207,9 @@ def _search(molecule: Any, seed: int, options: _Options, settings: Settings) -> 
         revision=settings.loaded.revision,
         level=settings.level,
         seconds=perf_counter() - began,
+        doubts=doubts_of(
+            settings.loaded.model, settings.level, graph.atomic_numbers, graph.bonds, found[0].energy_uncertainty
+        ),
     )
 
 

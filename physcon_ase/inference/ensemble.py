@@ -78,6 +78,8 @@ class Ensemble:
     """Level of theory."""
     seconds: float
     """Wall time [s] without loading the model."""
+    doubts: tuple[str, ...] = ()
+    """Reasons to doubt the energies, see `doubts.doubts_of`."""
     units: str = UNITS
     """Units of the results."""
 
@@ -106,13 +108,14 @@ class Ensemble:
 
     def to_dict(self) -> dict[str, Any]:
         """The ensemble as numbers, texts, lists and dictionaries, for instance for JSON."""
-        skipped = ("conformers", "rmsd", "graph", "left_out", "tolerances", "undefined_stereo")
+        skipped = ("conformers", "rmsd", "graph", "left_out", "tolerances", "undefined_stereo", "doubts")
         plain = {name: value for name, value in vars(self).items() if name not in skipped}
         return {
             **plain,
             "atomic_numbers": self.graph.atomic_numbers.tolist(),
             "charge": self.graph.charge,
             "undefined_stereo": list(self.undefined_stereo),
+            "doubts": list(self.doubts),
             "left_out": dict(self.left_out),
             "tolerances": asdict(self.tolerances),
             "rmsd": self.rmsd.tolist(),
@@ -128,8 +131,8 @@ class EnsembleRecord:
     """Index in the input."""
     name: str
     """SMILES as given, or chemical formula."""
-    status: Literal["ok", "failed"]
-    """"failed": no conformer."""
+    status: Literal["ok", "uncertain", "failed"]
+    """"uncertain": with `Ensemble.doubts`; "failed": no conformer."""
     reason: str
     """Problem and remedy; empty if the status is "ok"."""
     error: str

@@ -24,6 +24,7 @@ def format_ensemble(ensemble: Ensemble) -> str:
         f"  ensemble   {len(ensemble)} conformers within {ensemble.window:g} kcal/mol",
     ]
     lines += [f"  undefined  {line}: decided by the seed" for line in ensemble.undefined_stereo]
+    lines += [f"  uncertain  {line}" for line in ensemble.doubts]
     lines.append(f"  conformer  kcal/mol  weight ({ensemble.temperature:g} K)  RMSD/Å to the lowest  mirror image")
     for index, conformer in enumerate(ensemble.conformers):
         lines.append(
@@ -35,13 +36,13 @@ def format_ensemble(ensemble: Ensemble) -> str:
 
 def format_ensemble_record(record: EnsembleRecord) -> str:
     """Record as one line for the terminal."""
-    line = f"{record.index:5d}  {record.status:6s}  {record.name}  "
+    line = f"{record.index:5d}  {record.status:9s}  {record.name}  "
     if record.ensemble is None:
         return f"{line}{record.error}: {record.reason}"
     lowest = record.ensemble.conformers[0]
     return (
         f"{line}{len(record.ensemble)} conformers, lowest {lowest.energy:.6f} eV (weight {lowest.weight:.3f}), "
-        f"{record.seconds:.1f} s"
+        f"{record.seconds:.1f} s{f', {record.reason}' if record.reason else ''}"
     )
 
 

@@ -8,7 +8,9 @@ from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from physcon_ase.chem.compare import bonds_intact, stereo_intact
+from physcon_ase.chem.environments import bonds_by_distance
 from physcon_ase.chem.smiles import canonical_smiles, undefined_stereo
+from physcon_ase.inference.doubts import doubts_of
 from physcon_ase.inference.results import Result
 from physcon_ase.inference.starts import Job, Settings
 from physcon_ase.relax.driver import RelaxStatus
@@ -56,6 +58,8 @@ def result_of(
     graph = job.graph
     has_bonds = None if graph is None else bonds_intact(graph, positions).intact
     has_stereo = None if graph is None else stereo_intact(graph, positions).intact
+    bonds = bonds_by_distance(job.atoms.numbers, positions) if graph is None else graph.bonds
+    doubts = doubts_of(settings.loaded.model, job.level, job.atoms.numbers, bonds, energy_uncertainty)
     result = Result(
         atoms=job.atoms,
         graph=graph,
@@ -76,18 +80,21 @@ def result_of(
         revision=settings.loaded.revision,
         level=job.level,
         seed=job.seed,
-        status=_status(status, has_bonds, has_stereo),
+        status=_status(status, has_bonds, has_stereo, doubts),
         energy_uncertainty=energy_uncertainty,
+        doubts=doubts,
     )
     return replace(result, atoms=_labelled(result, positions, forces))
 
 
-def _status(status: RelaxStatus, has_bonds: bool | None, has_stereo: bool | None) -> str:
+def _status(status: RelaxStatus, has_bonds: bool | None, has_stereo: bool | None, doubts: tuple[str, ...]) -> str:
     if status is not RelaxStatus.CONVERGED:
         return str(status)
     if has_bonds is False:
         return CHANGED_BONDS
-    return CHANGED_STEREO if has_stereo is False else str(status)
+    if has_stereo is False:
+        return CHANGED_STEREO
+    return f"uncertain: {'; '.join(doubts)}" if doubts else str(status)
 
 
 def _labelled(result: Result, positions: np.ndarray, forces: np.ndarray) -> Atoms:

@@ -16,7 +16,7 @@ UNITS: Final = "energies eV, positions Angstrom, forces eV/Angstrom"
 FORCES_FROM: Final = {"conservative": "the derivative of the energy", "direct": "a direct head, no energy"}
 """Kinds of forces of a `PhysConCalculator`, and their description in results."""
 
-STATUSES: Final = ("ok", "not converged", "changed", "failed")
+STATUSES: Final = ("ok", "uncertain", "not converged", "changed", "failed")
 """Possible values of `Record.status`, the most useful first."""
 
 
@@ -59,6 +59,8 @@ class Prediction:
     """Partial charges [e], which sum to the total charge; None for a model without."""
     dipole: Float[np.ndarray, "3"] | None = None
     """Dipole moment [e Å] of the partial charges about the centre of mass; None for a model without."""
+    doubts: tuple[str, ...] = ()
+    """Reasons to doubt the values, see `doubts.doubts_of`."""
     error: PhysConError | None = None
     """Error of an invalid structure."""
 
@@ -131,13 +133,20 @@ class Result:
     """"converged", or the problem and its remedy."""
     energy_uncertainty: float | None = None
     """Standard deviation [eV] of the error of `energy`; None if the model is not calibrated."""
+    doubts: tuple[str, ...] = ()
+    """Reasons to doubt the result, see `doubts.doubts_of`."""
     units: str = UNITS
     """Units of the results."""
 
     @property
-    def is_ok(self) -> bool:
+    def is_minimum(self) -> bool:
         """Whether the relaxation converged without changing the bonds or configuration, as far as these are known."""
         return self.converged and self.bonds_intact is not False and self.stereo_intact is not False
+
+    @property
+    def is_ok(self) -> bool:
+        """Whether it is a minimum without doubts."""
+        return self.is_minimum and not self.doubts
 
 
 @dataclass(frozen=True)
@@ -148,8 +157,9 @@ class Record:
     """Index in the input."""
     name: str
     """Name in the input; without one the SMILES as given, or the chemical formula."""
-    status: Literal["ok", "not converged", "changed", "failed"]
-    """"changed": converged, but with different bonds or configuration; "failed": no geometry."""
+    status: Literal["ok", "uncertain", "not converged", "changed", "failed"]
+    """"uncertain": a minimum with `Result.doubts`; "changed": converged, but with different bonds or configuration;
+    "failed": no geometry."""
     reason: str
     """Problem and remedy; empty if the status is "ok"."""
     error: str
@@ -176,7 +186,7 @@ def record_of(result: Result, index: int = 0, *, attempts: int = 1, **told: Any)
     return Record(
         index=index,
         name=name,
-        status="ok" if result.is_ok else "changed" if result.converged else "not converged",
+        status=_record_status(result),
         reason="" if result.is_ok else result.status,
         error="",
         seconds=result.seconds,
@@ -185,3 +195,9 @@ def record_of(result: Result, index: int = 0, *, attempts: int = 1, **told: Any)
         result=result,
         **told,
     )
+
+
+def _record_status(result: Result) -> Literal["ok", "uncertain", "not converged", "changed"]:
+    if result.is_minimum:
+        return "uncertain" if result.doubts else "ok"
+    return "changed" if result.converged else "not converged"

@@ -69,6 +69,8 @@ class Scan:
     """Level of theory."""
     seconds: float
     """Wall time [s] without loading the model."""
+    doubts: tuple[str, ...] = ()
+    """Reasons to doubt the energies, see `doubts.doubts_of`."""
     units: str = UNITS
     """Units of the results."""
 
@@ -107,7 +109,7 @@ class Scan:
 
     def to_dict(self) -> dict[str, Any]:
         """The scan as numbers, texts, lists and dictionaries, for instance for JSON; NaN becomes None."""
-        skipped = ("dihedrals", "angles", "energies", "geometries", "failures", "graph", "undefined_stereo")
+        skipped = ("dihedrals", "angles", "energies", "geometries", "failures", "graph", "undefined_stereo", "doubts")
         plain = {name: value for name, value in vars(self).items() if name not in skipped}
         points = list(np.ndindex(self.energies.shape))
         return {
@@ -115,6 +117,7 @@ class Scan:
             "atomic_numbers": self.graph.atomic_numbers.tolist(),
             "charge": self.graph.charge,
             "undefined_stereo": list(self.undefined_stereo),
+            "doubts": list(self.doubts),
             "dihedrals": [list(members) for members in self.dihedrals],
             "points": [
                 {

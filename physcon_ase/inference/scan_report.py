@@ -28,6 +28,7 @@ def format_scan(scan: Scan) -> str:
         f"  energy     {np.nanmin(scan.energies):.6f} eV (lowest point)",
     ]
     lines += [f"  undefined  {line}: decided by the seed" for line in scan.undefined_stereo]
+    lines += [f"  uncertain  {line}" for line in scan.doubts]
     for point in scan.minima:
         lines.append(f"  minimum    {_degrees(scan.angles_of(point))}  {scan.relative_energies[point]:.3f} kcal/mol")
     for barrier in scan.barriers:

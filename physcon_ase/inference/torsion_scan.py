@@ -21,6 +21,7 @@ from physcon_ase.errors import ConstraintError, NoConformersError, PhysConError
 from physcon_ase.inference.batched import relax_jobs
 from physcon_ase.inference.conformer_search import ensemble
 from physcon_ase.inference.constraints import check_dihedral
+from physcon_ase.inference.doubts import doubts_of
 from physcon_ase.inference.embedding import MAX_SECONDS
 from physcon_ase.inference.generator import ATOMS_PER_BATCH, atoms_of
 from physcon_ase.inference.intake import at_least_one
@@ -133,6 +134,7 @@ def scan(
         revision=settings.loaded.revision,
         level=settings.level,
         seconds=perf_counter() - began,
+        doubts=doubts_of(settings.loaded.model, settings.level, graph.atomic_numbers, graph.bonds, None),
     )
 
 
@@ -182,7 +184,7 @@ class _Front:
         for (point, _), outcome in zip(tasks, outcomes, strict=True):
             if isinstance(outcome, str):
                 self.failures[point] = f"not enough memory: {outcome}"
-            elif not outcome.is_ok:
+            elif not outcome.is_minimum:
                 self.failures[point] = outcome.status
             elif point not in self.best or outcome.energy < self.best[point].energy - GAIN:
                 self.best[point] = outcome

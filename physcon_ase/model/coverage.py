@@ -23,7 +23,7 @@ def checked_level(level: str, model: PhysCon) -> str:
     return level if level == AUTO else model.level(level).name
 
 
-def level_for(level: str, molecules: Iterable[tuple[Int[np.ndarray, " atoms"], int]], model: PhysCon) -> str:
+def level_for(level: str, molecules: Iterable[tuple[np.ndarray, int]], model: PhysCon) -> str:
     """The level itself, or for `AUTO` the first one that covers the elements and the charge of all molecules.
 
     If there is none it is the first level of the model, by which `check_elements` and `check_charge` then refuse one.

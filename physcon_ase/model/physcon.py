@@ -3,7 +3,7 @@
 import functools
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -234,6 +234,12 @@ class PhysCon(nn.Module):
     ) -> Float[Tensor, " molecules"] | None:
         """Standard deviation [eV] of the energies, from `Outputs.features`; None without a table."""
         return self.energy_rigidity[level](features) if level in self.energy_rigidity else None
+
+    def uncertainty_limit(self, level: str, n_atoms: int) -> float | None:
+        """Uncertainty [eV] of the energy of so many atoms above which it is doubtful; None without a table."""
+        if level not in self.energy_rigidity:
+            return None
+        return cast(EnergyRigidity, self.energy_rigidity[level]).limit.item() * n_atoms**0.5
 
     def force_uncertainties(
         self, features: Float[Tensor, "molecules slots features"], batch: Batch, level: str

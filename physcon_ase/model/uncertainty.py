@@ -31,14 +31,21 @@ POOLED_ATOMS: Final = 200
 """Weight, in atoms, of the factor of all elements in that of each: few held-out atoms say little of their own."""
 
 
+LIMIT_QUANTILE: Final = 0.995
+"""Share of the validation molecules whose energies count as certain."""
+
+
 class EnergyRigidity(nn.Module):
     """Standard deviation [eV] of the energies of one level; a table that training does not touch."""
 
     factor: Tensor
+    limit: Tensor
+    """`LIMIT_QUANTILE` of σ / sqrt(number of atoms) [eV] of the validation molecules."""
 
     def __init__(self, n_features: int):
         super().__init__()
         self.register_buffer("factor", torch.zeros(n_features, n_features))
+        self.register_buffer("limit", torch.zeros(()))
 
     def forward(self, features: Float[Tensor, "molecules slots features"]) -> Float[Tensor, " molecules"]:
         """σ = |f A| with A Aᵀ = α² (FᵀF / n + s² 1)⁻¹."""
@@ -80,6 +87,7 @@ def energy_table(
     second_moment: Float[Tensor, "features features"],
     features: Float[Tensor, "molecules features"],
     errors: Float[Tensor, " molecules"],
+    n_atoms: Int[Tensor, " molecules"],
 ) -> dict[str, Tensor]:
     """The buffers of an `EnergyRigidity`; α² = mean(errors² / q) is the likeliest for Gaussian errors of variance α² q.
 
@@ -87,10 +95,12 @@ def energy_table(
         second_moment: FᵀF / n of training molecules.
         features: of molecules that the model was not trained on.
         errors: of their energies [eV].
+        n_atoms: of the same molecules.
     """
     factor = inverse_factor(second_moment)
-    raw = rigidity(features.double(), factor).square()
-    return {"factor": factor * (errors.double().square() / raw).mean().sqrt()}
+    raw = rigidity(features.double(), factor)
+    scale = (errors.double() / raw).square().mean().sqrt()
+    return {"factor": factor * scale, "limit": (scale * raw / n_atoms.sqrt()).quantile(LIMIT_QUANTILE)}
 
 
 def force_table(

@@ -67,6 +67,8 @@ class _HeldOut:
     """Of the molecules with an energy."""
     energy_errors: Float[Tensor, " molecules"]
     """[eV]"""
+    sizes: Int[Tensor, " molecules"]
+    """Number of atoms of the same molecules."""
     atomic_features: Float[Tensor, "atoms features"]
     """Of the atoms of molecules with forces."""
     force_errors: Float[Tensor, "atoms 3"]
@@ -169,7 +171,7 @@ def _calibrate_level(
     held_out = _held_out(model, level, _labelled(model, level, stores, "validation", n_molecules, generator))
     n_energies, energy_sigma, force_sigma = len(held_out.energy_errors), math.nan, math.nan
     if n_training and n_energies >= FEWEST_GEOMETRIES:
-        table = energy_table(of_molecules, held_out.features, held_out.energy_errors)
+        table = energy_table(of_molecules, held_out.features, held_out.energy_errors, held_out.sizes)
         tables |= {f"{_ENERGY}.{level}.{name}": value.float() for name, value in table.items()}
         energy_sigma = rigidity(held_out.features.double(), table["factor"]).median().item()
     if n_training and len(held_out.n_atoms) >= FEWEST_GEOMETRIES:
@@ -246,6 +248,7 @@ def _held_out(model: PhysCon, level: str, batches: Iterable[LabelledBatch]) -> _
     nothing = _HeldOut(
         features=torch.zeros(0, size),
         energy_errors=torch.zeros(0, dtype=torch.float64),
+        sizes=torch.zeros(0, dtype=torch.int64),
         atomic_features=torch.zeros(0, size),
         force_errors=torch.zeros(0, 3),
         atomic_numbers=torch.zeros(0, dtype=torch.int64),
@@ -265,6 +268,7 @@ def _held_out_batch(model: PhysCon, level: str, labelled: LabelledBatch) -> _Hel
     return _HeldOut(
         features=features.sum(dim=1)[with_energy],
         energy_errors=(outputs.energies - labelled.energy)[with_energy],
+        sizes=batch.n_atoms[with_energy],
         atomic_features=features[atoms],
         force_errors=(outputs.forces - labelled.forces)[atoms],
         atomic_numbers=batch.atomic_numbers[atoms],

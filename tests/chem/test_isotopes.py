@@ -15,7 +15,7 @@ def test_masses_are_those_of_the_isotopes() -> None:
 
 def test_isotopes_are_found_again_in_the_masses_and_other_masses_are_none() -> None:
     numbers, natural = np.array([1, 1, 1, 1, 6, 17]), np.array([1.008, 1.008, 1.008, 1.008, 12.011, 35.45])
-    masses = np.array([1.00783, 2.0, 2.0141, 4.0, 13.00335, 34.969])
+    masses = np.array([1.00783, 2.0, 2.0141, 4.5, 13.00335, 34.969])
     assert isotopes_of_masses(numbers, masses, natural).tolist() == [0, 2, 2, 0, 13, 35]
 
 

@@ -25,7 +25,7 @@ BAD_SMILES = {
     "": ("InvalidSmilesError", "empty SMILES"),
     "CC*": ("DummyAtomError", "dummy atom"),
     "C[Xx]": ("UnknownElementError", "unknown element"),
-    "C[Se]C": ("UnsupportedElementError", "does not cover Se"),
+    "C[Te]C": ("UnsupportedElementError", "does not cover Te"),
     "[O-]P([O-])(=O)OP([O-])([O-])=O": ("UnsupportedChargeError", "does not cover charge -4"),
     "[CH3]": ("UnsupportedChargeError", "multiplicity 2"),
     "O.[Na+]": ("UnsupportedElementError", "does not cover Na"),
@@ -76,7 +76,7 @@ def test_a_bad_smiles_is_a_named_error_of_optimize_and_a_line_in_the_shell(
     assert error.count("\n") == 1
 
 
-@pytest.mark.parametrize("smiles", BAD_SMILES)
+@pytest.mark.parametrize("smiles", [smiles for smiles in BAD_SMILES if "." not in smiles])
 def test_a_bad_smiles_is_a_named_error_of_the_generator(smiles: str, shipped: LoadedModel) -> None:
     with pytest.raises(getattr(errors, BAD_SMILES[smiles][0])):
         StructureGenerator(shipped)(smiles)

@@ -67,7 +67,7 @@ def test_a_record_is_kept_to_the_last_bit(double: LoadedModel) -> None:
     atoms = molecule("CH3CH2OH")
     atoms.set_array("labels", np.array([f"A{n}" for n in range(9)]))
     atoms.info |= {"name": r"F\C", "charge": 0, "weights": np.array([1.5, 2.5]), "nested": {"a": [1, None]}}
-    records = optimize_many([atoms, "C[C@H](O)F", "foo"], checkpoint=double, **QUICK)
+    records = optimize_many([atoms, "C[C@H](O)F", "foo"], checkpoint=double, **QUICK | {"start": None})
     assert records[0].result is not None
     fixed = records[0].result.atoms.copy()
     fixed.calc = records[0].result.atoms.calc
@@ -133,7 +133,7 @@ def test_rows_of_the_same_molecule_have_different_seeds(double: LoadedModel) -> 
 
 def test_one_molecule_is_not_taken_for_many(double: LoadedModel) -> None:
     for one in ("CO", molecule("CH3OH")):
-        (record,) = optimize_many(one, checkpoint=double, **QUICK)
+        (record,) = optimize_many(one, checkpoint=double, **QUICK | {"start": None})
         assert record.result is not None
         assert record.result.atoms.get_chemical_formula() == "CH4O"
 

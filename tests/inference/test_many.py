@@ -95,7 +95,7 @@ def test_what_does_not_end_well_gets_another_start(double: LoadedModel) -> None:
 def test_a_gap_in_a_table_is_a_record_too(double: LoadedModel) -> None:
     records = optimize_many(iter([None, "O", float("nan")]), checkpoint=double)  # pyright: ignore[reportArgumentType]
     assert [record.status for record in records] == ["failed", "ok", "failed"]
-    assert "a molecule must be a SMILES or a MolGraph, received None" in records[0].reason
+    assert "a molecule must be a SMILES, an RDKit molecule or a MolGraph, received None" in records[0].reason
 
 
 def test_no_molecules_are_no_records(double: LoadedModel) -> None:

@@ -31,14 +31,14 @@ def test_extended_xyz_keeps_energy_forces_and_origin(water: Result, alanine: Res
 def test_an_sd_file_keeps_energy_level_and_model(water: Result, tmp_path: Path) -> None:
     write_results(water, tmp_path / "water.sdf")
     text = (tmp_path / "water.sdf").read_text()
-    assert f">  <energy_eV>\n{water.energy:.8f}\n" in text
+    assert f">  <energy_eV>\n{water.energy!r}\n" in text
     assert ">  <level>\nb3lyp-d3\n" in text
     assert ">  <model>\nphyscon-2-preview\n" in text
     assert text.endswith("$$$$\n")
 
 
 def test_a_molecule_without_bonds_has_no_sd_record(water: Result, tmp_path: Path) -> None:
-    with pytest.raises(BondPerceptionError, match=r"no bonds were found for H2O.*write \.xyz"):
+    with pytest.raises(BondPerceptionError, match=r"H2O: no bonds were found.*write \.xyz"):
         write_results(replace(water, graph=None), tmp_path / "water.sdf")
 
 

@@ -53,7 +53,12 @@ def test_directions_that_training_never_saw_are_uncertain_but_finite() -> None:
 
 def test_sigma_finds_the_spread_of_errors_where_the_truth_is_known() -> None:
     held_out, errors = regression(4000, seed=1)
-    table = energy_table(torch.tensor(SECOND_MOMENT), torch.tensor(held_out), torch.tensor(errors))
+    table = energy_table(
+        torch.tensor(SECOND_MOMENT),
+        torch.tensor(held_out),
+        torch.tensor(errors),
+        torch.ones(len(errors), dtype=torch.int64),
+    )
     features, errors = regression(4000, seed=2)
     sigma = rigidity(torch.tensor(features), table["factor"]).numpy()
     ratio = errors / sigma
