@@ -112,9 +112,8 @@ def scan(
         while tasks:
             tasks = front.advance(tasks, bar)
     if not front.best:
-        raise NoConformersError(
-            f"no point of the scan of {canonical_smiles(graph)!r} could be relaxed: {next(iter(front.failures.values()))}"
-        )
+        reason = next(iter(front.failures.values()))
+        raise NoConformersError(f"no point of the scan of {canonical_smiles(graph)!r} could be relaxed: {reason}")
     return Scan(
         dihedrals=dihedrals,
         angles=angles,
