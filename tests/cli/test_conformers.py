@@ -1,0 +1,54 @@
+import csv
+from pathlib import Path
+
+import ase.io
+import pytest
+
+from physcon_ase.cli import main
+
+
+def test_ensemble_prints_and_writes_the_conformers(capsys: pytest.CaptureFixture) -> None:
+    assert main(["ensemble", "CO", "-n", "3", "-o", "methanol.sdf", "--temperature", "500"]) == 0
+    out = capsys.readouterr().out
+    assert "CO  (CH4O, 6 atoms)" in out
+    assert "1 conformers within 6 kcal/mol" in out
+    assert "weight (500 K)" in out
+    assert "<relative_energy_kcal_per_mol>" in Path("methanol.sdf").read_text()
+
+
+def test_ensembles_of_a_file_are_written_one_after_the_other(capsys: pytest.CaptureFixture) -> None:
+    Path("list.smi").write_text("O\nfoo\nN\n")
+    assert main(["ensemble", "list.smi", "-n", "2", "-o", "list.xyz"]) == 1
+    out = capsys.readouterr().out
+    assert "    1  failed  foo  InvalidSmilesError:" in out
+    assert "3 molecules: 2 ok, 1 failed, 2 conformers written to list.xyz" in out
+    assert [len(atoms) for atoms in ase.io.read("list.xyz", index=":")] == [3, 4]
+
+
+def test_scan_prints_barriers_and_writes_what_was_asked_for(capsys: pytest.CaptureFixture) -> None:
+    arguments = ["--dihedral", "3", "0", "1", "5", "--step", "60", "-n", "2", "-o", "scan.csv", "scan.png", "scan.xyz"]
+    assert main(["scan", "CO", *arguments]) == 0
+    out = capsys.readouterr().out
+    assert "CO  about H3-C0-O1-H5" in out
+    assert "barrier" in out
+    assert len(ase.io.read("scan.xyz", index=":")) == 6
+    with open("scan.csv", encoding="utf-8") as file:
+        assert [row["status"] for row in csv.DictReader(file)] == ["ok"] * 6
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["scan", "C1CCCCC1", "--dihedral", "0", "1", "2", "3"], "is in a ring"),
+        (["scan", "two.smi", "--dihedral", "0", "1", "2", "3"], "two.smi has 2 molecules"),
+        (["scan", "CCCC", "--dihedral", "0", "1", "2", "3", "-o", "scan.pdf"], "cannot write scan.pdf"),
+        (["ensemble", "foo"], "invalid SMILES 'foo'"),
+        (["ensemble", "CCO", "-o", "ethanol.csv"], "cannot write ethanol.csv"),
+    ],
+)
+def test_wrong_requests_are_one_line(arguments: list[str], message: str, capsys: pytest.CaptureFixture) -> None:
+    Path("two.smi").write_text("O\nN\n")
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1

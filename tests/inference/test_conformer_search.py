@@ -1,0 +1,132 @@
+import json
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import molecule
+from ase.constraints import FixAtoms
+from ase.io import read
+
+from physcon_ase.errors import ConstraintError, NoConformersError, PhysConError
+from physcon_ase.inference.calculator import PhysConCalculator
+from physcon_ase.inference.conformer_search import ensemble, ensemble_many
+from physcon_ase.inference.ensemble import Ensemble, boltzmann_weights
+from physcon_ase.inference.ensemble_report import format_ensemble, format_ensemble_record, write_ensemble
+from physcon_ase.model.physcon import LoadedModel
+from physcon_ase.units import EV_PER_KCAL_PER_MOL
+
+
+@pytest.fixture(scope="module")
+def ethanol(double: LoadedModel) -> Ensemble:
+    return ensemble("CCO", n=6, checkpoint=double)
+
+
+def test_ethanol_is_trans_or_one_of_two_gauche_forms(ethanol: Ensemble, double: LoadedModel) -> None:
+    assert len(ethanol) == 3
+    angles = [conformer.atoms.get_dihedral(0, 1, 2, 8) for conformer in ethanol.conformers]
+    assert sorted(round(angle / 60) for angle in angles) == [1, 3, 5]
+    partners = [conformer.mirror_image for conformer in ethanol.conformers]
+    assert [partners[partner] for partner in partners if partner is not None] == [0, 1, 2]
+    assert sum(partner == index for index, partner in enumerate(partners)) == 1
+    calculator = PhysConCalculator(double)
+    for conformer in ethanol.conformers:
+        atoms = Atoms(conformer.atoms.numbers, conformer.atoms.positions, calculator=calculator)
+        assert conformer.energy == pytest.approx(atoms.get_potential_energy(), abs=1e-6)
+        assert np.allclose(conformer.atoms.get_forces(), atoms.get_forces(), atol=1e-5)
+        assert conformer.fmax < 0.01
+
+
+def test_the_spelling_of_a_smiles_changes_nothing(ethanol: Ensemble, double: LoadedModel) -> None:
+    other = ensemble("OCC", n=6, checkpoint=double)
+    assert (other.energies == ethanol.energies).all()
+    assert other.conformers[0].atoms.get_chemical_symbols()[:3] == ["O", "C", "C"]
+    assert ethanol.conformers[0].atoms.get_chemical_symbols()[:3] == ["C", "C", "O"]
+    assert other.conformers[0].atoms.get_distance(0, 1) == ethanol.conformers[0].atoms.get_distance(2, 1)
+
+
+def test_weights_are_those_of_boltzmann(ethanol: Ensemble) -> None:
+    kelvin = 8.617333e-5
+    factors = np.exp(-(ethanol.energies - ethanol.energies[0]) / (298.15 * kelvin))
+    assert np.allclose(ethanol.weights, factors / factors.sum(), atol=1e-6)
+    assert np.allclose(ethanol.weights_at(1e9), 1 / 3, atol=1e-6)
+    gap = EV_PER_KCAL_PER_MOL
+    assert boltzmann_weights(np.array([0.0, gap]), 298.15) == pytest.approx([0.8439, 0.1561], abs=1e-4)
+
+
+def test_an_ensemble_can_be_read_printed_and_written(
+    ethanol: Ensemble, tmp_path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = json.dumps(ethanol.to_dict())
+    assert json.loads(text)["conformers"][0]["energy"] == ethanol.energies[0]
+    assert len(repr(ethanol)) < 200
+    assert "3 conformers within 6 kcal/mol" in format_ensemble(ethanol)
+    write_ensemble(ethanol, "ethanol.xyz")
+    write_ensemble(ethanol, "ethanol.xyz", append=True)
+    frames = read("ethanol.xyz", index=":")
+    assert [frame.get_potential_energy() for frame in frames] == pytest.approx([*ethanol.energies] * 2)
+    write_ensemble(ethanol, "ethanol.sdf")
+    assert (tmp_path / "ethanol.sdf").read_text().count("$$$$") == 3
+
+
+def test_duplicates_are_counted(double: LoadedModel) -> None:
+    water = ensemble("O", n=4, checkpoint=double)
+    assert len(water) == 1
+    assert water.left_out == {"duplicates": 3}
+    assert water.weights.tolist() == [1.0]
+    assert water.conformers[0].mirror_image == 0
+
+
+def test_conformers_of_undefined_stereo_have_one_configuration(double: LoadedModel) -> None:
+    found = ensemble("C[CH](O)F", n=4, checkpoint=double)
+    assert len(found.undefined_stereo) == 1
+    assert "@" in found.smiles
+    assert all(conformer.mirror_image is None for conformer in found.conformers)
+    volumes = [
+        np.linalg.det(conformer.atoms.positions[[0, 2, 3]] - conformer.atoms.positions[1])
+        for conformer in found.conformers
+    ]
+    assert len(set(np.sign(volumes))) == 1
+
+
+def test_a_geometry_keeps_its_atoms_and_is_a_start_itself(double: LoadedModel) -> None:
+    atoms = molecule("CH3CH2OH")[[3, 0, 1, 2, 4, 5, 6, 7, 8]]
+    found = ensemble(atoms, n=2, checkpoint=double)
+    assert found.n_starts == 3
+    assert found.conformers[0].atoms.get_chemical_symbols() == atoms.get_chemical_symbols()
+    atoms.set_constraint(FixAtoms([0]))
+    with pytest.raises(ConstraintError, match="has constraints, which are not used here"):
+        ensemble(atoms, n=2, checkpoint=double)
+
+
+def test_nothing_left_is_an_error_with_the_counts(double: LoadedModel) -> None:
+    with pytest.raises(NoConformersError, match=r"no conformer of 'CO' from 2 start geometries \(2 not converged\)"):
+        ensemble("CO", n=2, prerelax=False, max_steps=0, checkpoint=double)
+
+
+def test_each_of_many_molecules_has_a_record(double: LoadedModel) -> None:
+    records = ensemble_many(iter(["O", "foo", None, "[Cl-]"]), n=2, checkpoint=double)  # pyright: ignore[reportArgumentType]
+    first = next(records)
+    assert (first.status, first.name) == ("ok", "O")
+    failed, gap, ion = records
+    assert (failed.status, failed.error) == ("failed", "InvalidSmilesError")
+    assert "invalid SMILES 'foo'" in format_ensemble_record(failed)
+    assert gap.status == "failed"
+    assert ion.status == "ok"
+    assert ion.ensemble is not None
+    assert ion.ensemble.conformers[0].atoms.info["charge"] == -1
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"n": 0}, "n is 0; 1 or more"),
+        ({"n": "many"}, "n is 'many'"),
+        ({"window": -1.0}, "window is -1.0 kcal/mol"),
+        ({"temperature": 0.0}, "temperature is 0.0 K"),
+        ({"level": "ccsd"}, "ccsd"),
+    ],
+)
+def test_settings_are_errors_of_the_call(settings: dict, message: str, double: LoadedModel) -> None:
+    with pytest.raises(PhysConError, match=message):
+        ensemble_many(["O"], checkpoint=double, **settings)

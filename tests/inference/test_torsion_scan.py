@@ -1,0 +1,136 @@
+import csv
+import json
+
+import numpy as np
+import pytest
+from ase.build import molecule
+from ase.constraints import FixInternals
+from ase.io import read
+
+from physcon_ase.errors import ConstraintError, NoConformersError, PhysConError
+from physcon_ase.inference import torsion_scan
+from physcon_ase.inference.one import optimize
+from physcon_ase.inference.scan import Scan
+from physcon_ase.inference.scan_report import format_scan, write_scan
+from physcon_ase.inference.torsion_scan import scan
+from physcon_ase.model.physcon import LoadedModel
+
+EXACT = 1e-3
+"""[degrees]."""
+
+NOISE = 2e-3
+"""Energy [eV] left by soft coordinates at 0.02 eV/Å, and by points that do not become lower by more than `GAIN`."""
+
+CCOH = (0, 1, 2, 8)
+
+
+@pytest.fixture(scope="module")
+def ethanol(double: LoadedModel) -> Scan:
+    return scan("CCO", CCOH, step=60, n_conformers=3, checkpoint=double)
+
+
+def test_every_grid_point_has_its_angle_and_is_relaxed_otherwise(ethanol: Scan, double: LoadedModel) -> None:
+    assert ethanol.failures == {}
+    assert ethanol.angles.tolist() == [-180, -120, -60, 0, 60, 120]
+    for point, atoms in ethanol.geometries.items():
+        difference = atoms.get_dihedral(*CCOH) - ethanol.angles[point]
+        assert abs((difference + 180) % 360 - 180) < EXACT
+        assert atoms.get_potential_energy() == ethanol.energies[point]
+    atoms = ethanol.geometries[5,].copy()
+    atoms.set_constraint(FixInternals(dihedrals_deg=[[120.0, list(CCOH)]]))
+    assert ethanol.energies[5] == pytest.approx(optimize(atoms, checkpoint=double).energy, abs=1e-3)
+
+
+def test_profile_has_the_symmetry_of_the_molecule(ethanol: Scan) -> None:
+    mirrored = ethanol.energies[(-np.arange(6)) % 6]
+    assert np.allclose(ethanol.energies, mirrored, atol=NOISE)
+    assert len(ethanol.minima) == 3
+    assert all(0.3 < height < 3 for barrier in ethanol.barriers for height in barrier.heights)  # kcal/mol
+
+
+def test_profile_does_not_depend_on_spelling_or_start(ethanol: Scan, double: LoadedModel) -> None:
+    other = scan("OCC", (2, 1, 0, 3), step=60, n_conformers=3, checkpoint=double)
+    assert np.allclose(other.energies, ethanol.energies, atol=NOISE)
+    assert other.geometries[0,].get_chemical_symbols()[:3] == ["O", "C", "C"]
+    given = scan(molecule("CH3CH2OH"), (0, 1, 2, 3), step=60, checkpoint=double)
+    assert given.n_starts == 1
+    assert np.allclose(given.energies, ethanol.energies, atol=NOISE)
+
+
+def test_a_lower_geometry_spreads_to_both_sides(double: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Relaxations are replaced: a start keeps its energy unless it comes from the point at 0 degrees."""
+    lowered, tried = {3: -1.0}, []
+
+    class Outcome:
+        is_ok = True
+
+        def __init__(self, atoms, energy):
+            self.atoms, self.energy = atoms, energy
+
+    def relax_jobs(jobs, settings, on_batch):
+        outcomes = []
+        for job in jobs:
+            (constraint,) = job.atoms.constraints
+            point = round((constraint.dihedrals[0][0] + 180) / 60)
+            tried.append(point)
+            # the mark of the low conformer is an extremely long bond, which rotations keep
+            marked = job.atoms.get_distance(0, 1) > 2 or (point == 3 and len(tried) <= 7)
+            atoms = job.atoms.copy()
+            if marked and atoms.get_distance(0, 1) < 2:
+                atoms.set_distance(0, 1, 2.5, fix=1, indices=[0, 3, 4, 5])
+            outcomes.append(Outcome(atoms, lowered[3] if marked else float(point)))
+        return outcomes
+
+    monkeypatch.setattr(torsion_scan, "relax_jobs", relax_jobs)
+    monkeypatch.setattr(torsion_scan._Front, "atoms_at", lambda front, point: front.best[point].atoms)
+    found = scan(molecule("CH3CH2OH"), (0, 1, 2, 3), step=60, checkpoint=double)
+    assert found.energies.tolist() == [-1.0] * 6
+    assert found.n_waves == 5  # the start, three rounds to the opposite point, one without effect
+
+
+def test_failed_points_have_a_reason(double: LoadedModel) -> None:
+    with pytest.raises(NoConformersError, match=r"no point of the scan of 'CCO' could be relaxed: step limit reached"):
+        scan(molecule("CH3CH2OH"), (0, 1, 2, 3), step=120, max_steps=0, checkpoint=double)
+
+
+def test_a_scan_can_be_read_printed_and_written(ethanol: Scan, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert len(json.loads(json.dumps(ethanol.to_dict()))["points"]) == 6
+    assert len(repr(ethanol)) < 200
+    text = format_scan(ethanol)
+    assert "about C0-C1-O2-H8" in text
+    assert text.count("barrier ") == 3
+    for name in ("a.xyz", "a.sdf", "a.csv", "a.png"):
+        write_scan(ethanol, name)
+    assert [frame.get_potential_energy() for frame in read("a.xyz", index=":")] == pytest.approx([*ethanol.energies])
+    assert (tmp_path / "a.sdf").read_text().count("$$$$") == 6
+    with open("a.csv", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["C0-C1-O2-H8_deg"]) for row in rows] == ethanol.angles.tolist()
+    assert [float(row["energy_eV"]) for row in rows] == pytest.approx([*ethanol.energies])
+    assert (tmp_path / "a.png").stat().st_size > 5000
+
+
+@pytest.mark.parametrize(
+    ("smiles", "dihedral", "message"),
+    [
+        ("C1CCCCC1C", (0, 1, 2, 3), "the bond 1-2 is in a ring"),
+        ("CCCC", (0, 1, 3, 2), "atoms 1 and 3 are not bonded"),
+        ("CCCC", (0, 1, 2, 99), "four different atoms from 0 to 13"),
+        ("CCCC", (0, 1, 2), "four atom indices are needed"),
+        ("CCCC", (0, 1, 2, "C"), "four atom indices are needed"),
+        ("CCCC", ((0, 1, 2, 3), (4, 0, 1, 2), (1, 2, 3, 11)), "four atom indices are needed, or two times four"),
+        ("CCCC", ((0, 1, 2, 3), (3, 2, 1, 0)), "about the same bond"),
+    ],
+)
+def test_dihedral_angles_that_cannot_be_scanned_are_refused(
+    smiles: str, dihedral: tuple, message: str, double: LoadedModel
+) -> None:
+    with pytest.raises(ConstraintError, match=message):
+        scan(smiles, dihedral, checkpoint=double)
+
+
+@pytest.mark.parametrize("step", [0.0, 7.0, -15.0, 180.0, float("nan")])
+def test_step_is_a_divisor_of_the_circle(step: float, double: LoadedModel) -> None:
+    with pytest.raises(PhysConError, match="a divisor of 360 from 1 to 120 is needed"):
+        scan("CCCC", (0, 1, 2, 3), step=step, checkpoint=double)
