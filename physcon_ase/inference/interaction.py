@@ -179,47 +179,37 @@ def interaction(
     began = perf_counter()
     if along not in LINES:
         raise PhysConError(f"unknown line {along!r} of the distance curve; choose one of {', '.join(LINES)}")
-    loaded = checkpoint if isinstance(checkpoint, LoadedModel) else load_model(checkpoint, device=device, dtype=dtype)
     whole, parts = _parts_of(molecules)
     if len(parts) < 2:
         raise FragmentsError(f"{_name(parts[0])} is one molecule; an interaction energy needs two or more")
+    if relax is False and isinstance(whole, MolGraph):
+        raise PhysConError("relax=False requires geometries: omit it for SMILES and graphs, or pass ase.Atoms")
+    loaded = checkpoint
+    if not isinstance(loaded, LoadedModel):
+        loaded = load_model(loaded, device=device, dtype=dtype)
+    is_rigid = not relax and isinstance(whole, Atoms)
     level = _common_level(checked_level(level, loaded.model), whole, parts, loaded.model)
+    options: dict[str, Any] = {"checkpoint": loaded, "fmax": fmax, "seed": seed, "max_seconds": max_seconds}
+    found = optimize(whole, level=level, start=start, max_steps=0 if is_rigid else max_steps, **options)
     calculator = PhysConCalculator(loaded, level=level)
-    provenance = calculator.provenance
-    options: dict[str, Any] = {"level": level, "checkpoint": loaded, "fmax": fmax, "max_steps": max_steps}
-    relaxation = None
-    if isinstance(whole, MolGraph):
-        if relax is False:
-            raise PhysConError(
-                "relax=False requires geometries, but SMILES or graphs were given: omit it, or pass ase.Atoms"
-            )
-        relaxation = optimize(whole, start=start, seed=seed, max_seconds=max_seconds, **options)
-    elif relax:
-        relaxation = optimize(whole, **options)
-    atoms = whole if relaxation is None else relaxation.atoms
-    assert isinstance(atoms, Atoms)
-    places = [_alone(atoms, part) for part in parts]
-    found = [_with_energy(own, calculator) for own in (atoms, *places)]
-    relaxed = (
-        None
-        if relaxation is None
-        else tuple(
-            optimize(
-                place if part.graph is None else part.graph, start=None if part.graph is None else place, **options
-            )
+    places = [_alone(found.atoms, part) for part in parts]
+    rigid = [_with_energy(place, calculator) for place in places]
+    relaxed = None
+    if not is_rigid:
+        relaxed = tuple(
+            optimize(part.graph or place, level=level, start=part.graph and place, max_steps=max_steps, **options)
             for part, place in zip(parts, places, strict=True)
         )
-    )
     return Interaction(
-        complex=found[0],
-        molecules=tuple(found[1:]),
+        complex=found.atoms,
+        molecules=tuple(rigid),
         atoms=tuple(tuple(part.atoms.tolist()) for part in parts),
         names=tuple(_name(part) for part in parts),
         relaxed=relaxed,
-        relaxation=relaxation,
-        curve=_curve(found, parts, along, distances, calculator) if len(parts) == 2 else None,
-        provenance=provenance,
-        status=_status(relaxation, relaxed or ()),
+        relaxation=None if is_rigid else found,
+        curve=_curve(found.atoms, rigid, parts, along, distances, calculator) if len(parts) == 2 else None,
+        provenance=calculator.provenance,
+        status="ok" if relaxed is None else _status(found, relaxed),
         seconds=perf_counter() - began,
     )
 
@@ -310,14 +300,15 @@ def _with_energy(atoms: Atoms, calculator: PhysConCalculator) -> Atoms:
 
 
 def _curve(
-    found: Sequence[Atoms],
+    whole: Atoms,
+    rigid: Sequence[Atoms],
     parts: Sequence[_Part],
     along: str,
     distances: Sequence[float] | None,
     calculator: PhysConCalculator,
 ) -> DistanceCurve:
     """Energies [eV] of the complex with its second molecule displaced, relative to the molecules alone."""
-    whole, first, second = found
+    first, second = rigid
     ends = first.positions.mean(axis=0), second.positions.mean(axis=0)
     if along == "contact":
         separations = cdist(first.positions, second.positions)
@@ -339,8 +330,8 @@ def _curve(
     return DistanceCurve(along, places, np.array([np.nan if value is None else value - alone for value in energies]))
 
 
-def _status(relaxation: Result | None, relaxed: Sequence[Result]) -> str:
-    if relaxation is not None and not relaxation.is_ok:
+def _status(relaxation: Result, relaxed: Sequence[Result]) -> str:
+    if not relaxation.is_ok:
         return f"complex: {relaxation.status}"
     for result in relaxed:
         if not result.is_ok:

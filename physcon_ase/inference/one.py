@@ -84,19 +84,25 @@ class SafeBFGS(BFGS):
         if self.state is None:
             self._first = np.array(self.H0)  # copy, since ASE updates it in place
         super().update(pos, forces, pos0, forces0)
-        assert self.state is not None
-        curvatures = np.linalg.eigvalsh(self.state.hessian)
-        if curvatures[0] < _CURVATURES[0] or curvatures[-1] > _CURVATURES[1]:
+        if not self._is_physical():
             self.state, self.H0 = None, self._first.copy()
             super().update(pos, forces, pos0, forces0)
+
+    def _is_physical(self) -> bool:
+        assert self.state is not None
+        curvatures = np.linalg.eigvalsh(self.state.hessian)
+        return bool(_CURVATURES[0] <= curvatures[0] and curvatures[-1] <= _CURVATURES[1])
 
     def _taken_back(self, gradient: np.ndarray) -> np.ndarray:
         """Returns the atoms to the previous geometry, and the gradient there."""
         self._n_uphill += 1
         if self._n_uphill >= MAX_IDLE:
             raise StalledError(f"{MAX_IDLE} successive steps led uphill")
-        tried = self.optimizable.get_x()
-        self.update(tried, -gradient, self.pos0, self.forces0)
+        assert self.state is not None
+        tried, known = self.optimizable.get_x(), self.state.hessian.copy()
+        super().update(tried, -gradient, self.pos0, self.forces0)
+        if not self._is_physical():  # a step into a steep wall tells nothing about the geometry before it
+            self.state.hessian = known
         self.maxstep = _SHRINK * float(np.max(self.optimizable.gradient_norm(tried - self.pos0)))
         self.optimizable.set_x(self.pos0)
         return -self.forces0
