@@ -12,7 +12,6 @@ from jaxtyping import Float
 from rdkit import Chem
 from rdkit.Chem import rdMolAlign, rdMolDescriptors
 from rdkit.SimDivFilters import rdSimDivPickers
-from scipy.spatial.distance import squareform
 
 from physcon_ase.chem.graph import MolGraph
 from physcon_ase.chem.smiles import to_rdkit
@@ -109,8 +108,10 @@ def rmsd_table(
 ) -> Float[np.ndarray, "conformers conformers"]:
     """Symmetry-corrected RMSDs [Å] between all conformers."""
     mol = _without_hydrogens_on_carbon(_with_conformers(graph, positions))
-    deviations = rdMolAlign.GetAllConformerBestRMS(mol, maxMatches=_MAX_MATCHES)
-    return squareform(np.array(deviations)) if len(positions) > 1 else np.zeros((len(positions), len(positions)))
+    table = np.zeros((len(positions), len(positions)))
+    if len(positions) > 1:
+        table[np.tril_indices(len(positions), k=-1)] = rdMolAlign.GetAllConformerBestRMS(mol, maxMatches=_MAX_MATCHES)
+    return table + table.T
 
 
 def _with_conformers(graph: MolGraph, positions: Sequence[Float[np.ndarray, "atoms 3"]]) -> Chem.Mol:

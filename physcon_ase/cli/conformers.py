@@ -33,6 +33,7 @@ def add_ensemble(commands: argparse._SubParsersAction) -> None:
 
 def _ensemble(options: argparse.Namespace) -> int:
     from physcon_ase.inference.conformer_search import ensemble, ensemble_many
+    from physcon_ase.inference.ensemble import counted
     from physcon_ase.inference.ensemble_report import format_ensemble, format_ensemble_record, write_ensemble
     from physcon_ase.inference.files import check_output, files_named, molecules_named
 
@@ -66,7 +67,7 @@ def _ensemble(options: argparse.Namespace) -> int:
                 write_ensemble(record.ensemble, options.output, append=n_written > 0)
                 n_written += len(record.ensemble)
         print(format_ensemble_record(record), flush=True)
-    where = f", {n_written} conformers written to {options.output}" if n_written else ""
+    where = f", {counted(n_written)} written to {options.output}" if n_written else ""
     print(f"{len(molecules)} molecules: {n_ok} ok, {len(molecules) - n_ok} failed{where}")
     return 0 if n_ok == len(molecules) else SOME_FAILED
 

@@ -184,10 +184,18 @@ def _search(molecule: Any, seed: int, options: _Options, settings: Settings) -> 
             f"({', '.join(f'{count} {reason}' for reason, count in reasons.items())}): try another seed, more steps or "
             "another level"
         )
+    provenance = {
+        "smiles": canonical_smiles(graph),
+        "model": settings.loaded.name,
+        "revision": settings.loaded.revision,
+        "level": settings.level,
+        "seed": seed,
+        "temperature_K": options.temperature,
+    }
     weights = boltzmann_weights(np.array([each.energy for each in found]), options.temperature)
     conformers = tuple(
-        _conformer(graph, order.places, each, found[0].energy, weight, settings)
-        for each, weight in zip(found, weights.tolist(), strict=True)
+        _conformer(graph, order.places, each, found[0].energy, weight, {**provenance, "conformer": index})
+        for index, (each, weight) in enumerate(zip(found, weights.tolist(), strict=True))
     )
     return Ensemble(
         conformers=conformers,
@@ -222,19 +230,12 @@ def _with_chosen_stereo(graph: MolGraph, seed: int, max_seconds: float) -> MolGr
 
 
 def _conformer(
-    graph: MolGraph, places: np.ndarray, found: Relaxed, lowest: float, weight: float, settings: Settings
+    graph: MolGraph, places: np.ndarray, found: Relaxed, lowest: float, weight: float, info: dict[str, Any]
 ) -> Conformer:
     """Conformer in the atom order of the input."""
     atoms, forces = atoms_of(graph, found.positions[places]), found.forces[places]
     relative = (found.energy - lowest) / EV_PER_KCAL_PER_MOL
-    atoms.info |= {
-        "smiles": canonical_smiles(graph),
-        "model": settings.loaded.name,
-        "revision": settings.loaded.revision,
-        "level": settings.level,
-        "relative_energy_kcal_per_mol": relative,
-        "weight": weight,
-    }
+    atoms.info |= {**info, "relative_energy_kcal_per_mol": relative, "weight": weight}
     atoms.calc = SinglePointCalculator(atoms, energy=found.energy, forces=forces)
     return Conformer(
         atoms=atoms,

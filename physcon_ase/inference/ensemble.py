@@ -88,7 +88,7 @@ class Ensemble:
 
     def __repr__(self) -> str:
         return (
-            f"<Ensemble of {self.smiles}: {len(self)} conformers within {self.window:g} kcal/mol, "
+            f"<Ensemble of {self.smiles}: {counted(len(self))} within {self.window:g} kcal/mol, "
             f"level {self.level} of {self.model}>"
         )
 
@@ -141,6 +141,11 @@ class EnsembleRecord:
     """Wall time [s]."""
     ensemble: Ensemble | None
     """The conformers; None if the search failed."""
+
+
+def counted(n_conformers: int) -> str:
+    """Number of conformers as text."""
+    return "1 conformer" if n_conformers == 1 else f"{n_conformers} conformers"
 
 
 def boltzmann_weights(

@@ -6,7 +6,7 @@ from pathlib import Path
 import ase.io
 
 from physcon_ase.chem.files import sdf_block
-from physcon_ase.inference.ensemble import Conformer, Ensemble, EnsembleRecord
+from physcon_ase.inference.ensemble import Conformer, Ensemble, EnsembleRecord, counted
 from physcon_ase.inference.files import check_output
 
 
@@ -21,7 +21,7 @@ def format_ensemble(ensemble: Ensemble) -> str:
         f"  starts     {ensemble.n_starts} geometries ({start}), seed {ensemble.seed}, {ensemble.seconds:.1f} s",
         f"  left out   {left_out}",
         f"  energy     {ensemble.conformers[0].energy:.6f} eV (lowest conformer)",
-        f"  ensemble   {len(ensemble)} conformers within {ensemble.window:g} kcal/mol",
+        f"  ensemble   {counted(len(ensemble))} within {ensemble.window:g} kcal/mol",
     ]
     lines += [f"  undefined  {line}: decided by the seed" for line in ensemble.undefined_stereo]
     lines += [f"  uncertain  {line}" for line in ensemble.doubts]
@@ -41,7 +41,7 @@ def format_ensemble_record(record: EnsembleRecord) -> str:
         return f"{line}{record.error}: {record.reason}"
     lowest = record.ensemble.conformers[0]
     return (
-        f"{line}{len(record.ensemble)} conformers, lowest {lowest.energy:.6f} eV (weight {lowest.weight:.3f}), "
+        f"{line}{counted(len(record.ensemble))}, lowest {lowest.energy:.6f} eV (weight {lowest.weight:.3f}), "
         f"{record.seconds:.1f} s{f', {record.reason}' if record.reason else ''}"
     )
 

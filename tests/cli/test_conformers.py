@@ -11,7 +11,7 @@ def test_ensemble_prints_and_writes_the_conformers(capsys: pytest.CaptureFixture
     assert main(["ensemble", "CO", "-n", "3", "-o", "methanol.sdf", "--temperature", "500"]) == 0
     out = capsys.readouterr().out
     assert "CO  (CH4O, 6 atoms)" in out
-    assert "1 conformers within 6 kcal/mol" in out
+    assert "1 conformer within 6 kcal/mol" in out
     assert "weight (500 K)" in out
     assert "<relative_energy_kcal_per_mol>" in Path("methanol.sdf").read_text()
 

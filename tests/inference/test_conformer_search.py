@@ -100,7 +100,7 @@ def test_a_geometry_keeps_its_atoms_and_is_a_start_itself(double: LoadedModel) -
 
 
 def test_nothing_left_is_an_error_with_the_counts(double: LoadedModel) -> None:
-    with pytest.raises(NoConformersError, match=r"no conformer of 'CO' from 2 start geometries \(2 not converged\)"):
+    with pytest.raises(NoConformersError, match=r"no conformer of 'CO' from 2 start geometries \(.*not converged"):
         ensemble("CO", n=2, prerelax=False, max_steps=0, checkpoint=double)
 
 

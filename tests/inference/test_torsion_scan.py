@@ -77,7 +77,7 @@ def test_a_lower_geometry_spreads_to_both_sides(double: LoadedModel, monkeypatch
             marked = job.atoms.get_distance(0, 1) > 2 or (point == 3 and len(tried) <= 7)
             atoms = job.atoms.copy()
             if marked and atoms.get_distance(0, 1) < 2:
-                atoms.set_distance(0, 1, 2.5, fix=1, indices=[0, 3, 4, 5])
+                atoms.positions[0] = atoms.positions[1] + 2 * (atoms.positions[0] - atoms.positions[1])
             outcomes.append(Outcome(atoms, lowered[3] if marked else float(point)))
         return outcomes
 
