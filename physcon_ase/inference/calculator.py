@@ -112,6 +112,8 @@ class PhysConCalculator(Calculator):
         self.provenance = Provenance(checkpoint.name, checkpoint.revision, self.level, FORCES_FROM[forces])
         self.charge, self.multiplicity = charge, multiplicity
         self._lock = RLock()
+        self.warns = True
+        """Whether a doubtful molecule gives an `UncertainWarning`."""
         self._judged: set[bytes] = set()
         # ASE trajectories record the parameters.
         self.parameters = {**asdict(self.provenance), "charge": charge, "multiplicity": multiplicity}
@@ -194,7 +196,7 @@ class PhysConCalculator(Calculator):
         """Warns once for each molecule, in the geometry of its first calculation."""
         assert self.atoms is not None
         composition = self.atoms.numbers.tobytes()
-        if composition in self._judged:
+        if not self.warns or composition in self._judged:
             return
         self._judged.add(composition)
         if doubts := self._doubts_of(self.atoms, level, self.results.get("energy_uncertainty")):

@@ -165,6 +165,7 @@ def optimize(
     job = unless_error(jobs_of([row.molecule], start, [seed], settings)[0])
     atoms = job.atoms.copy()
     atoms.calc = calculator = PhysConCalculator(settings.loaded, level=job.level)
+    calculator.warns = False  # the result has the doubts
     run = make_optimizer(atoms, logfile=logfile, trajectory=None if trajectory is None else str(trajectory))
     _use_model_hessian(run, job)
     status, energies, largest_forces = _run(run, atoms, fmax, max_steps)

@@ -1,0 +1,80 @@
+import warnings
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from ase import Atoms
+
+from physcon_ase.chem.environments import environment_hashes
+from physcon_ase.errors import UncertainWarning
+from physcon_ase.inference.calculator import PhysConCalculator
+from physcon_ase.inference.doubts import doubts_of
+from physcon_ase.inference.many import optimize_many
+from physcon_ase.inference.one import optimize
+from physcon_ase.model.checkpoint import load_into
+from physcon_ase.model.environments import environment_tensors
+from physcon_ase.model.physcon import LoadedModel, PhysCon
+from tests.tiny import ETHANOL, ETHANOL_BONDS, ETHANOL_NUMBERS, WATER, WATER_NUMBERS, calibrated_model
+
+WATER_BONDS = np.array([[0, 1], [0, 2]])
+
+
+@pytest.fixture(scope="module")
+def model() -> PhysCon:
+    """The calibrated tiny model, with ethanol as its only training molecule and a limit that nothing reaches."""
+    calibrated = calibrated_model()
+    counts = dict.fromkeys(environment_hashes(ETHANOL_NUMBERS, ETHANOL_BONDS).tolist(), 5)
+    with torch.random.fork_rng(devices=[]):
+        found = PhysCon(replace(calibrated.config, n_environments=len(counts)), dtype=torch.float64)
+    tensors = {**calibrated.state_dict()}
+    tensors |= {f"environments.{name}": value for name, value in environment_tensors(counts).items()}
+    tensors |= {name: torch.full_like(value, 1e9) for name, value in tensors.items() if name.endswith(".limit")}
+    load_into(found, tensors)
+    return found.eval().requires_grad_(False)
+
+
+@pytest.fixture
+def loaded(model: PhysCon) -> LoadedModel:
+    return LoadedModel(model, "tiny", "0" * 64)
+
+
+def test_molecules_of_known_environments_are_certain(model: PhysCon) -> None:
+    assert doubts_of(model, "dft", ETHANOL_NUMBERS, ETHANOL_BONDS, 0.1) == ()
+
+
+def test_an_unknown_environment_is_named(model: PhysCon) -> None:
+    (doubt,) = doubts_of(model, "dft", WATER_NUMBERS, WATER_BONDS, None)
+    assert "fewer than 3 training molecules have O bonded to 2 H: compare" in doubt
+
+
+def test_a_large_uncertainty_is_a_doubt(model: PhysCon) -> None:
+    (doubt,) = doubts_of(model, "dft", ETHANOL_NUMBERS, ETHANOL_BONDS, 1e10)
+    assert "estimated error of the energy" in doubt
+
+
+def test_relaxations_are_uncertain_with_the_reason(loaded: LoadedModel) -> None:
+    result = optimize(Atoms(WATER_NUMBERS, WATER), checkpoint=loaded, fmax=10.0)
+    assert result.is_minimum
+    assert not result.is_ok
+    assert result.status.startswith("uncertain: fewer than 3 training molecules")
+    records = optimize_many(
+        [Atoms(WATER_NUMBERS, WATER), Atoms(ETHANOL_NUMBERS, ETHANOL)], checkpoint=loaded, fmax=10.0, progress_bar=False
+    )
+    assert [record.status for record in records] == ["uncertain", "ok"]
+    assert records[0].reason == result.status
+
+
+def test_the_calculator_warns_once_for_each_molecule(loaded: LoadedModel) -> None:
+    water, ethanol = Atoms(WATER_NUMBERS, WATER), Atoms(ETHANOL_NUMBERS, ETHANOL)
+    water.calc = ethanol.calc = calculator = PhysConCalculator(loaded)
+    with pytest.warns(UncertainWarning, match="H2O is uncertain: fewer than 3"):
+        water.get_potential_energy()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ethanol.get_potential_energy()
+        water.rattle(0.01)
+        water.get_potential_energy()
+    of_water, of_ethanol = calculator.predict([water, ethanol])
+    assert of_water.doubts
+    assert not of_ethanol.doubts
