@@ -85,11 +85,11 @@ def joined(graphs: Sequence[MolGraph]) -> MolGraph:
 
 
 def placed_apart(
-    atomic_numbers: Sequence[np.ndarray],
-    positions: Sequence[np.ndarray],
+    atomic_numbers: Sequence[UInt8[np.ndarray, " _"]],
+    positions: Sequence[Float[np.ndarray, "_ 3"]],
     *,
     seed: int,
-) -> list[np.ndarray]:
+) -> list[Float[np.ndarray, "_ 3"]]:
     """Molecules beside each other in contact: turned at random and moved in a random direction out of the others.
 
     Args:

@@ -8,7 +8,7 @@ from rdkit import Chem
 
 from physcon_ase.chem.graph import MolGraph
 
-_SAME: Final = 0.05
+_SAME: Final = 0.02
 """Difference [amu] of masses that are attributed to the same isotope, so that 2 or 2.014 is deuterium."""
 
 _PERIODIC_TABLE: Final = Chem.GetPeriodicTable()

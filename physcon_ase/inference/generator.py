@@ -285,9 +285,14 @@ def atoms_of(graph: MolGraph, positions: Float[np.ndarray, "atoms 3"]) -> Atoms:
     `Atoms.info["charge"]` is set for ions.
     """
     atoms = Atoms(graph.atomic_numbers, positions, info={"charge": graph.charge} if graph.charge else {})
-    if graph.isotopes.any():
-        atoms.set_masses(isotope_masses(graph))
+    set_isotopes(atoms, graph)
     return atoms
+
+
+def set_isotopes(atoms: Atoms, graph: MolGraph) -> None:
+    """Sets the masses of the atoms whose isotope is given in the graph, in place."""
+    if graph.isotopes.any():
+        atoms.set_masses(isotope_masses(graph))  # pyright: ignore[reportArgumentType]  # ASE takes lists, too
 
 
 def _noise(n_atoms: int, seed: int, attempt: int) -> Float[np.ndarray, "atoms 3"]:

@@ -242,11 +242,12 @@ def _parts_of(molecules: Any) -> tuple[MolGraph | Atoms, list[_Part]]:
     if not any(isinstance(own, Atoms) for own in given):
         graph = joined([as_graph(own, "all") for own in given])
         return graph, [_Part(part.graph, part.atoms) for part in fragments_of(graph)]
-    if not all(isinstance(own, Atoms) for own in given):
+    geometries = [own for own in given if isinstance(own, Atoms)]
+    if len(geometries) < len(given):
         raise PhysConError(
             "geometries and SMILES are mixed in the list of molecules: pass one kind, since SMILES have no place"
         )
-    return _beside(given)
+    return _beside(geometries)
 
 
 def _beside(geometries: Sequence[Atoms]) -> tuple[Atoms, list[_Part]]:

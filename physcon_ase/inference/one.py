@@ -68,15 +68,15 @@ class SafeBFGS(BFGS):
         Raises:
             StalledError: the last `relax.driver.MAX_IDLE` steps all led uphill.
         """
-        energy, gradient = self.optimizable.get_value(), self.optimizable.get_gradient()
+        energy, slope = self.optimizable.get_value(), self.optimizable.get_gradient()
         if energy > self._lowest + ENERGY_NOISE:
-            gradient = self._taken_back(gradient)
+            slope = self._taken_back(slope)
         else:
             if self._n_uphill == 0:
                 self.maxstep = min(_GROW * self.maxstep, self._longest)
             self._lowest, self._n_uphill = min(self._lowest, energy), 0
         positions = self.optimizable.get_x()
-        move, lengths = self.prepare_step(positions, gradient)
+        move, lengths = self.prepare_step(positions, slope)
         self.optimizable.set_x(positions + self.determine_step(move, lengths))
 
     def update(self, pos: np.ndarray, forces: np.ndarray, pos0: np.ndarray | None, forces0: np.ndarray | None) -> None:
@@ -99,13 +99,14 @@ class SafeBFGS(BFGS):
         if self._n_uphill >= MAX_IDLE:
             raise StalledError(f"{MAX_IDLE} successive steps led uphill")
         assert self.state is not None
-        tried, known = self.optimizable.get_x(), self.state.hessian.copy()
+        before, tried = np.asarray(self.pos0), self.optimizable.get_x()
+        known = self.state.hessian.copy()
         super().update(tried, -gradient, self.pos0, self.forces0)
         if not self._is_physical():  # a step into a steep wall tells nothing about the geometry before it
             self.state.hessian = known
-        self.maxstep = _SHRINK * float(np.max(self.optimizable.gradient_norm(tried - self.pos0)))
-        self.optimizable.set_x(self.pos0)
-        return -self.forces0
+        self.maxstep = _SHRINK * float(np.max(self.optimizable.gradient_norm(tried - before)))
+        self.optimizable.set_x(before)
+        return -np.asarray(self.forces0)
 
 
 OPTIMIZERS: Final[dict[str, type[Optimizer]]] = {"bfgs": SafeBFGS, "lbfgs": LBFGS, "fire": FIRE}

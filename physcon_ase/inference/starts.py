@@ -13,13 +13,13 @@ from ase.data import atomic_masses
 from physcon_ase.chem.conformers import mmff94_minimize
 from physcon_ase.chem.fragments import FragmentChoice, n_fragments
 from physcon_ase.chem.graph import MolGraph
-from physcon_ase.chem.isotopes import isotope_masses, isotopes_of_masses
+from physcon_ase.chem.isotopes import isotopes_of_masses
 from physcon_ase.chem.perceive import graph_from_geometry
 from physcon_ase.chem.smiles import canonical_smiles
 from physcon_ase.errors import BondPerceptionError, ConstraintError, MissingParametersError, PhysConError
 from physcon_ase.inference.embedding import embed_many
 from physcon_ase.inference.formats.rows import Geometry
-from physcon_ase.inference.generator import ATOMS_PER_BATCH, StructureGenerator, atoms_of
+from physcon_ase.inference.generator import ATOMS_PER_BATCH, StructureGenerator, atoms_of, set_isotopes
 from physcon_ase.inference.intake import (
     charge_and_multiplicity,
     check_relaxation,
@@ -213,8 +213,7 @@ def _job_at(graph: MolGraph, start: Atoms, seed: int) -> Job:
     check_same_atoms(start, graph)
     atoms = start.copy()
     atoms.info["charge"] = graph.charge
-    if graph.isotopes.any():
-        atoms.set_masses(isotope_masses(graph))
+    set_isotopes(atoms, graph)
     return Job(graph, atoms, "geometry", seed)
 
 
