@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int, UInt8
 from rdkit import Chem
 from scipy.spatial.distance import cdist
 from scipy.spatial.transform import Rotation
