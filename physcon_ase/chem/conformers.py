@@ -14,6 +14,7 @@ from physcon_ase.chem.compare import bonds_intact, stereo_intact
 from physcon_ase.chem.graph import MolGraph
 from physcon_ase.chem.smiles import canonical_smiles, to_rdkit
 from physcon_ase.errors import EmbeddingError, EmptyStructureError, FragmentsError, MissingParametersError
+from physcon_ase.interrupts import interruptible
 from physcon_ase.units import EV_PER_KCAL_PER_MOL
 
 
@@ -66,6 +67,7 @@ class Minimized(NamedTuple):
     """Whether RDKit's convergence criterion was met within the step limit."""
 
 
+@interruptible()
 def embed(
     graph: MolGraph, *, n: int = 1, seed: int = 0, max_seconds: float = 30.0
 ) -> Float[np.ndarray, "conformers atoms 3"]:
@@ -124,6 +126,7 @@ def mmff94_minimize(graph: MolGraph, positions: Float[np.ndarray, "atoms 3"], *,
     return Minimized(mol.GetConformer().GetPositions(), energy, converged)
 
 
+@interruptible()
 def lowest_conformer(
     graph: MolGraph, *, n: int, seed: int = 0, max_seconds: float = 30.0
 ) -> Float[np.ndarray, "atoms 3"]:
