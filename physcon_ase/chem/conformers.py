@@ -16,6 +16,7 @@ from physcon_ase.chem.fragments import Fragment, fragments_of, n_fragments, plac
 from physcon_ase.chem.graph import MolGraph
 from physcon_ase.chem.smiles import canonical_smiles, to_rdkit
 from physcon_ase.errors import EmbeddingError, EmptyStructureError, MissingParametersError
+from physcon_ase.interrupts import interruptible
 from physcon_ase.units import EV_PER_KCAL_PER_MOL
 
 
@@ -75,6 +76,7 @@ class Minimized(NamedTuple):
     """Whether RDKit's convergence criterion was met within the step limit."""
 
 
+@interruptible()
 def embed(
     graph: MolGraph, *, n: int = 1, seed: int = 0, max_seconds: float = 30.0
 ) -> Float[np.ndarray, "conformers atoms 3"]:
@@ -140,6 +142,7 @@ def has_parameters(graph: MolGraph) -> bool:
         return rdForceFieldHelpers.MMFFHasAllMoleculeParams(to_rdkit(graph))
 
 
+@interruptible()
 def lowest_conformer(
     graph: MolGraph, *, n: int, seed: int = 0, max_seconds: float = 30.0
 ) -> Float[np.ndarray, "atoms 3"]:
@@ -160,6 +163,7 @@ def lowest_conformer(
     return min(intact, key=lambda minimum: minimum.energy).positions if intact else starts[0]
 
 
+@interruptible()
 def embed_ensemble(
     graph: MolGraph, *, n: int, seed: int = 0, max_seconds: float = 30.0
 ) -> list[Float[np.ndarray, "atoms 3"]]:

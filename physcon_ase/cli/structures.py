@@ -129,13 +129,16 @@ def _written(records: "Sequence[Record]", outputs: Sequence[Path], inputs: Seque
     from physcon_ase.inference.files import failures_path, write_records
 
     lines = []
+    tables: dict[Path, dict[int, Record]] = {failures_path(output): {} for output in outputs}
     for output in outputs:
         left_out = write_records(records, output, inputs=inputs)
         lines.append(f"{len(records) - len(left_out)} of {len(records)} molecules written to {output}")
-        failures_path(output).unlink(missing_ok=True)  # left over from an earlier run
+        tables[failures_path(output)] |= {record.index: record for record in left_out}
+    for path, left_out in tables.items():
+        path.unlink(missing_ok=True)  # left over from an earlier run
         if left_out:
-            write_records(left_out, failures_path(output), inputs=inputs)
-            lines.append(f"{len(left_out)} without a structure there, with the reasons in {failures_path(output)}")
+            write_records(list(left_out.values()), path, inputs=inputs)
+            lines.append(f"{len(left_out)} without a structure, with the reasons in {path}")
     return lines
 
 

@@ -120,10 +120,10 @@ class PhysConCalculator(Calculator):
 
     def __getstate__(self) -> dict[str, Any]:
         # a lock can neither be copied nor sent to another process
-        return {name: value for name, value in self.__dict__.items() if name != "_lock"}
+        return {name: value for name, value in vars(self).items() if name != "_lock"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, _lock=RLock())
+        vars(self).update(state, _lock=RLock())
 
     def get_property(self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True) -> Any:
         """Value of one property; several threads may use one calculator, and wait for each other."""

@@ -18,6 +18,9 @@ from physcon_ase.jobs.journal import packed, unpacked
 
 _PLAIN: Final = (NoneType, bool, int, float, str)
 
+_ARRAY: Final = "__array__"
+_ATOMS: Final = "__atoms__"
+
 T = TypeVar("T")
 
 
@@ -34,7 +37,7 @@ def encoded(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         return _encoded_array(value)
     if isinstance(value, Atoms):
-        return {"atoms": _encoded_atoms(value)}
+        return {_ATOMS: _encoded_atoms(value)}
     if is_dataclass(value):
         return {field.name: encoded(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, Mapping):
@@ -50,10 +53,10 @@ def decoded(kind: type[T], value: Any) -> T:
 
 
 def _decoded(hint: Any, value: Any) -> Any:
-    if isinstance(value, dict) and "atoms" in value and len(value) == 1:
-        return _decoded_atoms(value["atoms"])
-    if isinstance(value, dict) and value.keys() == {"dtype", "shape", "data"}:
-        return unpacked(value["data"], value["dtype"], tuple(value["shape"])).copy()
+    if isinstance(value, dict) and _ATOMS in value:
+        return _decoded_atoms(value[_ATOMS])
+    if isinstance(value, dict) and _ARRAY in value:
+        return unpacked(value[_ARRAY], value["dtype"], tuple(value["shape"])).copy()
     if isinstance(hint, type) and is_dataclass(hint):
         hints = get_type_hints(hint)
         return hint(**{field.name: _decoded(hints[field.name], value[field.name]) for field in fields(hint)})
@@ -82,7 +85,7 @@ def _encoded_array(array: np.ndarray) -> Any:
     if array.dtype.kind in "USO":
         return encoded(array.tolist())
     dtype = array.dtype.newbyteorder("<").str
-    return {"dtype": dtype, "shape": list(array.shape), "data": packed(array, dtype)}
+    return {_ARRAY: packed(array, dtype), "dtype": dtype, "shape": list(array.shape)}
 
 
 def _encoded_atoms(atoms: Atoms) -> dict[str, Any]:

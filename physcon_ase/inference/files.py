@@ -54,10 +54,10 @@ def molecules_named(argument: str) -> list[str | Atoms]:
 def files_named(argument: str) -> list[Path]:
     """File named by an argument; empty if the argument is a SMILES or the standard input.
 
-    Arguments with a known suffix are files even if they do not exist; no SMILES ends with one of these suffixes.
+    Arguments with a known suffix in small letters are files even if they do not exist; no SMILES ends with one.
     """
     path = Path(argument)
-    is_named = path.suffix in (path.suffix.lower(), ".SMI") and format_named(path, READABLE) is not None
+    is_named = path.suffix == path.suffix.lower() and format_named(path, READABLE) is not None
     return [path] if is_named or _is_file(path) else []
 
 
@@ -190,6 +190,8 @@ def check_output(path: str | Path, inputs: Iterable[str | Path] = (), *, kinds: 
         raise PhysConError(f"there is no folder {path.parent} to write {path.name} to; create it first")
     if kind is not None:
         check_installed(kind)
+        if kind.requires and path.name.lower().endswith(GZIP_SUFFIX):
+            raise PhysConError(f"cannot write {path}; {kind.name}s are compressed already: leave out {GZIP_SUFFIX}")
     return path
 
 

@@ -163,7 +163,7 @@ def _lost(lost: Callable[[Item, str], Any], chunk: Chunk) -> tuple[list[tuple[in
     """Record of a molecule that crashed its process; a chunk is divided, in search of the molecule."""
     if len(chunk) > 1:
         return [], [(item,) for item in chunk]
-    return [(chunk[0].index, lost(chunk[0], WORKER_DIED))], []
+    return [(item.index, lost(item, WORKER_DIED)) for item in chunk], []
 
 
 # ---- functions of one molecule

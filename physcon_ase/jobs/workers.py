@@ -2,7 +2,6 @@
 
 import multiprocessing
 import os
-import signal
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
@@ -13,6 +12,7 @@ from multiprocessing import get_context
 from typing import Any, Final, Protocol, TypeVar, runtime_checkable
 
 from physcon_ase.errors import EngineError
+from physcon_ase.interrupts import uninterrupted
 from physcon_ase.jobs.worker import prepare_worker
 
 _DEATHS: Final = 3
@@ -144,7 +144,7 @@ class _ProcessPool(Executor):
         self.pool = ProcessPoolExecutor(self.n_workers, context, initializer=prepare_worker, initargs=(stop,))
 
     def submit(self, fn: Callable, /, *args: Any, **kwargs: Any) -> Future:
-        with _without_interruption():
+        with uninterrupted():
             try:
                 return self.pool.submit(fn, *args, **kwargs)
             except BrokenProcessPool:
@@ -158,19 +158,6 @@ class _ProcessPool(Executor):
         """Stops the workers in the middle of their tasks."""
         self._stopper.close()
         self.pool.shutdown(wait=True, cancel_futures=True)
-
-
-@contextmanager
-def _without_interruption() -> Iterator[None]:
-    """Context manager: delays SIGINT. Processes started inside never receive it, not even before their first line."""
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager

@@ -30,7 +30,7 @@ def test_optimize_takes_a_list_and_counts_what_failed(capsys: pytest.CaptureFixt
     out, error = capsys.readouterr()
     assert "    1  failed         foo  InvalidSmilesError: invalid SMILES 'foo'" in out
     assert "2 of 3 molecules written to list.sdf" in out
-    assert "1 without a structure there, with the reasons in list.failed.csv" in out
+    assert "1 without a structure, with the reasons in list.failed.csv" in out
     assert "3 molecules: 2 ok, 1 failed;" in out
     assert "Traceback" not in error
     assert Path("list.sdf").read_text().count("$$$$") == 2
@@ -50,6 +50,7 @@ def test_one_command_makes_structures_and_a_table_of_everything(capsys: pytest.C
         ("water", "2", "not converged"), ("nothing", "3", "failed"), ("water again", "4", "not converged")]  # fmt: skip
     assert lines[1]["reason"] == "line 3 has no SMILES: fill in the cell, or delete the line"
     assert [line["seed"] for line in lines] == ["0", "0", "2"]
+    assert [line["name"] for line in table("out.failed.csv")] == ["nothing"]
     assert Path("out.pdb").read_text().count("END\n") == 2
 
 

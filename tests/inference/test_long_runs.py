@@ -28,8 +28,8 @@ ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 600
 """Seconds until a program on a busy machine counts as hanging."""
 
-QUICK = {"max_steps": 2, "n_attempts": 1, "start": "etkdg", "atoms_per_batch": 12}
-"""A start and two steps for a molecule, and no more than two small molecules together."""
+QUICK = {"max_steps": 2, "n_attempts": 1, "atoms_per_batch": 12}
+"""Two steps for a molecule, and no more than two small molecules together."""
 
 MOLECULES = ["O", "CCO", "foo", Row("C", "methane", 7, "list.smi"), r"F/C=C\F", molecule("H2CO"), "N"]
 
@@ -158,6 +158,16 @@ def test_any_function_of_a_molecule_can_be_run(tmp_path: Path) -> None:
         assert_same(outcomes[0].result, Count(7, np.array([0.0, 1.0, 4.0]), ("C", "C", "O")))
         assert (outcomes[1].error, outcomes[1].reason) == ("PhysConError", "cannot count 'bad'")
         assert (outcomes[2].row.name, outcomes[2].result.n) == ("methane", 3)
+
+
+def test_dask_workers_give_the_same_outcomes() -> None:
+    distributed = pytest.importorskip("distributed")
+    options = {"n_workers": 2, "threads_per_worker": 1, "processes": False, "dashboard_address": None}
+    options |= {"host": "127.0.0.1", "protocol": "tcp://"}
+    run_count = partial(run_each, partial(count, factor=1), ["CCO", "bad", "C"], result_type=Count, settings={})
+    with distributed.LocalCluster(**options) as cluster:
+        outcomes = run_count(scheduler=cluster.scheduler_address)
+    assert_same(outcomes, run_count())
 
 
 LIST = "O\nCC\nCCO\nfoo\nN\nCO\nC=C\nOCC\nC#N\nCC=O\nCF\nNC=O\n"

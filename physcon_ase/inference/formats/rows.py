@@ -88,6 +88,6 @@ def geometry_or_graph(known: KnownMolecule) -> MolGraph | Geometry:
     if known.isotopes:
         masses = atoms.get_masses()
         masses[list(known.isotopes)] = list(known.isotopes.values())
-        atoms.set_masses(masses)
+        atoms.set_array("masses", masses)
     origin = f"geometry ({known.n_added} hydrogens added)" if known.n_added else "geometry"
     return Geometry(atoms, graph, origin)

@@ -89,8 +89,8 @@ def write_json_lines(records: Sequence[Record], path: Path) -> None:
 
 def write_parquet(records: Sequence[Record], path: Path) -> None:
     """Writes the summary as a Parquet table; needs pyarrow."""
-    import pyarrow
-    import pyarrow.parquet
+    import pyarrow  # pyright: ignore[reportMissingImports]
+    import pyarrow.parquet  # pyright: ignore[reportMissingImports]
 
     types = {int: pyarrow.int64(), float: pyarrow.float64(), bool: pyarrow.bool_(), str: pyarrow.string()}
     schema = pyarrow.schema([(name, types[kind]) for name, kind in COLUMNS.items()])

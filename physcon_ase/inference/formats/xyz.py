@@ -89,11 +89,18 @@ def _row(body: Sequence[str], comment: str, number: int) -> Row:
 
 def _plain_frame(body: Sequence[str], comment: str) -> Atoms:
     atoms = atoms_of_lines(body)
-    if "=" in comment:
-        atoms.info.update(key_val_str_to_dict(comment))
-    elif comment.strip() and not _is_number(comment):
-        atoms.info["name"] = comment.strip()
+    atoms.info.update(_told_by(comment.strip()))
     return atoms
+
+
+def _told_by(comment: str) -> dict[str, Any]:
+    """Key-value pairs of the comment line of plain XYZ; a text without them is the name, unless it is a number."""
+    if "=" in comment:
+        try:
+            return key_val_str_to_dict(comment)
+        except (ValueError, KeyError, IndexError):  # free text
+            pass
+    return {"name": comment} if comment and not _is_number(comment) else {}
 
 
 def _extended_frame(body: Sequence[str], comment: str) -> Atoms:
@@ -133,7 +140,8 @@ def _named(atoms: Atoms, labels: Sequence[str], elements: Sequence[Element]) -> 
         atoms.set_array("labels", np.array(labels))
     if any(element.mass is not None for element in elements):
         pairs = zip(elements, atoms.get_masses(), strict=True)
-        atoms.set_masses([mass if element.mass is None else element.mass for element, mass in pairs])
+        masses = [mass if element.mass is None else element.mass for element, mass in pairs]
+        atoms.set_array("masses", np.array(masses))
     return atoms
 
 
@@ -174,10 +182,10 @@ def _is_number(text: str) -> bool:
 
 def write(records: Sequence[Record], path: Path) -> None:
     """Writes the geometries of records, with name, number, source and status in `info`."""
-    write_frames([_told(record) for record in records if record.result is not None], path)
+    write_frames([_with_origin(record) for record in records if record.result is not None], path)
 
 
-def _told(record: Record) -> Atoms:
+def _with_origin(record: Record) -> Atoms:
     assert record.result is not None
     atoms = record.result.atoms.copy()
     atoms.calc = record.result.atoms.calc

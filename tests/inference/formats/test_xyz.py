@@ -67,6 +67,8 @@ def test_a_bad_frame_is_a_row_with_its_reason_and_stops_no_other() -> None:
 def test_comments_give_charge_or_name() -> None:
     (row,) = rows(f"3\ncharge=-1 spin=2 name=ion\n{WATER_LINES}")
     assert (row.name, row.molecule.info["charge"], row.molecule.info["spin"]) == ("ion", -1, 2)
+    (row,) = rows(f"3\nenergy = [torn\n{WATER_LINES}")
+    assert len(row.molecule) == 3
     (row,) = rows(f"3\n -76.4\n{WATER_LINES}")
     assert row.name == ""
 
