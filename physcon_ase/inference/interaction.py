@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -137,7 +137,7 @@ def interaction(
     relax: bool | None = None,
     level: str | None = None,
     checkpoint: str | Path | LoadedModel = DEFAULT_CHECKPOINT,
-    along: Literal["contact", "centres"] = "contact",
+    along: str = "contact",
     distances: Sequence[float] | None = None,
     fmax: float = 0.01,
     max_steps: int = 500,

@@ -12,7 +12,6 @@ from ase import Atoms
 from tqdm import tqdm
 
 from physcon_ase.batch import Batch, in_chunks, make_batch, threads_for, with_positions
-from physcon_ase.chem.fragments import FragmentChoice
 from physcon_ase.chem.graph import MolGraph
 from physcon_ase.chem.smiles import canonical_smiles
 from physcon_ase.errors import PhysConError
@@ -42,7 +41,7 @@ def optimize_many(
     fmax: float = 0.01,
     max_steps: int = 500,
     start: str | None = None,
-    fragments: FragmentChoice = "all",
+    fragments: str = "all",
     seed: int = 0,
     n_attempts: int = N_ATTEMPTS,
     n_processes: int = 1,

@@ -105,7 +105,7 @@ def test_tables_pictures_and_structures_are_written(rigid: Interaction, tmp_path
     for suffix in ("json", "csv", "png", "xyz"):
         write_interaction(rigid, tmp_path / f"dimer.{suffix}")
     assert json.loads((tmp_path / "dimer.json").read_text())["interaction_energy_ev"] == rigid.energy
-    rows = list(csv.DictReader((tmp_path / "dimer.csv").open()))
+    rows = list(csv.DictReader((tmp_path / "dimer.csv").read_text().splitlines()))
     assert rigid.curve is not None
     assert [float(row["interaction_ev"]) for row in rows] == pytest.approx(rigid.curve.energies.tolist(), abs=1e-8)
     assert (tmp_path / "dimer.png").read_bytes().startswith(b"\x89PNG")
