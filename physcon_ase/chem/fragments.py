@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Literal, TypeAlias
+from typing import Final
 
 import numpy as np
 from jaxtyping import Float, Int, UInt8
@@ -13,11 +13,6 @@ from scipy.spatial.transform import Rotation
 from physcon_ase.chem.graph import MolGraph
 from physcon_ase.chem.smiles import canonical_smiles, graph_from_rdkit, to_rdkit
 from physcon_ase.errors import FragmentsError
-
-FragmentChoice: TypeAlias = Literal["all", "largest", "one"]
-"""What to do with several fragments: keep "all", keep the "largest", or refuse them ("one")."""
-
-FRAGMENT_CHOICES: Final = ("all", "largest", "one")
 
 CONTACT: Final = 1.0
 """Smallest ratio of a distance to the sum of van der Waals radii between fragments that are placed apart."""
@@ -52,7 +47,7 @@ def n_fragments(graph: MolGraph) -> int:
     return len(Chem.GetMolFrags(to_rdkit(graph)))
 
 
-def chosen_fragments(graph: MolGraph, choice: FragmentChoice) -> MolGraph:
+def chosen_fragments(graph: MolGraph, choice: str) -> MolGraph:
     """The graph itself, or its fragment with the most heavy atoms.
 
     Args:

@@ -5,7 +5,7 @@ choices by name (optimiser, mode, start) are checked where they are defined.
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import numpy as np
 from ase import Atoms
@@ -24,9 +24,6 @@ from physcon_ase.errors import (
 from physcon_ase.model.coverage import check_charge, check_elements, level_for
 from physcon_ase.model.physcon import PhysCon
 from physcon_ase.units import CHEMICAL_SYMBOLS
-
-if TYPE_CHECKING:
-    from physcon_ase.chem.fragments import FragmentChoice
 
 CLOSEST_ATOMS: Final = 0.3
 """Distance [Å] below which two atoms are considered an input error (duplicate atoms, wrong unit). Compressing the
@@ -150,7 +147,7 @@ def _refuse_overlap(numbers: np.ndarray, squared: np.ndarray) -> None:
 # ---- molecules
 
 
-def checked_graph(molecule: object, model: PhysCon, level: str, fragments: "FragmentChoice" = "one") -> MolGraph:
+def checked_graph(molecule: object, model: PhysCon, level: str, fragments: str = "one") -> MolGraph:
     """Graph of a SMILES or graph whose elements and charge are covered by the level.
 
     Args:
@@ -170,7 +167,7 @@ def checked_graph(molecule: object, model: PhysCon, level: str, fragments: "Frag
     return graph
 
 
-def as_graph(molecule: object, fragments: "FragmentChoice" = "one") -> MolGraph:
+def as_graph(molecule: object, fragments: str = "one") -> MolGraph:
     """Graph of a SMILES or an RDKit molecule, or the graph itself, with the chosen fragments.
 
     Raises the errors of `chem.smiles.graph_from_smiles`, `chem.known.known_from_rdkit` and

@@ -12,7 +12,6 @@ import torch
 from ase import Atoms
 
 from physcon_ase.batch import in_chunks
-from physcon_ase.chem.fragments import FragmentChoice
 from physcon_ase.chem.graph import MolGraph
 from physcon_ase.chem.smiles import canonical_and_size, canonical_smiles
 from physcon_ase.errors import PhysConError
@@ -51,7 +50,7 @@ def optimize_many(
     fmax: float = 0.01,
     max_steps: int = 500,
     start: str | None = None,
-    fragments: FragmentChoice = "all",
+    fragments: str = "all",
     seed: int = 0,
     n_attempts: int = N_ATTEMPTS,
     n_processes: int = 1,

@@ -11,7 +11,6 @@ from ase import Atoms
 from ase.optimize import BFGS, FIRE, LBFGS
 from ase.optimize.optimize import Optimizer
 
-from physcon_ase.chem.fragments import FragmentChoice
 from physcon_ase.chem.graph import MolGraph
 from physcon_ase.errors import NonFinitePositionsError, OverlappingAtomsError, PhysConError
 from physcon_ase.inference.calculator import PhysConCalculator
@@ -122,7 +121,7 @@ def optimize(
     fmax: float = 0.01,
     max_steps: int = 500,
     start: str | Atoms | None = None,
-    fragments: FragmentChoice = "all",
+    fragments: str = "all",
     seed: int = 0,
     trajectory: str | Path | None = None,
     logfile: str | Path | None = None,

@@ -11,7 +11,7 @@ from ase import Atoms
 from ase.data import atomic_masses
 
 from physcon_ase.chem.conformers import mmff94_minimize
-from physcon_ase.chem.fragments import FragmentChoice, n_fragments
+from physcon_ase.chem.fragments import n_fragments
 from physcon_ase.chem.graph import MolGraph
 from physcon_ase.chem.isotopes import isotopes_of_masses
 from physcon_ase.chem.perceive import graph_from_geometry
@@ -77,7 +77,7 @@ class Settings:
     """Time limit [s] for the start geometry of a molecule."""
     method: str | None = None
     """Batched optimiser; None to select one by the size of the molecules."""
-    fragments: FragmentChoice = "all"
+    fragments: str = "all"
     """What to do with several fragments of a SMILES or graph."""
     atoms_per_batch: int = ATOMS_PER_BATCH
     """Number of slots per batch."""

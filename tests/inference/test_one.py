@@ -188,7 +188,7 @@ def test_several_molecules_are_relaxed_together_or_the_largest_alone(double: Loa
     assert record.result is not None
     assert record.result.smiles == optimize("O.CO", checkpoint=double, fragments="largest", max_steps=0).smiles == "CO"
     with pytest.raises(PhysConError, match="unknown choice of fragments 'some'; choose 'all' or 'largest'"):
-        optimize("O.CO", checkpoint=double, fragments="some")  # pyright: ignore[reportArgumentType]
+        optimize("O.CO", checkpoint=double, fragments="some")
 
 
 def test_isotopes_stay_in_the_smiles_the_masses_and_the_files(double: LoadedModel, tmp_path: Path) -> None:
