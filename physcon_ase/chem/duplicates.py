@@ -28,8 +28,8 @@ _LINEAR: Final = 1e-3
 class Tolerances:
     """Two conformers are duplicates if they agree within all three tolerances."""
 
-    rmsd: float = 0.25
-    """RMSD [Å] of heavy atoms and hydrogens on heteroatoms."""
+    rmsd: float = 0.125
+    """RMSD [Å] of heavy atoms and hydrogens on heteroatoms; the threshold of CREST, doi 10.1039/C9CP06869D."""
     energy: float = 0.1 * EV_PER_KCAL_PER_MOL
     """Energy difference [eV]."""
     moments: float = 0.03

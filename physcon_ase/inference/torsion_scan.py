@@ -20,6 +20,7 @@ from physcon_ase.chem.torsions import RotatableBond, neighbours_of, rotor_about,
 from physcon_ase.errors import ConstraintError, NoConformersError, PhysConError
 from physcon_ase.inference.batched import relax_jobs
 from physcon_ase.inference.conformer_search import ensemble
+from physcon_ase.inference.conformer_stages import LOOSE_FMAX
 from physcon_ase.inference.constraints import check_dihedral
 from physcon_ase.inference.doubts import doubts_of
 from physcon_ase.inference.embedding import MAX_SECONDS
@@ -94,14 +95,15 @@ def scan(
     began = perf_counter()
     settings = settings_of(checkpoint, level, fmax, max_steps, seed, max_seconds, device, dtype)
     settings = replace(settings, atoms_per_batch=atoms_per_batch)
-    angles, at_least = _grid(step), at_least_one("n_conformers", n_conformers)
+    angles, n_conformers = _grid(step), at_least_one("n_conformers", n_conformers)
     graph, given, settings = graph_and_positions(molecule, settings)
     dihedrals = _dihedrals(dihedral)
     rotors = _rotors(graph, dihedrals)
     undefined: tuple[str, ...] = ()
     if given is None:
         common = {"level": settings.level, "checkpoint": settings.loaded, "atoms_per_batch": atoms_per_batch}
-        found = ensemble(graph, n=at_least, seed=seed, max_seconds=max_seconds, progress_bar=False, **common)
+        common |= {"max_seconds": max_seconds, "progress_bar": False}
+        found = ensemble(graph, n=n_conformers, seed=seed, fmax=LOOSE_FMAX, **common)
         graph, undefined = found.graph, found.undefined_stereo
         starts = [conformer.atoms.positions for conformer in found.conformers]
     else:

@@ -18,7 +18,7 @@ from physcon_ase.units import EV_PER_KCAL_PER_MOL
 
 @pytest.fixture(scope="module")
 def ethanol(double: LoadedModel) -> Ensemble:
-    return ensemble("CCO", n=6, checkpoint=double)
+    return ensemble("CCO", n=15, checkpoint=double)
 
 
 def test_ethanol_is_trans_or_one_of_two_gauche_forms(ethanol: Ensemble, double: LoadedModel) -> None:
@@ -37,7 +37,7 @@ def test_ethanol_is_trans_or_one_of_two_gauche_forms(ethanol: Ensemble, double: 
 
 
 def test_the_spelling_of_a_smiles_changes_nothing(ethanol: Ensemble, double: LoadedModel) -> None:
-    other = ensemble("OCC", n=6, checkpoint=double)
+    other = ensemble("OCC", n=15, checkpoint=double)
     assert (other.energies == ethanol.energies).all()
     assert other.conformers[0].atoms.get_chemical_symbols()[:3] == ["O", "C", "C"]
     assert ethanol.conformers[0].atoms.get_chemical_symbols()[:3] == ["C", "C", "O"]

@@ -63,7 +63,7 @@ def test_without_a_value_the_current_dihedral_angle_is_fixed(double: LoadedModel
 @pytest.mark.parametrize(
     ("constraint", "message"),
     [
-        (FixBondLength(0, 1), "FixBondLength is not supported in batches"),
+        (FixBondLength(0, 1), "FixBondLengths is not supported in batches"),
         (FixInternals(bonds=[[1.5, [0, 1]]]), r"FixInternals\(bonds\) is not supported in batches"),
         (FixInternals(dihedrals_deg=[[0.0, [0, 1, 2, 99]]]), "four different atoms from 0 to 8"),
         (FixInternals(dihedrals_deg=[[0.0, list(CCOH)]]), "call atoms.set_dihedral first"),

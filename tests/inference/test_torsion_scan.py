@@ -26,7 +26,7 @@ CCOH = (0, 1, 2, 8)
 
 @pytest.fixture(scope="module")
 def ethanol(double: LoadedModel) -> Scan:
-    return scan("CCO", CCOH, step=60, n_conformers=3, checkpoint=double)
+    return scan("CCO", CCOH, step=60.0, n_conformers=3, checkpoint=double)
 
 
 def test_every_grid_point_has_its_angle_and_is_relaxed_otherwise(ethanol: Scan, double: LoadedModel) -> None:
@@ -49,10 +49,10 @@ def test_profile_has_the_symmetry_of_the_molecule(ethanol: Scan) -> None:
 
 
 def test_profile_does_not_depend_on_spelling_or_start(ethanol: Scan, double: LoadedModel) -> None:
-    other = scan("OCC", (2, 1, 0, 3), step=60, n_conformers=3, checkpoint=double)
+    other = scan("OCC", (2, 1, 0, 3), step=60.0, n_conformers=3, checkpoint=double)
     assert np.allclose(other.energies, ethanol.energies, atol=NOISE)
     assert other.geometries[0,].get_chemical_symbols()[:3] == ["O", "C", "C"]
-    given = scan(molecule("CH3CH2OH"), (0, 1, 2, 3), step=60, checkpoint=double)
+    given = scan(molecule("CH3CH2OH"), (0, 1, 2, 3), step=60.0, checkpoint=double)
     assert given.n_starts == 1
     assert np.allclose(given.energies, ethanol.energies, atol=NOISE)
 
@@ -83,14 +83,14 @@ def test_a_lower_geometry_spreads_to_both_sides(double: LoadedModel, monkeypatch
 
     monkeypatch.setattr(torsion_scan, "relax_jobs", relax_jobs)
     monkeypatch.setattr(torsion_scan._Front, "atoms_at", lambda front, point: front.best[point].atoms)
-    found = scan(molecule("CH3CH2OH"), (0, 1, 2, 3), step=60, checkpoint=double)
+    found = scan(molecule("CH3CH2OH"), (0, 1, 2, 3), step=60.0, checkpoint=double)
     assert found.energies.tolist() == [-1.0] * 6
     assert found.n_waves == 5  # the start, three rounds to the opposite point, one without effect
 
 
 def test_failed_points_have_a_reason(double: LoadedModel) -> None:
     with pytest.raises(NoConformersError, match=r"no point of the scan of 'CCO' could be relaxed: step limit reached"):
-        scan(molecule("CH3CH2OH"), (0, 1, 2, 3), step=120, max_steps=0, checkpoint=double)
+        scan(molecule("CH3CH2OH"), (0, 1, 2, 3), step=120.0, max_steps=0, checkpoint=double)
 
 
 def test_a_scan_can_be_read_printed_and_written(ethanol: Scan, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,7 +118,6 @@ def test_a_scan_can_be_read_printed_and_written(ethanol: Scan, tmp_path, monkeyp
         ("CCCC", (0, 1, 3, 2), "atoms 1 and 3 are not bonded"),
         ("CCCC", (0, 1, 2, 99), "four different atoms from 0 to 13"),
         ("CCCC", (0, 1, 2), "four atom indices are needed"),
-        ("CCCC", (0, 1, 2, "C"), "four atom indices are needed"),
         ("CCCC", ((0, 1, 2, 3), (4, 0, 1, 2), (1, 2, 3, 11)), "four atom indices are needed, or two times four"),
         ("CCCC", ((0, 1, 2, 3), (3, 2, 1, 0)), "about the same bond"),
     ],
