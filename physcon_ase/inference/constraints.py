@@ -80,11 +80,12 @@ def _fixed(atoms: Atoms) -> list[int]:
     return [int(i) for fix in atoms.constraints if isinstance(fix, FixAtoms) for i in fix.get_indices()]
 
 
-def _dihedrals(atoms: Atoms) -> list[tuple[tuple[int, ...], float]]:
+def _dihedrals(atoms: Atoms) -> list[tuple[tuple[int, int, int, int], float]]:
     """Atoms and value [degrees] of each fixed dihedral angle; ASE's None stands for the current value."""
     found = []
     for constraint in atoms.constraints:
         for angle, members in constraint.dihedrals if isinstance(constraint, FixInternals) else ():
-            members = tuple(int(member) for member in members)
+            first, second, third, fourth = (int(member) for member in members)
+            members = first, second, third, fourth
             found.append((members, atoms.get_dihedral(*members) if angle is None else float(angle)))
     return found

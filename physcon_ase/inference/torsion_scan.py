@@ -252,7 +252,7 @@ def _dihedrals(dihedral: Sequence[int] | Sequence[Sequence[int]]) -> tuple[Dihed
     is_valid = rows.ndim == 2 and rows.shape[1] == 4 and len(rows) in (1, 2)
     if not is_valid or not all(isinstance(atom, (int, np.integer)) for atom in rows.flat):
         raise ConstraintError(f"dihedral is {dihedral!r}; four atom indices are needed, or two times four")
-    return tuple(tuple(int(atom) for atom in row) for row in rows)
+    return tuple((int(a), int(b), int(c), int(d)) for a, b, c, d in rows.tolist())
 
 
 def _rotors(graph: MolGraph, dihedrals: Sequence[Dihedral]) -> list[RotatableBond]:

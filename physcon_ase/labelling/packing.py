@@ -39,7 +39,7 @@ def pack(
     rows = [
         GeometryRow(
             molecule,
-            entry.positions,
+            np.asarray(entry.positions),
             entry.kind,
             identities[entry.molecule].minimum_of if entry.kind == "start" else "",
             _labels(entry, level, identities[entry.molecule]),
@@ -49,8 +49,9 @@ def pack(
         for molecule, entry in zip(molecule_of, labelled, strict=True)
     ]
     own = [MoleculeRow(identity.graph, identity.smiles, identity.name, identity.key_hash) for identity in kept]
-    origin = {"source": source, "licence": licence, "provenance": provenance}
-    return store_from_rows(own, rows, levels=(level,), with_starts=True, **origin)
+    return store_from_rows(
+        own, rows, levels=(level,), with_starts=True, source=source, licence=licence, provenance=provenance
+    )
 
 
 def _group(identities: Sequence[Identity]) -> tuple[list[Identity], list[int]]:

@@ -75,8 +75,9 @@ def store_from_structures(
         rows.append(
             GeometryRow(molecule_of[group], structure.positions, structure.kind, structure.minimum_of, {level: label})
         )
-    origin = {"source": source, "licence": licence, "doi": doi, "provenance": provenance}
-    store = store_from_rows(molecules, rows, levels=(level,), **origin)
+    store = store_from_rows(
+        molecules, rows, levels=(level,), source=source, licence=licence, doi=doi, provenance=provenance
+    )
     return store, _report(store, level, found)
 
 
