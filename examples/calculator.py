@@ -15,7 +15,7 @@ from ase.vibrations import Vibrations
 from physcon_ase import PhysConCalculator
 
 parser = argparse.ArgumentParser(description=__doc__)
-parser.add_argument("--checkpoint", default="physcon-2-preview", help="name or folder")
+parser.add_argument("--checkpoint", default="physcon-2", help="name or folder")
 parser.add_argument("--budget", choices=("small", "full"), default="full", help="small: a few steps only")
 options = parser.parse_args()
 

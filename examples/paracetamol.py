@@ -16,7 +16,7 @@ SMILES = "CC(=O)Nc1ccc(O)cc1"
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--folder", type=Path, default=Path("demo"), help="where the files go")
-parser.add_argument("--checkpoint", default="physcon-2-preview", help="name or folder")
+parser.add_argument("--checkpoint", default="physcon-2", help="name or folder")
 parser.add_argument("--budget", choices=("small", "full"), default="full", help="small: a few steps only")
 options = parser.parse_args()
 options.folder.mkdir(parents=True, exist_ok=True)

@@ -13,7 +13,7 @@ from physcon_ase.inference.report import write_results
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("smiles", nargs="?", default="C[C@H](N)C(=O)O")
 parser.add_argument("--output", default="alanine.xyz", help=".xyz or .sdf")
-parser.add_argument("--checkpoint", default="physcon-2-preview", help="name or folder")
+parser.add_argument("--checkpoint", default="physcon-2", help="name or folder")
 parser.add_argument("--budget", choices=("small", "full"), default="full", help="small: two samples, a few steps")
 options = parser.parse_args()
 small = options.budget == "small"

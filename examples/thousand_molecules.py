@@ -13,7 +13,7 @@ from physcon_ase.inference.report import format_record, format_summary, write_re
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("smiles", nargs="?", type=Path, default=Path(__file__).parent / "data" / "molecules.smi")
 parser.add_argument("--output", default="molecules.sdf", help=".xyz or .sdf")
-parser.add_argument("--checkpoint", default="physcon-2-preview", help="name or folder")
+parser.add_argument("--checkpoint", default="physcon-2", help="name or folder")
 parser.add_argument("--budget", choices=("small", "full"), default="full", help="small: four molecules, a few steps")
 options = parser.parse_args()
 small = options.budget == "small"

@@ -24,7 +24,7 @@ def no_network(event, args):
 sys.addaudithook(no_network)
 import physcon_ase
 from physcon_ase.model.checkpoint import read_checkpoint, shipped_names
-if "physcon-2-preview" in shipped_names():
+if "physcon-2" in shipped_names():
     from ase.build import molecule
     from physcon_ase import PhysConCalculator
     water = molecule("H2O")

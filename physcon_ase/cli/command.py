@@ -10,7 +10,7 @@ from physcon_ase.inference.formats.table import READABLE, listed
 if TYPE_CHECKING:
     from physcon_ase.inference.formats.rows import Row
 
-DEFAULT_CHECKPOINT: Final = "physcon-2-preview"
+DEFAULT_CHECKPOINT: Final = "physcon-2"
 """Checkpoint shipped with the package; equal to `model.physcon.DEFAULT_CHECKPOINT`."""
 
 SOME_FAILED: Final = 1

@@ -67,7 +67,7 @@ class Checkpoint:
     """A checkpoint in memory, verified and in the current format."""
 
     name: str
-    """Name that results quote, for instance "physcon-2-preview"."""
+    """Name that results quote, for instance "physcon-2"."""
     revision: str
     """sha256 of the weights file."""
     config: Config
@@ -202,8 +202,8 @@ def resolve(name_or_path: Path | str) -> Path:
     """Folder of a checkpoint.
 
     Args:
-        name_or_path: a shipped name ("physcon-2-preview"), a checkpoint folder, or one of its files. A shipped name
-            goes before a folder of that name; write "./physcon-2-preview" or pass a `Path` for the folder.
+        name_or_path: a shipped name ("physcon-2"), a checkpoint folder, or one of its files. A shipped name
+            goes before a folder of that name; write "./physcon-2" or pass a `Path` for the folder.
 
     Raises:
         CheckpointNotFoundError: neither a shipped name nor a folder with weights.

@@ -23,7 +23,7 @@ from physcon_ase.model.pairs import make_pairs
 from physcon_ase.model.structure import Denoiser, StructureHead
 from physcon_ase.model.uncertainty import EnergyRigidity, ForceRigidity, features_of_atoms
 
-DEFAULT_CHECKPOINT = "physcon-2-preview"
+DEFAULT_CHECKPOINT = "physcon-2"
 """The checkpoint that ships with the package."""
 
 DTYPES: Final[dict[str, torch.dtype]] = {"float32": torch.float32, "float64": torch.float64}
@@ -37,7 +37,7 @@ class LoadedModel:
     model: "PhysCon"
     """The model, in evaluation mode, without gradients of its weights."""
     name: str
-    """Name of the checkpoint, such as "physcon-2-preview"."""
+    """Name of the checkpoint, such as "physcon-2"."""
     revision: str
     """sha256 of the weights."""
 

@@ -46,9 +46,9 @@ def test_import_describe_train_and_evaluate_work_on_each_others_files(
     row = capsys.readouterr().out.splitlines()[-1].split()
     assert row[:4] == ["labelled", "b3lyp-d3", "structure", "2"]
     assert float(row[4]) > 0
-    assert main(["evaluate", "physcon-2-preview", "stores/labelled.h5", "--split", "test"]) == 0
+    assert main(["evaluate", "physcon-2", "stores/labelled.h5", "--split", "test"]) == 0
     assert "labelled " not in capsys.readouterr().out  # both molecules are in the training split
-    assert main(["evaluate", "physcon-2-preview", "stores/labelled.h5", "--split", "all"]) == 0
+    assert main(["evaluate", "physcon-2", "stores/labelled.h5", "--split", "all"]) == 0
     exact = capsys.readouterr().out.splitlines()[-1].split()
     assert (exact[4], exact[6]) == ("0.0", "0.0")  # the labels are this model's own
 

@@ -16,7 +16,7 @@ def table(name: str) -> list[dict[str, str]]:
 def test_optimize_says_what_it_did_and_writes_what_was_asked_for(capsys: pytest.CaptureFixture) -> None:
     assert main(["optimize", "CCO", "-o", "ethanol.xyz", "--plot", "ethanol.png", "--seed", "2"]) == 0
     out = capsys.readouterr().out
-    for part in ("CCO  (C2H6O, 9 atoms)", "model      physcon-2-preview", "seed 2", "eV", "status     converged"):
+    for part in ("CCO  (C2H6O, 9 atoms)", "model      physcon-2", "seed 2", "eV", "status     converged"):
         assert part in out
     assert "bonds      intact, stereo intact" in out
     assert "1 of 1 molecules written to ethanol.xyz" in out
@@ -81,7 +81,7 @@ def test_predict_and_energy_agree(two_structures: Path, capsys: pytest.CaptureFi
     for line, atoms in zip(lines, ase.io.read("labelled.xyz", index=":"), strict=True):
         assert f"{atoms.get_potential_energy():.6f} eV" in line
         assert atoms.get_forces().shape == (len(atoms), 3)
-        assert "level b3lyp-d3 of physcon-2-preview" in line
+        assert "level b3lyp-d3 of physcon-2" in line
 
 
 def test_predict_names_the_structure_that_it_refuses(two_structures: Path, capsys: pytest.CaptureFixture) -> None:

@@ -2,7 +2,7 @@
 
 Renew after a new checkpoint, never to make a failing test pass:
 
-    python -m tests.golden.renew physcon-2-preview
+    python -m tests.golden.renew physcon-2
 """
 
 import json

@@ -48,7 +48,7 @@ def test_a_guess_has_the_atoms_of_the_graph_and_says_where_it_comes_from(shipped
     assert isinstance(atoms, Atoms)
     assert atoms.numbers.tolist() == graph.atomic_numbers.tolist()
     assert atoms.info == {
-        "smiles": LACTIC_ACID, "model": "physcon-2-preview", "revision": shipped.revision, "mode": "refine", "seed": 3,
+        "smiles": LACTIC_ACID, "model": "physcon-2", "revision": shipped.revision, "mode": "refine", "seed": 3,
         "bonds_intact": True, "stereo_intact": True,
     }  # fmt: skip
 
@@ -116,7 +116,7 @@ def test_a_broken_guess_is_tried_again_with_other_noise() -> None:
 
 
 def test_a_model_without_structure_head_is_refused_and_the_message_names_those_with_one() -> None:
-    with pytest.raises(MissingHeadError, match=r"'untrained' has no structure head.*one: physcon-2-preview"):
+    with pytest.raises(MissingHeadError, match=r"'untrained' has no structure head.*one: physcon-2"):
         StructureGenerator(untrained(with_structure=False))
 
 

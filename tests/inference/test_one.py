@@ -48,7 +48,7 @@ def test_the_result_is_a_minimum_of_the_molecule_asked_for(alanine: Result) -> N
     assert alanine.bonds_intact
     assert alanine.stereo_intact
     assert alanine.fmax < 0.01
-    assert (alanine.model, alanine.level, alanine.seed) == ("physcon-2-preview", "b3lyp-d3", 0)
+    assert (alanine.model, alanine.level, alanine.seed) == ("physcon-2", "b3lyp-d3", 0)
     assert (alanine.smiles, alanine.undefined_stereo) == ("C[C@H](N)C(=O)O", ())
     assert alanine.atoms.info["level"] == "b3lyp-d3"
 

@@ -24,7 +24,7 @@ def test_extended_xyz_keeps_energy_forces_and_origin(water: Result, alanine: Res
         assert frame.get_potential_energy() == pytest.approx(result.energy)
         assert np.allclose(frame.get_forces(), result.atoms.get_forces(), atol=1e-7)  # eight decimals in the file
         assert frame.info["smiles"] == result.smiles
-        assert (frame.info["level"], frame.info["model"]) == ("b3lyp-d3", "physcon-2-preview")
+        assert (frame.info["level"], frame.info["model"]) == ("b3lyp-d3", "physcon-2")
         assert frame.info["bonds_intact"]
 
 
@@ -33,7 +33,7 @@ def test_an_sd_file_keeps_energy_level_and_model(water: Result, tmp_path: Path) 
     text = (tmp_path / "water.sdf").read_text()
     assert f">  <energy_eV>\n{water.energy!r}\n" in text
     assert ">  <level>\nb3lyp-d3\n" in text
-    assert ">  <model>\nphyscon-2-preview\n" in text
+    assert ">  <model>\nphyscon-2\n" in text
     assert text.endswith("$$$$\n")
 
 

@@ -188,10 +188,10 @@ def test_any_ase_calculator_is_an_engine_and_its_failure_an_error() -> None:
 
 
 def test_a_checkpoint_is_an_engine_with_its_own_level_name() -> None:
-    engine = pickle.loads(pickle.dumps(checkpoint_engine("physcon-2-preview")))
-    loaded = load_model("physcon-2-preview")
+    engine = pickle.loads(pickle.dumps(checkpoint_engine("physcon-2")))
+    loaded = load_model("physcon-2")
     assert engine.record == EngineRecord(
-        "physcon-2-preview.b3lyp-d3", "physcon_ase", loaded.revision, {"level": "b3lyp-d3", "dtype": "float64"}
+        "physcon-2.b3lyp-d3", "physcon_ase", loaded.revision, {"level": "b3lyp-d3", "dtype": "float64"}
     )
     assert_forces_are_slopes(engine, 1e-4)
     with pytest.raises(EngineError, match="does not cover U; use another engine"):
@@ -199,7 +199,7 @@ def test_a_checkpoint_is_an_engine_with_its_own_level_name() -> None:
     with pytest.raises(EngineError, match=r"only covers closed shells of charge .*, received charge \+1"):
         engine(Molecule(WATER_NUMBERS, WATER, 1, 2))
     with pytest.raises(UnknownLevelError):
-        checkpoint_engine("physcon-2-preview", level="magic")
+        checkpoint_engine("physcon-2", level="magic")
     with pytest.raises(CheckpointNotFoundError):
         engine_by_name("magic")
     with pytest.raises(EngineError, match="is itself a level"):

@@ -163,11 +163,11 @@ def test_the_command_selects_with_levels_of_a_checkpoint(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     command = ["label", "O", "CO", "-o", "out.h5", "--geometries", "thermal:3", "--jobs", "0", "--quiet"]
-    assert main([*command, "--select", "2", "--committee", "physcon-2-preview:wb97m", "physcon-2-preview:b3lyp"]) == 0
+    assert main([*command, "--select", "2", "--committee", "physcon-2:wb97m", "physcon-2:b3lyp"]) == 0
     out = capsys.readouterr().out
     assert "2 molecules, 2 geometries labelled at gfn2" in out
     assert "selected   from 6 candidates" in out
     told = json.loads(open_store(tmp_path / "out.h5").provenance)["selection"]
-    assert [member["level"] for member in told["committee"]] == ["physcon-2-preview.wb97m", "physcon-2-preview.b3lyp"]
-    assert main([*command, "--committee", "physcon-2-preview"]) == 2
+    assert [member["level"] for member in told["committee"]] == ["physcon-2.wb97m", "physcon-2.b3lyp"]
+    assert main([*command, "--committee", "physcon-2"]) == 2
     assert "give the number with --select" in capsys.readouterr().err
