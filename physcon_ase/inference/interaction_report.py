@@ -76,7 +76,7 @@ def _write_curve(curve: DistanceCurve, path: Path) -> None:
 
 
 def _draw(interaction: Interaction, curve: DistanceCurve, path: Path) -> None:
-    figure = new_figure(7, 4)
+    figure = new_figure(7.0, 4.0)
     axes = figure.subplots()
     energies = curve.energies / EV_PER_KCAL_PER_MOL
     axes.axhline(0, color="tab:gray", linewidth=0.8)

@@ -108,7 +108,7 @@ def plot_result(result: Result, path: str | Path) -> None:
         PhysConError: matplotlib is not installed, or see `check_output`.
     """
     path = check_output(path, kinds=(".png",))
-    figure = new_figure(9, 4)
+    figure = new_figure(9.0, 4.0)
     from matplotlib.image import imread
 
     curve, formula = figure.subplots(1, 2, width_ratios=(5, 4))

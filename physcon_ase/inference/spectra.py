@@ -133,7 +133,7 @@ def _write_modes(vibrations: Vibrations, path: Path) -> None:
 def _draw(vibrations: Vibrations, path: Path, width: float) -> None:
     wavenumbers, absorption = spectrum(vibrations, width=width)
     assert vibrations.intensities is not None
-    figure, found = new_figure(9, 4), vibrations.relaxation
+    figure, found = new_figure(9.0, 4.0), vibrations.relaxation
     axes = figure.subplots()
     axes.plot(wavenumbers, absorption, color="tab:blue", linewidth=1)
     sticks = axes.twinx()
