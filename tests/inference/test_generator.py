@@ -8,6 +8,7 @@ from physcon_ase.chem.conformers import embed
 from physcon_ase.chem.smiles import graph_from_smiles
 from physcon_ase.errors import (
     DummyAtomError,
+    FragmentsError,
     InvalidSmilesError,
     MissingHeadError,
     PhysConError,
@@ -167,3 +168,8 @@ def test_a_guess_is_near_the_minimum_of_the_level_that_is_asked_for(shipped: Loa
     assert energy("wb97m", "wb97m") < energy("wb97m", "b3lyp-d3") - 0.01
     with pytest.raises(UnknownLevelError, match="pm6"):
         StructureGenerator(shipped, level="pm6")
+
+
+def test_several_molecules_are_refused_with_what_accepts_them() -> None:
+    with pytest.raises(FragmentsError, match=r"'O.O' has 2 disconnected fragments.*use optimize"):
+        StructureGenerator()("O.O")

@@ -28,7 +28,6 @@ BAD_SMILES = {
     "C[Te]C": ("UnsupportedElementError", "does not cover Te"),
     "[O-]P([O-])(=O)OP([O-])([O-])=O": ("UnsupportedChargeError", "does not cover charge -4"),
     "[CH3]": ("UnsupportedChargeError", "multiplicity 2"),
-    "O.[Na+]": ("UnsupportedElementError", "does not cover Na"),
 }
 
 BAD_ATOMS: dict[str, tuple[Callable[[], Atoms], str, str]] = {
