@@ -10,15 +10,12 @@ from typing import Final
 
 import numpy as np
 from jaxtyping import Float, Int, Integer
-from rdkit import Chem
 from scipy.spatial.distance import pdist, squareform
 
-from physcon_ase.units import CHEMICAL_SYMBOLS
+from physcon_ase.units import CHEMICAL_SYMBOLS, COVALENT_RADII, FALLBACK_RADIUS
 
 _BONDED: Final = 1.25
 """Distance below which two atoms count as bonded, in sums of their covalent radii."""
-
-_TABLE: Final = Chem.GetPeriodicTable()
 
 
 def environment_hashes(
@@ -37,7 +34,7 @@ def bonds_by_distance(
     atomic_numbers: Integer[np.ndarray, " atoms"], positions: Float[np.ndarray, "atoms 3"]
 ) -> Int[np.ndarray, "bonds 2"]:
     """Pairs of atoms that are closer than 1.25 sums of their covalent radii; for geometries without a graph."""
-    radii = np.array([_TABLE.GetRcovalent(number) for number in atomic_numbers.tolist()])
+    radii = np.array([COVALENT_RADII.get(number, FALLBACK_RADIUS) for number in atomic_numbers.tolist()])
     close = squareform(pdist(positions)) < _BONDED * (radii[:, None] + radii)
     return np.argwhere(np.triu(close, k=1))
 

@@ -34,12 +34,17 @@ def add_ensemble(commands: argparse._SubParsersAction) -> None:
 def _ensemble(options: argparse.Namespace) -> int:
     from physcon_ase.inference.conformer_search import ensemble, ensemble_many
     from physcon_ase.inference.ensemble import counted
-    from physcon_ase.inference.ensemble_report import format_ensemble, format_ensemble_record, write_ensemble
+    from physcon_ase.inference.ensemble_report import (
+        ENSEMBLE_SUFFIXES,
+        format_ensemble,
+        format_ensemble_record,
+        write_ensemble,
+    )
     from physcon_ase.inference.files import check_output, files_named, molecules_named
 
     inputs = files_named(options.molecule)
     if options.output is not None:
-        check_output(options.output, inputs)
+        check_output(options.output, inputs, kinds=ENSEMBLE_SUFFIXES)
     molecules = molecules_named(options.molecule)
     settings = {
         "n": options.n,

@@ -18,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from physcon_ase.batch import Batch, in_chunks, make_batch, threads_for, unpad
+from physcon_ase.chem.environments import bonds_by_distance
 from physcon_ase.errors import (
     MissingHeadError,
     PhysConError,
@@ -207,9 +208,6 @@ class PhysConCalculator(Calculator):
     def _doubts_of(self, atoms: Atoms, level: str, energy_uncertainty: float | None) -> tuple[str, ...]:
         if self.model.environments is None and energy_uncertainty is None:
             return ()
-        # Imported lazily: RDKit is slow to load.
-        from physcon_ase.chem.environments import bonds_by_distance
-
         bonds = bonds_by_distance(atoms.numbers, atoms.positions)
         return doubts_of(self.model, level, atoms.numbers, bonds, energy_uncertainty)
 

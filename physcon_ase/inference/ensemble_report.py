@@ -2,12 +2,16 @@
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Final
 
 import ase.io
 
 from physcon_ase.chem.files import sdf_block
 from physcon_ase.inference.ensemble import Conformer, Ensemble, EnsembleRecord, counted
-from physcon_ase.inference.files import check_output
+from physcon_ase.inference.files import XYZ_SUFFIXES, check_output
+
+ENSEMBLE_SUFFIXES: Final = (*XYZ_SUFFIXES, ".sdf")
+"""Suffixes of files of conformers."""
 
 
 def format_ensemble(ensemble: Ensemble) -> str:
@@ -60,7 +64,7 @@ def write_ensemble(
     Raises:
         PhysConError: see `check_output`.
     """
-    path = check_output(path, inputs)
+    path = check_output(path, inputs, kinds=ENSEMBLE_SUFFIXES)
     if path.suffix == ".sdf":
         text = "".join(_sdf_record(ensemble, index) for index in range(len(ensemble)))
         with path.open("a" if append else "w", encoding="utf-8") as file:

@@ -1,14 +1,9 @@
 """Table of the environments of atoms that occur in the training molecules."""
 
-from typing import Final
-
 import numpy as np
 import torch
 from jaxtyping import Int
 from torch import Tensor, nn
-
-FEWEST_MOLECULES: Final = 3
-"""Training molecules with an environment below which it counts as unknown."""
 
 
 class EnvironmentTable(nn.Module):

@@ -1,6 +1,7 @@
 """The model: the energy network, with a row and a head for each level of theory, and the structure network."""
 
 import functools
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, cast
@@ -235,10 +236,10 @@ class PhysCon(nn.Module):
         """Standard deviation [eV] of the energies, from `Outputs.features`; None without a table."""
         return self.energy_rigidity[level](features) if level in self.energy_rigidity else None
 
-    def uncertainty_limit(self, level: str, n_atoms: int) -> float | None:
-        """Uncertainty [eV] of the energy of so many atoms above which it is doubtful; None without a table."""
+    def uncertainty_limit(self, level: str, n_atoms: int) -> float:
+        """Uncertainty [eV] of the energy of so many atoms above which it is doubtful; infinite without a table."""
         if level not in self.energy_rigidity:
-            return None
+            return math.inf
         return cast(EnergyRigidity, self.energy_rigidity[level]).limit.item() * n_atoms**0.5
 
     def force_uncertainties(

@@ -20,7 +20,7 @@ def test_ensembles_of_a_file_are_written_one_after_the_other(capsys: pytest.Capt
     Path("list.smi").write_text("O\nfoo\nN\n")
     assert main(["ensemble", "list.smi", "-n", "2", "-o", "list.xyz"]) == 1
     out = capsys.readouterr().out
-    assert "    1  failed  foo  InvalidSmilesError:" in out
+    assert "    1  failed     foo  InvalidSmilesError:" in out
     assert "3 molecules: 2 ok, 1 failed, 2 conformers written to list.xyz" in out
     assert [len(atoms) for atoms in ase.io.read("list.xyz", index=":")] == [3, 4]
 

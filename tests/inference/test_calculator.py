@@ -110,6 +110,7 @@ def test_moving_changing_and_going_back_gives_fresh_results(calculator: PhysConC
 
 
 def test_provenance_names_model_revision_level_and_units(calculator: PhysConCalculator) -> None:
+    calculator.get_potential_energy(ethanol())
     provenance = calculator.provenance
     assert (provenance.model, provenance.level, provenance.units) == ("tiny", "cheap", UNITS)
     assert provenance.revision == "0" * 64

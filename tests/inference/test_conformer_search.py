@@ -122,8 +122,8 @@ def test_each_of_many_molecules_has_a_record(double: LoadedModel) -> None:
     [
         ({"n": 0}, "n is 0; 1 or more"),
         ({"n": "many"}, "n is 'many'"),
-        ({"window": -1.0}, "window is -1.0 kcal/mol"),
-        ({"temperature": 0.0}, "temperature is 0.0 K"),
+        ({"window": -1.0}, r"window \[kcal/mol\] is -1.0"),
+        ({"temperature": 0.0}, r"temperature \[K\] is 0.0"),
         ({"level": "ccsd"}, "ccsd"),
     ],
 )

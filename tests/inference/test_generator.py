@@ -109,7 +109,7 @@ def test_a_broken_guess_is_tried_again_with_other_noise() -> None:
         seen.append(batch.positions.clone())
         return batch.positions if len(seen) < 3 else torch.tensor(goal, dtype=torch.float32)[None]
 
-    generator.denoiser = denoiser
+    generator.model.denoiser_at = lambda index: denoiser
     (guess,) = generator.generate_many(["CCO"])
     assert isinstance(guess, Guess)
     assert (guess.attempts, guess.fallback) == (3, "")

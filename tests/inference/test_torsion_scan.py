@@ -62,7 +62,7 @@ def test_a_lower_geometry_spreads_to_both_sides(double: LoadedModel, monkeypatch
     lowered, tried = {3: -1.0}, []
 
     class Outcome:
-        is_ok = True
+        is_minimum = True
 
         def __init__(self, atoms, energy):
             self.atoms, self.energy = atoms, energy
