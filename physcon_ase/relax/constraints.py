@@ -100,8 +100,8 @@ def restore(
 ) -> tuple[Float[Tensor, "molecules slots 3"], Bool[Tensor, " molecules"]]:
     """Nearby positions [Å] with the constrained dihedral angles, and whether they were found.
 
-    Fixed atoms stay, and all atoms of a molecule for which no positions were found: the angles cannot be restored if all
-    their atoms are fixed or three of them are collinear.
+    Fixed atoms stay, and all atoms of a molecule for which none were found: angles cannot be restored if all their
+    atoms are fixed or three of them are collinear.
     """
     if constraints.dihedrals.shape[1] == 0:
         return positions, torch.ones(len(positions), dtype=torch.bool, device=positions.device)
