@@ -203,7 +203,7 @@ class _Front:
         result = self.best[point]
         atoms = atoms_of(self.graph, result.atoms.positions)
         atoms.info |= {name: result.atoms.info[name] for name in ("smiles", "model", "revision", "level")}
-        atoms.info["dihedrals_deg"] = [float(self.angles[index]) for index in point]
+        atoms.info["dihedrals_deg"] = self.angles[list(point)]
         forces = result.atoms.get_forces(apply_constraint=False)
         atoms.calc = SinglePointCalculator(atoms, energy=result.energy, forces=forces)
         return atoms

@@ -1,6 +1,6 @@
 """Fixed atoms and fixed dihedral angles, for all optimisers.
 
-Forces and steps are projected onto the space orthogonal to the gradients b of the constrained coordinates,
+Forces and steps are projected onto the space orthogonal to the gradients of the constrained coordinates (rows of B),
 P = 1 - Bᵀ(BBᵀ)⁺B; after each step, Newton iterations x ← x - Bᵀ(BBᵀ)⁺(q(x) - q₀) restore the angles exactly.
 """
 
@@ -100,17 +100,20 @@ def restore(
 ) -> tuple[Float[Tensor, "molecules slots 3"], Bool[Tensor, " molecules"]]:
     """Nearby positions [Å] with the constrained dihedral angles, and whether they were found.
 
-    Fixed atoms stay. The angles cannot be restored if all their atoms are fixed or three of them are collinear.
+    Fixed atoms stay, and all atoms of a molecule for which none were found: angles cannot be restored if all their
+    atoms are fixed or three of them are collinear.
     """
     if constraints.dihedrals.shape[1] == 0:
         return positions, torch.ones(len(positions), dtype=torch.bool, device=positions.device)
+    start = positions
     for _ in range(_RESTORATIONS):
         deviations = _deviations(constraints, positions)
         if not (deviations.abs() > RESTORED).any():
             break
         gradients, inverse = _gradients(constraints, positions)
         positions = positions - torch.einsum("mqc,mqp,mp->mc", gradients, inverse, deviations).view_as(positions)
-    return positions, (_deviations(constraints, positions).abs() <= RESTORED).all(dim=1)
+    are_restored = (_deviations(constraints, positions).abs() <= RESTORED).all(dim=1)
+    return torch.where(are_restored[:, None, None], positions, start), are_restored
 
 
 def _gradients(
@@ -123,7 +126,7 @@ def _gradients(
     vectors = torsion_vectors(positions, constraints.dihedrals) * _are_real(constraints)[:, :, None, None]
     places = constraints.dihedrals.clamp(min=0)[..., None].expand_as(vectors)
     gradients = gradients.scatter_add(2, places, vectors) * constraints.is_free[:, None, :, None]
-    gradients = gradients.flatten(start_dim=2)
+    gradients = gradients.flatten(start_dim=2).nan_to_num()  # a diverged restoration must not stop the others
     # the pseudo-inverse gives 0 for padding, and for angles that depend on the others or on fixed atoms only
     return gradients, torch.linalg.pinv(gradients @ gradients.mT, hermitian=True)
 
