@@ -216,6 +216,7 @@ def sure_of_nothing(tmp_path: Path) -> Path:
     size, config = model.config.encoder.channels // 2, config_from_dict(stored.config)
     tables = {
         "energy_rigidity.b3lyp-d3.factor": 1e3 * torch.eye(size),
+        "energy_rigidity.b3lyp-d3.limit": torch.tensor(1e6),
         "force_rigidity.b3lyp-d3.factor": 1e3 * torch.eye(size),
         "force_rigidity.b3lyp-d3.scale": torch.ones(MAX_ATOMIC_NUMBER + 1),
     }

@@ -133,8 +133,11 @@ def test_an_interrupted_selection_goes_on_and_computes_nothing_twice(stop_in_jud
     with pytest.raises(StoreError, match="different molecules, engine, geometries, selection or seed"):
         run(tmp_path / "out.h5", committee=COMMITTEE[::-1])
     report = attempt(-1, -1)
-    # 16 candidates, and 6 that were judged in two tasks of which nothing had come back; 3 labels, and 2 of that kind
-    assert calls == ({"judged": 22, "labelled": 3} if stop_in_judging else {"judged": 16, "labelled": 5})
+    # 16 candidates and 3 labels; what was judged or labelled in tasks of which nothing had come back is repeated, and
+    # tasks end by time
+    repeated = {"judged": 6, "labelled": 0} if stop_in_judging else {"judged": 0, "labelled": 2}
+    assert 16 <= calls["judged"] <= 16 + repeated["judged"]
+    assert 3 <= calls["labelled"] <= 3 + repeated["labelled"]
     run(tmp_path / "again.h5", source="out")
     first, second = (open_store(tmp_path / name) for name in ("out.h5", "again.h5"))
     np.testing.assert_array_equal(first.geometries.positions, second.geometries.positions)
