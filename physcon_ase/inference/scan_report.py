@@ -8,6 +8,7 @@ from typing import Any, Final
 import numpy as np
 
 from physcon_ase.chem.files import sdf_block
+from physcon_ase.inference.ensemble import counted
 from physcon_ase.inference.figures import new_figure
 from physcon_ase.inference.files import XYZ_SUFFIXES, check_output, write_structures
 from physcon_ase.inference.scan import Scan
@@ -22,7 +23,7 @@ def format_scan(scan: Scan) -> str:
     lines = [
         f"{scan.smiles}  about {' and '.join(dihedral_names(scan))}",
         f"  model      {scan.model} (revision {scan.revision[:12]}), level {scan.level}",
-        f"  starts     {scan.n_starts} geometries, seed {scan.seed}",
+        f"  starts     {counted(scan.n_starts)}, seed {scan.seed}",
         f"  grid       {scan.energies.size} points, {scan.n_relaxations} relaxations in {scan.n_waves} rounds, "
         f"{scan.seconds:.1f} s",
         f"  energy     {np.nanmin(scan.energies):.6f} eV (lowest point)",
