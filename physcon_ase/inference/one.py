@@ -29,7 +29,6 @@ from physcon_ase.valence.model_hessian import model_hessian
 _CURVATURES: Final = (-50.0, 2000.0)
 """Physical range of Hessian eigenvalues [eV/Å²]; the force constant of a triple bond is below 200."""
 
-
 _RIGID_STIFFNESS: Final = 10.0
 """Force constant [eV/Å²] of translations and rotations in the initial Hessian of a constrained relaxation. Constraints
 such as `ase.constraints.FixCom` leave a net force; with the unit term alone it would move all atoms far."""
@@ -38,7 +37,7 @@ _SHRINK, _GROW = 0.25, 2.0
 """Factors of the maximum step after a step uphill and downhill."""
 
 
-class StalledError(RuntimeError):
+class _StalledError(RuntimeError):
     """No step lowered the energy; the relaxation ends with `RelaxStatus.STALLED`."""
 
 
@@ -65,7 +64,7 @@ class SafeBFGS(BFGS):
         """Performs one step with one evaluation.
 
         Raises:
-            StalledError: the last `relax.driver.MAX_IDLE` steps all led uphill.
+            _StalledError: the last `relax.driver.MAX_IDLE` steps all led uphill.
         """
         energy, slope = self.optimizable.get_value(), self.optimizable.get_gradient()
         if energy > self._lowest + ENERGY_NOISE:
@@ -96,7 +95,7 @@ class SafeBFGS(BFGS):
         """Returns the atoms to the previous geometry, and the gradient there."""
         self._n_uphill += 1
         if self._n_uphill >= MAX_IDLE:
-            raise StalledError(f"{MAX_IDLE} successive steps led uphill")
+            raise _StalledError(f"{MAX_IDLE} successive steps led uphill")
         assert self.state is not None
         before, tried = np.asarray(self.pos0), self.optimizable.get_x()
         known = self.state.hessian.copy()
@@ -222,8 +221,8 @@ def _run(run: Optimizer, atoms: Atoms, fmax: float, max_steps: int) -> tuple[Rel
             if converged:
                 is_above = energies[-1] > energies[0] + ENERGY_NOISE
                 status = RelaxStatus.ABOVE_START if is_above else RelaxStatus.CONVERGED
-    except (StalledError, RuntimeError) as error:
-        if not isinstance(error, StalledError) and "LineSearch failed" not in str(error):
+    except RuntimeError as error:
+        if not isinstance(error, _StalledError) and "LineSearch failed" not in str(error):
             raise  # ASE's line searches fail at noisy minima
         status = RelaxStatus.STALLED
     except (NonFinitePositionsError, OverlappingAtomsError):
