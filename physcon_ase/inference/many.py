@@ -20,7 +20,6 @@ from physcon_ase.inference.constraints import check_constraints
 from physcon_ase.inference.embedding import MAX_SECONDS
 from physcon_ase.inference.encoding import decoded, encoded
 from physcon_ase.inference.formats.rows import Geometry, Row, as_rows
-from physcon_ase.inference.generator import ATOMS_PER_BATCH
 from physcon_ase.inference.intake import at_least_one, check_fragments, or_error
 from physcon_ase.inference.long_runs import Chunk, Item, Task, run
 from physcon_ase.inference.results import STATUSES, Record, Result, record_of
@@ -32,10 +31,9 @@ from physcon_ase.relax.driver import METHODS
 N_ATTEMPTS: Final = 2
 """Default number of start geometries tried for a molecule whose relaxation fails."""
 
-
-ATOMS_PER_TASK: Final = 256
-"""Maximum number of slots of the molecules that are relaxed together; small, so that results arrive early and
-processes share the work evenly."""
+ATOMS_PER_BATCH: Final = 256
+"""Default number of slots per batch. On a CPU core larger batches are slower (30 molecules of 13 atoms on average take
+2.4 s, and 3.1 s with 1024 slots), and results arrive later; GPUs benefit from larger ones."""
 
 _WINDOW: Final = 256
 """Number of successive molecules that are sorted by size."""
@@ -86,7 +84,7 @@ def optimize_many(
         scheduler: address of a Dask scheduler whose workers are used instead.
         journal: file to which the record of each molecule is appended at once. If it exists, its records are taken
             over and only the other molecules are relaxed.
-        atoms_per_batch: number of slots per batch, at most `ATOMS_PER_TASK`; halved if memory runs out.
+        atoms_per_batch: number of slots per batch; halved if memory runs out.
         max_seconds: time limit [s] for the start geometry of a molecule.
         on_progress: called with the number of finished molecules and the total number.
         progress_bar: whether to show a progress bar on a terminal.
@@ -105,9 +103,7 @@ def optimize_many(
     at_least_one("atoms_per_batch", atoms_per_batch)
     check_fragments(fragments)
     settings = settings_of(checkpoint, level, fmax, max_steps, seed, max_seconds, device, dtype)
-    settings = replace(
-        settings, method=method, fragments=fragments, atoms_per_batch=min(atoms_per_batch, ATOMS_PER_TASK)
-    )
+    settings = replace(settings, method=method, fragments=fragments, atoms_per_batch=atoms_per_batch)
     plan = _Plan(settings, start, max(1, n_attempts), checkpoint, device, dtype)
     return run(
         Task(partial(_relax_chunk, plan), _lost, encoded, partial(decoded, Record), plan.description | {"seed": seed}),
