@@ -3,13 +3,15 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 
 import pytest
 
 from physcon_ase.interrupts import interruptible, uninterrupted
 
 EMBEDDING = """
-import sys, time
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # parallel test processes ignore the signal
 from physcon_ase.chem.conformers import embed
 from physcon_ase.chem.smiles import graph_from_smiles
 graph = graph_from_smiles("c1ccccc1CCO")
@@ -24,7 +26,6 @@ for _ in range(6):
 """
 
 
-@pytest.mark.slow  # on a busy machine an interruption may be swallowed inside a finaliser
 def test_no_interruption_of_an_embedding_is_lost() -> None:
     command = [sys.executable, "-c", EMBEDDING]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": "."}) as process:
@@ -47,6 +48,15 @@ def raise_and_go_on(seen: list[str]) -> None:
         seen.append("after the signal")
 
 
+@pytest.fixture
+def interrupts() -> Iterator[None]:
+    """KeyboardInterrupt as in a program; parallel test processes ignore the signal."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interrupts")
 def test_an_interruption_is_delayed_or_raised_and_the_mask_is_restored() -> None:
     before = signal.pthread_sigmask(signal.SIG_BLOCK, set())
     seen = []
