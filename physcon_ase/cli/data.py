@@ -1,6 +1,7 @@
 """Commands for labelled data: ``data import``, ``data describe``, ``data anchor``, ``label``."""
 
 import argparse
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -87,7 +88,7 @@ def add_label(commands: argparse._SubParsersAction) -> None:
         default="conformer:1,thermal:2",
         metavar="KIND:N,...",
         help="kinds and numbers of geometries: start (given, or relaxed with MMFF94), conformer, relaxing, thermal, "
-        "torsion, twist, path, md (default: %(default)s)",
+        "torsion, twist, newton, path, md (default: %(default)s)",
     )
     command.add_argument(
         "--max-kelvin", type=float, default=700.0, help="maximum temperature [K] of thermal geometries (default: 700)"
@@ -109,6 +110,13 @@ def add_label(commands: argparse._SubParsersAction) -> None:
         "--per-molecule", type=int, metavar="N", help="with --select: maximum number of geometries per molecule"
     )
     command.add_argument("--minima-of", metavar="LEVEL", help="use only minima of this level from input stores")
+    command.add_argument(
+        "--part",
+        type=_part,
+        default=slice(None),
+        metavar="K/N",
+        help="only part K of N equal parts of the input: every N-th molecule, beginning with molecule K",
+    )
     command.add_argument("--jobs", type=int, metavar="N", help="number of worker processes (default: one per core)")
     command.add_argument("--scheduler", metavar="ADDRESS", help="Dask scheduler whose workers are used instead")
     command.add_argument("--seed", type=int, default=0, help="random seed of all geometries (default: 0)")
@@ -138,7 +146,7 @@ def _label(options: argparse.Namespace) -> int:
         else:
             molecules += molecules_named(molecule)
     report = label(
-        molecules,
+        molecules[options.part],
         engine,
         samplings,
         options.output,
@@ -152,6 +160,13 @@ def _label(options: argparse.Namespace) -> int:
     )
     print(format_label_report(report, engine))
     return SOME_FAILED if report.failures else 0
+
+
+def _part(text: str) -> slice:
+    matched = re.fullmatch(r"([0-9]+)/([0-9]+)", text)
+    if not matched or not 1 <= int(matched[1]) <= int(matched[2]):
+        raise argparse.ArgumentTypeError(f"{text!r} is not K/N with K from 1 to N, such as 2/3")
+    return slice(int(matched[1]) - 1, None, int(matched[2]))
 
 
 def _selection(options: argparse.Namespace) -> "Selection | None":

@@ -1,20 +1,21 @@
 """Anchored labels: minima of an accurate level combined with the curvature of a cheaper level, the teacher.
 
 For many molecules only the minimum x₀ and its energy are known at an accurate level. A cheaper teacher level T provides
-the change of the energy around it; the label at a displaced geometry x is
+the change of the energy around it. Bond lengths and angles of the two levels differ, and force constants depend on
+them, so the curvature of the teacher is taken around its own minimum: a label at x comes from the teacher at the
+geometry φ(x) whose bond lengths, angles and torsions q are shifted by δ,
 
-    E(x) = E(x₀) + E_T(x) - E_T(x₀) - C(x),    F(x) = F_T(x) + ∂C/∂x,
+    q(φ(x)) = q(x) + δ,    δ = q(x₁) - q(x₀),
+    E(x) = E(x₀) + E_T(φ(x)) - E_T(x₁) - C(φ(x)),    F(x) = -∂E/∂x,
 
-with a correction C that vanishes at x₀ and has the gradient -F_T(x₀) there, so that the anchored force at x₀ is zero.
-C is linear in bond lengths, angles and torsions, C = Σ_q c_q (q(x) - q(x₀)), so that corrections of internal
-coordinates rotate with the molecule. c is the solution of Bᵀc = -F_T(x₀), B = ∂q/∂x, that minimises Σ c²/k, where k is
-the force constant of each coordinate in the model Hessian; components that internal coordinates cannot represent (bends
-of linear chains) are linear in x.
+x₁ being x₀ after a Newton step of the teacher (kind "newton" of `physcon label`). The correction C vanishes at x₁ and
+has the gradient -F_T(x₁) there, so that the anchored force at x₀ is zero. C is linear in the internal coordinates,
+C = Σ_q c_q (q - q(x₁)), so that corrections rotate with the molecule. c is the solution of Bᵀc = -F_T(x₁), B = ∂q/∂x,
+that minimises Σ c²/k, where k is the force constant of each coordinate in the model Hessian; components that internal
+coordinates cannot represent (bends of linear chains) are linear in x.
 
-Mean absolute errors with GFN2-xTB as teacher and AIMNet2 as the accurate level for 30 drug-like molecules, without
-correction, with a correction linear in x, and with this correction: geometries twisted by 5 to 40°, forces 131, 31 and
-22 meV/Å, energies 34, 76 and 35 meV; thermal displacements up to 600 K, forces 159, 80 and 80 meV/Å, energies 68, 74
-and 81 meV.
+The teacher's labels are given, so that x follows from φ(x): q is redundant, and x minimises Σ k (q(x) + δ - q(φ))².
+With K = diag(k), the force is F = B(x)ᵀ c', c' = K B H⁻¹ F' at φ with H = Bᵀ K B and F' = F_T + ∂C/∂φ.
 """
 
 from collections.abc import Sequence
@@ -24,10 +25,10 @@ from typing import Final
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from physcon_ase.batch import Batch, in_chunks, make_batch, unpad
+from physcon_ase.batch import Batch, in_chunks, make_batch, select, unpad
 from physcon_ase.chem.graph import MolGraph
 from physcon_ase.data.store import (
     LevelLabels,
@@ -39,23 +40,21 @@ from physcon_ase.data.store import (
     write_store,
 )
 from physcon_ase.errors import LabelError, StoreError
-from physcon_ase.valence.internals import (
-    LINEAR_SINE,
-    Internals,
-    bend_vectors,
-    internal_values,
-    make_internals,
-    pick,
-    stretch_vectors,
-    torsion_vectors,
+from physcon_ase.labelling.geometries import NewtonStep
+from physcon_ase.valence.internals import Internals, internal_values, make_internals
+from physcon_ase.valence.model_hessian import (
+    SMALL_UNIT_TERM,
+    internal_gradient,
+    model_hessians,
+    newton_steps,
+    stiffnesses,
 )
-from physcon_ase.valence.model_hessian import model_hessians, newton_steps, stiffnesses
 
 _SLOTS: Final = 1024
 """Number of slots per batch of minima."""
 
-_UNIT_TERM: Final = 1e-3
-"""Multiple [eV/Å²] of the unit matrix that makes the model Hessian positive definite."""
+_SHIFT_STEPS: Final = 3
+"""Number of Gauss-Newton steps for the geometry with shifted internal coordinates."""
 
 _LARGEST_CORRECTION: Final = 10.0
 """Largest component [eV/Å] of the force correction; displacements with larger ones are left out."""
@@ -74,14 +73,25 @@ class AnchorReport:
 
 
 @dataclass(frozen=True)
-class _Correction:
-    """Correction C for a batch of minima."""
+class _Reference:
+    """Minima x₀ of the level and the geometries x₁ of the teacher that stand for them, one batch."""
 
+    teacher: Batch
+    """Geometries x₁."""
     internals: Internals
+    """Internal coordinates."""
+    shifts: tuple[Tensor, Tensor, Tensor]
+    """Shifts δ of stretches [Å], bends and torsions [rad], each [molecules, internals]."""
     coefficients: tuple[Tensor, Tensor, Tensor]
     """Coefficients c of stretches [eV/Å], bends and torsions [eV/rad], each [molecules, internals]."""
     rest: Float[Tensor, "molecules slots 3"]
-    """Gradient [eV/Å] of the part that is linear in x."""
+    """Gradient [eV/Å] of the part of C that is linear in x."""
+
+    def chosen(self, rows: list[int]) -> "_Reference":
+        """The reference of some molecules of the batch."""
+        internals = Internals(*(getattr(self.internals, name)[rows] for name in ("stretches", "bends", "torsions")))
+        shifts, coefficients = (tuple(own[rows] for own in terms) for terms in (self.shifts, self.coefficients))
+        return _Reference(select(self.teacher, torch.tensor(rows)), internals, shifts, coefficients, self.rest[rows])
 
 
 def anchor(store: Store, level: str, teacher: str) -> tuple[Store, AnchorReport]:
@@ -90,10 +100,11 @@ def anchor(store: Store, level: str, teacher: str) -> tuple[Store, AnchorReport]
     Energies are NaN if the energy of the minimum is unknown. All other geometries are left out and counted.
 
     Args:
-        store: a store written by `physcon label STORE --minima-of LEVEL --geometries start,...`: minima of the level
-            and displacements of them, all with labels of the teacher.
+        store: a store written by `physcon label STORE --minima-of LEVEL --geometries start,newton,...`: minima of the
+            level, their Newton steps and displacements, all with labels of the teacher.
         level: level of theory of the minima.
-        teacher: level of theory of the curvature; its labels are kept.
+        teacher: level of theory of the curvature. The displaced geometries of the result are not those of the store,
+            so that it has no labels of the teacher.
 
     Raises:
         LabelError: the store has no forces of the teacher, or no displaced minima of the level.
@@ -101,26 +112,33 @@ def anchor(store: Store, level: str, teacher: str) -> tuple[Store, AnchorReport]
     labels = store.labels.get(teacher)
     if labels is None or labels.forces is None:
         raise LabelError(f"{store.source} has no forces of {teacher!r}; levels with labels: {', '.join(store.labels)}")
-    is_labelled = np.isfinite(labels.forces[geometry_offsets(store)[:-1], 0])
-    minima = np.flatnonzero((store.geometries.minimum_of == level) & is_labelled)
-    if not len(minima) or store.geometries.start is None:
-        found = ", ".join(sorted(set(store.geometries.minimum_of.tolist()) - {""})) or "none"
+    geometries, offsets = store.geometries, geometry_offsets(store)
+    is_labelled = np.isfinite(labels.forces[offsets[:-1], 0])
+    minima = np.flatnonzero((geometries.minimum_of == level) & is_labelled)
+    starts = np.full(len(geometries), -1) if geometries.start is None else geometries.start
+    is_displaced = np.isin(starts, minima) & is_labelled
+    newton = {int(starts[row]): int(row) for row in np.flatnonzero(is_displaced & (geometries.kind == NewtonStep.kind))}
+    if not newton:
+        found = ", ".join(sorted(set(geometries.minimum_of.tolist()) - {""})) or "none"
         raise LabelError(
-            f"{store.source} has no minima of {level!r} with displacements, but minima of: {found}; create them with "
-            f"`physcon label STORE --minima-of {level} --geometries start,thermal:1`"
+            f"{store.source} has no minima of {level!r} with a Newton step, but minima of: {found}; create them with "
+            f"`physcon label STORE --minima-of {level} --geometries start,newton,thermal:1`"
         )
-    displaced = np.flatnonzero(np.isin(store.geometries.start, minima) & is_labelled)
-    energies, forces, is_near = _anchored_labels(store, level, (labels.energy, labels.forces), minima, displaced)
+    minima = np.array(sorted(newton))
+    displaced = np.flatnonzero(np.isin(starts, minima) & is_labelled & (geometries.kind != NewtonStep.kind))
+    positions, labelled, is_near = _anchored_labels(store, level, (labels.energy, labels.forces), newton, displaced)
     kept = np.sort(np.concatenate([minima, displaced[is_near]]))
     left_out = {
-        "not displaced from a minimum of the level, or without label": len(store.geometries)
+        "not displaced from a minimum of the level, or without label": len(geometries)
         - len(minima)
+        - len(newton)
         - len(displaced),
         f"corrected by more than {_LARGEST_CORRECTION:g} eV/Å": int((~is_near).sum()),
     }
     anchored = replace(
         store,
-        labels={**store.labels, level: LevelLabels(energies, forces)},
+        geometries=replace(geometries, positions=positions),
+        labels={level: labelled},
         source=f"{store.source}, anchored",
         provenance=f"anchored at {level}, curvature of {teacher}; {store.provenance}",
     )
@@ -151,18 +169,26 @@ def _anchored_labels(
     store: Store,
     level: str,
     of_teacher: tuple[Float[np.ndarray, " geometries"], Float[np.ndarray, "geometry_atoms 3"]],
-    minima: Int[np.ndarray, " minima"],
+    newton: dict[int, int],
     displaced: Int[np.ndarray, " displaced"],
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Energies and forces of all geometries (NaN if absent), and mask of displacements with small corrections."""
+) -> tuple[Float[np.ndarray, "geometry_atoms 3"], LevelLabels, Bool[np.ndarray, " displaced"]]:
+    """Positions and labels of all geometries (NaN if absent), and mask of displacements with small corrections.
+
+    Args:
+        store: the store.
+        level: level of theory of the minima.
+        of_teacher: energies [eV] and forces [eV/Å] of the teacher.
+        newton: row of the Newton step of each minimum by row of the minimum.
+        displaced: rows of the displacements.
+    """
     offsets, known, (teacher_energies, teacher_forces) = geometry_offsets(store), store.labels.get(level), of_teacher
-    n = len(store.geometries)
+    positions, n, minima = store.geometries.positions.copy(), len(store.geometries), list(newton)
     energies = np.full(n, np.nan)
     if known is not None:
         energies[minima] = known.energy[minima]
     forces = np.full((int(offsets[-1]), 3), np.nan, dtype=np.float32)
     is_near = np.ones(n, dtype=bool)
-    of_minimum: dict[int, list[int]] = {int(row): [] for row in minima}
+    of_minimum: dict[int, list[int]] = {row: [] for row in minima}
     assert store.geometries.start is not None
     for row, start in zip(displaced.tolist(), store.geometries.start[displaced].tolist(), strict=True):
         of_minimum[start].append(row)
@@ -172,27 +198,32 @@ def _anchored_labels(
         return slice(int(offsets[row]), int(offsets[row + 1]))
 
     def work(chosen: list[int]) -> None:
-        rows = [int(minima[index]) for index in chosen]
+        rows = [minima[index] for index in chosen]
         own = [graphs[int(store.geometries.molecule[row])] for row in rows]
-        starts = _batch(own, [store.geometries.positions[atoms(row)] for row in rows])
-        correction = _fit(starts, own, [teacher_forces[atoms(row)] for row in rows])
+        levels, teachers = (
+            _batch(own, [store.geometries.positions[atoms(row)] for row in some])
+            for some in (rows, [newton[row] for row in rows])
+        )
+        reference = _refer(levels, teachers, own, [teacher_forces[atoms(newton[row])] for row in rows])
         for row in rows:
             forces[atoms(row)] = 0.0
         for turn in range(max((len(of_minimum[row]) for row in rows), default=0)):
             some = [index for index, row in enumerate(rows) if len(of_minimum[row]) > turn]
             moved = [of_minimum[rows[index]][turn] for index in some]
-            places = [store.geometries.positions[atoms(row)] for row in moved]
-            values, slopes = _correct(correction, starts, _batch([own[i] for i in some], places, starts), some)
-            for index, row, value, slope in zip(some, moved, values, slopes, strict=True):
-                is_near[row] = np.isfinite(slope).all() and np.abs(slope).max() <= _LARGEST_CORRECTION
+            graphs_of = [own[index] for index in some]
+            places = _batch(graphs_of, [store.geometries.positions[atoms(row)] for row in moved], teachers)
+            pulls = _batch(graphs_of, [teacher_forces[atoms(row)] for row in moved], teachers).positions
+            found = _anchored(reference.chosen(some), places, pulls)
+            for index, row, value, slope, place, force in zip(some, moved, *found, strict=True):
                 start = rows[index]
-                energies[row] = energies[start] + teacher_energies[row] - teacher_energies[start] - value
-                forces[atoms(row)] = teacher_forces[atoms(row)] + slope
+                is_near[row] = np.isfinite(force).all() and np.abs(slope).max() <= _LARGEST_CORRECTION
+                energies[row] = energies[start] + teacher_energies[row] - teacher_energies[newton[start]] - value
+                positions[atoms(row)], forces[atoms(row)] = place, force
 
     sizes = [graphs[int(store.geometries.molecule[row])].n_atoms for row in minima]
     if in_chunks(sizes, _SLOTS, work):
         raise MemoryError(f"not enough memory for a molecule of {max(sizes)} atoms")
-    return energies, forces, is_near[displaced]
+    return positions, LevelLabels(energies, forces), is_near[displaced]
 
 
 def _batch(graphs: Sequence[MolGraph], positions: Sequence[np.ndarray], like: Batch | None = None) -> Batch:
@@ -201,46 +232,72 @@ def _batch(graphs: Sequence[MolGraph], positions: Sequence[np.ndarray], like: Ba
     return make_batch(numbers, [own.astype(np.float64) for own in positions], n_slots=n_slots, dtype=torch.float64)
 
 
-def _fit(starts: Batch, graphs: Sequence[MolGraph], forces: Sequence[np.ndarray]) -> _Correction:
-    """Fits the correction to the forces [eV/Å] of the teacher at the minima."""
-    internals = make_internals(starts, [graph.bonds if len(graph.bonds) else None for graph in graphs])
-    slope = -_batch(graphs, forces, starts).positions
-    hessians = model_hessians(starts, starts.positions, internals, unit_term=_UNIT_TERM)
-    steps = newton_steps(slope, hessians)
-    _, angles, _ = internal_values(starts.positions, internals)
-    bends, _ = bend_vectors(starts.positions, internals.bends)
-    bends = bends * (angles.sin() > LINEAR_SINE)[:, :, None, None]  # linear angles are not differentiable
-    rest, coefficients = slope.clone(), []
-    for atoms, vectors in (
-        (internals.stretches, stretch_vectors(starts.positions, internals.stretches)),
-        (internals.bends, bends),
-        (internals.torsions, torsion_vectors(starts.positions, internals.torsions)),
-    ):
-        changes = (vectors * pick(steps, atoms)).sum(dim=(2, 3))
-        coefficients.append(stiffnesses(starts.atomic_numbers, starts.positions, atoms) * changes)
-        molecule = torch.arange(len(atoms))[:, None, None].expand(atoms.shape)
-        rest.index_put_((molecule, atoms.clamp(min=0)), -coefficients[-1][:, :, None, None] * vectors, accumulate=True)
-    return _Correction(internals, (coefficients[0], coefficients[1], coefficients[2]), rest)
+def _refer(level: Batch, teacher: Batch, graphs: Sequence[MolGraph], forces: Sequence[np.ndarray]) -> _Reference:
+    """Shifts between minima of the level and of the teacher, and the correction for the teacher's forces [eV/Å]."""
+    internals = make_internals(level, [graph.bonds if len(graph.bonds) else None for graph in graphs])
+    slope = -_batch(graphs, forces, teacher).positions
+    coefficients, rest = internal_gradient(teacher, internals, slope)
+    return _Reference(teacher, internals, _changes(level.positions, teacher.positions, internals), coefficients, rest)
 
 
-def _correct(
-    correction: _Correction, starts: Batch, moved: Batch, chosen: list[int]
-) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Correction C [eV] and its gradient ∂C/∂x [eV/Å] at displacements of the chosen minima."""
-    own = Internals(*(getattr(correction.internals, name)[chosen] for name in ("stretches", "bends", "torsions")))
-    positions = moved.positions.requires_grad_()
-    changes = [
-        after - before
-        for after, before in zip(
-            internal_values(positions, own), internal_values(starts.positions[chosen], own), strict=True
+def _anchored(
+    reference: _Reference, moved: Batch, forces: Float[Tensor, "molecules slots 3"]
+) -> tuple[list[float], list[np.ndarray], list[np.ndarray], list[np.ndarray]]:
+    """Anchored labels at displacements φ [Å] of the teacher, given its forces [eV/Å] there.
+
+    Returns:
+        Corrections C [eV], their gradients ∂C/∂φ [eV/Å], the positions x [Å] and the forces F(x) [eV/Å].
+    """
+    internals = reference.internals
+    values, slopes = _correction(reference, moved.positions)
+    coefficients, rest = internal_gradient(moved, internals, forces + slopes)
+    weights = tuple(
+        # coordinates without a component of the force may not be differentiable
+        torch.where(c != 0, stiffnesses(moved.atomic_numbers, moved.positions, atoms), 0.0)
+        for c, atoms in zip(coefficients, (internals.stretches, internals.bends, internals.torsions), strict=True)
+    )
+    positions = moved.positions.detach()
+    for _ in range(_SHIFT_STEPS):
+        place = positions.detach().requires_grad_()
+        strain = sum(
+            torch.where(k != 0, k * (change - shift) ** 2, 0.0).sum() / 2
+            for k, change, shift in zip(
+                weights, _changes(place, moved.positions, internals), reference.shifts, strict=True
+            )
         )
-    ]
-    changes[2] = torch.remainder(changes[2] + torch.pi, 2 * torch.pi) - torch.pi
+        (gradient,) = torch.autograd.grad(strain, place)
+        # the Hessian of these positions: that of others lets a rotation be a long step
+        hessians = model_hessians(moved, positions, internals, unit_term=SMALL_UNIT_TERM)
+        positions = positions - newton_steps(gradient, hessians)
+    place = positions.detach().requires_grad_()
+    work = sum(
+        torch.where(c != 0, c * value, 0.0).sum()
+        for c, value in zip(coefficients, internal_values(place, internals), strict=True)
+    )
+    (anchored,) = torch.autograd.grad(work, place)
+    return values.tolist(), unpad(moved, slopes), unpad(moved, positions), unpad(moved, anchored + rest)
+
+
+def _correction(
+    reference: _Reference, positions: Float[Tensor, "molecules slots 3"]
+) -> tuple[Float[Tensor, " molecules"], Float[Tensor, "molecules slots 3"]]:
+    """Correction C [eV] and its gradient [eV/Å] at positions [Å] of the teacher."""
+    place = positions.detach().requires_grad_()
+    changes = _changes(reference.teacher.positions, place, reference.internals)
     terms = [
         # where instead of a product, because 0 * NaN = NaN
-        torch.where(c[chosen] != 0, c[chosen] * change, 0.0).sum(dim=1)
-        for c, change in zip(correction.coefficients, changes, strict=True)
+        torch.where(c != 0, c * change, 0.0).sum(dim=1)
+        for c, change in zip(reference.coefficients, changes, strict=True)
     ]
-    values = sum(terms) + (correction.rest[chosen] * (positions - starts.positions[chosen])).sum(dim=(1, 2))
-    (slopes,) = torch.autograd.grad(values.sum(), positions)
-    return values.detach().numpy(), unpad(moved, slopes)
+    values = sum(terms) + (reference.rest * (place - reference.teacher.positions)).sum(dim=(1, 2))
+    (slopes,) = torch.autograd.grad(values.sum(), place)
+    return values.detach(), slopes
+
+
+def _changes(before: Tensor, after: Tensor, internals: Internals) -> tuple[Tensor, Tensor, Tensor]:
+    """Changes of stretches [Å], bends and torsions [rad, -π to π] between two sets of positions [Å]."""
+    stretches, bends, torsions = (
+        new - old
+        for new, old in zip(internal_values(after, internals), internal_values(before, internals), strict=True)
+    )
+    return stretches, bends, torch.remainder(torsions + torch.pi, 2 * torch.pi) - torch.pi

@@ -1,14 +1,15 @@
 """Sampling of geometries: conformers, thermal displacements, relaxation paths, rotated torsions, short dynamics.
 
 A sampler is a reproducible function (origin, seed, n) -> geometries of one kind. All samplers of a molecule share an
-`Origin`: a given geometry, or an ETKDG conformer and its relaxation with MMFF94.
+`Origin`: a given geometry, or an ETKDG conformer and its relaxation with MMFF94. A sampler that needs the label of the
+start geometry returns a `NewtonStep` in place of a geometry.
 """
 
 import functools
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, TypeAlias
+from typing import Any, ClassVar, Final, TypeAlias
 
 import numpy as np
 import torch
@@ -26,8 +27,9 @@ from physcon_ase.chem.torsions import RotatableBond, rotatable_bonds, turned
 from physcon_ase.errors import MissingParametersError, PhysConError
 from physcon_ase.labelling.engines import Engine, EngineCalculator, EngineFunction, engine_forces, record_as_dict
 from physcon_ase.relax.driver import RelaxStatus, relax
-from physcon_ase.units import CHEMICAL_SYMBOLS, EV_PER_KELVIN
-from physcon_ase.valence.model_hessian import model_hessian
+from physcon_ase.units import CHEMICAL_SYMBOLS, EV_PER_HARTREE, EV_PER_KELVIN
+from physcon_ase.valence.internals import make_internals
+from physcon_ase.valence.model_hessian import internal_gradient, model_hessian, model_hessians, newton_steps
 
 Geometry: TypeAlias = tuple[str, np.ndarray]
 """Kind and positions [Å], [atoms, 3]."""
@@ -77,7 +79,38 @@ class Origin:
         return rotatable_bonds(self.graph)
 
 
-Sampler: TypeAlias = Callable[[Origin, int, int], list[Geometry]]
+@dataclass(frozen=True)
+class NewtonStep:
+    """A geometry (kind "newton") that is sampled once the start geometry has been labelled."""
+
+    graph: MolGraph
+    """The molecule."""
+    start: Float[np.ndarray, "atoms 3"]
+    """Start geometry [Å]."""
+    kind: ClassVar[str] = "newton"
+    """Kind of the geometry."""
+
+    def sampled(self, forces: Float[np.ndarray, "atoms 3"]) -> "Geometry | Rejected":
+        """Start geometry after one Newton step with the forces [eV/Å] of the engine and the model Hessian.
+
+        Bond lengths and angles are then close to those of the engine's own minimum. Torsions are nearly fixed, since
+        the Hessian knows little of them, as are the bends of linear chains. Displacements are at most 0.1 Å.
+        """
+        batch = make_batch([self.graph.atomic_numbers], [self.start], dtype=torch.float64)
+        internals = make_internals(batch, [_bonds(self.graph)])
+        pull = torch.as_tensor(np.asarray(forces, dtype=np.float64))[None]
+        _, rest = internal_gradient(batch, internals, pull)
+        hessians = model_hessians(batch, batch.positions, internals, torsion_stiffness=_FIXED_TORSION)
+        step = newton_steps(pull - rest, hessians)[0].numpy()
+        longest = float(np.linalg.norm(step, axis=1).max())
+        return _checked(self.graph, self.kind, self.start + step * min(1.0, _LONGEST_STEP / max(longest, _TINY)))
+
+    def without_forces(self) -> "Rejected":
+        """The record of a molecule whose start geometry could not be labelled."""
+        return Rejected(self.kind, "EngineError", "the start geometry has no label, so there are no forces to follow")
+
+
+Sampler: TypeAlias = Callable[[Origin, int, int], "list[Geometry] | list[NewtonStep]"]
 """Function (origin, seed, n) -> geometries; raises PhysConError."""
 
 MAX_KELVIN: Final = 700.0
@@ -109,7 +142,13 @@ _FLAT: Final = 0.15
 _TINY: Final = 1e-6
 """Lower bound [Å²] on the area in a denominator, for three neighbours on a line."""
 
-DISPLACED: Final = ("thermal", "torsion", "twist", "md")
+_FIXED_TORSION: Final = EV_PER_HARTREE
+"""Force constant [eV/rad²] of torsions in a Newton step."""
+
+_LONGEST_STEP: Final = 0.1
+"""Maximum displacement [Å] of an atom in a Newton step."""
+
+DISPLACED: Final = ("thermal", "torsion", "twist", "md", "newton")
 """Kinds of geometries that are displacements of the start geometry."""
 
 _PROPAGATED: Final = ("path", "md")
@@ -138,6 +177,10 @@ class Rejected:
     """Name of the error class."""
     reason: str
     """Error message."""
+
+
+Sampled: TypeAlias = Geometry | Rejected | NewtonStep
+"""Result of a sampler for one geometry."""
 
 
 # ---- samplers
@@ -177,6 +220,11 @@ def thermal(origin: Origin, seed: int, n: int, *, max_kelvin: float = MAX_KELVIN
     generator = np.random.default_rng(seed)
     places = thermal_displacements(origin.start, origin.hessian_factor, generator, n, max_kelvin=max_kelvin)
     return [("thermal", place) for place in places]
+
+
+def newton(origin: Origin, seed: int, n: int) -> list[NewtonStep]:
+    """Start geometry after one Newton step of the engine (kind "newton"); a single one for any `n` > 0."""
+    return [NewtonStep(origin.graph, origin.start)] if n > 0 else []
 
 
 def path(origin: Origin, seed: int, n: int, *, engine: EngineFunction) -> list[Geometry]:
@@ -310,12 +358,13 @@ def parse_samplings(text: str, *, engine: Engine | None = None, max_kelvin: floa
     """Parses samplings from a text such as "thermal:2,conformer:1".
 
     Args:
-        text: comma-separated KIND:NUMBER with kind start, conformer, relaxing, thermal, torsion, twist, path or md.
+        text: comma-separated KIND:NUMBER with kind start, conformer, relaxing, thermal, torsion, twist, newton, path
+            or md.
         engine: engine that computes the forces of path and md.
         max_kelvin: maximum temperature [K] of thermal displacements.
 
     Raises:
-        PhysConError: an unknown kind, an invalid number, or path or md without an engine.
+        PhysConError: an unknown kind, an invalid number, path or md without an engine, or newton without start.
     """
     samplers: dict[str, Sampler] = {
         "start": start_geometry,
@@ -324,6 +373,7 @@ def parse_samplings(text: str, *, engine: Engine | None = None, max_kelvin: floa
         "thermal": functools.partial(thermal, max_kelvin=max_kelvin),
         "torsion": torsion,
         "twist": twist,
+        "newton": newton,
     }
     if engine is not None:
         samplers |= {"path": functools.partial(path, engine=engine), "md": functools.partial(md, engine=engine)}
@@ -337,12 +387,13 @@ def parse_samplings(text: str, *, engine: Engine | None = None, max_kelvin: floa
         if kind not in samplers:
             raise PhysConError(f"geometries of kind {kind!r} require an engine: give one")
         samplings.append(Sampling(kind, n, samplers[kind]))
+    kinds = [sampling.kind for sampling in samplings]
+    if "newton" in kinds and "start" not in kinds:
+        raise PhysConError("geometries of kind 'newton' follow the forces at the start geometry: add the kind start")
     return samplings
 
 
-def sample(
-    graph: MolGraph, samplings: Sequence[Sampling], seed: int, start: np.ndarray | None = None
-) -> list[Geometry | Rejected]:
+def sample(graph: MolGraph, samplings: Sequence[Sampling], seed: int, start: np.ndarray | None = None) -> list[Sampled]:
     """Geometries of all samplers, in order, centred and rounded to float32 as in a store.
 
     Failed samplers and geometries with broken or formed bonds are replaced by `Rejected`. The bonds of a given `start`
@@ -350,16 +401,19 @@ def sample(
     """
     first_seed, *seeds = np.random.SeedSequence(seed).generate_state(1 + len(samplings)).tolist()
     origin = Origin(graph, first_seed, start)
-    found: list[Geometry | Rejected] = []
+    found: list[Sampled] = []
     for sampling, own_seed in zip(samplings, seeds, strict=True):
         try:
             geometries = sampling.sampler(origin, own_seed, sampling.n)
         except PhysConError as error:
             found.append(Rejected(sampling.kind, type(error).__name__, str(error)))
             continue
-        found += [
-            _checked(graph, kind, positions, kind == "start" and start is not None) for kind, positions in geometries
-        ]
+        for geometry in geometries:
+            if isinstance(geometry, NewtonStep):
+                found.append(geometry)
+            else:
+                kind, positions = geometry
+                found.append(_checked(graph, kind, positions, is_given=kind == "start" and start is not None))
     return found
 
 
@@ -382,7 +436,7 @@ def _name_and_settings(sampler: Sampler) -> tuple[str, dict[str, Any]]:
     return getattr(sampler.func, "__name__", repr(sampler.func)), settings
 
 
-def _checked(graph: MolGraph, kind: str, positions: np.ndarray, is_given: bool) -> Geometry | Rejected:
+def _checked(graph: MolGraph, kind: str, positions: np.ndarray, *, is_given: bool = False) -> Geometry | Rejected:
     centred = (positions - positions.mean(axis=0)).astype(np.float32).astype(np.float64)
     has_no_bonds = len(graph.bonds) == 0 and graph.n_atoms > 1  # unknown bonds
     if not (is_given or has_no_bonds):

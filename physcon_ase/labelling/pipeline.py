@@ -23,7 +23,13 @@ from physcon_ase.jobs.journal import alone, fingerprint
 from physcon_ase.jobs.progress import Progress
 from physcon_ase.jobs.workers import Workers, employed, finished
 from physcon_ase.labelling.engines import Engine, record_as_dict
-from physcon_ase.labelling.geometries import Geometry, Rejected, Sampling, describe_samplings
+from physcon_ase.labelling.geometries import (
+    Geometry,
+    NewtonStep,
+    Rejected,
+    Sampling,
+    describe_samplings,
+)
 from physcon_ase.labelling.inputs import Input, KnownGeometry
 from physcon_ase.labelling.journal import Entry, Journal
 from physcon_ase.labelling.packing import failure_records, pack
@@ -260,6 +266,10 @@ def _check(
     check_level_name(plan.engine.record.level)
     if selection is not None:
         check_selection(selection)
+        if any(sampling.kind == NewtonStep.kind for sampling in plan.samplings):
+            raise PhysConError(
+                "geometries of kind 'newton' follow the forces of the labels, which a selection lacks: omit them"
+            )
     if plan.seed < 0:
         raise PhysConError(f"the seed is {plan.seed}; it must be 0 or larger")
     if processes is not None and processes < 0:

@@ -13,7 +13,7 @@ from physcon_ase.chem.graph import MolGraph
 from physcon_ase.errors import EngineError, PhysConError
 from physcon_ase.jobs.workers import WORKER_DIED
 from physcon_ase.labelling.engines import Engine, Molecule
-from physcon_ase.labelling.geometries import Geometry, Rejected, Sampling, sample
+from physcon_ase.labelling.geometries import NewtonStep, Rejected, Sampled, Sampling, sample
 from physcon_ase.labelling.inputs import Input, identify
 from physcon_ase.labelling.journal import complete_line, failed_line, labelled_line
 
@@ -52,7 +52,7 @@ class Job:
     """The molecule."""
     done: frozenset[int] = frozenset()
     """Indices of the finished geometries."""
-    geometries: tuple[Geometry | Rejected, ...] | None = None
+    geometries: tuple[Sampled, ...] | None = None
     """Sampled geometries; None if they have not been sampled yet."""
 
 
@@ -62,8 +62,22 @@ class _Opened:
 
     job: Job
     graph: MolGraph
-    geometries: tuple[Geometry | Rejected, ...]
+    geometries: list[Sampled]
     done: set[int]
+
+    def take_newton_steps(self, forces: np.ndarray | None) -> None:
+        """Replaces the geometries that depend on the forces [eV/Å] at the start geometry (None: no label)."""
+        for number, geometry in enumerate(self.geometries):
+            if isinstance(geometry, NewtonStep):
+                self.geometries[number] = geometry.without_forces() if forces is None else geometry.sampled(forces)
+
+    def waiting(self) -> list[int]:
+        """Indices of the geometries to be labelled now."""
+        return [
+            number
+            for number, geometry in enumerate(self.geometries)
+            if number not in self.done and not isinstance(geometry, NewtonStep)
+        ]
 
 
 class JobQueue:
@@ -108,16 +122,17 @@ def work(plan: Plan, jobs: Sequence[Job]) -> tuple[list[str], list[Job]]:
             lines += found
     # a time of its own: after a slow sampling one chunk alone would be labelled, and all others be sent again
     deadline = monotonic() + _TASK_SECONDS
-    for chunk in _chunks(plan.engine, opened):
-        if lines and monotonic() > deadline:
-            break
-        lines += _label_chunk(plan.engine, opened, chunk)
+    for _ in range(2):  # the second time, geometries that follow the forces at the start geometries
+        for chunk in _chunks(plan.engine, opened):
+            if lines and monotonic() > deadline:
+                break
+            lines += _label_chunk(plan.engine, opened, chunk)
     unfinished = []
     for own in opened:
         if len(own.done) == len(own.geometries):
             lines.append(complete_line(own.job.row, len(own.geometries)))
         else:
-            unfinished.append(replace(own.job, geometries=own.geometries, done=frozenset(own.done)))
+            unfinished.append(replace(own.job, geometries=tuple(own.geometries), done=frozenset(own.done)))
     return lines, [*unfinished, *jobs[n_seen:]]
 
 
@@ -131,8 +146,17 @@ def _open_job(plan: Plan, job: Job) -> _Opened | list[str]:
     geometries = job.geometries
     if geometries is None:
         own_seed = int(np.random.SeedSequence([plan.seed, job.row]).generate_state(1)[0])
-        geometries = tuple(sample(identity.graph, plan.samplings, own_seed, identity.start))
-    return _Opened(job, identity.graph, geometries, set(job.done))
+        geometries = sample(identity.graph, plan.samplings, own_seed, identity.start)
+    done = set(job.done)
+    if any(isinstance(geometry, NewtonStep) and number not in done for number, geometry in enumerate(geometries)):
+        # after an interruption: the forces at the start geometry are needed again
+        done -= {number for number, geometry in enumerate(geometries) if _is_start(geometry)}
+    return _Opened(job, identity.graph, list(geometries), done)
+
+
+def _is_start(geometry: Sampled) -> bool:
+    kind = geometry[0] if isinstance(geometry, tuple) else geometry.kind
+    return kind == "start"
 
 
 def _chunks(engine: Engine, opened: Sequence[_Opened]) -> Iterator[list[tuple[int, int]]]:
@@ -140,12 +164,7 @@ def _chunks(engine: Engine, opened: Sequence[_Opened]) -> Iterator[list[tuple[in
 
     Batched engines get geometries of similar size together; other engines get one geometry at a time.
     """
-    waiting = [
-        (index, number)
-        for index, own in enumerate(opened)
-        for number in range(len(own.geometries))
-        if number not in own.done
-    ]
+    waiting = [(index, number) for index, own in enumerate(opened) for number in own.waiting()]
     if engine.batched is None:
         yield from ([place] for place in waiting)
         return
@@ -170,15 +189,20 @@ def _label_chunk(engine: Engine, opened: Sequence[_Opened], chunk: Sequence[tupl
     for index, number in chunk:
         own = opened[index]
         geometry, row, graph = own.geometries[number], own.job.row, own.graph
+        assert not isinstance(geometry, NewtonStep)
         own.done.add(number)
         if isinstance(geometry, Rejected):
             lines.append(failed_line(row, number, geometry))
+            if geometry.kind == "start":
+                own.take_newton_steps(None)
             continue
         asked_molecules.append(Molecule(graph.atomic_numbers, geometry[1], graph.charge, graph.multiplicity, row))
-        asked.append((row, number, geometry))
-    for (row, number, geometry), found in zip(asked, engine.label_many(asked_molecules) if asked else [], strict=True):
+        asked.append((own, number, geometry))
+    for (own, number, geometry), found in zip(asked, engine.label_many(asked_molecules) if asked else [], strict=True):
         if isinstance(found, EngineError):
-            lines.append(failed_line(row, number, Rejected(geometry[0], type(found).__name__, str(found))))
+            lines.append(failed_line(own.job.row, number, Rejected(geometry[0], type(found).__name__, str(found))))
         else:
-            lines.append(labelled_line(row, number, geometry, found))
+            lines.append(labelled_line(own.job.row, number, geometry, found))
+        if geometry[0] == "start":
+            own.take_newton_steps(None if isinstance(found, EngineError) else found.forces)
     return lines

@@ -16,8 +16,10 @@ from torch import Tensor
 from physcon_ase.batch import Batch, make_batch
 from physcon_ase.units import ANGSTROM_PER_BOHR, EV_PER_HARTREE
 from physcon_ase.valence.internals import (
+    LINEAR_SINE,
     Internals,
     bend_vectors,
+    internal_values,
     make_internals,
     pick,
     stretch_vectors,
@@ -36,6 +38,9 @@ TORSION_STIFFNESS: Final = 0.005 * EV_PER_HARTREE
 
 UNIT_TERM: Final = 0.1
 """Multiple [eV/Å²] of the unit matrix that makes the Hessian positive definite."""
+
+SMALL_UNIT_TERM: Final = 1e-3
+"""Unit term [eV/Å²] for gradients without rigid motions, which it need not limit."""
 
 _DECAYS: Final = ((1.0, 0.3949, 0.3949), (0.3949, 0.28, 0.28), (0.3949, 0.28, 0.28))
 """Decay exponent α [1/bohr²] for bonds between elements of the first, second and later rows."""
@@ -116,6 +121,40 @@ def newton_steps(
 ) -> Float[Tensor, "molecules slots 3"]:
     """Newton steps H⁻¹ F [Å] for forces [eV/Å] and positive definite Hessians [eV/Å²]."""
     return torch.cholesky_solve(forces.flatten(1)[..., None], torch.linalg.cholesky(hessians)).view_as(forces)
+
+
+def internal_gradient(
+    batch: Batch, internals: Internals, gradient: Float[Tensor, "molecules slots 3"]
+) -> tuple[tuple[Tensor, Tensor, Tensor], Float[Tensor, "molecules slots 3"]]:
+    """Gradient along internal coordinates, c = K B H⁻¹ g with B = ∂q/∂x, and the remainder g - Bᵀ c.
+
+    c is the solution of Bᵀ c = g that minimises Σ c²/k, k being the diagonal elements of K. It is 0 for coordinates
+    that are not differentiable at the geometry, angles and torsions of linear chains; these are the remainder.
+
+    Args:
+        batch: the molecules, float64.
+        internals: their internal coordinates.
+        gradient: Cartesian gradient [eV/Å] without rigid motions.
+
+    Returns:
+        Gradients along stretches [eV/Å], bends and torsions [eV/rad], each [molecules, internals]; remainder [eV/Å].
+    """
+    positions = batch.positions
+    steps = newton_steps(gradient, model_hessians(batch, positions, internals, unit_term=SMALL_UNIT_TERM))
+    _, angles, _ = internal_values(positions, internals)
+    bends, _ = bend_vectors(positions, internals.bends)
+    bends = bends * (angles.sin() > LINEAR_SINE)[:, :, None, None]
+    rest, components = gradient.clone(), []
+    for atoms, vectors in (
+        (internals.stretches, stretch_vectors(positions, internals.stretches)),
+        (internals.bends, bends),
+        (internals.torsions, torsion_vectors(positions, internals.torsions)),
+    ):
+        changes = (vectors * pick(steps, atoms)).sum(dim=(2, 3))
+        components.append(stiffnesses(batch.atomic_numbers, positions, atoms) * changes)
+        molecule = torch.arange(len(atoms), device=positions.device)[:, None, None].expand(atoms.shape)
+        rest.index_put_((molecule, atoms.clamp(min=0)), -components[-1][:, :, None, None] * vectors, accumulate=True)
+    return (components[0], components[1], components[2]), rest
 
 
 def _bond_strengths(

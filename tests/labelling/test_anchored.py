@@ -10,7 +10,7 @@ from physcon_ase.data.store import Store, geometry_offsets, open_store
 from physcon_ase.errors import LabelError
 from physcon_ase.labelling.anchored import AnchorReport, anchor, format_anchor_report
 from physcon_ase.labelling.engines import tblite_engine
-from physcon_ase.labelling.geometries import Sampling, parse_samplings, start_geometry
+from physcon_ase.labelling.geometries import Sampling, parse_samplings
 from physcon_ase.labelling.inputs import KnownGeometry
 from physcon_ase.labelling.pipeline import label
 
@@ -44,12 +44,12 @@ def labelled(minima: list[KnownGeometry], samplings: list[Sampling], folder: Pat
 
 
 def moved_by(*displacements: np.ndarray) -> list[Sampling]:
-    """The start, and the start displaced by each of these [Å]; of another size than the molecule: the start again."""
+    """The start, its Newton step, and this displaced by each of these [Å]; none for molecules of another size."""
 
     def sampler(origin, seed: int, n: int) -> list:
         return [("thermal", origin.start + d) for d in displacements if d.shape == origin.start.shape]
 
-    return [Sampling("start", 1, start_geometry), Sampling("thermal", len(displacements), sampler)]
+    return [*parse_samplings("start,newton"), Sampling("thermal", len(displacements), sampler)]
 
 
 def by_molecule(store: Store, smiles: str) -> tuple[np.ndarray, list[np.ndarray], list[np.ndarray]]:
@@ -67,24 +67,30 @@ def test_anchored_forces_are_the_slopes_of_anchored_energies_and_vanish_at_the_m
     smiles: str, minima: list[KnownGeometry], tmp_path: Path
 ) -> None:
     own = [minimum for minimum in minima if minimum.smiles == smiles]
+    (tmp_path / "first").mkdir()
+    n_atoms = len(own[0].positions)
+    positions = labelled(own, parse_samplings("start,newton"), tmp_path / "first").geometries.positions
+    to_teacher = positions[n_atoms:] - own[0].positions
     generator = np.random.default_rng(0)
-    shape = own[0].positions.shape
-    away, along = 0.05 * generator.normal(size=shape), generator.normal(size=shape)
-    steps = [away + sign * STEP * along for sign in (1, -1)]
-    near = [sign * STEP * along for sign in (1, -1)]
-    store = labelled(own, moved_by(away, *steps, *near), tmp_path)
+    away, along = 0.05 * generator.normal(size=to_teacher.shape), generator.normal(size=to_teacher.shape)
+    steps = [start + sign * STEP * along for start in (away, to_teacher) for sign in (1, -1)]
+    store = labelled(own, moved_by(away, to_teacher, *steps), tmp_path)
     anchored, report = anchor(store, "accurate", "gfn2")
-    assert (report.n_minima, report.n_displaced) == (1, 5)
-    energies, forces, _ = by_molecule(anchored, smiles)
+    assert (report.n_minima, report.n_displaced) == (1, 6)
+    energies, forces, places = by_molecule(anchored, smiles)
     assert energies[0] == own[0].energy
     assert not forces[0].any()
-    assert np.abs(store.labels["gfn2"].forces[: len(away)]).max() > 50 * SLOPES, "the teacher's own do not vanish"
-    assert -(forces[1] * along).sum() == pytest.approx((energies[2] - energies[3]) / (2 * STEP), abs=SLOPES * len(away))
-    slope_at_minimum = (energies[4] - energies[5]) / (2 * STEP)
-    assert slope_at_minimum == pytest.approx(0, abs=SLOPES * len(away))
-    curvature = (energies[4] + energies[5] - 2 * energies[0]) / STEP**2
-    assert -((forces[4] - forces[5]) * along).sum() / (2 * STEP) == pytest.approx(curvature, rel=0.02)
-    assert (forces[1] * away).sum() < 0, "displaced uphill: the force points back"
+    assert np.abs(store.labels["gfn2"].forces[:n_atoms]).max() > 50 * SLOPES, "the teacher's own do not vanish"
+    np.testing.assert_allclose(places[2], places[0], atol=2e-3), "the teacher's geometry stands for the minimum"
+    assert energies[2] == pytest.approx(energies[0], abs=1e-6)
+    np.testing.assert_allclose(forces[2], 0, atol=SLOPES)
+    far, near = places[3] - places[4], places[5] - places[6]
+    tolerance = SLOPES * n_atoms * 2 * STEP
+    assert -(forces[1] * far).sum() == pytest.approx(energies[3] - energies[4], abs=tolerance)
+    assert energies[5] - energies[6] == pytest.approx(0, abs=tolerance)
+    curvature = energies[5] + energies[6] - 2 * energies[2]
+    assert -((forces[5] - forces[6]) * near).sum() / 2 == pytest.approx(2 * curvature, rel=0.02)
+    assert (forces[1] * (places[1] - places[0])).sum() < 0, "displaced uphill: the force points back"
 
 
 def test_the_correction_turns_with_the_molecule(minima: list[KnownGeometry], tmp_path: Path) -> None:
@@ -100,10 +106,8 @@ def test_the_correction_turns_with_the_molecule(minima: list[KnownGeometry], tmp
     np.testing.assert_allclose(forces[2], forces[1] @ rotation.T, atol=SLOPES)
 
 
-def test_twisted_and_thermal_geometries_keep_the_labels_of_the_teacher_and_point_to_their_minimum(
-    minima: list[KnownGeometry], tmp_path: Path
-) -> None:
-    store = labelled(minima, parse_samplings("conformer:1,start,thermal:2,twist:1"), tmp_path)
+def test_twisted_and_thermal_geometries_point_to_their_minimum(minima: list[KnownGeometry], tmp_path: Path) -> None:
+    store = labelled(minima, parse_samplings("conformer:1,start,newton,thermal:2,twist:1"), tmp_path)
     anchored, report = anchor(store, "accurate", "gfn2")
     assert (report.n_minima, report.n_displaced) == (3, 8)  # water has nothing to twist
     assert list(report.left_out.values()) == [3, 0]
@@ -113,20 +117,20 @@ def test_twisted_and_thermal_geometries_keep_the_labels_of_the_teacher_and_point
     assert (anchored.geometries.minimum_of == np.where(starts < 0, "accurate", "")).all()
     assert np.array_equal(anchored.geometries.molecule[starts[starts >= 0]], anchored.geometries.molecule[starts >= 0])
     assert np.isfinite(anchored.labels["accurate"].energy).all()
-    assert np.isfinite(anchored.labels["gfn2"].energy).all()
+    assert list(anchored.labels) == ["accurate"], "the geometries are not those of the teacher's labels"
     assert "3 minima, 8 displacements\n  left out: 3 not displaced" in format_anchor_report(report, "some.h5")
 
 
 def test_without_the_energy_of_the_minimum_there_are_forces_only(minima: list[KnownGeometry], tmp_path: Path) -> None:
     unknown = [KnownGeometry(m.graph, m.positions, m.key_hash, m.smiles, m.name, m.minimum_of) for m in minima]
-    store, _ = anchor(labelled(unknown, parse_samplings("start,thermal:1"), tmp_path), "accurate", "gfn2")
+    store, _ = anchor(labelled(unknown, parse_samplings("start,newton,thermal:1"), tmp_path), "accurate", "gfn2")
     assert np.isnan(store.labels["accurate"].energy).all()
     assert store.labels["accurate"].forces is not None
     assert np.isfinite(store.labels["accurate"].forces).all()
 
 
 def test_what_cannot_be_anchored_is_refused(minima: list[KnownGeometry], tmp_path: Path) -> None:
-    store = labelled(minima[:1], parse_samplings("start,thermal:1"), tmp_path)
+    store = labelled(minima[:1], parse_samplings("start,newton,thermal:1"), tmp_path)
     with pytest.raises(LabelError, match=r"has no forces of 'wb97m'; levels with labels: gfn2"):
         anchor(store, "accurate", "wb97m")
     with pytest.raises(LabelError, match=r"has no minima of 'b3lyp' .* minima of: accurate; create them with"):
