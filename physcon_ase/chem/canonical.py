@@ -29,7 +29,7 @@ def canonical_order(graph: MolGraph) -> Reordered:
     """
     unchanged = Reordered(graph, np.arange(graph.n_atoms))
     try:
-        canonical = graph_from_smiles(canonical_smiles(graph))
+        canonical = graph_from_smiles(canonical_smiles(graph), allow_fragments=True)
     except PhysConError:
         return unchanged
     places = _isomorphism(graph, canonical)

@@ -1,4 +1,6 @@
-"""Commands for labelled data: ``data import``, ``data describe``, ``data anchor``, ``label``."""
+"""Commands for labelled data: ``data import``, ``data describe``, ``data anchor``, ``data separate``,
+``label``.
+"""
 
 import argparse
 import re
@@ -30,6 +32,14 @@ def add_data(commands: argparse._SubParsersAction) -> None:
     command.add_argument("-o", "--output", type=Path, required=True, help="output store (.h5)")
     command.add_argument("--level", required=True, help="level of theory of the minima")
     command.add_argument("--teacher", required=True, metavar="LEVEL", help="level of theory of the curvature")
+    text = "labels of two molecules far apart, from the labels of each alone: an ion and another molecule"
+    command = add_command(data, "separate", _data_separate, text)
+    command.add_argument("stores", type=Path, nargs="+", metavar="STORE", help="labelled ions and other molecules")
+    command.add_argument("-o", "--output", type=Path, required=True, help="output store (.h5)")
+    command.add_argument("--level", required=True, help="level of theory of the labels")
+    command.add_argument("-n", type=int, default=1000, help="number of pairs (default: 1000)")
+    command.add_argument("--max-atoms", type=int, default=60, help="maximum number of atoms of a pair (default: 60)")
+    command.add_argument("--seed", type=int, default=0, help="random seed (default: 0)")
     command = add_command(data, "describe", _data_describe, "print the content of a store")
     command.add_argument("store", type=Path, metavar="STORE")
 
@@ -61,6 +71,18 @@ def _data_anchor(options: argparse.Namespace) -> int:
     report = anchor_file(options.store, options.output, level=options.level, teacher=options.teacher)
     print(format_anchor_report(report, options.store.name))
     print(f"  written to {options.output}")
+    return 0
+
+
+def _data_separate(options: argparse.Namespace) -> int:
+    from physcon_ase.inference.files import check_output
+    from physcon_ase.labelling.separated import separate_files
+
+    check_output(options.output, options.stores, kinds=(".h5",))
+    found = separate_files(
+        options.stores, options.output, level=options.level, n=options.n, max_atoms=options.max_atoms, seed=options.seed
+    )
+    print(f"{len(found.geometries)} pairs of molecules with labels of {options.level} written to {options.output}")
     return 0
 
 

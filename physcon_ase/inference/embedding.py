@@ -6,6 +6,7 @@ from typing import Final
 import numpy as np
 from jaxtyping import Float
 
+from physcon_ase.chem.canonical import canonical_order
 from physcon_ase.chem.conformers import embed, lowest_conformer
 from physcon_ase.chem.graph import MolGraph
 from physcon_ase.errors import PhysConError
@@ -26,6 +27,8 @@ def embed_many(
 ) -> list[Float[np.ndarray, "atoms 3"] | PhysConError]:
     """Start geometry [Å], or error, for each graph; errors in the input are passed through.
 
+    Molecules are embedded in canonical order: a seed gives the same geometry for every spelling of a SMILES.
+
     Args:
         graphs: the molecules.
         seeds: random seed of each molecule.
@@ -45,10 +48,18 @@ def _start_or_error(
 ) -> Float[np.ndarray, "atoms 3"] | PhysConError:
     if isinstance(graph, PhysConError):
         return graph
-    return or_error(_start, graph, seed, n_conformers, max_seconds)
+    return or_error(embedded, graph, seed, n_conformers, max_seconds)
 
 
-def _start(graph: MolGraph, seed: int, n_conformers: int, max_seconds: float) -> np.ndarray:
+def embedded(
+    graph: MolGraph, seed: int, n_conformers: int = 0, max_seconds: float = MAX_SECONDS
+) -> Float[np.ndarray, "atoms 3"]:
+    """Start geometry [Å] of one molecule, see `embed_many`.
+
+    Raises:
+        EmbeddingError, BondPerceptionError: see `chem.conformers.embed`.
+    """
+    order = canonical_order(graph)
     if n_conformers == 0:
-        return embed(graph, seed=seed, max_seconds=max_seconds)[0]
-    return lowest_conformer(graph, n=n_conformers, seed=seed, max_seconds=max_seconds)
+        return embed(order.graph, seed=seed, max_seconds=max_seconds)[0][order.places]
+    return lowest_conformer(order.graph, n=n_conformers, seed=seed, max_seconds=max_seconds)[order.places]

@@ -16,13 +16,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from physcon_ase.batch import Batch, in_chunks, make_batch, threads_for, unpad, with_positions
+from physcon_ase.chem.canonical import canonical_order
 from physcon_ase.chem.compare import bonds_intact, stereo_intact
-from physcon_ase.chem.conformers import embed
 from physcon_ase.chem.graph import MolGraph
 from physcon_ase.chem.isotopes import isotope_masses
 from physcon_ase.chem.smiles import canonical_smiles
 from physcon_ase.errors import MissingHeadError, PhysConError
-from physcon_ase.inference.embedding import MAX_SECONDS, embed_many
+from physcon_ase.inference.embedding import MAX_SECONDS, embed_many, embedded
 from physcon_ase.inference.formats.rows import as_list
 from physcon_ase.inference.intake import as_graph, at_least_one, check_seed, checked_graph, or_error, unless_error
 from physcon_ase.inference.results import Guess
@@ -213,17 +213,17 @@ class StructureGenerator:
     ) -> list[np.ndarray]:
         """Positions [Å] of one guess for each molecule; independent of the composition of the batch."""
         weight = next(self.model.parameters())
-        noise = [_noise(graph.n_atoms, seed, attempt) for graph, seed in zip(graphs, seeds, strict=True)]
         sigmas, n_refined = self.sigmas, 0
         if self.mode == "refine":
-            # No noise is added to the start geometry in the first attempt.
-            width = 0.0 if attempt == 0 else _RETRY_SIGMA
             sigmas = [] if attempt == 0 else sigma_schedule(_RETRY_SIGMA, self.sigmas[0], _RETRY_STEPS)
             n_refined = len(self.sigmas)
-            pairs = zip(starts, noise, strict=True)
-            places = [start + width * displacement for start, displacement in pairs if start is not None]
+            places = [start for start in starts if start is not None]
         else:
-            places = [sigmas[0] * displacement for displacement in noise]
+            places = [np.zeros((graph.n_atoms, 3)) for graph in graphs]
+        if sigmas:  # no noise is added to a start geometry in the first attempt
+            width = _RETRY_SIGMA if self.mode == "refine" else sigmas[0]
+            own = zip(places, graphs, seeds, strict=True)
+            places = [place + width * _noise(graph, seed, attempt) for place, graph, seed in own]
         numbers = [graph.atomic_numbers for graph in graphs]
         batch: Batch = make_batch(numbers, places, graphs=graphs, dtype=weight.dtype, device=weight.device)
         denoiser = self.model.denoiser_at(torch.tensor([self._level_index(graph) for graph in graphs]).to(batch.charge))
@@ -237,7 +237,7 @@ class StructureGenerator:
         return self.model.level_names.index(level)
 
     def _fall_back(self, graph: MolGraph, start: np.ndarray | None, seed: int) -> Guess:
-        positions = embed(graph, seed=seed, max_seconds=self.max_seconds)[0] if start is None else start
+        positions = embedded(graph, seed=seed, max_seconds=self.max_seconds) if start is None else start
         origin = "ETKDG geometry" if start is None else "MMFF94 minimum"
         why = f"{origin}: {self.n_attempts} guesses had wrong bonds or stereo"
         return self._guess(graph, positions, seed, self.n_attempts, fallback=why)
@@ -295,8 +295,9 @@ def set_isotopes(atoms: Atoms, graph: MolGraph) -> None:
         atoms.set_masses(isotope_masses(graph))  # pyright: ignore[reportArgumentType]  # ASE takes lists, too
 
 
-def _noise(n_atoms: int, seed: int, attempt: int) -> Float[np.ndarray, "atoms 3"]:
-    """Reproducible standard normal noise."""
+def _noise(graph: MolGraph, seed: int, attempt: int) -> Float[np.ndarray, "atoms 3"]:
+    """Reproducible standard normal noise; independent of the order of the atoms."""
     generator = torch.Generator().manual_seed((seed * _SEED_STRIDE + attempt) % 2**63)
-    noise: Tensor = gaussian_noise(torch.ones(1, n_atoms, dtype=torch.bool), generator=generator, dtype=torch.float64)
-    return noise[0].numpy()
+    mask = torch.ones(1, graph.n_atoms, dtype=torch.bool)
+    noise: Tensor = gaussian_noise(mask, generator=generator, dtype=torch.float64)
+    return noise[0].numpy()[canonical_order(graph).places]

@@ -25,7 +25,7 @@ from physcon_ase.inference.results import Provenance, Result
 from physcon_ase.inference.starts import graph_of_geometry
 from physcon_ase.model.coverage import AUTO, checked_level, level_for
 from physcon_ase.model.physcon import DEFAULT_CHECKPOINT, LoadedModel, PhysCon, load_model
-from physcon_ase.units import EV_PER_KCAL_PER_MOL
+from physcon_ase.units import COULOMB_EV_ANGSTROM, EV_PER_KCAL_PER_MOL
 
 LINES: Final = ("contact", "centres")
 """Lines of a distance curve: between the two closest atoms, or between the centres of the molecules."""
@@ -35,6 +35,13 @@ _STEPS: Final = np.concatenate([np.arange(-4, 10) * 0.1, np.arange(4, 12) * 0.25
 
 _SHORTEST: Final = 0.1
 """Shortest distance [Å] of two centres that defines a line."""
+
+
+_FAR: Final = 50.0
+"""Distance [Å] of neighbouring molecules at which only the interaction of their charges is left."""
+
+_REMAINDER: Final = 0.02
+"""Largest energy [eV] beyond that of the charges that a model may leave between molecules 50 Å apart."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +74,9 @@ class Interaction:
     """Relaxation of the complex; None for a rigid complex."""
     curve: DistanceCurve | None
     """Curve along the distance of two molecules; None for more."""
+    remainder: float
+    """Energy [eV] between the molecules 50 Å apart, beyond the Coulomb energy of their charges: an error of the model
+    that is contained in the interaction energy."""
     provenance: Provenance
     """Model, revision, level and units."""
     status: str
@@ -94,7 +104,7 @@ class Interaction:
 
     @property
     def is_ok(self) -> bool:
-        """Whether all relaxations converged with the bonds and configurations of the molecules."""
+        """Whether the model separates the molecules and all relaxations ended in minima of the given molecules."""
         return self.status == "ok"
 
     def __repr__(self) -> str:
@@ -114,6 +124,7 @@ class Interaction:
             "interaction_energy_ev": self.energy,
             "deformation_energy_ev": self.deformation_energy,
             "binding_energy_ev": self.binding_energy,
+            "remainder_ev": self.remainder,
             "complex_energy_ev": self.complex.get_potential_energy(),
             "molecule_energies_ev": [atoms.get_potential_energy() for atoms in self.molecules],
             "atomic_numbers": self.complex.numbers.tolist(),
@@ -200,6 +211,7 @@ def interaction(
             optimize(part.graph or place, level=level, start=part.graph and place, max_steps=max_steps, **options)
             for part, place in zip(parts, places, strict=True)
         )
+    remainder = _remainder(found.atoms, rigid, parts, calculator)
     return Interaction(
         complex=found.atoms,
         molecules=tuple(rigid),
@@ -208,8 +220,9 @@ def interaction(
         relaxed=relaxed,
         relaxation=None if is_rigid else found,
         curve=_curve(found.atoms, rigid, parts, along, distances, calculator) if len(parts) == 2 else None,
+        remainder=remainder,
         provenance=calculator.provenance,
-        status="ok" if relaxed is None else _status(found, relaxed),
+        status=_status(remainder, found, relaxed),
         seconds=perf_counter() - began,
     )
 
@@ -331,7 +344,31 @@ def _curve(
     return DistanceCurve(along, places, np.array([np.nan if value is None else value - alone for value in energies]))
 
 
-def _status(relaxation: Result, relaxed: Sequence[Result]) -> str:
+def _remainder(whole: Atoms, rigid: Sequence[Atoms], parts: Sequence[_Part], calculator: PhysConCalculator) -> float:
+    """`Interaction.remainder` [eV] of the molecules on a line, 50 Å apart."""
+    apart = whole.copy()
+    places = np.zeros((len(parts), 3))
+    for number, (part, alone) in enumerate(zip(parts, rigid, strict=True)):
+        if number:
+            nearest = places[number - 1, 0] + np.ptp(rigid[number - 1].positions[:, 0]) / 2
+            places[number, 0] = nearest + _FAR + np.ptp(alone.positions[:, 0]) / 2
+        middle = (alone.positions.max(axis=0) + alone.positions.min(axis=0)) / 2
+        apart.positions[part.atoms] += places[number] - middle
+    (found,) = calculator.predict([apart], ("energy",), on_error="raise")
+    charges = np.array([_charge_of(part) for part in parts])
+    one, other = np.triu_indices(len(parts), 1)
+    coulomb = COULOMB_EV_ANGSTROM * (charges[one] * charges[other] / np.ptp(places[[one, other], 0], axis=0)).sum()
+    return float(found.energy - coulomb - sum(atoms.get_potential_energy() for atoms in rigid))
+
+
+def _status(remainder: float, relaxation: Result, relaxed: Sequence[Result] | None) -> str:
+    if abs(remainder) > _REMAINDER:
+        return (
+            f"the model leaves {remainder:.3f} eV between the molecules {_FAR:g} Å apart: compare with another level "
+            "or method"
+        )
+    if relaxed is None:
+        return "ok"
     if not relaxation.is_ok:
         return f"complex: {relaxation.status}"
     for result in relaxed:

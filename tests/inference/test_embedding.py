@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from scipy.spatial.distance import pdist
 
 from physcon_ase.chem.smiles import graph_from_smiles
 from physcon_ase.inference.embedding import embed_many
@@ -11,3 +12,15 @@ def test_other_processes_find_the_very_same_geometries() -> None:
     serial = embed_many(graphs, [0, 1, 2])
     parallel = embed_many(graphs, [0, 1, 2], n_processes=2)
     assert all(np.array_equal(a, b) for a, b in zip(serial, parallel, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [("CCO", "OCC"), ("NC(C)C(=O)O", "OC(=O)C(N)C"), ("CC(=O)[O-].O", "O.[O-]C(C)=O")]
+)
+def test_the_spelling_of_a_smiles_does_not_change_the_geometry(one: str, other: str) -> None:
+    graphs = [graph_from_smiles(smiles, allow_fragments=True) for smiles in (one, other)]
+    first, second = embed_many(graphs, [3, 3])
+    assert isinstance(first, np.ndarray)
+    assert isinstance(second, np.ndarray)
+    spectra = [np.sort(pdist(place)) for place in (first, second)]
+    np.testing.assert_allclose(spectra[0], spectra[1], atol=1e-9)

@@ -1,5 +1,6 @@
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import ase.io
@@ -13,6 +14,7 @@ from physcon_ase.inference.calculator import PhysConCalculator
 from physcon_ase.inference.interaction import Interaction, interaction
 from physcon_ase.inference.interaction_report import format_interaction, write_interaction
 from physcon_ase.model.physcon import LoadedModel
+from physcon_ase.units import COULOMB_EV_ANGSTROM
 
 EXACT = 1e-8
 """Difference [eV] of float64 energies of the same geometry."""
@@ -85,6 +87,40 @@ def test_smiles_are_relaxed_and_bound(relaxed: Interaction) -> None:
     assert relaxed.relaxation is not None
     assert "arrangements of the fragments" in relaxed.relaxation.start
     assert len(repr(relaxed)) < 200
+
+
+def test_a_model_that_does_not_separate_the_molecules_is_not_ok(
+    double: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predict = PhysConCalculator.predict
+
+    def leaking(self: PhysConCalculator, structures: list[Atoms], *arguments, **options) -> list:
+        """A model with an error of 0.5 eV for six atoms, however far apart."""
+        found = predict(self, structures, *arguments, **options)
+        return [replace(f, energy=f.energy + 0.5 * (len(s) == 6)) for f, s in zip(found, structures, strict=True)]
+
+    monkeypatch.setattr(PhysConCalculator, "predict", leaking)
+    found = interaction(dimer(), checkpoint=double)
+    assert found.remainder == pytest.approx(0.5, abs=0.01)
+    assert not found.is_ok
+    assert "leaves 0.5" in found.status
+    assert "50 Å apart" in found.status
+
+
+def test_the_coulomb_energy_of_ions_is_no_remainder(double: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    predict = PhysConCalculator.predict
+
+    def ideal(self: PhysConCalculator, structures: list[Atoms], *arguments, **options) -> list:
+        """Point charges +1 on the first and -1 on the second of two atoms, 0 eV alone."""
+        found = predict(self, structures, *arguments, **options)
+        energies = [-COULOMB_EV_ANGSTROM / s.get_distance(0, 1) if len(s) == 2 else 0.0 for s in structures]
+        return [replace(f, energy=energy) for f, energy in zip(found, energies, strict=True)]
+
+    monkeypatch.setattr(PhysConCalculator, "predict", ideal)
+    cation, anion = Atoms("H", info={"charge": 1}), Atoms("F", [[0, 0, 3.0]], info={"charge": -1})
+    found = interaction([cation, anion], checkpoint=double)
+    assert found.remainder == pytest.approx(0, abs=1e-9)
+    assert found.is_ok
 
 
 def test_ions_keep_their_charges(double: LoadedModel) -> None:

@@ -2,6 +2,7 @@ import pickle
 
 import numpy as np
 import pytest
+from ase import Atoms
 
 from physcon_ase.chem.compare import bonds_intact, rmsd
 from physcon_ase.chem.conformers import embed
@@ -11,6 +12,7 @@ from physcon_ase.chem.torsions import RotatableBond, rotatable_bonds, turned
 from physcon_ase.errors import EngineError, PhysConError
 from physcon_ase.labelling.engines import EngineLabel, Molecule, tblite_engine
 from physcon_ase.labelling.geometries import (
+    NewtonStep,
     Origin,
     Rejected,
     Sampling,
@@ -31,6 +33,11 @@ ROUNDING = 1e-12
 """Of rotations in float64 [Å]."""
 
 EVERYTHING = "start,conformer:2,relaxing:1,thermal:2,torsion:2,twist:2,path:3,md:2"
+
+
+def torsion_angle(positions: np.ndarray) -> float:
+    """Torsion angle [degrees] of the first four atoms."""
+    return Atoms("H4", positions[:4]).get_dihedral(0, 1, 2, 3)
 
 
 def distances(positions: np.ndarray) -> np.ndarray:
@@ -55,6 +62,22 @@ def test_every_sampler_keeps_the_bonds_or_says_so_and_the_seed_decides() -> None
         assert all(rmsd(one, other) > 1e-3 for _, other in geometries[:first])
     other = sample(graph, samplings[:2], 5)
     assert not np.array_equal(other[1][1], found[1][1])
+
+
+def test_a_newton_step_follows_the_forces_and_leaves_torsions() -> None:
+    graph, engine = graph_from_smiles("OCCO"), tblite_engine()
+    start, step = sample(graph, parse_samplings("start,newton"), 0)
+    assert isinstance(start, tuple)
+    assert isinstance(step, NewtonStep)
+    before = engine(Molecule(graph.atomic_numbers, start[1])).forces
+    kind, place = step.sampled(before)
+    after = engine(Molecule(graph.atomic_numbers, place)).forces
+    assert kind == "newton"
+    assert np.linalg.norm(after) < 0.7 * np.linalg.norm(before)
+    assert abs(torsion_angle(place) - torsion_angle(start[1])) < 1.0
+    assert np.abs(step.sampled(1e3 * before)[1] - start[1]).max() < 0.11, "a long step is shortened"
+    with pytest.raises(PhysConError, match="add the kind start"):
+        parse_samplings("newton")
 
 
 def test_a_lost_bond_is_a_record_that_names_the_atoms() -> None:
@@ -221,7 +244,7 @@ def test_an_engine_that_fails_on_the_way_is_an_error() -> None:
     [
         (
             "magic:1",
-            "'magic:1': write KIND:NUMBER with a kind of start, conformer, relaxing, thermal, torsion, twist, path, md",
+            "'magic:1': write KIND:NUMBER with a kind of start, conformer, relaxing, thermal, torsion, twist, newton, path, md",
         ),
         ("thermal:0", "'thermal:0': write KIND:NUMBER"),
         ("thermal:-1", "'thermal:-1': write"),

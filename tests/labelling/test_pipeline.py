@@ -95,6 +95,32 @@ def test_a_run_that_is_killed_goes_on_without_losing_or_doubling_a_label(tmp_pat
         time.sleep(0.05)
 
 
+def test_newton_steps_follow_the_labels_of_their_starts_also_after_an_interruption(tmp_path: Path) -> None:
+    molecules, kinds = ["CO", "CCl", "foo"], "newton,start,thermal:1"
+    run(molecules, tmp_path / "whole.h5", kinds)
+    whole = open_store(tmp_path / "whole.h5")
+    assert whole.geometries.kind.tolist() == ["newton", "start", "thermal"]
+    assert whole.geometries.start is not None
+    assert whole.geometries.start.tolist() == [1, -1, 1]
+    failed = [json.loads(line) for line in (tmp_path / "whole.failed.jsonl").read_text().splitlines()]
+    assert [f["reason"] for f in failed if f["kind"] == "newton"] == [
+        "the start geometry has no label, so there are no forces to follow"
+    ]
+    calls = []
+
+    def until_the_third(molecule: Molecule) -> EngineLabel:
+        calls.append(molecule)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return harmonic(molecule)
+
+    halted = tmp_path / "halted.h5"
+    with pytest.raises(KeyboardInterrupt):
+        run(molecules, halted, kinds, engine=replace(HARMONIC, function=until_the_third))
+    run(molecules, halted, kinds)
+    assert_same(open_store(halted), replace(whole, source="halted"))
+
+
 def children(pid: int) -> list[int]:
     path = Path(f"/proc/{pid}/task/{pid}/children")
     if not path.exists():
