@@ -20,7 +20,7 @@ from ase.vibrations import Vibrations as FiniteDifferences
 from reporting import Row, Table, finish, make_parser, start
 
 from physcon_ase import vibrations
-from physcon_ase.inference.normal_modes import modes_of_hessian
+from physcon_ase.inference.vibrations.normal_modes import modes_of_hessian
 from physcon_ase.labelling.engines import EngineCalculator, tblite_engine
 from physcon_ase.model.physcon import LoadedModel, load_model
 

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from physcon_ase.hub import from_pretrained, push_to_hub
     from physcon_ase.inference.calculator import PhysConCalculator
-    from physcon_ase.inference.conformer_search import ensemble, ensemble_many
-    from physcon_ase.inference.ensemble import Ensemble
+    from physcon_ase.inference.ensembles.ensemble import Ensemble
+    from physcon_ase.inference.ensembles.search import ensemble, ensemble_many
     from physcon_ase.inference.generator import StructureGenerator
-    from physcon_ase.inference.interaction import Interaction, interaction
+    from physcon_ase.inference.interactions.interaction import Interaction, interaction
     from physcon_ase.inference.many import optimize_many
     from physcon_ase.inference.one import optimize
     from physcon_ase.inference.results import Result
-    from physcon_ase.inference.scan import Scan
-    from physcon_ase.inference.torsion_scan import scan
-    from physcon_ase.inference.vibrations import Vibrations, vibrations
+    from physcon_ase.inference.scans.scan import Scan
+    from physcon_ase.inference.scans.search import scan
+    from physcon_ase.inference.vibrations.harmonic import Vibrations, vibrations
 
 __version__ = "0.1.0"
 
@@ -43,22 +43,22 @@ __all__ = [
 ]
 
 _MODULES = {
-    "Ensemble": "physcon_ase.inference.ensemble",
-    "Interaction": "physcon_ase.inference.interaction",
+    "Ensemble": "physcon_ase.inference.ensembles.ensemble",
+    "Interaction": "physcon_ase.inference.interactions.interaction",
     "PhysConCalculator": "physcon_ase.inference.calculator",
     "Result": "physcon_ase.inference.results",
-    "Scan": "physcon_ase.inference.scan",
+    "Scan": "physcon_ase.inference.scans.scan",
     "StructureGenerator": "physcon_ase.inference.generator",
-    "Vibrations": "physcon_ase.inference.vibrations",
-    "ensemble": "physcon_ase.inference.conformer_search",
-    "ensemble_many": "physcon_ase.inference.conformer_search",
+    "Vibrations": "physcon_ase.inference.vibrations.harmonic",
+    "ensemble": "physcon_ase.inference.ensembles.search",
+    "ensemble_many": "physcon_ase.inference.ensembles.search",
     "from_pretrained": "physcon_ase.hub",
-    "interaction": "physcon_ase.inference.interaction",
+    "interaction": "physcon_ase.inference.interactions.interaction",
     "optimize": "physcon_ase.inference.one",
     "optimize_many": "physcon_ase.inference.many",
     "push_to_hub": "physcon_ase.hub",
-    "scan": "physcon_ase.inference.torsion_scan",
-    "vibrations": "physcon_ase.inference.vibrations",
+    "scan": "physcon_ase.inference.scans.search",
+    "vibrations": "physcon_ase.inference.vibrations.harmonic",
 }
 
 

@@ -32,14 +32,14 @@ def add_ensemble(commands: argparse._SubParsersAction) -> None:
 
 
 def _ensemble(options: argparse.Namespace) -> int:
-    from physcon_ase.inference.conformer_search import ensemble, ensemble_many
-    from physcon_ase.inference.ensemble import counted
-    from physcon_ase.inference.ensemble_report import (
+    from physcon_ase.inference.ensembles.ensemble import counted
+    from physcon_ase.inference.ensembles.report import (
         ENSEMBLE_SUFFIXES,
         format_ensemble,
         format_ensemble_record,
         write_ensemble,
     )
+    from physcon_ase.inference.ensembles.search import ensemble, ensemble_many
     from physcon_ase.inference.files import check_output, files_named, molecules_named
 
     inputs = files_named(options.molecule)
@@ -113,8 +113,8 @@ def add_scan(commands: argparse._SubParsersAction) -> None:
 
 def _scan(options: argparse.Namespace) -> int:
     from physcon_ase.inference.files import check_output, files_named, molecules_named
-    from physcon_ase.inference.scan_report import SCAN_SUFFIXES, format_scan, write_scan
-    from physcon_ase.inference.torsion_scan import scan
+    from physcon_ase.inference.scans.report import SCAN_SUFFIXES, format_scan, write_scan
+    from physcon_ase.inference.scans.search import scan
 
     inputs = files_named(options.molecule)
     for path in options.output:

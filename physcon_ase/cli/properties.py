@@ -37,8 +37,8 @@ def add_vibrations(commands: argparse._SubParsersAction) -> None:
 
 def _vibrations(options: argparse.Namespace) -> int:
     from physcon_ase.inference.files import check_output, files_named
-    from physcon_ase.inference.spectra import OUTPUTS, format_vibrations, write_spectrum, write_vibrations
-    from physcon_ase.inference.vibrations import vibrations
+    from physcon_ase.inference.vibrations.harmonic import vibrations
+    from physcon_ase.inference.vibrations.spectra import OUTPUTS, format_vibrations, write_spectrum, write_vibrations
 
     inputs = files_named(options.molecule)
     if options.output is not None:
@@ -101,8 +101,8 @@ def add_interaction(commands: argparse._SubParsersAction) -> None:
 
 def _interaction(options: argparse.Namespace) -> int:
     from physcon_ase.inference.files import check_output, files_named
-    from physcon_ase.inference.interaction import interaction
-    from physcon_ase.inference.interaction_report import OUTPUTS, format_interaction, write_interaction
+    from physcon_ase.inference.interactions.interaction import interaction
+    from physcon_ase.inference.interactions.report import OUTPUTS, format_interaction, write_interaction
 
     inputs = files_named(options.molecule)
     if options.output is not None:

@@ -1,4 +1,4 @@
-"""Batched relaxation of start geometries, shared by `many`, `conformer_search` and `torsion_scan`."""
+"""Batched relaxation of start geometries, shared by `many`, `ensembles.search` and `scans.search`."""
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence

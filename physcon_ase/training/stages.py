@@ -279,7 +279,7 @@ def train_stages(
     device: torch.device | str = "cpu",
     options: RunOptions | None = None,
 ) -> Path:
-    """Makes the missing stores, trains the stages that are not finished, and exports the last one.
+    """Makes the missing stores of unfinished stages, trains these stages, and exports the last one.
 
     Args:
         recipe: the recipe.
@@ -298,12 +298,13 @@ def train_stages(
     """
     if recipe.scale is not None and recipe.scale.make:
         stores = stores / recipe.scale.name
-    for stage in recipe.stages:
-        _check_start(recipe, stage, folder)
+    open_stages = [stage for stage in recipe.stages if _finished(stage.recipe, folder / stage.name) is None]
+    for stage in open_stages:
+        _check_start(recipe, stage)
     with processes() as (rank, _):
         with processes():  # the others wait for the stores
             if rank == 0:
-                make_stores(recipe, stores)
+                make_stores(replace(recipe, stages=tuple(open_stages)), stores)
         last = _train_each(recipe, folder, functools.partial(train, store_root=stores, device=device, options=options))
         if rank == 0:
             stored, origin = read_checkpoint(last), read_provenance(last)
@@ -325,10 +326,8 @@ def _train_each(recipe: StagedRecipe, folder: Path, train_one: Callable[[Recipe,
     return finished[recipe.stages[-1].name]
 
 
-def _check_start(recipe: StagedRecipe, stage: Stage, folder: Path) -> None:
+def _check_start(recipe: StagedRecipe, stage: Stage) -> None:
     """Refuses a stage without its checkpoint to start from, before the stages before it are trained."""
-    if _finished(stage.recipe, folder / stage.name) is not None:
-        return
     names = [other.name for other in recipe.stages]
     for entry in stage.recipe.start_from:
         name = entry.partition("#")[0]

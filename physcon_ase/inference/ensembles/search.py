@@ -20,15 +20,15 @@ from physcon_ase.chem.graph import MolGraph
 from physcon_ase.chem.perceive import graph_from_bonds
 from physcon_ase.chem.smiles import canonical_smiles, undefined_stereo
 from physcon_ase.errors import NoConformersError, PhysConError
-from physcon_ase.inference.conformer_stages import Relaxed, Stages
 from physcon_ase.inference.doubts import doubts_of
-from physcon_ase.inference.ensemble import (
+from physcon_ase.inference.ensembles.ensemble import (
     STANDARD_TEMPERATURE,
     Conformer,
     Ensemble,
     EnsembleRecord,
     boltzmann_weights,
 )
+from physcon_ase.inference.ensembles.stages import Relaxed, Stages
 from physcon_ase.inference.generator import ATOMS_PER_BATCH, atoms_of
 from physcon_ase.inference.intake import above_zero, at_least_one
 from physcon_ase.inference.starts import Settings, graph_and_positions, name_of, settings_of
@@ -62,7 +62,7 @@ def ensemble(
     """Searches the conformers of a molecule.
 
     ETKDG geometries are relaxed with MMFF94 and then, together with a geometry given by the user, with the model: first
-    to `conformer_stages.LOOSE_FMAX`, then to `fmax`. Duplicates and geometries outside the window are left out after
+    to `stages.LOOSE_FMAX`, then to `fmax`. Duplicates and geometries outside the window are left out after
     each relaxation. Embedding and relaxation use the canonical atom order, so that the result does not depend on the
     spelling of a SMILES. The mirror image of a conformer of an achiral molecule is a conformer too and always included.
 

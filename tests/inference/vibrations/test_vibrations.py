@@ -12,8 +12,8 @@ from ase.vibrations import Infrared
 
 from physcon_ase.errors import MissingHeadError, PhysConError
 from physcon_ase.inference.calculator import PhysConCalculator
-from physcon_ase.inference.spectra import format_vibrations, spectrum, write_spectrum, write_vibrations
-from physcon_ase.inference.vibrations import Vibrations, vibrations
+from physcon_ase.inference.vibrations.harmonic import Vibrations, vibrations
+from physcon_ase.inference.vibrations.spectra import format_vibrations, spectrum, write_spectrum, write_vibrations
 from physcon_ase.model.physcon import LoadedModel, load_model
 from tests.tiny import tiny_loaded
 
@@ -192,6 +192,6 @@ def test_a_relaxation_that_changed_the_molecule_is_no_minimum(
     of_water: Vibrations, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     changed = replace(of_water.relaxation, bonds_intact=False, status="bonds changed")
-    monkeypatch.setattr("physcon_ase.inference.vibrations.optimize", lambda *_, **__: changed)
+    monkeypatch.setattr("physcon_ase.inference.vibrations.harmonic.optimize", lambda *_, **__: changed)
     found = vibrations("O", checkpoint=load_model(dtype="float64"), level="b3lyp")
     assert (found.is_ok, found.status) == (False, "bonds changed")

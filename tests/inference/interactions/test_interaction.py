@@ -11,8 +11,8 @@ from ase.build import molecule
 
 from physcon_ase.errors import BondPerceptionError, FragmentsError, PhysConError
 from physcon_ase.inference.calculator import PhysConCalculator
-from physcon_ase.inference.interaction import Interaction, interaction
-from physcon_ase.inference.interaction_report import format_interaction, write_interaction
+from physcon_ase.inference.interactions.interaction import Interaction, interaction
+from physcon_ase.inference.interactions.report import format_interaction, write_interaction
 from physcon_ase.model.physcon import LoadedModel
 from physcon_ase.units import COULOMB_EV_ANGSTROM
 

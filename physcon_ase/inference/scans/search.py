@@ -19,15 +19,15 @@ from physcon_ase.chem.smiles import canonical_smiles
 from physcon_ase.chem.torsions import RotatableBond, neighbours_of, rotor_about, turned
 from physcon_ase.errors import ConstraintError, NoConformersError, PhysConError
 from physcon_ase.inference.batched import relax_jobs
-from physcon_ase.inference.conformer_search import ensemble
-from physcon_ase.inference.conformer_stages import LOOSE_FMAX
 from physcon_ase.inference.constraints import check_dihedral
 from physcon_ase.inference.doubts import doubts_of
 from physcon_ase.inference.embedding import MAX_SECONDS
+from physcon_ase.inference.ensembles.search import ensemble
+from physcon_ase.inference.ensembles.stages import LOOSE_FMAX
 from physcon_ase.inference.generator import ATOMS_PER_BATCH, atoms_of
 from physcon_ase.inference.intake import at_least_one
 from physcon_ase.inference.results import Result
-from physcon_ase.inference.scan import Scan
+from physcon_ase.inference.scans.scan import Scan
 from physcon_ase.inference.starts import Job, Settings, graph_and_positions, settings_of
 from physcon_ase.model.coverage import AUTO
 from physcon_ase.model.physcon import DEFAULT_CHECKPOINT, LoadedModel

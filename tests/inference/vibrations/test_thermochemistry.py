@@ -4,7 +4,7 @@ from ase import Atoms
 from ase.build import molecule
 from ase.units import J, kB, mol
 
-from physcon_ase.inference.thermochemistry import Thermochemistry, thermochemistry
+from physcon_ase.inference.vibrations.thermochemistry import Thermochemistry, thermochemistry
 
 WATER = np.array([1594.7, 3657.1, 3755.9])
 """Fundamental frequencies [1/cm] of water."""

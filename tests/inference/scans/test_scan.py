@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from physcon_ase.chem.smiles import graph_from_smiles
-from physcon_ase.inference.scan import Scan
+from physcon_ase.inference.scans.scan import Scan
 from physcon_ase.units import EV_PER_KCAL_PER_MOL
 
 KCAL = EV_PER_KCAL_PER_MOL

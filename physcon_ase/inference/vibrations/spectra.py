@@ -15,7 +15,7 @@ from physcon_ase.errors import MissingHeadError
 from physcon_ase.inference.figures import new_figure
 from physcon_ase.inference.files import check_output
 from physcon_ase.inference.intake import above_zero
-from physcon_ase.inference.vibrations import Vibrations
+from physcon_ase.inference.vibrations.harmonic import Vibrations
 from physcon_ase.units import EV_PER_KCAL_PER_MOL
 
 OUTPUTS: Final = (".csv", ".json", ".png")

@@ -15,10 +15,10 @@ from physcon_ase.chem.symmetry import symmetry_number as symmetry_number_of
 from physcon_ase.errors import PhysConError
 from physcon_ase.inference.embedding import MAX_SECONDS
 from physcon_ase.inference.intake import above_zero, at_least_one
-from physcon_ase.inference.normal_modes import NormalModes, normal_modes
 from physcon_ase.inference.one import optimize
 from physcon_ase.inference.results import Result
-from physcon_ase.inference.thermochemistry import CUTOFF, Thermochemistry, thermochemistry
+from physcon_ase.inference.vibrations.normal_modes import NormalModes, normal_modes
+from physcon_ase.inference.vibrations.thermochemistry import CUTOFF, Thermochemistry, thermochemistry
 from physcon_ase.model.coverage import AUTO
 from physcon_ase.model.physcon import DEFAULT_CHECKPOINT, LoadedModel, load_model
 

@@ -10,9 +10,9 @@ from ase.io import read
 from physcon_ase.errors import ConstraintError, NoConformersError, PhysConError
 from physcon_ase.inference import torsion_scan
 from physcon_ase.inference.one import optimize
-from physcon_ase.inference.scan import Scan
-from physcon_ase.inference.scan_report import format_scan, write_scan
-from physcon_ase.inference.torsion_scan import scan
+from physcon_ase.inference.scans.report import format_scan, write_scan
+from physcon_ase.inference.scans.scan import Scan
+from physcon_ase.inference.scans.search import scan
 from physcon_ase.model.physcon import LoadedModel
 
 EXACT = 1e-3

@@ -8,10 +8,10 @@ from typing import Any, Final
 import numpy as np
 
 from physcon_ase.chem.files import sdf_block
-from physcon_ase.inference.ensemble import counted
+from physcon_ase.inference.ensembles.ensemble import counted
 from physcon_ase.inference.figures import new_figure
 from physcon_ase.inference.files import XYZ_SUFFIXES, check_output, write_structures
-from physcon_ase.inference.scan import Scan
+from physcon_ase.inference.scans.scan import Scan
 from physcon_ase.units import CHEMICAL_SYMBOLS
 
 SCAN_SUFFIXES: Final = (*XYZ_SUFFIXES, ".sdf", ".csv", ".png")

@@ -7,7 +7,7 @@ from typing import Final
 import ase.io
 
 from physcon_ase.chem.files import sdf_block
-from physcon_ase.inference.ensemble import Conformer, Ensemble, EnsembleRecord, counted
+from physcon_ase.inference.ensembles.ensemble import Conformer, Ensemble, EnsembleRecord, counted
 from physcon_ase.inference.files import XYZ_SUFFIXES, check_output
 
 ENSEMBLE_SUFFIXES: Final = (*XYZ_SUFFIXES, ".sdf")

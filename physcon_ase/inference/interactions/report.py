@@ -11,7 +11,7 @@ import numpy as np
 from physcon_ase.errors import PhysConError
 from physcon_ase.inference.figures import new_figure
 from physcon_ase.inference.files import check_output, write_structures
-from physcon_ase.inference.interaction import DistanceCurve, Interaction
+from physcon_ase.inference.interactions.interaction import DistanceCurve, Interaction
 from physcon_ase.units import EV_PER_KCAL_PER_MOL
 
 OUTPUTS: Final = (".json", ".csv", ".png", ".xyz")

@@ -9,9 +9,9 @@ from ase.io import read
 
 from physcon_ase.errors import ConstraintError, NoConformersError, PhysConError
 from physcon_ase.inference.calculator import PhysConCalculator
-from physcon_ase.inference.conformer_search import ensemble, ensemble_many
-from physcon_ase.inference.ensemble import Ensemble, boltzmann_weights
-from physcon_ase.inference.ensemble_report import format_ensemble, format_ensemble_record, write_ensemble
+from physcon_ase.inference.ensembles.ensemble import Ensemble, boltzmann_weights
+from physcon_ase.inference.ensembles.report import format_ensemble, format_ensemble_record, write_ensemble
+from physcon_ase.inference.ensembles.search import ensemble, ensemble_many
 from physcon_ase.model.physcon import LoadedModel
 from physcon_ase.units import EV_PER_KCAL_PER_MOL
 
