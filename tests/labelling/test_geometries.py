@@ -244,7 +244,7 @@ def test_an_engine_that_fails_on_the_way_is_an_error() -> None:
     [
         (
             "magic:1",
-            "'magic:1': write KIND:NUMBER with a kind of start, conformer, relaxing, thermal, torsion, twist, newton, path",
+            "'magic:1': write KIND:NUMBER with a kind of start, conformer, relaxing, thermal, torsion, twist, newton",
         ),
         ("thermal:0", "'thermal:0': write KIND:NUMBER"),
         ("thermal:-1", "'thermal:-1': write"),
