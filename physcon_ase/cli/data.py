@@ -1,5 +1,5 @@
 """Commands for labelled data: ``data import``, ``data describe``, ``data anchor``, ``data separate``,
-``label``.
+``data exclude``, ``label``.
 """
 
 import argparse
@@ -40,6 +40,11 @@ def add_data(commands: argparse._SubParsersAction) -> None:
     command.add_argument("-n", type=int, default=1000, help="number of pairs (default: 1000)")
     command.add_argument("--max-atoms", type=int, default=60, help="maximum number of atoms of a pair (default: 60)")
     command.add_argument("--seed", type=int, default=0, help="random seed (default: 0)")
+    text = "copy a store without the molecules that contain certain elements"
+    command = add_command(data, "exclude", _data_exclude, text)
+    command.add_argument("store", type=Path, metavar="STORE")
+    command.add_argument("-o", "--output", type=Path, required=True, help="output store (.h5)")
+    command.add_argument("--elements", nargs="+", required=True, metavar="SYMBOL", help="elements, e.g. I")
     command = add_command(data, "describe", _data_describe, "print the content of a store")
     command.add_argument("store", type=Path, metavar="STORE")
 
@@ -83,6 +88,16 @@ def _data_separate(options: argparse.Namespace) -> int:
         options.stores, options.output, level=options.level, n=options.n, max_atoms=options.max_atoms, seed=options.seed
     )
     print(f"{len(found.geometries)} pairs of molecules with labels of {options.level} written to {options.output}")
+    return 0
+
+
+def _data_exclude(options: argparse.Namespace) -> int:
+    from physcon_ase.data.elements import exclude_elements
+    from physcon_ase.inference.files import check_output
+
+    check_output(options.output, [options.store], kinds=(".h5",))
+    found = exclude_elements(options.store, options.output, options.elements)
+    print(f"{len(found.molecules)} molecules, {len(found.geometries)} geometries written to {options.output}")
     return 0
 
 
