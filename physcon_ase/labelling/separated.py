@@ -6,7 +6,7 @@ its molecules and becomes size consistent.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -132,7 +132,9 @@ def separated(
         second = drawn(ions if generator.uniform() < _IONIC else others)
         if len(first.positions) + len(second.positions) > max_atoms:
             continue
-        graph = joined([first.graph, second.graph])
+        # the spin is that of the labels, which RDKit's count of unpaired electrons need not be
+        multiplicity = first.graph.multiplicity + second.graph.multiplicity - 1
+        graph = replace(joined([first.graph, second.graph]), multiplicity=multiplicity)
         smiles = canonical_smiles(graph)
         molecules.append(MoleculeRow(graph, smiles, smiles, min(first.key_hash, second.key_hash)))
         geometries.append(_apart(len(geometries), level, first, second, generator))
