@@ -12,7 +12,7 @@ def add_ensemble(commands: argparse._SubParsersAction) -> None:
     text = "search the conformers of a molecule, or of all molecules of a file"
     command = add_command(commands, "ensemble", _ensemble, text)
     command.add_argument("molecule", metavar="SMILES|FILE", help="SMILES, SMILES list (.smi) or geometries (.xyz)")
-    command.add_argument("-o", "--output", type=Path, help="output file for all conformers: .xyz or .sdf")
+    command.add_argument("-o", "--output", type=Path, help="output file for all conformers: .xyz, .sdf, .json or .jsonl")
     add_model_options(command)
     command.add_argument(
         "-n", type=_number_or_auto, default="auto", help="number of ETKDG geometries (default: auto, 50 to 300)"
@@ -38,6 +38,7 @@ def _ensemble(options: argparse.Namespace) -> int:
         format_ensemble,
         format_ensemble_record,
         write_ensemble,
+        write_ensemble_record,
     )
     from physcon_ase.inference.ensembles.search import ensemble, ensemble_many
     from physcon_ase.inference.files import check_output, files_named, molecules_named
@@ -64,15 +65,19 @@ def _ensemble(options: argparse.Namespace) -> int:
             write_ensemble(found, options.output)
         print(format_ensemble(found))
         return 0
-    n_ok, n_written = 0, 0
+    if options.output is not None and options.output.suffix == ".json":
+        raise PhysConError(
+            f"{options.output} can contain one molecule, but {options.molecule} has {len(molecules)}: write .jsonl"
+        )
+    n_ok, n_written, is_begun = 0, 0, False
     for record in ensemble_many(molecules, **settings):
+        if options.output is not None:
+            is_begun |= write_ensemble_record(record, options.output, append=is_begun)
         if record.ensemble is not None:
             n_ok += 1
-            if options.output is not None:
-                write_ensemble(record.ensemble, options.output, append=n_written > 0)
-                n_written += len(record.ensemble)
+            n_written += len(record.ensemble)
         print(format_ensemble_record(record), flush=True)
-    where = f", {counted(n_written)} written to {options.output}" if n_written else ""
+    where = f", {counted(n_written)} written to {options.output}" if is_begun else ""
     print(f"{len(molecules)} molecules: {n_ok} ok, {len(molecules) - n_ok} failed{where}")
     return 0 if n_ok == len(molecules) else SOME_FAILED
 
@@ -97,7 +102,7 @@ def add_scan(commands: argparse._SubParsersAction) -> None:
         type=Path,
         nargs="+",
         default=[],
-        help="output files: .xyz or .sdf (geometries), .csv (energies), .png (picture)",
+        help="output files: .xyz or .sdf (geometries), .csv (energies), .json (everything), .png (picture)",
     )
     add_model_options(command)
     command.add_argument("--step", type=float, default=15.0, help="distance of the grid points [degrees] (default: 15)")
