@@ -7,9 +7,9 @@ from rdkit import Chem, rdBase
 from rdkit.Chem import rdDepictor
 from rdkit.Chem.Draw import rdMolDraw2D
 
-from physcon_ase.errors import InvalidSmilesError
 from physcon_ase.chem.graph import MolGraph
 from physcon_ase.chem.smiles import to_rdkit
+from physcon_ase.errors import InvalidSmilesError
 
 _SUPERFLUOUS: Final = re.compile(r"<\?xml.*?\?>|<!--.*?-->| (class|xmlns[:\w]*|version|baseProfile)='[^']*'", re.DOTALL)
 """Parts of an SVG image that a web page does not need."""

@@ -12,7 +12,7 @@ def add_ensemble(commands: argparse._SubParsersAction) -> None:
     text = "search the conformers of a molecule, or of all molecules of a file"
     command = add_command(commands, "ensemble", _ensemble, text)
     command.add_argument("molecule", metavar="SMILES|FILE", help="SMILES, SMILES list (.smi) or geometries (.xyz)")
-    command.add_argument("-o", "--output", type=Path, help="output file for all conformers: .xyz, .sdf, .json or .jsonl")
+    command.add_argument("-o", "--output", type=Path, help="output file of the conformers: .xyz, .sdf, .json or .jsonl")
     add_model_options(command)
     command.add_argument(
         "-n", type=_number_or_auto, default="auto", help="number of ETKDG geometries (default: auto, 50 to 300)"

@@ -18,7 +18,7 @@ def new_figure(width: float, height: float) -> "Figure":
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise MissingPackageError("plots require matplotlib; install it with pip install 'physcon-ase[plot]'") from error
+        raise MissingPackageError("plots require matplotlib; install it: pip install 'physcon-ase[plot]'") from error
     # pyplot is avoided because it selects a back-end for the whole process.
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)

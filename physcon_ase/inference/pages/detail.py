@@ -35,7 +35,7 @@ def figures_of(entry: Entry) -> dict[str, Any]:
 
 def status_of(entry: Entry) -> str:
     """Status of an entry as a text with its colour."""
-    return f'<span class="status {entry.status.replace(" ", "-")}">{escape(entry.status)}</span>'
+    return f'<span class="status {escape(entry.status.replace(" ", "-"))}">{escape(entry.status)}</span>'
 
 
 def _lines(entry: Entry) -> str:

@@ -140,6 +140,7 @@ def scan_entry(found: Data) -> Entry:
                 f"{_degrees(point['angles_degrees'])}: {point['relative_energy_kcal_per_mol']:.2f} kcal/mol"
                 for point in there
             ],
+            shown=there.index(lowest),
         ),
         plots=(plot,),
         tables=(
@@ -263,7 +264,9 @@ def _told(found: Data) -> dict[str, Any]:
 
 
 def _of_molecule(found: Data) -> tuple[tuple[str, str], ...]:
-    stereo = tuple(("Undefined in the input", f"{line}: decided by the seed") for line in found.get("undefined_stereo", ()))
+    stereo = tuple(
+        ("Undefined in the input", f"{line}: decided by the seed") for line in found.get("undefined_stereo", ())
+    )
     charge = f", charge {found['charge']:+d}" if found["charge"] else ""
     return (("Molecule", f"{found['formula']}, {_count(len(found['atomic_numbers']), 'atom')}{charge}"), *stereo)
 

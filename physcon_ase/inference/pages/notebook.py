@@ -1,5 +1,6 @@
 """View of a result in a notebook: numbers and drawing, and with plotly the structure and plots."""
 
+from dataclasses import replace
 from itertools import count
 from secrets import token_hex
 from typing import TYPE_CHECKING
@@ -31,11 +32,11 @@ def html_of(found: "Result | Ensemble | Scan | Vibrations | Interaction") -> str
 
 
 def _html(entry: Entry) -> str:
-    static = f"<style>{asset('detail.css')}</style>{detail_of(entry)}"
+    style = f"<style>{asset('detail.css')}</style>"
     try:
         plotly = plotly_script()
     except MissingPackageError:
-        return static
+        return style + detail_of(replace(entry, structures=None, plots=()))
     scripts = ""
     if next(_views) == 0:
         # classic notebooks have a global `define`, to which plotly would attach instead of the window
@@ -45,7 +46,7 @@ def _html(entry: Entry) -> str:
         )
     name = f"physcon-{token_hex(6)}"  # unique among the cells of other processes, too
     return (
-        f'<div id="{name}">{static}</div>{scripts}<script>(function draw(tries) {{'
+        f'<div id="{name}">{style}{detail_of(entry)}</div>{scripts}<script>(function draw(tries) {{'
         f'const view = document.getElementById("{name}");'
         f"if (view && window.Plotly && window.physcon) window.physcon.drawFigures(view, {as_json(figures_of(entry))});"
         "else if (tries > 0) setTimeout(() => draw(tries - 1), 100);"

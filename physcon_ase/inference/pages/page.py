@@ -35,9 +35,7 @@ _COLUMNS: Final = {
 """Heads of the table of all molecules, and what the values are."""
 
 
-def write_report(
-    inputs: Iterable[str | Path], path: str | Path, *, title: str = "physcon report"
-) -> tuple[Entry, ...]:
+def write_report(inputs: Iterable[str | Path], path: str | Path, *, title: str = "physcon report") -> tuple[Entry, ...]:
     """Writes a page with a table of all molecules of result files, their structures, plots and failures.
 
     The page is one file without links to others; the same inputs give the same bytes.
@@ -90,7 +88,7 @@ def plotly_script() -> str:
     try:
         from plotly.offline import get_plotlyjs
     except ImportError as error:
-        raise MissingPackageError("reports require plotly; install it with pip install 'physcon-ase[report]'") from error
+        raise MissingPackageError("reports require plotly; install it: pip install 'physcon-ase[report]'") from error
     return get_plotlyjs()
 
 
@@ -149,7 +147,7 @@ def _row(entry: Entry, number: int) -> str:
     return f'<tr data-entry="{number}" tabindex="0">{"".join(cells)}</tr>'
 
 
-def _number(value: float | None, form: str) -> str:
+def _number(value: float | int | None, form: str) -> str:
     return "<td></td>" if value is None else f'<td class="number" data-value="{value!r}">{value:{form}}</td>'
 
 

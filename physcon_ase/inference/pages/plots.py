@@ -1,9 +1,11 @@
-"""Plots as plain dictionaries in the form of plotly: data and layout.
+"""Plots as plain dictionaries in the form of plotly: data and layout, with title and height [pixels].
 
 Points with `customdata` belong to the geometry of that index, which a click shows.
 """
 
+import math
 from collections.abc import Sequence
+from html import escape
 from typing import Any, Final
 
 import numpy as np
@@ -18,13 +20,14 @@ _LIGHT: Final = "#e4e4e4"
 
 def convergence(energies: Sequence[float], fmax_history: Sequence[float], optimizer: str) -> dict[str, Any]:
     """Energy above the lowest one [eV] and largest force [eV/Å] against the step, on a logarithmic axis."""
-    above = np.asarray(energies) - min(energies)
+    above = np.array(energies, dtype=float)
+    above -= np.nanmin(above)
     steps = list(range(len(above)))
     force = _line(steps, _rounded(fmax_history), "largest force [eV/Å]", BLUE)
     # zero has no place on a logarithmic axis
     energy = _line(steps, [value or None for value in _rounded(above)], "energy above the lowest [eV]", ORANGE)
-    y = _axis("eV/Å, eV") | {"type": "log", "dtick": 1, "exponentformat": "power"}
-    return _plot("Convergence", [force, energy], _axis(f"step of {optimizer}") | {"rangemode": "tozero"}, y)
+    y = _axis("eV/Å, eV") | {"type": "log", "dtick": 1, "exponentformat": "none"}
+    return _plot("Convergence", [force, energy], _axis(f"step of {escape(optimizer)}") | {"rangemode": "tozero"}, y)
 
 
 def profile(angles: Sequence[float], energies: Sequence[float | None], name: str) -> dict[str, Any]:
@@ -34,7 +37,12 @@ def profile(angles: Sequence[float], energies: Sequence[float | None], name: str
     trace = _line(
         [*angles, angles[0] + 360.0], _rounded([energies[place] for place in order]), "relative energy", BLUE
     ) | {"customdata": [indices[place] for place in order]}
-    return _plot("Energy profile", [trace], _degrees(name), _axis("relative energy [kcal/mol]"))
+    return _plot(
+        "Energy profile (a click on a point shows its geometry)",
+        [trace],
+        _degrees(name),
+        _axis("relative energy [kcal/mol]"),
+    )
 
 
 def energy_map(
@@ -53,7 +61,11 @@ def energy_map(
         "colorscale": "Viridis",
         "ncontours": 24,
         "line": {"width": 0.4, "color": "white"},
-        "colorbar": {"title": {"text": "kcal/mol"}, "thickness": 12, "outlinewidth": 0},
+        "colorbar": {
+            "title": {"text": "relative energy [kcal/mol]", "side": "right"},
+            "thickness": 12,
+            "outlinewidth": 0,
+        },
         "hoverinfo": "skip",
     }
     grid = {
@@ -76,7 +88,12 @@ def energy_map(
         "hoverinfo": "skip",
         "showlegend": False,
     }
-    plot = _plot("Energy map (minima in red)", [contour, lowest, grid], _degrees(names[0]), _degrees(names[1]))
+    plot = _plot(
+        "Energy map, minima in red (a click on a point shows its geometry)",
+        [contour, lowest, grid],
+        _degrees(names[0]),
+        _degrees(names[1]),
+    )
     return plot | {"height": 420}
 
 
@@ -111,7 +128,12 @@ def infrared(
     }
     x = _axis("wavenumber [1/cm]") | {"range": [float(wavenumbers[-1]), 0.0]}
     y = _axis("absorption [km/mol per 1/cm]") | {"rangemode": "tozero"}
-    right = _axis("intensity of a mode [km/mol]") | {"overlaying": "y", "side": "right", "showgrid": False}
+    right = _axis("intensity of a mode [km/mol]") | {
+        "overlaying": "y",
+        "side": "right",
+        "showgrid": False,
+        "tickmode": "auto",
+    }
     return _plot("Infrared spectrum", [stick, band], x, y, yaxis2=right | {"rangemode": "tozero"})
 
 
@@ -139,7 +161,7 @@ def histogram(title: str, values: Sequence[float], quantity: str, count: str) ->
 def _plot(title: str, data: list[dict[str, Any]], x: dict, y: dict, **further: dict) -> dict[str, Any]:
     layout = {
         "font": FONT,
-        "margin": {"l": 64, "r": 56 if further else 16, "t": 12, "b": 48},
+        "margin": {"l": 64, "r": 16, "t": 12, "b": 48},
         "paper_bgcolor": "white",
         "plot_bgcolor": "white",
         "xaxis": x,
@@ -167,6 +189,7 @@ def _line(x: Sequence, y: Sequence, name: str, colour: str) -> dict[str, Any]:
 def _axis(title: str) -> dict[str, Any]:
     return {
         "title": {"text": title},
+        "automargin": True,
         "gridcolor": _LIGHT,
         "linecolor": GREY,
         "ticks": "outside",
@@ -190,5 +213,6 @@ def _indices(energies: Sequence[float | None]) -> list[int | None]:
 
 
 def _rounded(values: Sequence[float | None] | np.ndarray, digits: int = 4) -> list[float | None]:
-    """Values with this number of significant digits, which keeps pages small."""
-    return [None if value is None else float(f"{float(value):.{digits}g}") for value in values]
+    """Values with this number of significant digits, which keeps pages small; NaN becomes None."""
+    numbers = [math.nan if value is None else float(value) for value in values]
+    return [float(f"{number:.{digits}g}") if math.isfinite(number) else None for number in numbers]

@@ -9,8 +9,9 @@ from typing import Any, Final
 from physcon_ase.errors import StoreError
 from physcon_ase.inference.formats.table import suffix_of
 from physcon_ase.inference.formats.text import decoded
-from physcon_ase.inference.pages.entry import Entry
+from physcon_ase.inference.pages.entry import NOT_A_MINIMUM, Entry
 from physcon_ase.inference.pages.kinds import KINDS, entry_of
+from physcon_ase.inference.results import STATUSES
 from physcon_ase.units import ATOMIC_NUMBERS
 
 LINES, ONE = ".jsonl", ".json"
@@ -83,7 +84,7 @@ def _contents(path: Path) -> Iterator[tuple[str, Any]]:
     for where, part in parts:
         if part.strip():
             try:
-                yield where, json.loads(part)
+                yield where, json.loads(part, parse_constant=lambda _: None)  # NaN
             except json.JSONDecodeError as error:
                 raise StoreError(f"{where} is damaged: {error}; write it again") from error
 
@@ -95,7 +96,11 @@ def _entry(content: Any, where: str, path: Path) -> Entry:
     try:
         entry = entry_of(_from_line(content) if is_row else content)
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-        raise StoreError(f"{where} is incomplete or damaged ({type(error).__name__}: {error}); write it again") from error
+        raise StoreError(
+            f"{where} is incomplete or damaged ({type(error).__name__}: {error}); write it again"
+        ) from error
+    if entry.status not in (*STATUSES, NOT_A_MINIMUM):
+        raise StoreError(f"{where} has an unknown status {entry.status!r}; write it again")
     source = f"{content['source']}, row {content['row']}" if is_row and content.get("source") else path.name
     return replace(entry, source=source)
 

@@ -27,15 +27,19 @@ class Structures:
     """Positions [Å] of each geometry."""
     labels: tuple[str, ...]
     """Name of each geometry."""
+    shown: int = 0
+    """Index of the geometry that is shown first."""
 
 
-def structures_of(atomic_numbers: ArrayLike, positions: Sequence[ArrayLike], labels: Sequence[str]) -> Structures:
-    """Geometries from atomic numbers, positions [Å] and names."""
+def structures_of(
+    atomic_numbers: ArrayLike, positions: Sequence[ArrayLike], labels: Sequence[str], shown: int = 0
+) -> Structures:
+    """Geometries from atomic numbers, positions [Å] and names, and the index of the one that is shown first."""
     numbers = np.asarray(atomic_numbers, dtype=int)
     places = [np.asarray(own, dtype=float).reshape(-1, 3) for own in positions]
     first = _broad_side(places[0])
     others = [aligned(place, first) for place in places[1:]]
-    return Structures(numbers, (first, *others), tuple(labels))
+    return Structures(numbers, (first, *others), tuple(labels), shown)
 
 
 def view_of(structures: Structures) -> dict[str, Any]:
@@ -46,6 +50,7 @@ def view_of(structures: Structures) -> dict[str, Any]:
         "symbols": [CHEMICAL_SYMBOLS[number] for number in numbers.tolist()],
         "elements": {CHEMICAL_SYMBOLS[number]: _look(number) for number in sorted(set(numbers.tolist()))},
         "bonds": bonded_pairs(numbers, first).tolist(),
+        "shown": structures.shown,
         "positions": [np.round(place, DIGITS).ravel().tolist() for place in structures.positions],
     }
 

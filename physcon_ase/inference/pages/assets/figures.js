@@ -3,7 +3,12 @@
   "use strict";
   const physcon = (window.physcon = window.physcon || {});
   const CONFIG = { responsive: true, displaylogo: false };
+  const BUTTONS = {
+    plot: [["toImage", "zoom2d", "pan2d", "resetScale2d"]],
+    structure: [["toImage", "resetCameraDefault3d"]],
+  };
   const STICK_RADIUS = 0.09; // Å
+  const SCALE = 2.2; // size of the scene, which then fills the height of its element
   const MARGIN = 0.9; // Å around the outermost atoms
 
   /** Vertices [x, y, z] and triangles of a sphere of radius 1: an icosahedron, each triangle divided n times. */
@@ -47,8 +52,8 @@
     const place = (atom) => flat.slice(3 * atom, 3 * atom + 3);
     const found = { type: "mesh3d", x: [], y: [], z: [], i: [], j: [], k: [], vertexcolor: [], hovertext: [],
       hoverinfo: "text", flatshading: false,
-      lighting: { ambient: 0.55, diffuse: 0.65, specular: 0.25, roughness: 0.4, fresnel: 0.05 },
-      lightposition: { x: 2000, y: 4000, z: 8000 } };
+      lighting: { ambient: 0.45, diffuse: 0.5, specular: 0.3, roughness: 0.3, fresnel: 0.1 },
+      lightposition: { x: -8000, y: 8000, z: -8000 } }; // negative z is behind the viewer, wherever he is
     const add = (vertices, faces, colour, text) => {
       const start = found.x.length;
       for (const [x, y, z] of vertices) {
@@ -108,11 +113,13 @@
       margin: { l: 0, r: 0, t: 0, b: 0 },
       uirevision: "same", // keeps the orientation when another geometry is shown
       scene: {
-        aspectmode: "cube", xaxis: axis, yaxis: axis, zaxis: axis, dragmode: "orbit",
+        aspectmode: "manual", aspectratio: { x: SCALE, y: SCALE, z: SCALE },
+        xaxis: axis, yaxis: axis, zaxis: axis, dragmode: "orbit",
         camera: { eye: { x: 0, y: 0, z: 1.25 }, up: { x: 0, y: 1, z: 0 }, projection: { type: "orthographic" } },
       },
     };
-    return window.Plotly.react(element, [mesh(view, view.positions[index])], layout, CONFIG);
+    const config = { ...CONFIG, modeBarButtons: BUTTONS.structure };
+    return window.Plotly.react(element, [mesh(view, view.positions[index])], layout, config);
   }
 
   /** Draws structures and plots into the elements of a detail, and connects what chooses between structures. */
@@ -127,7 +134,7 @@
       rows.forEach((row) => row.classList.toggle("chosen", Number(row.dataset.structure) === index));
     };
     if (view) {
-      show(0);
+      show(view.shown);
       if (choice) choice.addEventListener("change", () => show(Number(choice.value)));
       rows.forEach((row) => {
         row.addEventListener("click", () => show(Number(row.dataset.structure)));
@@ -145,7 +152,7 @@
 
   physcon.drawPlot = (element, plot) => {
     element.style.height = `${plot.height}px`;
-    return window.Plotly.newPlot(element, plot.data, plot.layout, CONFIG);
+    return window.Plotly.newPlot(element, plot.data, plot.layout, { ...CONFIG, modeBarButtons: BUTTONS.plot });
   };
 
   /** Releases the drawings of a container; browsers limit their number. */
