@@ -179,7 +179,7 @@ def vibrations_entry(found: Data) -> Entry:
             (f"Entropy {at}, quasi-RRHO", f"{1000 * thermo['quasi_rrho_entropy']:.4f} meV/K"),
             (f"Gibbs energy {at}, quasi-RRHO", f"{gibbs:.6f} eV"),
             ("Largest force", f"{found['fmax_ev_per_angstrom']:.5f} eV/Å"),
-            *_of_molecule(found | {"charge": relaxation["charge"]}),
+            *_of_molecule({**found, "charge": relaxation["charge"]}),
             ("Conventions", thermo["conventions"]),
             *_origin(found),
         ),
