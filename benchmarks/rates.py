@@ -10,7 +10,7 @@ from physcon_ase.batch import make_batch
 from physcon_ase.chem.conformers import embed
 from physcon_ase.chem.graph import MolGraph
 from physcon_ase.chem.smiles import graph_from_smiles
-from physcon_ase.data.sample import LabelledBatch
+from physcon_ase.data.sample import LabelledBatch, to
 from physcon_ase.data.selection import DataSet
 from physcon_ase.model.config import ModelConfig
 from physcon_ase.model.physcon import PhysCon
@@ -102,7 +102,9 @@ def n_labelled(atoms_per_batch: int) -> int:
     return atoms_per_batch // geometry(ISOMER)[0].n_atoms
 
 
-def training_step(config: ModelConfig, loss: LossRecipe, *, atoms_per_batch: int = 512) -> Callable[[], None]:
+def training_step(
+    config: ModelConfig, loss: LossRecipe, *, atoms_per_batch: int = 512, device: torch.device | str = "cpu"
+) -> Callable[[], None]:
     """A full training step of a model with random weights on molecules of 19 atoms, the same at each call."""
     recipe = Recipe(
         name="rate",
@@ -114,9 +116,9 @@ def training_step(config: ModelConfig, loss: LossRecipe, *, atoms_per_batch: int
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = PhysCon(config)
+        model = PhysCon(config).to(device)
     optimizer = Optimizer(model, recipe.optim)
-    labelled = _labelled(atoms_per_batch)
+    labelled = to(_labelled(atoms_per_batch), device=device)
 
     def step() -> None:
         terms = compute_losses(model, labelled, recipe, generator=torch.Generator().manual_seed(0))

@@ -330,6 +330,18 @@ def test_labelling_is_measured_beside_the_bare_engine(benchmark, capsys, tmp_pat
     assert pm7["bare engine [1/s]"] is None
 
 
+@pytest.mark.parametrize("kind", ["cpu", pytest.param("accelerator", marks=pytest.mark.gpu)])
+def test_devices_agree_with_the_cpu_in_float64(kind: str, benchmark, capsys, tmp_path) -> None:
+    results = run(benchmark("devices"), capsys, "--slots", 64, "--calls", 1, json_path=tmp_path / "devices.json")
+    rows = rows_of(results)
+    assert rows[0]["device"] == "cpu"
+    assert len(rows) > 1 or kind == "cpu"
+    for row in rows:
+        assert row["agrees"] == "yes"
+        assert 0 < row["force difference"] < 1e-5
+        assert row["trained molecules per second"] > 0
+
+
 def test_tables_are_markdown_and_json_knows_no_nan(benchmark, capsys, tmp_path) -> None:
     reporting = benchmark("reporting")
     arguments = reporting.make_parser(None, limit=3).parse_args(["--json", str(tmp_path / "out.json")])

@@ -3,15 +3,23 @@
 import argparse
 from pathlib import Path
 
-from physcon_ase.cli.command import SOME_FAILED, add_command, add_model_options
+from physcon_ase.cli.command import (
+    SOME_FAILED,
+    add_command,
+    add_input,
+    add_model_options,
+    add_run_options,
+    journal_of,
+    read_input,
+)
 from physcon_ase.errors import PhysConError
 
 
 def add_ensemble(commands: argparse._SubParsersAction) -> None:
     """Adds ``physcon ensemble``."""
-    text = "search the conformers of a molecule, or of all molecules of a file"
+    text = "search the conformers of a molecule, or of all molecules of a file; continues an interrupted run"
     command = add_command(commands, "ensemble", _ensemble, text)
-    command.add_argument("molecule", metavar="SMILES|FILE", help="SMILES, SMILES list (.smi) or geometries (.xyz)")
+    add_input(command)
     command.add_argument("-o", "--output", type=Path, help="output file of the conformers: .xyz, .sdf, .json or .jsonl")
     add_model_options(command)
     command.add_argument(
@@ -29,6 +37,7 @@ def add_ensemble(commands: argparse._SubParsersAction) -> None:
         "--fmax", type=float, default=0.01, help="convergence threshold for the largest force [eV/Å] (default: 0.01)"
     )
     command.add_argument("--max-steps", type=int, default=500, help="maximum number of steps (default: 500)")
+    add_run_options(command)
 
 
 def _ensemble(options: argparse.Namespace) -> int:
@@ -41,12 +50,13 @@ def _ensemble(options: argparse.Namespace) -> int:
         write_ensemble_record,
     )
     from physcon_ase.inference.ensembles.search import ensemble, ensemble_many
-    from physcon_ase.inference.files import check_output, files_named, molecules_named
+    from physcon_ase.inference.files import check_output, files_named
+    from physcon_ase.inference.intake import unless_error
 
     inputs = files_named(options.molecule)
     if options.output is not None:
         check_output(options.output, inputs, kinds=ENSEMBLE_SUFFIXES)
-    molecules = molecules_named(options.molecule)
+    rows = read_input(options)
     settings = {
         "n": options.n,
         "window": options.window,
@@ -59,27 +69,38 @@ def _ensemble(options: argparse.Namespace) -> int:
         "max_steps": options.max_steps,
         "device": options.device,
     }
-    if len(molecules) == 1:
-        found = ensemble(molecules[0], **settings)
+    if len(rows) == 1:
+        found = ensemble(unless_error(rows[0].molecule), **settings)
         if options.output is not None:
             write_ensemble(found, options.output)
         print(format_ensemble(found))
         return 0
     if options.output is not None and options.output.suffix == ".json":
         raise PhysConError(
-            f"{options.output} can contain one molecule, but {options.molecule} has {len(molecules)}: write .jsonl"
+            f"{options.output} can contain one molecule, but {options.molecule} has {len(rows)}: write .jsonl"
         )
+    journal = journal_of([] if options.output is None else [options.output])
+    records = ensemble_many(
+        rows,
+        n_processes=options.jobs,
+        scheduler=options.scheduler,
+        journal=journal,
+        progress_bar=not options.quiet,
+        **settings,
+    )
     n_ok, n_written, is_begun = 0, 0, False
-    for record in ensemble_many(molecules, **settings):
+    for record in records:
         if options.output is not None:
             is_begun |= write_ensemble_record(record, options.output, append=is_begun)
         if record.ensemble is not None:
             n_ok += 1
             n_written += len(record.ensemble)
         print(format_ensemble_record(record), flush=True)
+    if journal is not None:
+        journal.unlink(missing_ok=True)
     where = f", {counted(n_written)} written to {options.output}" if is_begun else ""
-    print(f"{len(molecules)} molecules: {n_ok} ok, {len(molecules) - n_ok} failed{where}")
-    return 0 if n_ok == len(molecules) else SOME_FAILED
+    print(f"{len(rows)} molecules: {n_ok} ok, {len(rows) - n_ok} failed{where}")
+    return 0 if n_ok == len(rows) else SOME_FAILED
 
 
 def add_scan(commands: argparse._SubParsersAction) -> None:

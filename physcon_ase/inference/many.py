@@ -2,8 +2,8 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields, replace
-from functools import lru_cache, partial
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Final
@@ -23,9 +23,9 @@ from physcon_ase.inference.formats.rows import Geometry, Row, as_rows
 from physcon_ase.inference.intake import at_least_one, check_fragments, or_error
 from physcon_ase.inference.long_runs import Chunk, Item, Task, run
 from physcon_ase.inference.results import STATUSES, Record, Result, record_of
-from physcon_ase.inference.starts import STARTS, Job, Settings, jobs_of, name_of, settings_of
+from physcon_ase.inference.starts import STARTS, Job, Sendable, Settings, jobs_of, name_of, settings_of
 from physcon_ase.model.coverage import AUTO
-from physcon_ase.model.physcon import DEFAULT_CHECKPOINT, LoadedModel, load_model
+from physcon_ase.model.physcon import DEFAULT_CHECKPOINT, LoadedModel
 from physcon_ase.relax.driver import METHODS
 
 N_ATTEMPTS: Final = 2
@@ -104,7 +104,7 @@ def optimize_many(
     check_fragments(fragments)
     settings = settings_of(checkpoint, level, fmax, max_steps, seed, max_seconds, device, dtype)
     settings = replace(settings, method=method, fragments=fragments, atoms_per_batch=atoms_per_batch)
-    plan = _Plan(settings, start, max(1, n_attempts), checkpoint, device, dtype)
+    plan = _Plan(Sendable(settings, checkpoint, device, dtype), start, max(1, n_attempts))
     return run(
         Task(partial(_relax_chunk, plan), _lost, encoded, partial(decoded, Record), plan.description | {"seed": seed}),
         _chunks(rows, seed, plan),
@@ -119,44 +119,20 @@ def optimize_many(
 
 @dataclass(frozen=True)
 class _Plan:
-    """Settings of a run, without the model in processes that can load it by its name."""
+    """What all molecules of a run have in common."""
 
-    settings: Settings
+    shared: Sendable
     start: str | None
     n_attempts: int
-    checkpoint: str | Path | LoadedModel
-    device: torch.device | str
-    dtype: torch.dtype | str
 
-    def __getstate__(self) -> dict[str, Any]:
-        if isinstance(self.checkpoint, LoadedModel):
-            return self.__dict__
-        settings = {field.name: getattr(self.settings, field.name) for field in fields(self.settings)}
-        del settings["loaded"]
-        return {**self.__dict__, "settings": settings}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        settings = state["settings"]
-        if not isinstance(settings, Settings):
-            settings = Settings(loaded=_loaded(state["checkpoint"], state["device"], state["dtype"]), **settings)
-        self.__dict__.update(state, settings=settings)
+    @property
+    def settings(self) -> Settings:
+        return self.shared.settings
 
     @property
     def description(self) -> dict[str, Any]:
         """What the records depend on."""
-        told = {
-            name: getattr(self.settings, name)
-            for name in ("level", "fmax", "max_steps", "max_seconds", "method", "fragments", "atoms_per_batch")
-        }
-        weight = next(self.settings.loaded.model.parameters())
-        model = {"model": self.settings.loaded.name, "revision": self.settings.loaded.revision}
-        return {**told, **model, "dtype": str(weight.dtype), "start": self.start, "n_attempts": self.n_attempts}
-
-
-@lru_cache(maxsize=1)
-def _loaded(checkpoint: str | Path, device: torch.device | str, dtype: torch.dtype | str) -> LoadedModel:
-    """The model, loaded once per worker process."""
-    return load_model(checkpoint, device=device, dtype=dtype)
+        return {**self.shared.description, "start": self.start, "n_attempts": self.n_attempts}
 
 
 def _chunks(rows: Sequence[Row], seed: int, plan: _Plan) -> Iterator[Chunk]:

@@ -1,7 +1,8 @@
 """Start geometries of relaxations, shared by `one` and `many`."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -81,6 +82,50 @@ class Settings:
     """What to do with several fragments of a SMILES or graph."""
     atoms_per_batch: int = ATOMS_PER_BATCH
     """Number of slots per batch."""
+
+
+@dataclass(frozen=True)
+class Sendable:
+    """Settings that reach other processes without the model, which these load by its name."""
+
+    settings: Settings
+    """The settings."""
+    checkpoint: str | Path | LoadedModel
+    """Shipped name, folder or loaded model; a loaded model is sent as it is."""
+    device: torch.device | str
+    """Device of the model."""
+    dtype: torch.dtype | str
+    """Dtype of the model."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        if isinstance(self.checkpoint, LoadedModel):
+            return self.__dict__
+        settings = {field.name: getattr(self.settings, field.name) for field in fields(self.settings)}
+        del settings["loaded"]
+        return {**self.__dict__, "settings": settings}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        settings = state["settings"]
+        if not isinstance(settings, Settings):
+            settings = Settings(loaded=_loaded(state["checkpoint"], state["device"], state["dtype"]), **settings)
+        self.__dict__.update(state, settings=settings)
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """Everything on which results depend, for the journal of a run."""
+        told = {
+            name: getattr(self.settings, name)
+            for name in ("level", "fmax", "max_steps", "max_seconds", "method", "fragments", "atoms_per_batch")
+        }
+        weight = next(self.settings.loaded.model.parameters())
+        model = {"model": self.settings.loaded.name, "revision": self.settings.loaded.revision}
+        return {**told, **model, "dtype": str(weight.dtype)}
+
+
+@lru_cache(maxsize=1)
+def _loaded(checkpoint: str | Path, device: torch.device | str, dtype: torch.dtype | str) -> LoadedModel:
+    """The model, loaded once per worker process."""
+    return load_model(checkpoint, device=device, dtype=dtype)
 
 
 def settings_of(
@@ -258,7 +303,10 @@ def graph_and_positions(molecule: Any, settings: Settings) -> tuple[MolGraph, np
             "the geometry has constraints, which are not used here: remove them (del atoms.constraints)"
         )
     model, positions = settings.loaded.model, None
-    if isinstance(molecule, Atoms):
+    if isinstance(molecule, Geometry):
+        check_structure(molecule.atoms, model, settings.level)
+        graph, positions = molecule.graph, molecule.atoms.positions
+    elif isinstance(molecule, Atoms):
         charge, _ = check_structure(molecule, model, settings.level)
         graph, positions = graph_from_geometry(molecule.numbers, molecule.positions, charge), molecule.positions
     else:

@@ -1,8 +1,9 @@
 """Conformer ensembles: ETKDG geometries, relaxed in two stages without duplicates."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Final
@@ -31,7 +32,8 @@ from physcon_ase.inference.ensembles.ensemble import (
 from physcon_ase.inference.ensembles.stages import Relaxed, Stages
 from physcon_ase.inference.generator import ATOMS_PER_BATCH, atoms_of
 from physcon_ase.inference.intake import above_zero, at_least_one
-from physcon_ase.inference.starts import Settings, graph_and_positions, name_of, settings_of
+from physcon_ase.inference.long_runs import Outcome, run_each
+from physcon_ase.inference.starts import Sendable, Settings, graph_and_positions, name_of, settings_of
 from physcon_ase.model.coverage import AUTO
 from physcon_ase.model.physcon import DEFAULT_CHECKPOINT, LoadedModel
 from physcon_ase.units import EV_PER_KCAL_PER_MOL
@@ -96,7 +98,7 @@ def ensemble(
 
 
 def ensemble_many(
-    molecules: Iterable[str | MolGraph | Atoms],
+    molecules: Iterable[str | MolGraph | Atoms | Any],
     *,
     checkpoint: str | Path | LoadedModel = DEFAULT_CHECKPOINT,
     n: int | str = "auto",
@@ -108,24 +110,44 @@ def ensemble_many(
     tolerances: Tolerances | None = None,
     fmax: float = 0.01,
     max_steps: int = 500,
+    n_processes: int = 1,
+    scheduler: str | None = None,
+    journal: str | Path | None = None,
     atoms_per_batch: int = ATOMS_PER_BATCH,
     max_seconds: float = MAX_SECONDS,
+    on_progress: Callable[[int, int], None] | None = None,
     progress_bar: bool = True,
     device: torch.device | str = "cpu",
     dtype: torch.dtype | str = torch.float64,
-) -> Iterator[EnsembleRecord]:
-    """Searches the conformers of molecules one after the other; yields each record as soon as it is finished.
+) -> list[EnsembleRecord]:
+    """Searches the conformers of many molecules.
 
-    Arguments as in `ensemble`.
+    Arguments as in `ensemble`, and those of `optimize_many` for long runs: `n_processes`, `scheduler`, `journal`,
+    `on_progress`.
+
+    Returns:
+        A record of each molecule, in input order.
 
     Raises:
         PhysConError: invalid settings or checkpoint. Errors of single molecules are reported in their records.
+        StoreError: the journal belongs to a different run.
     """
-    options = _Options(n, window, temperature, prerelax, tolerances or Tolerances(), progress_bar)
+    options = _Options(n, window, temperature, prerelax, tolerances or Tolerances(), progress_bar=False)
     settings = settings_of(checkpoint, level, fmax, max_steps, seed, max_seconds, device, dtype)
-    settings = replace(settings, atoms_per_batch=atoms_per_batch)
-    # checked above, when called; the generator begins with the first record
-    return (_record(index, molecule, seed, options, settings) for index, molecule in enumerate(molecules))
+    shared = Sendable(replace(settings, atoms_per_batch=atoms_per_batch), checkpoint, device, dtype)
+    outcomes = run_each(
+        partial(_search_with, shared, options),
+        molecules,
+        result_type=Ensemble,
+        settings={**shared.description, **asdict(options)},
+        seed=seed,
+        n_processes=n_processes,
+        scheduler=scheduler,
+        journal=journal,
+        on_progress=on_progress,
+        progress_bar=progress_bar,
+    )
+    return [_record(outcome) for outcome in outcomes]
 
 
 @dataclass(frozen=True)
@@ -148,15 +170,16 @@ class _Options:
         above_zero("temperature [K]", self.temperature)
 
 
-def _record(index: int, molecule: Any, seed: int, options: _Options, settings: Settings) -> EnsembleRecord:
-    began, name = perf_counter(), name_of(molecule)
-    try:
-        found = _search(molecule, seed, options, settings)
-    except PhysConError as error:
-        seconds = perf_counter() - began
-        return EnsembleRecord(index, name, "failed", str(error), type(error).__name__, seconds, None)
+def _record(outcome: Outcome) -> EnsembleRecord:
+    name, found = outcome.row.name or name_of(outcome.row.molecule), outcome.result
+    if found is None:
+        return EnsembleRecord(outcome.index, name, "failed", outcome.reason, outcome.error, outcome.seconds, None)
     status = "uncertain" if found.doubts else "ok"
-    return EnsembleRecord(index, name, status, "; ".join(found.doubts), "", perf_counter() - began, found)
+    return EnsembleRecord(outcome.index, name, status, "; ".join(found.doubts), "", outcome.seconds, found)
+
+
+def _search_with(shared: Sendable, options: _Options, molecule: Any, seed: int) -> Ensemble:
+    return _search(molecule, seed, options, shared.settings)
 
 
 def _search(molecule: Any, seed: int, options: _Options, settings: Settings) -> Ensemble:

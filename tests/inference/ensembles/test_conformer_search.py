@@ -8,7 +8,7 @@ from ase.build import molecule
 from ase.constraints import FixAtoms
 from ase.io import read
 
-from physcon_ase.errors import ConstraintError, NoConformersError, PhysConError
+from physcon_ase.errors import ConstraintError, NoConformersError, PhysConError, StoreError
 from physcon_ase.inference.calculator import PhysConCalculator
 from physcon_ase.inference.ensembles.ensemble import Ensemble, boltzmann_weights
 from physcon_ase.inference.ensembles.report import (
@@ -126,16 +126,46 @@ def test_nothing_left_is_an_error_with_the_counts(double: LoadedModel) -> None:
 
 
 def test_each_of_many_molecules_has_a_record(double: LoadedModel) -> None:
-    records = ensemble_many(iter(["O", "foo", None, "[Cl-]"]), n=2, checkpoint=double)  # pyright: ignore[reportArgumentType]
-    first = next(records)
+    molecules = iter(["O", "foo", None, "[Cl-]"])
+    first, failed, gap, ion = ensemble_many(molecules, n=2, checkpoint=double, progress_bar=False)
     assert (first.status, first.name) == ("ok", "O")
-    failed, gap, ion = records
     assert (failed.status, failed.error) == ("failed", "InvalidSmilesError")
     assert "invalid SMILES 'foo'" in format_ensemble_record(failed)
     assert gap.status == "failed"
     assert ion.status == "ok"
     assert ion.ensemble is not None
     assert ion.ensemble.conformers[0].atoms.info["charge"] == -1
+
+
+def test_an_interrupted_run_goes_on_from_its_journal(double: LoadedModel, tmp_path: Path) -> None:
+    molecules, options = ["O", "CO", "foo"], {"n": 2, "checkpoint": double, "progress_bar": False}
+    whole = ensemble_many(molecules, **options)
+    with pytest.raises(KeyboardInterrupt):
+        ensemble_many(molecules, journal=tmp_path / "journal", on_progress=_interrupted, **options)
+    done = []
+    resumed = ensemble_many(molecules, journal=tmp_path / "journal", on_progress=lambda n, _: done.append(n), **options)
+    assert done == [2, 3]
+    for one, other in zip(resumed, whole, strict=True):
+        assert (one.name, one.status, one.error) == (other.name, other.status, other.error)
+        if one.ensemble is not None and other.ensemble is not None:
+            np.testing.assert_array_equal(one.ensemble.energies, other.ensemble.energies)
+            assert one.ensemble.tolerances == other.ensemble.tolerances
+    with pytest.raises(StoreError, match="molecules or settings"):
+        ensemble_many(molecules, journal=tmp_path / "journal", window=2.0, **options)
+
+
+def _interrupted(n_finished: int, n_molecules: int) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.slow
+def test_processes_find_the_same_conformers() -> None:
+    molecules, options = ["CO", "CCO", "OCCO"], {"n": 3, "progress_bar": False}
+    alone, beside = (ensemble_many(molecules, n_processes=n, **options) for n in (1, 2))
+    for one, other in zip(alone, beside, strict=True):
+        assert one.ensemble is not None
+        assert other.ensemble is not None
+        np.testing.assert_array_equal(one.ensemble.energies, other.ensemble.energies)
 
 
 @pytest.mark.parametrize(
