@@ -45,8 +45,9 @@ def _html(entry: Entry) -> str:
             f"<script>{asset('figures.js')}</script>"
         )
     name = f"physcon-{token_hex(6)}"  # unique among the cells of other processes, too
+    view = f'<div id="{name}" style="padding: .6em; background: #fff">{style}{detail_of(entry)}</div>'
     return (
-        f'<div id="{name}" style="padding: .6em; background: #fff">{style}{detail_of(entry)}</div>{scripts}<script>(function draw(tries) {{'
+        f"{view}{scripts}<script>(function draw(tries) {{"
         f'const view = document.getElementById("{name}");'
         f"if (view && window.Plotly && window.physcon) window.physcon.drawFigures(view, {as_json(figures_of(entry))});"
         "else if (tries > 0) setTimeout(() => draw(tries - 1), 100);"
