@@ -1,6 +1,6 @@
 """Record of one molecule on a page: what its row, its numbers and its figures show."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 
 from physcon_ase.inference.pages.structure import Structures
@@ -65,5 +65,5 @@ class Entry:
     """Plots, see `plots`."""
     tables: tuple[Table, ...] = ()
     """Tables."""
-    strains: tuple[float, ...] = field(default=(), repr=False)
+    strains: tuple[float, ...] = ()
     """Energies [kcal/mol] of conformers above the lowest one."""
