@@ -25,8 +25,8 @@ FLAGS = (
     "--disable-component-update --disable-sync --enable-unsafe-swiftshader --window-size=1280,900"
 ).split()
 
-PATIENCE = 60.0
-"""Time limit [s] for a drawing; without a GPU, on a busy machine, one takes seconds."""
+PATIENCE = 300.0
+"""Time limit [s] for a drawing; without a GPU, one takes a second, and a minute on a busy machine."""
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +105,7 @@ def test_the_search_filters_the_table(browser: Any) -> None:
 def test_clicking_a_row_draws_structure_and_plots(browser: Any) -> None:
     click_row(browser, "ethanol", "relaxation")
     wait_for(browser, "document.querySelector('#detail .structure canvas') !== null")
-    assert browser.execute_script("return document.querySelectorAll('#detail .plot .main-svg').length") > 0
+    wait_for(browser, "document.querySelector('#detail .plot .point') !== null")
     assert browser.execute_script("return document.querySelector('#detail .drawing svg') !== null")
     assert "9 atoms" in browser.execute_script("return document.getElementById('detail').innerText")
 
