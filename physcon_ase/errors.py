@@ -116,5 +116,9 @@ class EngineError(PhysConError):
     """A labelling program that is not installed, or that failed for a geometry."""
 
 
+class MissingPackageError(PhysConError):
+    """A request that needs an optional package which is not installed."""
+
+
 class UncertainWarning(UserWarning):
     """A molecule unlike those of the training, or with a large estimated error."""

@@ -27,6 +27,7 @@ def run(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch, *arguments: st
 
 def test_every_example_is_run_here() -> None:
     assert {path.name for path in EXAMPLES.glob("*.py")} == set(OUTPUTS)
+    assert [path.name for path in EXAMPLES.glob("*.ipynb")] == ["workbench.ipynb"]
 
 
 @pytest.mark.parametrize("name", OUTPUTS)
@@ -44,3 +45,19 @@ def test_the_demo_ends_with_relaxed_paracetamol(tmp_path: Path, monkeypatch: pyt
     assert atoms.get_chemical_formula() == "C8H9NO2"
     assert (atoms.get_forces() ** 2).sum(axis=1).max() ** 0.5 < 0.01
     assert atoms.info["bonds_intact"]
+
+
+@pytest.mark.slow
+def test_the_notebook_runs_and_shows_a_view_of_each_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nbformat = pytest.importorskip("nbformat", reason="needs nbclient and ipykernel")
+    nbclient = pytest.importorskip("nbclient", reason="needs nbclient and ipykernel")
+    notebook = nbformat.read(EXAMPLES / "workbench.ipynb", as_version=4)
+    assert all(not cell.get("outputs") for cell in notebook.cells), "clear the outputs before you commit"
+    monkeypatch.setenv("PYTHONPATH", str(EXAMPLES.parent))
+    resources = {"metadata": {"path": str(tmp_path)}}
+    nbclient.NotebookClient(notebook, timeout=300, kernel_name="python3", resources=resources).execute()
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
+    views = [output["data"]["text/html"] for output in outputs if "text/html" in output.get("data", {})]
+    assert ["plotly.js v" in view for view in views] == [True, False, False, False]
+    for view, part in zip(views, ("Convergence", "Conformers", "Energy profile", "Infrared spectrum"), strict=True):
+        assert part in view

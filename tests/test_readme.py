@@ -22,6 +22,9 @@ def test_python_of_the_readme_runs(block: CodeBlock, tmp_path: Path, monkeypatch
 def test_command_of_the_readme_runs(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     Path("drugs.csv").write_text("name,smiles\nethanol,CCO\nphenol,Oc1ccccc1\n")
+    Path("results").mkdir()
+    if line.startswith("physcon report"):
+        main(["optimize", "O", "-o", "results/water.jsonl"])
     name, *arguments = shlex.split(line, comments=True)
     assert name == "physcon"
     assert main(arguments) == 0

@@ -90,7 +90,9 @@ def test_the_wheel_carries_every_module_and_checkpoint_and_works_without_network
     in_source = {
         path.relative_to(source).as_posix()
         for path in (source / "physcon_ase").rglob("*")
-        if path.is_file() and path.suffix in (".py", ".typed", ".toml", ".smi") and "__pycache__" not in path.parts
+        if path.is_file()
+        and path.suffix in (".py", ".typed", ".toml", ".smi", ".html", ".css", ".js")
+        and "__pycache__" not in path.parts
     }
     shipped = {
         f"physcon_ase/{path.relative_to(source).as_posix()}"

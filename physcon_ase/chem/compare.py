@@ -129,6 +129,17 @@ def bonds_intact(graph: MolGraph, positions: Float[np.ndarray, "atoms 3"]) -> Bo
     )
 
 
+def bonded_pairs(
+    atomic_numbers: Int[np.ndarray, " atoms"], positions: Float[np.ndarray, "atoms 3"]
+) -> Int[np.ndarray, "pairs 2"]:
+    """Pairs of atoms [Å] that are close enough for a bond (`FORMED_BELOW`), whatever the graph says."""
+    first, second = np.triu_indices(len(atomic_numbers), k=1)
+    radii = _COVALENT_RADII[atomic_numbers]
+    distances = np.linalg.norm(positions[first] - positions[second], axis=1)
+    is_close = distances < FORMED_BELOW * (radii[first] + radii[second])
+    return np.stack([first[is_close], second[is_close]], axis=1)
+
+
 def stereo_intact(graph: MolGraph, positions: Float[np.ndarray, "atoms 3"]) -> StereoCheck:
     """Checks the chirality of each stereocentre and the cis/trans configuration of each stereo double bond.
 

@@ -5,6 +5,7 @@ Exit codes: 0 success, 1 some molecules or checks failed, 2 invalid input (with 
 structures    optimize, predict, energy
 properties    vibrations, interaction
 conformers    ensemble, scan
+reports       report
 training      train, evaluate, calibrate
 data          data import, data describe, data anchor, label
 models        models list, info, verify, download; check
@@ -23,6 +24,7 @@ from physcon_ase.cli.conformers import add_ensemble, add_scan
 from physcon_ase.cli.data import add_data, add_label
 from physcon_ase.cli.models import add_check, add_models
 from physcon_ase.cli.properties import add_interaction, add_vibrations
+from physcon_ase.cli.reports import add_report
 from physcon_ase.cli.structures import add_energy, add_optimize, add_predict
 from physcon_ase.cli.training import add_calibrate, add_evaluate, add_train
 from physcon_ase.errors import PhysConError
@@ -84,6 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     add_interaction(commands)
     add_ensemble(commands)
     add_scan(commands)
+    add_report(commands)
     add_train(commands)
     add_check(commands)
     add_evaluate(commands)

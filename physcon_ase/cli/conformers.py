@@ -20,7 +20,7 @@ def add_ensemble(commands: argparse._SubParsersAction) -> None:
     text = "search the conformers of a molecule, or of all molecules of a file; continues an interrupted run"
     command = add_command(commands, "ensemble", _ensemble, text)
     add_input(command)
-    command.add_argument("-o", "--output", type=Path, help="output file for all conformers: .xyz or .sdf")
+    command.add_argument("-o", "--output", type=Path, help="output file of the conformers: .xyz, .sdf, .json or .jsonl")
     add_model_options(command)
     command.add_argument(
         "-n", type=_number_or_auto, default="auto", help="number of ETKDG geometries (default: auto, 50 to 300)"
@@ -47,6 +47,7 @@ def _ensemble(options: argparse.Namespace) -> int:
         format_ensemble,
         format_ensemble_record,
         write_ensemble,
+        write_ensemble_record,
     )
     from physcon_ase.inference.ensembles.search import ensemble, ensemble_many
     from physcon_ase.inference.files import check_output, files_named
@@ -74,6 +75,10 @@ def _ensemble(options: argparse.Namespace) -> int:
             write_ensemble(found, options.output)
         print(format_ensemble(found))
         return 0
+    if options.output is not None and options.output.suffix == ".json":
+        raise PhysConError(
+            f"{options.output} can contain one molecule, but {options.molecule} has {len(rows)}: write .jsonl"
+        )
     journal = journal_of([] if options.output is None else [options.output])
     records = ensemble_many(
         rows,
@@ -83,17 +88,17 @@ def _ensemble(options: argparse.Namespace) -> int:
         progress_bar=not options.quiet,
         **settings,
     )
-    n_ok, n_written = 0, 0
+    n_ok, n_written, is_begun = 0, 0, False
     for record in records:
+        if options.output is not None:
+            is_begun |= write_ensemble_record(record, options.output, append=is_begun)
         if record.ensemble is not None:
             n_ok += 1
-            if options.output is not None:
-                write_ensemble(record.ensemble, options.output, append=n_written > 0)
-                n_written += len(record.ensemble)
+            n_written += len(record.ensemble)
         print(format_ensemble_record(record), flush=True)
     if journal is not None:
         journal.unlink(missing_ok=True)
-    where = f", {counted(n_written)} written to {options.output}" if n_written else ""
+    where = f", {counted(n_written)} written to {options.output}" if is_begun else ""
     print(f"{len(rows)} molecules: {n_ok} ok, {len(rows) - n_ok} failed{where}")
     return 0 if n_ok == len(rows) else SOME_FAILED
 
@@ -118,7 +123,7 @@ def add_scan(commands: argparse._SubParsersAction) -> None:
         type=Path,
         nargs="+",
         default=[],
-        help="output files: .xyz or .sdf (geometries), .csv (energies), .png (picture)",
+        help="output files: .xyz or .sdf (geometries), .csv (energies), .json (everything), .png (picture)",
     )
     add_model_options(command)
     command.add_argument("--step", type=float, default=15.0, help="distance of the grid points [degrees] (default: 15)")

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from physcon_ase.errors import PhysConError
+from physcon_ase.errors import MissingPackageError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -12,13 +12,13 @@ def new_figure(width: float, height: float) -> "Figure":
     """Empty figure of this size [inches] that can be saved to a file.
 
     Raises:
-        PhysConError: matplotlib is not installed.
+        MissingPackageError: matplotlib is not installed.
     """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise PhysConError("plots require matplotlib; install it with pip install 'physcon-ase[plot]'") from error
+        raise MissingPackageError("plots require matplotlib; install it: pip install 'physcon-ase[plot]'") from error
     # pyplot is avoided because it selects a back-end for the whole process.
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)

@@ -87,7 +87,7 @@ class Guess:
     """Reason why the positions are the fallback geometry instead of a guess of the model; empty if they are a guess."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Result:
     """Relaxed molecule; energy and forces are evaluated at the final geometry."""
 
@@ -138,6 +138,18 @@ class Result:
     units: str = UNITS
     """Units of the results."""
 
+    def __repr__(self) -> str:
+        spread = "" if self.energy_uncertainty is None else f" ± {self.energy_uncertainty:.3f}"
+        return (
+            f"Result({self.smiles or self.atoms.get_chemical_formula()!r}, {self.energy:.4f}{spread} eV, "
+            f"fmax {self.fmax:.4f} eV/Å, {self.steps} steps, level {self.level!r}, status {self.status!r})"
+        )
+
+    def _repr_html_(self) -> str:
+        from physcon_ase.inference.pages.notebook import html_of  # only notebooks need it
+
+        return html_of(self)
+
     @property
     def is_minimum(self) -> bool:
         """Whether the relaxation converged without changing the bonds or configuration, as far as these are known."""
@@ -147,6 +159,37 @@ class Result:
     def is_ok(self) -> bool:
         """Whether it is a minimum without doubts."""
         return self.is_minimum and not self.doubts
+
+    def to_dict(self) -> dict[str, Any]:
+        """The result as numbers, texts and lists, for instance for `json.dump`; units in the names."""
+        return {
+            "kind": "relaxation",
+            "smiles": self.smiles,
+            "formula": self.atoms.get_chemical_formula(),
+            "charge": int(self.atoms.info.get("charge", 0)),
+            "status": self.status,
+            "atomic_numbers": self.atoms.numbers.tolist(),
+            "positions_angstrom": self.atoms.positions.tolist(),
+            "forces_ev_per_angstrom": self.atoms.get_forces(apply_constraint=False).tolist(),
+            "energy_ev": float(self.energy),
+            "energy_uncertainty_ev": None if self.energy_uncertainty is None else float(self.energy_uncertainty),
+            "fmax_ev_per_angstrom": float(self.fmax),
+            "converged": self.converged,
+            "steps": self.steps,
+            "energies_ev": self.energies.tolist(),
+            "fmax_history_ev_per_angstrom": self.fmax_history.tolist(),
+            "bonds_intact": self.bonds_intact,
+            "stereo_intact": self.stereo_intact,
+            "undefined_stereo": list(self.undefined_stereo),
+            "doubts": list(self.doubts),
+            "start": self.start,
+            "optimizer": self.optimizer,
+            "model": self.model,
+            "revision": self.revision,
+            "level": self.level,
+            "seed": self.seed,
+            "seconds": self.seconds,
+        }
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,5 @@
 import csv
+import json
 from pathlib import Path
 
 import ase.io
@@ -52,3 +53,11 @@ def test_wrong_requests_are_one_line(arguments: list[str], message: str, capsys:
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+
+
+def test_ensembles_of_a_file_are_lines_of_json_with_failures(capsys: pytest.CaptureFixture) -> None:
+    Path("list.smi").write_text("foo\nO\n")
+    assert main(["ensemble", "list.smi", "-n", "2", "-o", "list.json"]) == 2
+    assert "list.json can contain one molecule, but list.smi has 2: write .jsonl" in capsys.readouterr().err
+    assert main(["ensemble", "list.smi", "-n", "2", "-o", "list.jsonl"]) == 1
+    assert [json.loads(line)["status"] for line in Path("list.jsonl").read_text().splitlines()] == ["failed", "ok"]

@@ -106,20 +106,35 @@ class Ensemble:
         """Boltzmann weights at another temperature [K]."""
         return boltzmann_weights(self.energies, temperature)
 
+    def _repr_html_(self) -> str:
+        from physcon_ase.inference.pages.notebook import html_of  # only notebooks need it
+
+        return html_of(self)
+
     def to_dict(self) -> dict[str, Any]:
-        """The ensemble as numbers, texts, lists and dictionaries, for instance for JSON."""
-        skipped = ("conformers", "rmsd", "graph", "left_out", "tolerances", "undefined_stereo", "doubts")
-        plain = {name: value for name, value in vars(self).items() if name not in skipped}
+        """The ensemble as numbers, texts and lists, for instance for `json.dump`; units in the names."""
         return {
-            **plain,
-            "atomic_numbers": self.graph.atomic_numbers.tolist(),
+            "kind": "ensemble",
+            "smiles": self.smiles,
+            "formula": self.conformers[0].atoms.get_chemical_formula(),
             "charge": self.graph.charge,
+            "atomic_numbers": self.graph.atomic_numbers.tolist(),
+            "conformers": [_conformer_as_dict(conformer) for conformer in self.conformers],
+            "rmsd_angstrom": self.rmsd.tolist(),
             "undefined_stereo": list(self.undefined_stereo),
             "doubts": list(self.doubts),
+            "n_starts": self.n_starts,
             "left_out": dict(self.left_out),
+            "prerelaxed": self.prerelaxed,
+            "window_kcal_per_mol": self.window,
+            "temperature_kelvin": self.temperature,
             "tolerances": asdict(self.tolerances),
-            "rmsd": self.rmsd.tolist(),
-            "conformers": [_conformer_as_dict(conformer) for conformer in self.conformers],
+            "fmax_ev_per_angstrom": self.fmax,
+            "seed": self.seed,
+            "model": self.model,
+            "revision": self.revision,
+            "level": self.level,
+            "seconds": self.seconds,
         }
 
 
@@ -142,6 +157,12 @@ class EnsembleRecord:
     ensemble: Ensemble | None
     """The conformers; None if the search failed."""
 
+    def to_dict(self) -> dict[str, Any]:
+        """The ensemble, if there is one, with name, status and reason, for instance for `json.dump`."""
+        told = {"kind": "ensemble", "name": self.name, "status": self.status, "reason": self.reason}
+        found = {} if self.ensemble is None else self.ensemble.to_dict()
+        return {**told, "error": self.error, **found, "seconds": self.seconds}
+
 
 def counted(n_conformers: int) -> str:
     """Number of conformers as text."""
@@ -156,5 +177,12 @@ def boltzmann_weights(
 
 
 def _conformer_as_dict(conformer: Conformer) -> dict[str, Any]:
-    fields = {name: value for name, value in vars(conformer).items() if name != "atoms"}
-    return {**fields, "positions": conformer.atoms.positions.tolist()}
+    return {
+        "energy_ev": conformer.energy,
+        "energy_uncertainty_ev": conformer.energy_uncertainty,
+        "relative_energy_kcal_per_mol": conformer.relative_energy,
+        "weight": conformer.weight,
+        "fmax_ev_per_angstrom": conformer.fmax,
+        "mirror_image": conformer.mirror_image,
+        "positions_angstrom": conformer.atoms.positions.tolist(),
+    }

@@ -1,17 +1,22 @@
 """Conformer ensembles as text and files."""
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import ase.io
 
 from physcon_ase.chem.files import sdf_block
+from physcon_ase.errors import PhysConError
 from physcon_ase.inference.ensembles.ensemble import Conformer, Ensemble, EnsembleRecord, counted
 from physcon_ase.inference.files import XYZ_SUFFIXES, check_output
 
-ENSEMBLE_SUFFIXES: Final = (*XYZ_SUFFIXES, ".sdf")
+ENSEMBLE_SUFFIXES: Final = (*XYZ_SUFFIXES, ".sdf", ".json", ".jsonl")
 """Suffixes of files of conformers."""
+
+RECORD_SUFFIX: Final = ".jsonl"
+"""Suffix of files with one line per molecule, which can contain failures."""
 
 
 def format_ensemble(ensemble: Ensemble) -> str:
@@ -53,24 +58,56 @@ def format_ensemble_record(record: EnsembleRecord) -> str:
 def write_ensemble(
     ensemble: Ensemble, path: str | Path, *, append: bool = False, inputs: Iterable[str | Path] = ()
 ) -> None:
-    """Writes all conformers to an extended XYZ (.xyz, .extxyz) or SD file (.sdf), the lowest first.
+    """Writes all conformers, the lowest first.
 
     Args:
         ensemble: the conformers.
-        path: output file; the suffix determines the format.
-        append: whether to keep the previous contents of the file.
+        path: output file: .xyz or .extxyz (extended XYZ), .sdf, .json (`Ensemble.to_dict`), or .jsonl (the same on one
+            line).
+        append: whether to keep the previous contents of the file; not possible for .json.
         inputs: input files, which must not be overwritten.
 
     Raises:
-        PhysConError: see `check_output`.
+        PhysConError: see `check_output`; `append` for .json, which contains one molecule.
     """
     path = check_output(path, inputs, kinds=ENSEMBLE_SUFFIXES)
-    if path.suffix == ".sdf":
+    if path.suffix == ".json":
+        if append:
+            raise PhysConError(f"{path} can contain the conformers of one molecule; for several write {RECORD_SUFFIX}")
+        path.write_text(json.dumps(ensemble.to_dict(), indent=1) + "\n", encoding="utf-8")
+    elif path.suffix == RECORD_SUFFIX:
+        _write_line(ensemble.to_dict(), path, append)
+    elif path.suffix == ".sdf":
         text = "".join(_sdf_record(ensemble, index) for index in range(len(ensemble)))
         with path.open("a" if append else "w", encoding="utf-8") as file:
             file.write(text)
     else:
         ase.io.write(path, [conformer.atoms for conformer in ensemble.conformers], format="extxyz", append=append)
+
+
+def write_ensemble_record(record: EnsembleRecord, path: str | Path, *, append: bool = False) -> bool:
+    """Writes the conformers of a record; a failed one to .jsonl only, with its reason.
+
+    Args:
+        record: record of `ensemble_many`.
+        path: output file, see `write_ensemble`.
+        append: whether to keep the previous contents of the file.
+
+    Returns:
+        Whether anything was written.
+    """
+    if Path(path).suffix == RECORD_SUFFIX:
+        _write_line(record.to_dict(), check_output(path, kinds=ENSEMBLE_SUFFIXES), append)
+    elif record.ensemble is not None:
+        write_ensemble(record.ensemble, path, append=append)
+    else:
+        return False
+    return True
+
+
+def _write_line(content: dict[str, Any], path: Path, append: bool) -> None:
+    with path.open("a" if append else "w", encoding="utf-8", newline="\n") as file:
+        file.write(json.dumps(content) + "\n")
 
 
 def _sdf_record(ensemble: Ensemble, index: int) -> str:

@@ -76,14 +76,19 @@ def write_csv(records: Sequence[Record], path: Path) -> None:
 
 
 def write_json_lines(records: Sequence[Record], path: Path) -> None:
-    """Writes the summary and the geometry, positions [Å] and forces [eV/Å], as one line of JSON per molecule."""
+    """Writes one line of JSON per molecule: summary, positions [Å], forces [eV/Å] and the course of the relaxation.
+
+    The course is the energy [eV] and the largest force [eV/Å] of the start geometry and after each step.
+    """
     with replacing(path) as file:
         for record in records:
-            line = summary(record)
+            line = {"kind": "relaxation", **summary(record)}
             if record.result is not None:
                 atoms = record.result.atoms
                 line |= {"symbols": atoms.get_chemical_symbols(), "positions": atoms.positions.tolist()}
                 line["forces"] = atoms.get_forces(apply_constraint=False).tolist()
+                line["energies_eV"] = record.result.energies.tolist()
+                line["fmax_history_eV_per_A"] = record.result.fmax_history.tolist()
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 

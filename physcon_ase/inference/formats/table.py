@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
-from physcon_ase.errors import PhysConError
+from physcon_ase.errors import MissingPackageError
 
 _HERE: Final = "physcon_ase.inference.formats"
 
@@ -155,10 +155,10 @@ def check_installed(kind: Format) -> None:
     """Checks that the package that writes a format is installed.
 
     Raises:
-        PhysConError: it is not.
+        MissingPackageError: it is not.
     """
     if kind.requires and find_spec(kind.requires) is None:
-        raise PhysConError(
+        raise MissingPackageError(
             f"{kind.requires} is needed for {kind.name}s ({kind.suffixes[0]}), but not installed: "
             f"pip install 'physcon-ase[{kind.suffixes[0].removeprefix('.')}]', or write .csv or .jsonl"
         )

@@ -114,10 +114,16 @@ class Interaction:
             f"level {self.provenance.level!r}, status {self.status!r})"
         )
 
+    def _repr_html_(self) -> str:
+        from physcon_ase.inference.pages.notebook import html_of  # only notebooks need it
+
+        return html_of(self)
+
     def to_dict(self) -> dict[str, Any]:
         """All results as numbers, texts and lists, for instance for `json.dump`; units in the names."""
         curve = self.curve
         return {
+            "kind": "interaction",
             "molecules": list(self.names),
             "atoms": [list(own) for own in self.atoms],
             "status": self.status,
@@ -129,6 +135,7 @@ class Interaction:
             "molecule_energies_ev": [atoms.get_potential_energy() for atoms in self.molecules],
             "atomic_numbers": self.complex.numbers.tolist(),
             "positions_angstrom": self.complex.positions.tolist(),
+            "relaxation": None if self.relaxation is None else self.relaxation.to_dict(),
             "curve": None
             if curve is None
             else {

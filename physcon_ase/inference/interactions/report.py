@@ -17,6 +17,9 @@ from physcon_ase.units import EV_PER_KCAL_PER_MOL
 OUTPUTS: Final = (".json", ".csv", ".png", ".xyz")
 """Suffixes of the files that `write_interaction` writes."""
 
+LINE_NAMES: Final = {"contact": "distance of the closest atoms", "centres": "distance of the centres"}
+"""Description of each line of a distance curve."""
+
 
 def format_interaction(interaction: Interaction) -> str:
     """Interaction as text for the terminal."""
@@ -34,7 +37,7 @@ def format_interaction(interaction: Interaction) -> str:
         lowest = int(np.nanargmin(curve.energies))
         lines.append(
             f"  curve        lowest {_both(float(curve.energies[lowest]))} at {curve.distances[lowest]:.2f} Å "
-            f"({_line(curve)}), {_both(float(curve.energies[-1]))} at {curve.distances[-1]:.2f} Å"
+            f"({LINE_NAMES[curve.along]}), {_both(float(curve.energies[-1]))} at {curve.distances[-1]:.2f} Å"
         )
     return "\n".join([*lines, f"  status       {interaction.status}"])
 
@@ -83,15 +86,11 @@ def _draw(interaction: Interaction, curve: DistanceCurve, path: Path) -> None:
     axes.plot(curve.distances, energies, color="tab:blue", marker=".")
     depth = max(-np.nanmin(energies, initial=0.0), 1.0)
     axes.set_ylim(-1.2 * depth, 1.5 * depth)  # the repulsive wall would hide the minimum
-    axes.set_xlabel(f"{_line(curve)} [Å]")
+    axes.set_xlabel(f"{LINE_NAMES[curve.along]} [Å]")
     axes.set_ylabel("interaction energy [kcal/mol]")
     origin = interaction.provenance
     figure.suptitle(f"{' + '.join(interaction.names)} ({origin.model}, level {origin.level})", fontsize=10)
     figure.savefig(path, dpi=150)
-
-
-def _line(curve: DistanceCurve) -> str:
-    return {"contact": "distance of the closest atoms", "centres": "distance of the centres"}[curve.along]
 
 
 def _both(energy: float) -> str:

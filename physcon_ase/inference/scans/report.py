@@ -1,6 +1,7 @@
 """Torsion scans as text, tables, files and pictures."""
 
 import csv
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
@@ -14,8 +15,8 @@ from physcon_ase.inference.files import XYZ_SUFFIXES, check_output, write_struct
 from physcon_ase.inference.scans.scan import Scan
 from physcon_ase.units import CHEMICAL_SYMBOLS
 
-SCAN_SUFFIXES: Final = (*XYZ_SUFFIXES, ".sdf", ".csv", ".png")
-"""Suffixes of geometries, tables and pictures of a scan."""
+SCAN_SUFFIXES: Final = (*XYZ_SUFFIXES, ".sdf", ".csv", ".json", ".png")
+"""Suffixes of geometries, tables, records and pictures of a scan."""
 
 
 def format_scan(scan: Scan) -> str:
@@ -54,7 +55,7 @@ def write_scan(scan: Scan, path: str | Path, *, inputs: Iterable[str | Path] = (
     Args:
         scan: the scan.
         path: .xyz, .extxyz or .sdf for the geometries in the order of the grid, .csv for the energies with one row per
-            grid point, .png for a picture.
+            grid point, .json for everything, .png for a picture.
         inputs: input files, which must not be overwritten.
 
     Raises:
@@ -63,6 +64,8 @@ def write_scan(scan: Scan, path: str | Path, *, inputs: Iterable[str | Path] = (
     path = check_output(path, inputs, kinds=SCAN_SUFFIXES)
     if path.suffix == ".csv":
         _write_table(scan, path)
+    elif path.suffix == ".json":
+        path.write_text(json.dumps(scan.to_dict(), indent=1) + "\n", encoding="utf-8")
     elif path.suffix == ".png":
         plot_scan(scan, path)
     elif path.suffix == ".sdf":

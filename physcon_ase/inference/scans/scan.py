@@ -107,28 +107,54 @@ class Scan:
         """Dihedral angles [degrees] of a grid point."""
         return tuple(float(self.angles[index]) for index in indices)
 
+    def _repr_html_(self) -> str:
+        from physcon_ase.inference.pages.notebook import html_of  # only notebooks need it
+
+        return html_of(self)
+
     def to_dict(self) -> dict[str, Any]:
-        """The scan as numbers, texts, lists and dictionaries, for instance for JSON; NaN becomes None."""
-        skipped = ("dihedrals", "angles", "energies", "geometries", "failures", "graph", "undefined_stereo", "doubts")
-        plain = {name: value for name, value in vars(self).items() if name not in skipped}
-        points = list(np.ndindex(self.energies.shape))
+        """The scan as numbers, texts and lists, for instance for `json.dump`; units in the names, NaN becomes None."""
         return {
-            **plain,
-            "atomic_numbers": self.graph.atomic_numbers.tolist(),
+            "kind": "scan",
+            "smiles": self.smiles,
+            "formula": next((atoms.get_chemical_formula() for atoms in self.geometries.values()), ""),
             "charge": self.graph.charge,
+            "atomic_numbers": self.graph.atomic_numbers.tolist(),
+            "dihedrals": [list(members) for members in self.dihedrals],
+            "points": [self._point_as_dict(point) for point in np.ndindex(self.energies.shape)],
+            "minima_degrees": [list(self.angles_of(point)) for point in self.minima],
+            "barriers": [_barrier_as_dict(barrier) for barrier in self.barriers],
             "undefined_stereo": list(self.undefined_stereo),
             "doubts": list(self.doubts),
-            "dihedrals": [list(members) for members in self.dihedrals],
-            "points": [
-                {
-                    "angles": list(self.angles_of(point)),
-                    "energy": float(self.energies[point]) if point in self.geometries else None,
-                    "positions": self.geometries[point].positions.tolist() if point in self.geometries else None,
-                    "failure": self.failures.get(point, ""),
-                }
-                for point in points
-            ],
+            "n_starts": self.n_starts,
+            "n_relaxations": self.n_relaxations,
+            "n_waves": self.n_waves,
+            "fmax_ev_per_angstrom": self.fmax,
+            "seed": self.seed,
+            "model": self.model,
+            "revision": self.revision,
+            "level": self.level,
+            "seconds": self.seconds,
         }
+
+    def _point_as_dict(self, point: tuple[int, ...]) -> dict[str, Any]:
+        is_there = point in self.geometries
+        return {
+            "angles_degrees": list(self.angles_of(point)),
+            "energy_ev": float(self.energies[point]) if is_there else None,
+            "relative_energy_kcal_per_mol": float(self.relative_energies[point]) if is_there else None,
+            "positions_angstrom": self.geometries[point].positions.tolist() if is_there else None,
+            "failure": self.failures.get(point, ""),
+        }
+
+
+def _barrier_as_dict(barrier: Barrier) -> dict[str, Any]:
+    return {
+        "minima_degrees": [list(angles) for angles in barrier.minima],
+        "top_degrees": list(barrier.top),
+        "energy_kcal_per_mol": barrier.energy,
+        "heights_kcal_per_mol": list(barrier.heights),
+    }
 
 
 def _barriers_of_profile(scan: Scan) -> list[Barrier]:

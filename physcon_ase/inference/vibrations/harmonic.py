@@ -88,10 +88,16 @@ class Vibrations:
             f"level {self.relaxation.level!r}, status {self.status!r})"
         )
 
+    def _repr_html_(self) -> str:
+        from physcon_ase.inference.pages.notebook import html_of  # only notebooks need it
+
+        return html_of(self)
+
     def to_dict(self) -> dict[str, Any]:
         """Everything but the Hessian as numbers, texts and lists, for instance for `json.dump`; units in the names."""
         found, modes = self.relaxation, self.modes
         return {
+            "kind": "vibrations",
             "smiles": found.smiles,
             "formula": found.atoms.get_chemical_formula(),
             "status": self.status,
@@ -108,6 +114,7 @@ class Vibrations:
             "intensities_km_per_mol": None if modes.intensities is None else modes.intensities.tolist(),
             "reduced_masses_amu": modes.reduced_masses.tolist(),
             "displacements": modes.displacements.tolist(),
+            "relaxation": found.to_dict(),
             "thermochemistry": asdict(self.thermochemistry),
             "model": found.model,
             "revision": found.revision,

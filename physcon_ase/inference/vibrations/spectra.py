@@ -9,6 +9,7 @@ from typing import Final
 
 import numpy as np
 from jaxtyping import Float
+from numpy.typing import ArrayLike
 from scipy.stats import cauchy
 
 from physcon_ase.errors import MissingHeadError
@@ -49,10 +50,24 @@ def spectrum(
             f"{vibrations.relaxation.model} has no partial charges and gives no infrared intensities: use a checkpoint "
             "with charges"
         )
-    is_real = vibrations.frequencies > 0
-    places, areas = vibrations.scaled_frequencies[is_real], vibrations.intensities[is_real]
+    return broadened(vibrations.scaled_frequencies, vibrations.intensities, width=width)
+
+
+def broadened(
+    frequencies: ArrayLike, intensities: ArrayLike, *, width: float
+) -> tuple[Float[np.ndarray, " points"], Float[np.ndarray, " points"]]:
+    """Wavenumbers [1/cm] and absorption [km/mol per 1/cm] of modes as Lorentz functions, imaginary ones left out.
+
+    Args:
+        frequencies: frequencies [1/cm], imaginary ones negative.
+        intensities: infrared intensities [km/mol], the areas of the bands.
+        width: full width [1/cm] at half maximum.
+    """
+    places, areas = np.asarray(frequencies, dtype=float), np.asarray(intensities, dtype=float)
+    is_real = places > 0
     wavenumbers = np.arange(0.0, max(4000.0, places.max(initial=0.0) + 100.0), _STEP)
-    return wavenumbers, cauchy.pdf(wavenumbers[:, None], loc=places, scale=width / 2) @ areas
+    bands = cauchy.pdf(wavenumbers[:, None], loc=places[is_real], scale=width / 2)
+    return wavenumbers, bands @ areas[is_real]
 
 
 def format_vibrations(vibrations: Vibrations) -> str:

@@ -11,7 +11,12 @@ from ase.io import read
 from physcon_ase.errors import ConstraintError, NoConformersError, PhysConError, StoreError
 from physcon_ase.inference.calculator import PhysConCalculator
 from physcon_ase.inference.ensembles.ensemble import Ensemble, boltzmann_weights
-from physcon_ase.inference.ensembles.report import format_ensemble, format_ensemble_record, write_ensemble
+from physcon_ase.inference.ensembles.report import (
+    format_ensemble,
+    format_ensemble_record,
+    write_ensemble,
+    write_ensemble_record,
+)
 from physcon_ase.inference.ensembles.search import ensemble, ensemble_many
 from physcon_ase.model.physcon import LoadedModel
 from physcon_ase.units import EV_PER_KCAL_PER_MOL
@@ -59,7 +64,7 @@ def test_an_ensemble_can_be_read_printed_and_written(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     text = json.dumps(ethanol.to_dict())
-    assert json.loads(text)["conformers"][0]["energy"] == ethanol.energies[0]
+    assert json.loads(text)["conformers"][0]["energy_ev"] == ethanol.energies[0]
     assert len(repr(ethanol)) < 200
     assert "3 conformers within 6 kcal/mol" in format_ensemble(ethanol)
     write_ensemble(ethanol, "ethanol.xyz")
@@ -68,6 +73,21 @@ def test_an_ensemble_can_be_read_printed_and_written(
     assert [frame.get_potential_energy() for frame in frames] == pytest.approx([*ethanol.energies] * 2)
     write_ensemble(ethanol, "ethanol.sdf")
     assert (tmp_path / "ethanol.sdf").read_text().count("$$$$") == 3
+    write_ensemble(ethanol, "ethanol.json")
+    assert json.loads((tmp_path / "ethanol.json").read_text()) == json.loads(text)
+    with pytest.raises(PhysConError, match=r"ethanol.json can contain the conformers of one molecule; .* write .jsonl"):
+        write_ensemble(ethanol, "ethanol.json", append=True)
+
+
+def test_lines_of_json_contain_failures(double: LoadedModel, tmp_path: Path) -> None:
+    path, records = tmp_path / "all.jsonl", list(ensemble_many(["O", "foo"], n=2, checkpoint=double))
+    for number, record in enumerate(records):
+        assert write_ensemble_record(record, path, append=number > 0)
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [(line["name"], line["status"]) for line in lines] == [("O", "ok"), ("foo", "failed")]
+    assert lines[0]["conformers"]
+    assert lines[1]["error"] == "InvalidSmilesError"
+    assert [write_ensemble_record(record, tmp_path / "all.xyz") for record in records] == [True, False]
 
 
 def test_duplicates_are_counted(double: LoadedModel) -> None:

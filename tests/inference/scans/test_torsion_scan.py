@@ -8,8 +8,8 @@ from ase.constraints import FixInternals
 from ase.io import read
 
 from physcon_ase.errors import ConstraintError, NoConformersError, PhysConError
-from physcon_ase.inference import torsion_scan
 from physcon_ase.inference.one import optimize
+from physcon_ase.inference.scans import search
 from physcon_ase.inference.scans.report import format_scan, write_scan
 from physcon_ase.inference.scans.scan import Scan
 from physcon_ase.inference.scans.search import scan
@@ -81,8 +81,8 @@ def test_a_lower_geometry_spreads_to_both_sides(double: LoadedModel, monkeypatch
             outcomes.append(Outcome(atoms, lowered[3] if marked else float(point)))
         return outcomes
 
-    monkeypatch.setattr(torsion_scan, "relax_jobs", relax_jobs)
-    monkeypatch.setattr(torsion_scan._Front, "atoms_at", lambda front, point: front.best[point].atoms)
+    monkeypatch.setattr(search, "relax_jobs", relax_jobs)
+    monkeypatch.setattr(search._Front, "atoms_at", lambda front, point: front.best[point].atoms)
     found = scan(molecule("CH3CH2OH"), (0, 1, 2, 3), step=60.0, checkpoint=double)
     assert found.energies.tolist() == [-1.0] * 6
     assert found.n_waves == 5  # the start, three rounds to the opposite point, one without effect

@@ -1,0 +1,340 @@
+"""Entries of a page from the dictionaries of records, one function per kind of calculation."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from physcon_ase.inference.ensembles.ensemble import counted
+from physcon_ase.inference.interactions.report import LINE_NAMES
+from physcon_ase.inference.pages import plots
+from physcon_ase.inference.pages.entry import NOT_A_MINIMUM, Entry, Table
+from physcon_ase.inference.pages.structure import structures_of
+from physcon_ase.inference.vibrations.spectra import WIDTH, broadened
+from physcon_ase.units import CHEMICAL_SYMBOLS, EV_PER_KCAL_PER_MOL
+
+Data = Mapping[str, Any]
+
+FAILED: Final = "failed"
+
+
+def relaxation_entry(found: Data) -> Entry:
+    """Entry of a `Result.to_dict` with the status, reason and name of its record."""
+    above = found["energy_ev"] - found["energies_ev"][0] if found["energies_ev"] else 0.0
+    return Entry(
+        kind="relaxation",
+        **_told(found),
+        energy=found["energy_ev"],
+        energy_uncertainty=found["energy_uncertainty_ev"],
+        fmax=found["fmax_ev_per_angstrom"],
+        steps=found["steps"],
+        summary=found["reason"],
+        numbers=(
+            ("Energy", _energy(found["energy_ev"], found["energy_uncertainty_ev"])),
+            ("Energy from the start", f"{above:+.4f} eV"),
+            ("Largest force", f"{found['fmax_ev_per_angstrom']:.4f} eV/Å"),
+            ("Relaxation", f"{_count(found['steps'], 'step')} of {found['optimizer']}"),
+            *_of_molecule(found),
+            ("Bonds", _kept(found["bonds_intact"])),
+            ("Configuration", _kept(found["stereo_intact"])),
+            ("Start", f"{found['start']}, seed {found['seed']}"),
+            *_origin(found),
+        ),
+        structures=structures_of(found["atomic_numbers"], [found["positions_angstrom"]], ["final geometry"]),
+        plots=_convergence(found),
+    )
+
+
+def ensemble_entry(found: Data) -> Entry:
+    """Entry of an `Ensemble.to_dict` or `EnsembleRecord.to_dict`."""
+    conformers = found["conformers"]
+    lowest = conformers[0]
+    left_out = ", ".join(f"{count} {reason}" for reason, count in found["left_out"].items()) or "none"
+    starts = "ETKDG, relaxed with MMFF94" if found["prerelaxed"] else "ETKDG"
+    temperature = found["temperature_kelvin"]
+    return Entry(
+        kind="ensemble",
+        **_told(found),
+        energy=lowest["energy_ev"],
+        energy_uncertainty=lowest["energy_uncertainty_ev"],
+        fmax=lowest["fmax_ev_per_angstrom"],
+        summary=f"{counted(len(conformers))} within {found['window_kcal_per_mol']:g} kcal/mol",
+        numbers=(
+            ("Conformers", f"{len(conformers)} within {found['window_kcal_per_mol']:g} kcal/mol"),
+            ("Energy of the lowest", _energy(lowest["energy_ev"], lowest["energy_uncertainty_ev"])),
+            *_of_molecule(found),
+            ("Start geometries", f"{found['n_starts']} ({starts}), seed {found['seed']}"),
+            ("Left out", left_out),
+            *_origin(found),
+        ),
+        structures=structures_of(
+            found["atomic_numbers"],
+            [conformer["positions_angstrom"] for conformer in conformers],
+            [
+                f"conformer {number}: {own['relative_energy_kcal_per_mol']:.2f} kcal/mol, {100 * own['weight']:.1f} %"
+                for number, own in enumerate(conformers)
+            ],
+        ),
+        tables=(
+            Table(
+                "Conformers",
+                ("Conformer", "Relative energy [kcal/mol]", f"Weight at {temperature:g} K", "RMSD to the lowest [Å]"),
+                tuple(
+                    (
+                        str(number),
+                        f"{own['relative_energy_kcal_per_mol']:.3f}",
+                        f"{own['weight']:.4f}",
+                        f"{found['rmsd_angstrom'][0][number]:.3f}",
+                    )
+                    for number, own in enumerate(conformers)
+                ),
+                selects=True,
+            ),
+        ),
+        strains=tuple(own["relative_energy_kcal_per_mol"] for own in conformers),
+    )
+
+
+def scan_entry(found: Data) -> Entry:
+    """Entry of a `Scan.to_dict`."""
+    points = found["points"]
+    there = [point for point in points if point["energy_ev"] is not None]
+    energies = [point["relative_energy_kcal_per_mol"] for point in points]
+    is_profile, names = len(found["dihedrals"]) == 1, _dihedral_names(found)
+    angles = sorted({point["angles_degrees"][0] for point in points})
+    lowest = min(there, key=lambda point: point["energy_ev"])
+    highest = max(point["relative_energy_kcal_per_mol"] for point in there)
+    n_failed = len(points) - len(there)
+    told = _told(found)
+    if n_failed:
+        told |= {"status": "uncertain", "reason": f"{n_failed} of {_count(len(points), 'grid point')} failed"}
+    plot = (
+        plots.profile(angles, energies, names[0])
+        if is_profile
+        else plots.energy_map(angles, energies, found["minima_degrees"], names)
+    )
+    barriers = tuple(
+        (
+            *(_degrees(angles) for angles in barrier["minima_degrees"]),
+            _degrees(barrier["top_degrees"]),
+            *(f"{height:.2f}" for height in barrier["heights_kcal_per_mol"]),
+        )
+        for barrier in found["barriers"]
+    )
+    failures = tuple((_degrees(point["angles_degrees"]), point["failure"]) for point in points if point["failure"])
+    return Entry(
+        kind="scan",
+        **told,
+        energy=lowest["energy_ev"],
+        summary=f"{_count(len(found['minima_degrees']), 'minimum', 'minima')}, up to {highest:.2f} kcal/mol",
+        numbers=(
+            ("Dihedral angles" if len(names) > 1 else "Dihedral angle", ", ".join(names)),
+            ("Grid points", f"{len(points)}, of which {n_failed} without geometry"),
+            ("Lowest point", f"{_energy(lowest['energy_ev'], None)} at {_degrees(lowest['angles_degrees'])}"),
+            ("Highest point", f"{highest:.2f} kcal/mol above the lowest"),
+            *_of_molecule(found),
+            *_origin(found),
+        ),
+        structures=structures_of(
+            found["atomic_numbers"],
+            [point["positions_angstrom"] for point in there],
+            [
+                f"{_degrees(point['angles_degrees'])}: {point['relative_energy_kcal_per_mol']:.2f} kcal/mol"
+                for point in there
+            ],
+            shown=there.index(lowest),
+        ),
+        plots=(plot,),
+        tables=(
+            Table("Barriers", ("From", "To", "Top", "Forward [kcal/mol]", "Back [kcal/mol]"), barriers),
+            Table("Failed grid points", ("Angles", "Reason"), failures),
+        ),
+    )
+
+
+def vibrations_entry(found: Data) -> Entry:
+    """Entry of a `Vibrations.to_dict`."""
+    thermo, relaxation = found["thermochemistry"], found["relaxation"]
+    scaled, intensities = found["scaled_frequencies_per_cm"], found["intensities_km_per_mol"]
+    status, at = _status_of_vibrations(found), f"({thermo['temperature']:g} K)"
+    spectrum = ()
+    if intensities and any(place > 0 for place in scaled):
+        wavenumbers, absorption = broadened(scaled, intensities, width=WIDTH)
+        spectrum = (plots.infrared(wavenumbers, absorption, scaled, intensities, WIDTH),)
+    told = _told(found) | {"status": status, "reason": "" if status == "ok" else found["status"]}
+    zero_point, gibbs = thermo["zero_point_energy"], thermo["quasi_rrho_gibbs_energy"]
+    return Entry(
+        kind="vibrations",
+        **told,
+        energy=found["energy_ev"],
+        energy_uncertainty=relaxation["energy_uncertainty_ev"],
+        fmax=found["fmax_ev_per_angstrom"],
+        steps=relaxation["steps"],
+        summary=f"zero-point energy {zero_point:.4f} eV, G{at} {gibbs:.4f} eV",
+        numbers=(
+            ("Energy", _energy(found["energy_ev"], relaxation["energy_uncertainty_ev"])),
+            ("Modes", f"{len(scaled)}, of which {found['n_imaginary']} imaginary"),
+            ("Zero-point energy", _both(zero_point)),
+            (f"Enthalpy {at}", f"{thermo['enthalpy']:.6f} eV"),
+            (f"Entropy {at}", f"{1000 * thermo['entropy']:.4f} meV/K"),
+            (f"Gibbs energy {at}", f"{thermo['gibbs_energy']:.6f} eV"),
+            (f"Entropy {at}, quasi-RRHO", f"{1000 * thermo['quasi_rrho_entropy']:.4f} meV/K"),
+            (f"Gibbs energy {at}, quasi-RRHO", f"{gibbs:.6f} eV"),
+            ("Largest force", f"{found['fmax_ev_per_angstrom']:.5f} eV/Å"),
+            *_of_molecule({**found, "charge": relaxation["charge"]}),
+            ("Conventions", thermo["conventions"]),
+            *_origin(found),
+        ),
+        structures=structures_of(found["atomic_numbers"], [found["positions_angstrom"]], ["stationary point"]),
+        plots=(*spectrum, *_convergence(relaxation)),
+        tables=(_modes(found),),
+    )
+
+
+def interaction_entry(found: Data) -> Entry:
+    """Entry of an `Interaction.to_dict`."""
+    curve, energy = found["curve"], found["interaction_energy_ev"]
+    is_ok = found["status"] == "ok"
+    told = _told(found) | {
+        "name": found.get("name") or " + ".join(found["molecules"]),
+        "status": "ok" if is_ok else "uncertain",
+        "reason": "" if is_ok else found["status"],
+        "smiles": "" if found["relaxation"] is None else found["relaxation"]["smiles"],
+    }
+    drawn = ()
+    if curve is not None:
+        kcal = [None if value is None else value / EV_PER_KCAL_PER_MOL for value in curve["energies_ev"]]
+        drawn = (plots.distance_curve(curve["distances_angstrom"], kcal, LINE_NAMES[curve["along"]]),)
+    relaxed = () if found["relaxation"] is None else _convergence(found["relaxation"])
+    further = {"Deformation energy": found["deformation_energy_ev"], "Binding energy": found["binding_energy_ev"]}
+    return Entry(
+        kind="interaction",
+        **told,
+        energy=found["complex_energy_ev"],
+        summary=f"interaction {energy / EV_PER_KCAL_PER_MOL:.2f} kcal/mol",
+        numbers=(
+            ("Interaction energy", _both(energy)),
+            *((name, _both(value)) for name, value in further.items() if value is not None),
+            ("Energy of the complex", _energy(found["complex_energy_ev"], None)),
+            *(
+                (f"Energy of {name}", _energy(value, None))
+                for name, value in zip(found["molecules"], found["molecule_energies_ev"], strict=True)
+            ),
+            ("Energy left at 50 Å", f"{found['remainder_ev']:.5f} eV"),
+            *_origin(found),
+        ),
+        structures=structures_of(found["atomic_numbers"], [found["positions_angstrom"]], ["complex"]),
+        plots=(*drawn, *relaxed),
+    )
+
+
+KINDS: Final[dict[str, Callable[[Data], Entry]]] = {
+    "relaxation": relaxation_entry,
+    "ensemble": ensemble_entry,
+    "scan": scan_entry,
+    "vibrations": vibrations_entry,
+    "interaction": interaction_entry,
+}
+"""Function for each kind of calculation."""
+
+
+def entry_of(found: Data) -> Entry:
+    """Entry of the dictionary of a record, whose kind is one of `KINDS`.
+
+    Raises:
+        KeyError: a field is missing.
+    """
+    if found.get("status") == FAILED:
+        told = _told(found)
+        return Entry(kind=found["kind"], **told, summary=told["reason"])
+    return KINDS[found["kind"]](found)
+
+
+def _told(found: Data) -> dict[str, Any]:
+    """Fields that all kinds have."""
+    error = found.get("error")
+    reason = found.get("reason") or "; ".join(found.get("doubts", ()))
+    return {
+        "name": found.get("name") or found.get("smiles") or found.get("formula") or found.get("input") or "",
+        "status": found.get("status") or ("uncertain" if reason else "ok"),
+        "reason": f"{error}: {reason}" if error else reason,
+        "smiles": found.get("smiles") or found.get("input") or "",
+        "formula": found.get("formula") or "",
+        "source": found.get("source") or "",
+        **{name: found.get(name) or "" for name in ("model", "revision", "level")},
+    }
+
+
+def _of_molecule(found: Data) -> tuple[tuple[str, str], ...]:
+    stereo = tuple(
+        ("Undefined in the input", f"{line}: decided by the seed") for line in found.get("undefined_stereo", ())
+    )
+    charge = f", charge {found['charge']:+d}" if found["charge"] else ""
+    return (("Molecule", f"{found['formula']}, {_count(len(found['atomic_numbers']), 'atom')}{charge}"), *stereo)
+
+
+def _origin(found: Data) -> tuple[tuple[str, str], ...]:
+    return (("Model", f"{found['model']}, level {found['level']}, revision {found['revision'][:12]}"),)
+
+
+def _convergence(found: Data) -> tuple[dict[str, Any], ...]:
+    if len(found["energies_ev"]) < 2:
+        return ()
+    return (plots.convergence(found["energies_ev"], found["fmax_history_ev_per_angstrom"], found["optimizer"]),)
+
+
+def _modes(found: Data) -> Table:
+    frequencies, masses = found["frequencies_per_cm"], found["reduced_masses_amu"]
+    intensities = found["intensities_km_per_mol"] or [None] * len(frequencies)
+    rows = tuple(
+        (
+            str(number),
+            f"{abs(frequency):.1f}{'i' if frequency < 0 else ''}",
+            f"{abs(scaled):.1f}{'i' if scaled < 0 else ''}",
+            "" if intensity is None else f"{intensity:.2f}",
+            f"{mass:.3f}",
+        )
+        for number, (frequency, scaled, intensity, mass) in enumerate(
+            zip(frequencies, found["scaled_frequencies_per_cm"], intensities, masses, strict=True), start=1
+        )
+    )
+    scaled = f"Times {found['scale']:g} [1/cm]"
+    columns = ("Mode", "Frequency [1/cm]", scaled, "Intensity [km/mol]", "Reduced mass [amu]")
+    if found["scale"] == 1:
+        columns = (*columns[:2], *columns[3:])
+        rows = tuple((*row[:2], *row[3:]) for row in rows)
+    return Table("Modes", columns, rows)
+
+
+def _status_of_vibrations(found: Data) -> str:
+    relaxation = found["relaxation"]
+    if found["status"] == "minimum":
+        return "ok"
+    if found["n_imaginary"]:
+        return NOT_A_MINIMUM
+    if not relaxation["converged"]:
+        return "not converged"
+    return "changed" if False in (relaxation["bonds_intact"], relaxation["stereo_intact"]) else "uncertain"
+
+
+def _dihedral_names(found: Data) -> list[str]:
+    symbols = [CHEMICAL_SYMBOLS[number] for number in found["atomic_numbers"]]
+    return ["-".join(f"{symbols[atom]}{atom}" for atom in members) for members in found["dihedrals"]]
+
+
+def _degrees(angles: Any) -> str:
+    return ", ".join(f"{angle:g}°" for angle in angles)
+
+
+def _energy(energy: float, uncertainty: float | None) -> str:
+    return f"{energy:.6f} eV" if uncertainty is None else f"{energy:.6f} ± {uncertainty:.3f} eV"
+
+
+def _both(energy: float) -> str:
+    return f"{energy:.4f} eV ({energy / EV_PER_KCAL_PER_MOL:.2f} kcal/mol)"
+
+
+def _count(number: int, singular: str, plural: str = "") -> str:
+    return f"{number} {singular if number == 1 else plural or f'{singular}s'}"
+
+
+def _kept(intact: bool | None) -> str:
+    return {True: "as in the input", False: "changed", None: "not known"}[intact]

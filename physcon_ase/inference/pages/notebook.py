@@ -1,0 +1,55 @@
+"""View of a result in a notebook: numbers and drawing, and with plotly the structure and plots."""
+
+from dataclasses import replace
+from itertools import count
+from secrets import token_hex
+from typing import TYPE_CHECKING
+
+from physcon_ase.errors import MissingPackageError
+from physcon_ase.inference.pages.detail import detail_of, figures_of
+from physcon_ase.inference.pages.entry import Entry
+from physcon_ase.inference.pages.kinds import entry_of
+from physcon_ase.inference.pages.page import as_json, asset, plotly_script
+from physcon_ase.inference.results import Result, record_of
+
+if TYPE_CHECKING:
+    from physcon_ase.inference.ensembles.ensemble import Ensemble
+    from physcon_ase.inference.interactions.interaction import Interaction
+    from physcon_ase.inference.scans.scan import Scan
+    from physcon_ase.inference.vibrations.harmonic import Vibrations
+
+_views = count()
+"""Numbers of the views of this process; the first one contains plotly."""
+
+
+def html_of(found: "Result | Ensemble | Scan | Vibrations | Interaction") -> str:
+    """HTML of a result for a notebook; without plotly, numbers, drawing and tables only."""
+    if isinstance(found, Result):
+        record = record_of(found)
+        told = {"name": record.name, "status": record.status, "reason": record.reason}
+        return _html(entry_of(found.to_dict() | told))
+    return _html(entry_of(found.to_dict()))
+
+
+def _html(entry: Entry) -> str:
+    style = f"<style>{asset('detail.css')}</style>"
+    try:
+        plotly = plotly_script()
+    except MissingPackageError:
+        return style + detail_of(replace(entry, structures=None, plots=()))
+    scripts = ""
+    if next(_views) == 0:
+        # classic notebooks have a global `define`, to which plotly would attach instead of the window
+        scripts = (
+            f"<script>(function (define, module, exports) {{{plotly}}}).call(window);</script>"
+            f"<script>{asset('figures.js')}</script>"
+        )
+    name = f"physcon-{token_hex(6)}"  # unique among the cells of other processes, too
+    view = f'<div id="{name}" style="padding: .6em; background: #fff">{style}{detail_of(entry)}</div>'
+    return (
+        f"{view}{scripts}<script>(function draw(tries) {{"
+        f'const view = document.getElementById("{name}");'
+        f"if (view && window.Plotly && window.physcon) window.physcon.drawFigures(view, {as_json(figures_of(entry))});"
+        "else if (tries > 0) setTimeout(() => draw(tries - 1), 100);"
+        "})(300);</script>"
+    )
