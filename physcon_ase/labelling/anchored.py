@@ -90,8 +90,8 @@ class _Reference:
     def chosen(self, rows: list[int]) -> "_Reference":
         """The reference of some molecules of the batch."""
         internals = Internals(*(getattr(self.internals, name)[rows] for name in ("stretches", "bends", "torsions")))
-        shifts, coefficients = (tuple(own[rows] for own in terms) for terms in (self.shifts, self.coefficients))
-        return _Reference(select(self.teacher, torch.tensor(rows)), internals, shifts, coefficients, self.rest[rows])
+        teacher, (s, b, t), (c, d, e) = select(self.teacher, torch.tensor(rows)), self.shifts, self.coefficients
+        return _Reference(teacher, internals, (s[rows], b[rows], t[rows]), (c[rows], d[rows], e[rows]), self.rest[rows])
 
 
 def anchor(store: Store, level: str, teacher: str) -> tuple[Store, AnchorReport]:
@@ -259,22 +259,16 @@ def _anchored(
     positions = moved.positions.detach()
     for _ in range(_SHIFT_STEPS):
         place = positions.detach().requires_grad_()
-        strain = sum(
-            torch.where(k != 0, k * (change - shift) ** 2, 0.0).sum() / 2
-            for k, change, shift in zip(
-                weights, _changes(place, moved.positions, internals), reference.shifts, strict=True
-            )
-        )
-        (gradient,) = torch.autograd.grad(strain, place)
+        changes = zip(weights, _changes(place, moved.positions, internals), reference.shifts, strict=True)
+        strains = [torch.where(k != 0, k * (change - shift) ** 2, 0.0).sum() / 2 for k, change, shift in changes]
+        (gradient,) = torch.autograd.grad(torch.stack(strains).sum(), place)
         # the Hessian of these positions: that of others lets a rotation be a long step
         hessians = model_hessians(moved, positions, internals, unit_term=SMALL_UNIT_TERM)
         positions = positions - newton_steps(gradient, hessians)
     place = positions.detach().requires_grad_()
-    work = sum(
-        torch.where(c != 0, c * value, 0.0).sum()
-        for c, value in zip(coefficients, internal_values(place, internals), strict=True)
-    )
-    (anchored,) = torch.autograd.grad(work, place)
+    values_of = zip(coefficients, internal_values(place, internals), strict=True)
+    works = [torch.where(c != 0, c * value, 0.0).sum() for c, value in values_of]
+    (anchored,) = torch.autograd.grad(torch.stack(works).sum(), place)
     return values.tolist(), unpad(moved, slopes), unpad(moved, positions), unpad(moved, anchored + rest)
 
 
@@ -289,7 +283,7 @@ def _correction(
         torch.where(c != 0, c * change, 0.0).sum(dim=1)
         for c, change in zip(reference.coefficients, changes, strict=True)
     ]
-    values = sum(terms) + (reference.rest * (place - reference.teacher.positions)).sum(dim=(1, 2))
+    values = torch.stack(terms).sum(dim=0) + (reference.rest * (place - reference.teacher.positions)).sum(dim=(1, 2))
     (slopes,) = torch.autograd.grad(values.sum(), place)
     return values.detach(), slopes
 
