@@ -82,6 +82,11 @@ def add_calibrate(commands: argparse._SubParsersAction) -> None:
         "-o", "--output", type=Path, required=True, metavar="FOLDER", help="folder of the calibrated checkpoint"
     )
     command.add_argument(
+        "--continues",
+        metavar="CHECKPOINT",
+        help="calibrated checkpoint whose training was continued: the environments of its molecules are known as well",
+    )
+    command.add_argument(
         "--molecules",
         type=int,
         default=5000,
@@ -99,6 +104,7 @@ def _calibrate(options: argparse.Namespace) -> int:
         options.checkpoint,
         options.stores,
         options.output,
+        continues=options.continues,
         n_molecules=options.molecules,
         seed=options.seed,
         device=options.device,

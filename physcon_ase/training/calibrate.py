@@ -84,6 +84,7 @@ def calibrate(
     stores: Sequence[Path],
     folder: Path | str,
     *,
+    continues: Path | str | None = None,
     n_molecules: int = 5000,
     seed: int = 0,
     device: torch.device | str = "cpu",
@@ -97,6 +98,8 @@ def calibrate(
         checkpoint: a shipped name or a folder.
         stores: the data that it was trained on: training and validation molecules must be those of its training.
         folder: where the copy goes; it may be that of the checkpoint.
+        continues: calibrated checkpoint whose training this one continues, with other stores; the environments of its
+            training molecules are known as well.
         n_molecules: molecules taken at most from each split of a store, for each level.
         seed: chooses them.
         device: where the model computes.
@@ -105,7 +108,7 @@ def calibrate(
         One record for each level with labels.
 
     Raises:
-        LabelError: no level gets a table, see `FEWEST_GEOMETRIES`.
+        LabelError: no level gets a table, see `FEWEST_GEOMETRIES`, or `continues` has no table of environments.
         UnsupportedElementError, UnsupportedChargeError: a store has elements or charges that the level does not cover.
     """
     stored, model = read_checkpoint(checkpoint), load_model(checkpoint, device=device).model
@@ -121,6 +124,8 @@ def calibrate(
             f"geometries and {FEWEST_GEOMETRIES} validation geometries with a label: give the data it was trained on"
         )
     counts = count_environments(stores)
+    for environment, number in _earlier_environments(continues).items():
+        counts[environment] = max(number, counts.get(environment, 0))
     tables |= {f"{_ENVIRONMENTS}.{name}": value for name, value in environment_tensors(counts).items()}
     config = replace(
         config_from_dict(stored.config),
@@ -137,6 +142,16 @@ def calibrate(
     tensors = {**weights, **tables}
     save_checkpoint(folder, tensors, config_to_dict(config), recipe=stored.recipe, provenance=origin)
     return tuple(found)
+
+
+def _earlier_environments(checkpoint: Path | str | None) -> dict[int, int]:
+    """Table of environments of a checkpoint; empty without one."""
+    if checkpoint is None:
+        return {}
+    table = load_model(checkpoint).model.environments
+    if table is None:
+        raise LabelError(f"{checkpoint} has no table of environments; calibrate it first")
+    return dict(zip(table.hashes.tolist(), table.counts.tolist(), strict=True))
 
 
 def format_calibrations(calibrations: Sequence[Calibration]) -> str:

@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from physcon_ase.data.split import TEST_FRACTION, VALIDATION_FRACTION, split_of
 from physcon_ase.data.store import Geometries, LevelLabels, Store, pack_molecules, write_store
 from physcon_ase.errors import LabelError, UnsupportedElementError
 from physcon_ase.model.checkpoint import read_checkpoint, save_checkpoint
-from physcon_ase.model.config import config_to_dict
+from physcon_ase.model.config import config_from_dict, config_to_dict
 from physcon_ase.model.forces import energies_and_forces
 from physcon_ase.model.physcon import PhysCon, load_model
 from physcon_ase.training.calibrate import FEWEST_GEOMETRIES, calibrate, format_calibrations
@@ -115,6 +116,28 @@ def test_alpha_makes_the_held_out_errors_unit_normal(
         sigma = calibrated.energy_uncertainties(outputs.features, "cheap")
         ratios.append(((outputs.energies - labelled.energy) / sigma).numpy())
     assert np.mean(np.concatenate(ratios) ** 2) == pytest.approx(1, rel=0.01)
+
+
+def test_environments_of_an_earlier_training_stay_known(
+    checkpoint: Path, write: Callable[..., Path], tmp_path: Path
+) -> None:
+    store = write(load_model(checkpoint).model)
+    first, second, third = (tmp_path / name for name in ("first", "second", "third"))
+    calibrate(checkpoint, [store], first)
+    stored = read_checkpoint(first)
+    table = {name: stored.tensors[f"environments.{name}"] for name in ("hashes", "counts")}
+    extended = {"hashes": torch.cat([table["hashes"] - 1, table["hashes"]]), "counts": table["counts"].repeat(2) + 7}
+    order = extended["hashes"].argsort()
+    tensors = stored.tensors | {f"environments.{name}": value[order] for name, value in extended.items()}
+    config = replace(config_from_dict(stored.config), n_environments=len(order))
+    save_checkpoint(second, tensors, config_to_dict(config))
+    calibrate(checkpoint, [store], third, continues=second)
+    merged = load_model(third).model.environments
+    assert merged is not None
+    np.testing.assert_array_equal(merged.n_molecules(table["hashes"].numpy()), table["counts"] + 7)
+    np.testing.assert_array_equal(merged.n_molecules(table["hashes"].numpy() - 1), table["counts"] + 7)
+    with pytest.raises(LabelError, match="has no table of environments; calibrate it first"):
+        calibrate(checkpoint, [store], third, continues=checkpoint)
 
 
 def test_calibrating_again_replaces_the_tables_and_fewer_molecules_are_enough(
