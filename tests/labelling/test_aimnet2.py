@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from physcon_ase.chem.conformers import embed
 from physcon_ase.chem.smiles import graph_from_smiles
 from physcon_ase.errors import EngineError
-from physcon_ase.labelling.engines import Molecule, aimnet2_engine, engine_by_name
+from physcon_ase.labelling.engines import EngineLabel, Molecule, aimnet2_engine, engine_by_name
 from physcon_ase.labelling.engines import aimnet2 as module
 from tests.tiny import ETHANOL, ETHANOL_NUMBERS, WATER, WATER_NUMBERS
 
@@ -117,6 +117,17 @@ def test_labels_are_those_of_the_real_file() -> None:
     path = real_file()
     assert path is not None
     assert_labels_are_those_of_the_file(path)
+
+
+@needs_file
+def test_single_atoms_together_have_the_energies_that_they_have_alone() -> None:
+    module._networks.cache_clear()
+    engine = aimnet2_engine(real_file(), member=0)
+    halides = [Molecule(np.array([number]), np.zeros((1, 3)), -1) for number in (9, 17, 35, 9)]
+    for molecule, label in zip(halides, engine.label_many(halides), strict=True):
+        assert isinstance(label, EngineLabel)
+        assert label.energy == pytest.approx(engine(molecule).energy, abs=ENERGY)
+        assert -1.01 < label.charges.sum() < -0.99
 
 
 def test_networks_take_turns_by_row_and_their_mean_has_a_spread(stand_in: Path) -> None:

@@ -211,8 +211,9 @@ def _refusal(molecule: Molecule) -> EngineError | None:
 
 def _evaluate(networks: Sequence[Any], molecules: Sequence[Molecule]) -> list[EngineLabel]:
     n_atoms = [len(molecule.atomic_numbers) for molecule in molecules]
-    numbers = torch.zeros(len(molecules), max(n_atoms), dtype=torch.int64)
-    positions = torch.zeros(len(molecules), max(n_atoms), 3)
+    n_slots = max(2, *n_atoms)  # with a single slot, the networks add the energies of all molecules
+    numbers = torch.zeros(len(molecules), n_slots, dtype=torch.int64)
+    positions = torch.zeros(len(molecules), n_slots, 3)
     for row, molecule in enumerate(molecules):
         numbers[row, : n_atoms[row]] = torch.as_tensor(molecule.atomic_numbers.astype(np.int64))
         positions[row, : n_atoms[row]] = torch.as_tensor(molecule.positions - molecule.positions.mean(axis=0))
