@@ -81,7 +81,7 @@ def test_anchored_forces_are_the_slopes_of_anchored_energies_and_vanish_at_the_m
     assert energies[0] == own[0].energy
     assert not forces[0].any()
     assert np.abs(store.labels["gfn2"].forces[:n_atoms]).max() > 50 * SLOPES, "the teacher's own do not vanish"
-    np.testing.assert_allclose(places[2], places[0], atol=2e-3), "the teacher's geometry stands for the minimum"
+    np.testing.assert_allclose(places[2], places[0], atol=3e-3)  # the bends of linear chains are not shifted
     assert energies[2] == pytest.approx(energies[0], abs=1e-6)
     np.testing.assert_allclose(forces[2], 0, atol=SLOPES)
     far, near = places[3] - places[4], places[5] - places[6]
