@@ -114,9 +114,7 @@ def symmetries(graph: MolGraph, *, heavy_only: bool = True) -> Int[np.ndarray, "
 
 def bonds_intact(graph: MolGraph, positions: Float[np.ndarray, "atoms 3"]) -> BondCheck:
     """Compares interatomic distances with covalent radii; NaN positions count as broken bonds."""
-    first, second = np.triu_indices(graph.n_atoms, k=1)
-    radii = _COVALENT_RADII[graph.atomic_numbers]
-    stretch = np.linalg.norm(positions[first] - positions[second], axis=1) / (radii[first] + radii[second])
+    first, second, stretch = _stretches(graph.atomic_numbers, positions)
     bonded = np.zeros((graph.n_atoms, graph.n_atoms), dtype=bool)
     bonded[graph.bonds[:, 0], graph.bonds[:, 1]] = True
     is_bond = bonded[first, second]
@@ -133,11 +131,16 @@ def bonded_pairs(
     atomic_numbers: Int[np.ndarray, " atoms"], positions: Float[np.ndarray, "atoms 3"]
 ) -> Int[np.ndarray, "pairs 2"]:
     """Pairs of atoms [Å] that are close enough for a bond (`FORMED_BELOW`), whatever the graph says."""
+    first, second, stretch = _stretches(atomic_numbers, positions)
+    is_close = stretch < FORMED_BELOW
+    return np.stack([first[is_close], second[is_close]], axis=1)
+
+
+def _stretches(atomic_numbers: np.ndarray, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """First and second atom of every pair, and the ratio of their distance to the sum of their covalent radii."""
     first, second = np.triu_indices(len(atomic_numbers), k=1)
     radii = _COVALENT_RADII[atomic_numbers]
-    distances = np.linalg.norm(positions[first] - positions[second], axis=1)
-    is_close = distances < FORMED_BELOW * (radii[first] + radii[second])
-    return np.stack([first[is_close], second[is_close]], axis=1)
+    return first, second, np.linalg.norm(positions[first] - positions[second], axis=1) / (radii[first] + radii[second])
 
 
 def stereo_intact(graph: MolGraph, positions: Float[np.ndarray, "atoms 3"]) -> StereoCheck:

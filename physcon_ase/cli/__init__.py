@@ -7,7 +7,7 @@ properties    vibrations, interaction
 conformers    ensemble, scan
 reports       report
 training      train, evaluate, calibrate
-data          data import, data describe, data anchor, label
+data          data import, data describe, data anchor, data separate, data exclude, label
 models        models list, info, verify, download; check
 """
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from physcon_ase.data.store import Store, molecule_graph, open_store, select_geometries, write_store
+from physcon_ase.data.store import Store, check_other_file, open_store, select_geometries, write_store
 from physcon_ase.errors import StoreError
 from physcon_ase.units import CHEMICAL_SYMBOLS
 
@@ -21,10 +21,8 @@ def without_elements(store: Store, symbols: Sequence[str]) -> Store:
     if unknown := [symbol for symbol in symbols if symbol not in numbers]:
         raise StoreError(f"unknown element {unknown[0]!r}; give symbols such as I or Br")
     excluded = [numbers[symbol] for symbol in symbols]
-    is_kept = np.array(
-        [not np.isin(molecule_graph(store, m).atomic_numbers, excluded).any() for m in range(len(store.molecules))]
-    )
-    chosen = np.flatnonzero(is_kept[store.geometries.molecule])
+    n_excluded = store.molecules.sums(np.isin(store.molecules.atomic_numbers, excluded))
+    chosen = np.flatnonzero(n_excluded[store.geometries.molecule] == 0)
     if not len(chosen):
         raise StoreError(f"every molecule of {store.source} contains {' or '.join(symbols)}; no geometry is left")
     provenance = f"without {', '.join(symbols)}; {store.provenance}"
@@ -37,8 +35,7 @@ def exclude_elements(path: str | Path, output: str | Path, symbols: Sequence[str
     Raises:
         StoreError: a store cannot be read or written, input and output are the same, or see `without_elements`.
     """
-    if Path(output).resolve() == Path(path).resolve():
-        raise StoreError(f"input and output are both {path}; choose another output")
+    check_other_file(output, [path])
     found = without_elements(open_store(path), symbols)
     write_store(output, found)
     return found

@@ -8,7 +8,7 @@ flat array and its counts. The levels of theory can be read individually.
 import json
 import os
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -72,6 +72,15 @@ class Molecules:
         return {
             name: offsets_of(getattr(self, name)) for name in ("n_atoms", "n_bonds", "n_tetrahedra", "n_double_bonds")
         }
+
+    @cached_property
+    def charges(self) -> Int[np.ndarray, " molecules"]:
+        """Total charge [e] of each molecule."""
+        return self.sums(self.formal_charges)
+
+    def sums(self, values: np.ndarray) -> Int[np.ndarray, " molecules"]:
+        """Sum over the atoms of each molecule of integers, or number of True values, [atoms]."""
+        return np.diff(offsets_of(values.astype(np.int64))[self.offsets["n_atoms"]])
 
 
 @dataclass(frozen=True)
@@ -225,6 +234,12 @@ def _select_labels(labels: LevelLabels, chosen: np.ndarray, atoms: np.ndarray) -
         None if labels.charges is None else labels.charges[atoms],
         None if labels.force_spread is None else labels.force_spread[chosen],
     )
+
+
+def check_other_file(output: str | Path, inputs: Iterable[str | Path]) -> None:
+    """Raises StoreError if the output is one of the inputs."""
+    if Path(output).resolve() in [Path(path).resolve() for path in inputs]:
+        raise StoreError(f"input and output are both {output}; choose another output")
 
 
 def write_store(path: str | Path, store: Store) -> None:

@@ -33,13 +33,14 @@ from physcon_ase.chem.graph import MolGraph
 from physcon_ase.data.store import (
     LevelLabels,
     Store,
+    check_other_file,
     geometry_offsets,
     molecule_graph,
     open_store,
     select_geometries,
     write_store,
 )
-from physcon_ase.errors import LabelError, StoreError
+from physcon_ase.errors import LabelError
 from physcon_ase.labelling.geometries import NewtonStep
 from physcon_ase.valence.internals import Internals, internal_values, make_internals
 from physcon_ase.valence.model_hessian import (
@@ -152,8 +153,7 @@ def anchor_file(path: str | Path, output: str | Path, *, level: str, teacher: st
         StoreError: a store cannot be read or written, or input and output are the same.
         LabelError: see `anchor`.
     """
-    if Path(output).resolve() == Path(path).resolve():
-        raise StoreError(f"input and output are both {path}; choose another output")
+    check_other_file(output, [path])
     anchored, report = anchor(open_store(path), level, teacher)
     write_store(output, anchored)
     return report

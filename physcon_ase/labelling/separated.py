@@ -17,8 +17,8 @@ from physcon_ase.chem.fragments import joined
 from physcon_ase.chem.graph import MolGraph
 from physcon_ase.chem.smiles import canonical_smiles
 from physcon_ase.data.rows import GeometryRow, Label, MoleculeRow, store_from_rows
-from physcon_ase.data.store import Store, geometry_offsets, molecule_graph, open_store, write_store
-from physcon_ase.errors import LabelError, StoreError
+from physcon_ase.data.store import Store, check_other_file, geometry_offsets, molecule_graph, open_store, write_store
+from physcon_ase.errors import LabelError
 from physcon_ase.units import COULOMB_EV_ANGSTROM
 
 DISTANCES: Final = (50.0, 150.0)
@@ -63,7 +63,7 @@ class _Source:
 
     def is_ion(self, molecule: int) -> bool:
         """Whether a molecule has a total charge."""
-        return molecule_graph(self._store, molecule).charge != 0
+        return bool(self._store.molecules.charges[molecule])
 
     def member(self, molecule: int, row: int) -> _Member:
         """A geometry of a molecule."""
@@ -157,8 +157,7 @@ def separate_files(
         StoreError: a store cannot be read or written, or the output is one of the inputs.
         LabelError: see `separated`.
     """
-    if Path(output).resolve() in [Path(path).resolve() for path in paths]:
-        raise StoreError(f"input and output are both {output}; choose another output")
+    check_other_file(output, paths)
     stores = [open_store(path) for path in paths]
     licences = ", ".join(dict.fromkeys(store.licence for store in stores if store.licence))
     found = separated(stores, level, n=n, max_atoms=max_atoms, seed=seed, source=Path(output).stem, licence=licences)

@@ -36,7 +36,6 @@ _STEPS: Final = np.concatenate([np.arange(-4, 10) * 0.1, np.arange(4, 12) * 0.25
 _SHORTEST: Final = 0.1
 """Shortest distance [Å] of two centres that defines a line."""
 
-
 _FAR: Final = 50.0
 """Distance [Å] of neighbouring molecules at which only the interaction of their charges is left."""
 
