@@ -53,6 +53,8 @@ class _Source:
 
     def __init__(self, store: Store, level: str, max_atoms: int):
         self._store, self._labels, self._offsets = store, store.labels.get(level), geometry_offsets(store)
+        self.charges: list[int] = store.molecules.charges.tolist()
+        """Total charge [e] of each molecule."""
         self.rows: dict[int, list[int]] = {}
         """Rows of the geometries with energy and forces, by molecule."""
         if self._labels is None or self._labels.forces is None or not len(store.geometries):
@@ -61,9 +63,6 @@ class _Source:
         for row in np.flatnonzero(is_labelled & (np.diff(self._offsets) <= max_atoms)).tolist():
             self.rows.setdefault(int(store.geometries.molecule[row]), []).append(row)
 
-    def is_ion(self, molecule: int) -> bool:
-        """Whether a molecule has a total charge."""
-        return bool(self._store.molecules.charges[molecule])
 
     def member(self, molecule: int, row: int) -> _Member:
         """A geometry of a molecule."""
@@ -95,7 +94,8 @@ def separated(
     """Store of pairs of an ion and another molecule 50 to 150 Å apart, with the labels that follow from theirs.
 
     Energies and forces are the sums of those of both, plus the Coulomb interaction of the partial charges, or of the
-    total charges where there are none. A pair with a test molecule is a test pair (`data.split`).
+    total charges where there are none. The total charge of a pair is that of some molecule of the stores, so that pairs
+    do not extend the charges that a level covers. A pair with a test molecule is a test pair (`data.split`).
 
     Args:
         stores: stores with energies and forces at the level; an ion is drawn with the same probability as any other,
@@ -113,14 +113,16 @@ def separated(
     generator = np.random.default_rng(seed)
     sources = [_Source(store, level, max_atoms - 1) for store in stores]
     ions, others = (
-        [(source, molecule) for source in sources for molecule in source.rows if source.is_ion(molecule) == wanted]
-        for wanted in (True, False)
+        [(source, molecule) for source in sources for molecule in source.rows if bool(source.charges[molecule]) == is_ion]
+        for is_ion in (True, False)
     )
     if not ions or not others:
         raise LabelError(
             f"the stores have {len(ions)} ions and {len(others)} neutral molecules of less than {max_atoms} atoms with "
             f"energies and forces of {level!r}; add a store that has some"
         )
+
+    charges = {source.charges[molecule] for source, molecule in ions + others}
 
     def drawn(pool: list[tuple[_Source, int]]) -> _Member:
         source, molecule = pool[int(generator.integers(len(pool)))]
@@ -131,6 +133,8 @@ def separated(
         first = drawn(ions)
         second = drawn(ions if generator.uniform() < _IONIC else others)
         if len(first.positions) + len(second.positions) > max_atoms:
+            continue
+        if first.graph.charge + second.graph.charge not in charges:
             continue
         # the spin is that of the labels, which RDKit's count of unpaired electrons need not be
         multiplicity = first.graph.multiplicity + second.graph.multiplicity - 1

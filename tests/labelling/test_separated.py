@@ -37,6 +37,7 @@ def test_labels_of_a_pair_are_those_of_its_members_and_their_coulomb_interaction
     labels, offsets = found.labels["high"], geometry_offsets(found)
     assert labels.forces is not None
     assert (labels.charges is None) != with_charges
+    assert set(found.molecules.charges.tolist()) == set(alone.molecules.charges.tolist()), "no wider coverage"
     for row in range(len(found.geometries)):
         graph = molecule_graph(found, row)
         first, second = found.molecules.smiles[row].split(".")
