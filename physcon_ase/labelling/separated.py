@@ -63,7 +63,6 @@ class _Source:
         for row in np.flatnonzero(is_labelled & (np.diff(self._offsets) <= max_atoms)).tolist():
             self.rows.setdefault(int(store.geometries.molecule[row]), []).append(row)
 
-
     def member(self, molecule: int, row: int) -> _Member:
         """A geometry of a molecule."""
         atoms, labels = slice(int(self._offsets[row]), int(self._offsets[row + 1])), self._labels
@@ -112,20 +111,19 @@ def separated(
     """
     generator = np.random.default_rng(seed)
     sources = [_Source(store, level, max_atoms - 1) for store in stores]
-    ions, others = (
-        [(source, molecule) for source in sources for molecule in source.rows if bool(source.charges[molecule]) == is_ion]
-        for is_ion in (True, False)
-    )
+    pool = [(source, molecule) for source in sources for molecule in source.rows]
+    ions = [(source, molecule) for source, molecule in pool if source.charges[molecule]]
+    others = [(source, molecule) for source, molecule in pool if not source.charges[molecule]]
     if not ions or not others:
         raise LabelError(
             f"the stores have {len(ions)} ions and {len(others)} neutral molecules of less than {max_atoms} atoms with "
             f"energies and forces of {level!r}; add a store that has some"
         )
 
-    charges = {source.charges[molecule] for source, molecule in ions + others}
+    charges = {source.charges[molecule] for source, molecule in pool}
 
-    def drawn(pool: list[tuple[_Source, int]]) -> _Member:
-        source, molecule = pool[int(generator.integers(len(pool)))]
+    def drawn(candidates: list[tuple[_Source, int]]) -> _Member:
+        source, molecule = candidates[int(generator.integers(len(candidates)))]
         return source.member(molecule, int(generator.choice(source.rows[molecule])))
 
     molecules, geometries = [], []
