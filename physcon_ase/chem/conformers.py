@@ -64,6 +64,9 @@ _ATTEMPTS: Final = 10
 _SEED_STRIDE: Final = 1_000_003
 """Offset between the RDKit seeds of successive user seeds, so that no two of them share a geometry."""
 
+_N_RDKIT_SEEDS: Final = 2**31 - 2
+"""Number of distinct seeds of RDKit's embedding: 1 to this number. Seed 0 gives the geometry of seed 1."""
+
 
 class Minimized(NamedTuple):
     """A geometry relaxed with a force field."""
@@ -250,7 +253,7 @@ def _climb(
         remaining = deadline - monotonic()
         if attempt and remaining <= 0:
             break
-        parameters = _parameters(rung, (seed + attempt * _ATTEMPT_STRIDE) % 2**31, remaining)
+        parameters = _parameters(rung, 1 + (seed + attempt * _ATTEMPT_STRIDE) % _N_RDKIT_SEEDS, remaining)
         with rdBase.BlockLogs():
             found = rdDistGeom.EmbedMolecule(mol, parameters) >= 0
         if not found:

@@ -35,6 +35,17 @@ def add_model_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--device", default="cpu", help="torch device of the model (default: cpu)")
 
 
+def add_start_options(command: argparse.ArgumentParser) -> None:
+    """Adds the start geometry of a SMILES."""
+    command.add_argument(
+        "--start",
+        choices=("mmff94", "etkdg", "guess"),
+        help="start geometry for a SMILES: lowest MMFF94 minimum of four ETKDG geometries, a single ETKDG geometry, or "
+        "the guess of the structure network (default: mmff94)",
+    )
+    command.add_argument("--seed", type=int, default=0, help="random seed of the start geometry (default: 0)")
+
+
 def add_input(command: argparse.ArgumentParser) -> None:
     """Adds the molecules and the options of tables; see `read_input`."""
     command.add_argument(

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from physcon_ase.cli.command import SOME_FAILED, add_command, add_model_options
+from physcon_ase.cli.command import SOME_FAILED, add_command, add_model_options, add_start_options
 from physcon_ase.errors import PhysConError
 
 
@@ -32,7 +32,7 @@ def add_vibrations(commands: argparse._SubParsersAction) -> None:
     command.add_argument(
         "--follow-imaginary", action="store_true", help="follow imaginary modes downhill until there are none"
     )
-    _add_start(command)
+    add_start_options(command)
 
 
 def _vibrations(options: argparse.Namespace) -> int:
@@ -96,7 +96,7 @@ def add_interaction(commands: argparse._SubParsersAction) -> None:
         metavar="D",
         help="distances of the curve [Å] (default: 0.4 Å closer to 8 Å apart)",
     )
-    _add_start(command)
+    add_start_options(command)
 
 
 def _interaction(options: argparse.Namespace) -> int:
@@ -124,11 +124,6 @@ def _interaction(options: argparse.Namespace) -> int:
         write_interaction(found, options.output, inputs=inputs)
         print(f"  written      {options.output}")
     return 0 if found.is_ok else SOME_FAILED
-
-
-def _add_start(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--start", choices=("guess", "etkdg", "mmff94"), help="start geometry for a SMILES")
-    command.add_argument("--seed", type=int, default=0, help="random seed of the start geometry (default: 0)")
 
 
 def _molecules(argument: str, number: int) -> list[Any]:

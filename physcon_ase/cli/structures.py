@@ -11,6 +11,7 @@ from physcon_ase.cli.command import (
     add_input,
     add_model_options,
     add_run_options,
+    add_start_options,
     journal_of,
     read_input,
 )
@@ -43,15 +44,12 @@ def add_optimize(commands: argparse._SubParsersAction) -> None:
     )
     command.add_argument("--max-steps", type=int, default=500, help="maximum number of steps (default: 500)")
     command.add_argument(
-        "--start", choices=("guess", "etkdg", "mmff94"), help="start geometry for a SMILES (default: guess)"
-    )
-    command.add_argument(
         "--fragments",
         choices=("all", "largest"),
         default="all",
         help="of a SMILES with dots: relax all fragments beside each other, or keep the largest (default: all)",
     )
-    command.add_argument("--seed", type=int, default=0, help="random seed of the start geometry (default: 0)")
+    add_start_options(command)
     command.add_argument("--plot", type=Path, help="output file for a plot of the convergence and the molecule (.png)")
     add_run_options(command)
 

@@ -167,7 +167,7 @@ def _relax_chunk(plan: _Plan, chunk: Chunk) -> list[Record]:
     records: list[Record | None] = [None] * len(chunk)
     pending = list(range(len(chunk)))
     for attempt in range(plan.n_attempts):
-        how = plan.start if attempt == 0 else _other_start(plan.start)
+        how = plan.start if attempt == 0 else "etkdg"
         new = _attempt([chunk[place] for place in pending], how, attempt, plan.settings)
         for place, record in zip(pending, new, strict=True):
             records[place] = _better(records[place], record)
@@ -235,7 +235,3 @@ def _deserves_another(record: Record | None) -> bool:
     """Whether a relaxation should be repeated from another start geometry; not for errors and given geometries."""
     is_given = record is not None and record.result is not None and record.result.start.startswith("geometry")
     return record is not None and record.status in ("not converged", "changed") and not is_given
-
-
-def _other_start(start: str | None) -> str:
-    return "mmff94" if start == "mmff94" else "etkdg"

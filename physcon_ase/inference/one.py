@@ -139,9 +139,8 @@ def optimize(
         optimizer: "bfgs", "lbfgs", "fire", or any ASE optimiser class.
         fmax: convergence threshold [eV/Å] for the largest force on any atom.
         max_steps: maximum number of steps.
-        start: "guess", "etkdg", "mmff94" or a geometry in the atom order of the graph. By default a SMILES or graph
-            starts from the guess of the model, or from ETKDG if the model has no structure head, and a geometry from
-            its own positions; see `Result.start`.
+        start: "mmff94", "etkdg", "guess" (see `starts.STARTS`) or a geometry in the atom order of the graph. By default
+            a SMILES or graph starts from "mmff94", and a geometry from its own positions; see `Result.start`.
         fragments: "all" to relax several fragments of a SMILES or graph together, placed beside each other, or
             "largest" to keep the one with the most heavy atoms.
         seed: random seed of the start geometry.

@@ -11,16 +11,16 @@ import torch
 from ase import Atoms
 from ase.data import atomic_masses
 
-from physcon_ase.chem.conformers import mmff94_minimize
+from physcon_ase.chem.conformers import has_parameters
 from physcon_ase.chem.fragments import n_fragments
 from physcon_ase.chem.graph import MolGraph
 from physcon_ase.chem.isotopes import isotopes_of_masses
 from physcon_ase.chem.perceive import graph_from_geometry
 from physcon_ase.chem.smiles import canonical_smiles
-from physcon_ase.errors import BondPerceptionError, ConstraintError, MissingParametersError, PhysConError
+from physcon_ase.errors import BondPerceptionError, ConstraintError, PhysConError
 from physcon_ase.inference.embedding import embed_many
 from physcon_ase.inference.formats.rows import Geometry
-from physcon_ase.inference.generator import ATOMS_PER_BATCH, StructureGenerator, atoms_of, set_isotopes
+from physcon_ase.inference.generator import ATOMS_PER_BATCH, N_CONFORMERS, StructureGenerator, atoms_of, set_isotopes
 from physcon_ase.inference.intake import (
     charge_and_multiplicity,
     check_relaxation,
@@ -34,16 +34,13 @@ from physcon_ase.inference.results import Guess
 from physcon_ase.model.coverage import checked_level, level_for
 from physcon_ase.model.physcon import LoadedModel, load_model
 
-STARTS: Final = ("guess", "etkdg", "mmff94")
-"""Kinds of start geometries: guess of the structure head, ETKDG geometry, ETKDG geometry relaxed with MMFF94."""
+STARTS: Final = ("mmff94", "etkdg", "guess")
+"""Kinds of start geometries: lowest MMFF94 minimum of `N_CONFORMERS` ETKDG geometries (the default), a single ETKDG
+geometry, guess of the structure network."""
 
 GUESS_STEPS: Final = 2
-"""Number of structure head evaluations for a guess that is relaxed afterwards. More evaluations (`generator.N_STEPS`)
-save optimiser steps, but increase the total time: `benchmarks/guesses.py --evaluations`."""
-
-
-N_ARRANGEMENTS: Final = 4
-"""Number of arrangements of several fragments of which the lowest MMFF94 minimum is the start geometry."""
+"""Number of evaluations of the structure network for a guess that is relaxed afterwards. More evaluations
+(`generator.N_STEPS`) save optimiser steps, but increase the total time: `benchmarks/guesses.py --evaluations`."""
 
 
 @dataclass(frozen=True)
@@ -192,47 +189,42 @@ def _jobs_of_graphs(
 ) -> list[Job | PhysConError]:
     if isinstance(start, Atoms):
         return [or_error(_job_at, graph, start, seed) for graph, seed in zip(graphs, seeds, strict=True)]
-    if start is None:
-        start = "guess" if settings.loaded.model.structure is not None else "etkdg"
+    start = start or STARTS[0]
     if start not in STARTS:
         raise PhysConError(f"unknown start {start!r}; choose one of {', '.join(STARTS)}, or pass ase.Atoms")
-    if start == "guess" and any(n_fragments(graph) > 1 for graph in graphs):
-        return _jobs_of_fragments(graphs, seeds, settings)
     if start == "guess":
-        generator = StructureGenerator(
-            settings.loaded, level=settings.level, n_steps=GUESS_STEPS, max_seconds=settings.max_seconds
-        )
-        guesses = generator.generate_many(graphs, seeds=seeds, atoms_per_batch=settings.atoms_per_batch)
-        return [_job_of_guess(guess) for guess in guesses]
-    places = embed_many(graphs, seeds, max_seconds=settings.max_seconds)
-    finish = _job_of_etkdg if start == "etkdg" else _job_of_mmff94
+        return _jobs_of_guesses(graphs, seeds, settings)
+    n_conformers = N_CONFORMERS if start == "mmff94" else 0
+    places = embed_many(graphs, seeds, n_conformers=n_conformers, max_seconds=settings.max_seconds)
     return [
-        place if isinstance(place, PhysConError) else finish(graph, place, seed)
+        place if isinstance(place, PhysConError) else _job_of_embedded(graph, place, start, seed)
         for graph, place, seed in zip(graphs, places, seeds, strict=True)
     ]
 
 
-def _jobs_of_fragments(
-    graphs: Sequence[MolGraph], seeds: Sequence[int], settings: Settings
-) -> list[Job | PhysConError]:
-    """Guesses of single molecules, and MMFF94 minima of complexes, which the structure head does not know."""
-    jobs: list[Job | PhysConError | None] = [None] * len(graphs)
-    single = [index for index, graph in enumerate(graphs) if n_fragments(graph) == 1]
-    guessed = _jobs_of_graphs([graphs[i] for i in single], "guess", [seeds[i] for i in single], settings)
-    for index, job in zip(single, guessed, strict=True):
-        jobs[index] = job
-    rest = [index for index, job in enumerate(jobs) if job is None]
-    places = embed_many(
-        [graphs[index] for index in rest],
-        [seeds[index] for index in rest],
-        n_conformers=N_ARRANGEMENTS,
-        max_seconds=settings.max_seconds,
+def _job_of_embedded(graph: MolGraph, positions: np.ndarray, start: str, seed: int) -> Job:
+    if start == "mmff94" and not has_parameters(graph):
+        start = "etkdg (MMFF94 has no parameters)"
+    return Job(graph, atoms_of(graph, positions), start, seed)
+
+
+def _jobs_of_guesses(graphs: Sequence[MolGraph], seeds: Sequence[int], settings: Settings) -> list[Job | PhysConError]:
+    """Guesses of single molecules, and MMFF94 minima of complexes, which the structure network does not know."""
+    generator = StructureGenerator(
+        settings.loaded, level=settings.level, n_steps=GUESS_STEPS, max_seconds=settings.max_seconds
     )
-    start = f"lowest MMFF94 minimum of {N_ARRANGEMENTS} arrangements of the fragments"
-    for index, place in zip(rest, places, strict=True):
-        is_error = isinstance(place, PhysConError)
-        jobs[index] = place if is_error else Job(graphs[index], atoms_of(graphs[index], place), start, seeds[index])
-    return [job for job in jobs if job is not None]
+    jobs: dict[int, Job | PhysConError] = {}
+    single = [index for index, graph in enumerate(graphs) if n_fragments(graph) == 1]
+    guesses = generator.generate_many(
+        [graphs[index] for index in single],
+        seeds=[seeds[index] for index in single],
+        atoms_per_batch=settings.atoms_per_batch,
+    )
+    jobs.update(zip(single, map(_job_of_guess, guesses), strict=True))
+    several = [index for index in range(len(graphs)) if index not in jobs]
+    minima = _jobs_of_graphs([graphs[i] for i in several], "mmff94", [seeds[i] for i in several], settings)
+    jobs.update(zip(several, minima, strict=True))
+    return [jobs[index] for index in range(len(graphs))]
 
 
 def _job_of_guess(guess: Guess | PhysConError) -> Job | PhysConError:
@@ -240,18 +232,6 @@ def _job_of_guess(guess: Guess | PhysConError) -> Job | PhysConError:
         return guess
     start = f"guess ({guess.fallback})" if guess.fallback else "guess"
     return Job(guess.graph, atoms_of(guess.graph, guess.positions), start, guess.seed)
-
-
-def _job_of_etkdg(graph: MolGraph, positions: np.ndarray, seed: int) -> Job:
-    return Job(graph, atoms_of(graph, positions), "etkdg", seed)
-
-
-def _job_of_mmff94(graph: MolGraph, positions: np.ndarray, seed: int) -> Job:
-    try:
-        relaxed = mmff94_minimize(graph, positions).positions
-    except MissingParametersError:
-        return replace(_job_of_etkdg(graph, positions, seed), start="etkdg (MMFF94 has no parameters)")
-    return Job(graph, atoms_of(graph, relaxed), "mmff94", seed)
 
 
 def _job_at(graph: MolGraph, start: Atoms, seed: int) -> Job:

@@ -31,6 +31,8 @@ def test_a_seed_decides_the_geometry() -> None:
     np.testing.assert_array_equal(embed(graph, n=3, seed=5)[:2], first)
     assert rmsd(first[0], first[1]) > 1e-3
     assert rmsd(first[0], embed(graph, seed=6)[0]) > 1e-3
+    lowest = embed(graph, n=3)  # seed 0 of RDKit repeats seed 1
+    assert min(rmsd(lowest[i], lowest[j]) for i, j in ((0, 1), (0, 2), (1, 2))) > 1e-3
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ def test_the_start_is_what_was_asked_for_and_the_result_says_so(double: LoadedMo
     starts = {start: optimize("CCO", checkpoint=double, start=start, max_steps=0) for start in STARTS}
     assert {start: result.start for start, result in starts.items()} == {start: start for start in starts}
     assert len({result.energy for result in starts.values()}) == 3
-    assert optimize("CCO", checkpoint=double, max_steps=0).energy == starts["guess"].energy
+    assert optimize("CCO", checkpoint=double, max_steps=0).energy == starts["mmff94"].energy
     hydrogen = optimize("[H][H]", checkpoint=double, start="mmff94")
     assert hydrogen.start == "etkdg (MMFF94 has no parameters)"
 
@@ -35,17 +35,17 @@ def test_a_guess_can_be_the_start_and_other_atoms_cannot(double: LoadedModel) ->
 
 def test_a_guess_that_is_relaxed_afterwards_costs_two_evaluations_and_any_other_eight(double: LoadedModel) -> None:
     short, default = StructureGenerator(double, n_steps=2)("CCO"), StructureGenerator(double)
-    (record,) = optimize_many(["CCO"], checkpoint=double, max_steps=0, n_attempts=1)
+    (record,) = optimize_many(["CCO"], checkpoint=double, start="guess", max_steps=0, n_attempts=1)
     assert record.result is not None
-    for result in (optimize("CCO", checkpoint=double, max_steps=0), record.result):
+    for result in (optimize("CCO", checkpoint=double, start="guess", max_steps=0), record.result):
         np.testing.assert_allclose(result.atoms.positions, short.positions, atol=EXACT)
     assert len(default.sigmas) == 8
     assert np.abs(default("CCO").positions - short.positions).max() > 1000 * EXACT
 
 
-def test_without_structure_head_a_guess_is_refused_and_the_default_is_etkdg(double: LoadedModel) -> None:
+def test_without_structure_head_only_a_guess_is_refused(double: LoadedModel) -> None:
     bare = load_model(dtype=torch.float64)
     bare.model.structure = None
     with pytest.raises(MissingHeadError, match="has no structure head"):
         optimize("O", checkpoint=bare, start="guess")
-    assert optimize("O", checkpoint=bare, max_steps=0).start == "etkdg"
+    assert optimize("O", checkpoint=bare, max_steps=0).start == "mmff94"
