@@ -21,11 +21,14 @@ from physcon_ase.relax.quasi_newton import (
 )
 from physcon_ase.relax.state import ForceFn
 
-SMALLEST_EIGENVALUE: Final = 1e-3
-"""Lower bound [eV/Å²] on eigenvalues, which may be dominated by rounding errors below it."""
+SMALLEST_EIGENVALUE: Final = 1e-4
+"""Added to all eigenvalues [eV/Å²], so that rounding errors leave none at or below zero."""
 
-_NEWTON_ITERATIONS: Final = 40
-"""Newton iterations for the shift μ; sufficient for forces up to a million times the convergence threshold."""
+_TOLERANCE: Final = 1e-4
+"""Relative accuracy of the shift μ."""
+
+_MOST_FACTORISATIONS: Final = 20
+"""Limit on the number of factorisations per step; two to four are typical."""
 
 bfgs_init = quasi_newton_init
 
@@ -39,11 +42,13 @@ def bfgs_step(state: QuasiNewtonState, force_fn: ForceFn) -> QuasiNewtonState:
 def hessians(state: QuasiNewtonState) -> Float[Tensor, "molecules coordinates coordinates"]:
     """Model Hessian [eV/Å²] at the current geometry with the BFGS updates of all stored steps; positive definite."""
     start = reference_hessians(state)
+    products = start @ state.moves.mT
     gains = losses = torch.zeros_like(state.moves[:, :0])
     # H = H_0 + Σ gain gainᵀ - Σ loss lossᵀ is formed only once, at the end: outer products are memory-bound
-    for move, change in zip(state.moves.unbind(dim=1), state.gradient_changes.unbind(dim=1), strict=True):
+    for number, (move, change) in enumerate(zip(state.moves.unbind(1), state.gradient_changes.unbind(1), strict=True)):
         column = move[:, :, None]
-        expected = (start @ column + gains.mT @ (gains @ column) - losses.mT @ (losses @ column))[:, :, 0]
+        updates = gains.mT @ (gains @ column) - losses.mT @ (losses @ column)
+        expected = products[:, :, number] + updates[:, :, 0]
         gain, loss = _rank_two(move, change, expected)
         gains, losses = torch.cat([gains, gain[:, None]], dim=1), torch.cat([losses, loss[:, None]], dim=1)
     # projected again, because constrained directions were different in past steps
@@ -55,17 +60,25 @@ def rational_step(
 ) -> Float[Tensor, "molecules coordinates"]:
     """Rational function step [Å], -(H - μ)⁻¹ g with the lowest μ that solves μ = -gᵀ(H - μ)⁻¹ g.
 
-    Banerjee, Adams, Simons and Shepard 1985, doi 10.1021/j100247a015. H is positive definite, hence μ < 0.
+    Banerjee, Adams, Simons and Shepard 1985, doi 10.1021/j100247a015. H is positive definite, hence μ < 0. Each
+    iteration factorises H - μ once and replaces gᵀ(H - μ)⁻¹ g by the function a/(b - μ) with the same value and slope,
+    a lower bound, so that μ decreases to the solution from above.
     """
-    eigenvalues, modes = torch.linalg.eigh(hessian)
-    eigenvalues = eigenvalues.clamp(min=SMALLEST_EIGENVALUE)
-    slopes = torch.einsum("mcv,mc->mv", modes, gradient)
-    shift = torch.zeros_like(slopes[:, :1])
-    for _ in range(_NEWTON_ITERATIONS):  # f(μ) = μ + Σ g²/(λ - μ) is convex and increasing: no overshoot from μ = 0
-        gaps = eigenvalues - shift
-        value = shift + (slopes.square() / gaps).sum(dim=1, keepdim=True)
-        shift = shift - value / (1 + (slopes / gaps).square().sum(dim=1, keepdim=True))
-    return -torch.einsum("mcv,mv->mc", modes, slopes / (eigenvalues - shift))
+    shift = torch.zeros_like(gradient[:, 0])
+    is_final = torch.zeros_like(shift, dtype=torch.bool)
+    for _ in range(_MOST_FACTORISATIONS):
+        raised = hessian.clone()
+        raised.diagonal(dim1=1, dim2=2).add_((SMALLEST_EIGENVALUE - shift)[:, None])
+        step = torch.cholesky_solve(gradient[:, :, None], torch.linalg.cholesky(raised))[:, :, 0]
+        value, slope = (gradient * step).sum(dim=1), step.square().sum(dim=1).clamp(min=1e-300)
+        pole = shift + value / slope
+        lower = 0.5 * (pole - (pole.square() + 4 * value.square() / slope).sqrt())
+        # the shift of a molecule must not depend on how many iterations the others need
+        is_final |= shift - lower <= _TOLERANCE * lower.abs()
+        if bool(is_final.all()):
+            break
+        shift = torch.where(is_final, shift, lower)
+    return -step
 
 
 def _rank_two(
