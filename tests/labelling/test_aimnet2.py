@@ -6,6 +6,7 @@ import os
 import pickle
 import subprocess
 import sys
+import time
 import zipfile
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 from physcon_ase.chem.conformers import embed
 from physcon_ase.chem.smiles import graph_from_smiles
+from physcon_ase.data.store import Store, open_store
 from physcon_ase.errors import EngineError
 from physcon_ase.labelling.engines import EngineLabel, Molecule, aimnet2_engine, engine_by_name
 from physcon_ase.labelling.engines import aimnet2 as module
@@ -206,3 +208,41 @@ def test_auto3d_is_never_imported(stand_in: Path) -> None:
         "assert not any(name.lower().startswith('auto3d') for name in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", script], check=True, env={**os.environ})
+
+
+@needs_file
+@pytest.mark.slow
+def test_a_killed_run_with_the_real_file_goes_on_and_a_second_one_is_refused(tmp_path: Path) -> None:
+    killed, whole = tmp_path / "killed.h5", tmp_path / "whole.h5"
+    smiles = ["C" * (k % 12 + 1) + "OCN"[k % 3] for k in range(120)]
+    (tmp_path / "all.smi").write_text("\n".join(smiles))
+
+    def command(output: Path) -> list[str]:
+        arguments = ["label", str(tmp_path / "all.smi"), "--engine", "aimnet2", "--geometries", "conformer:1,thermal:2"]
+        return [sys.executable, "-m", "physcon_ase.cli", *arguments, "--jobs", "1", "--seed", "3", "-o", str(output)]
+
+    journal = killed.with_name("killed.h5.journal")
+    with subprocess.Popen(command(killed), stderr=subprocess.DEVNULL) as process:
+        while not (journal.exists() and '"energy"' in journal.read_text()) and process.poll() is None:
+            time.sleep(0.02)
+        second = subprocess.run(command(killed), capture_output=True, text=True, check=False)
+        is_running = process.poll() is None
+        process.kill()
+    assert is_running
+    assert second.returncode == 2
+    assert "another process is currently labelling" in second.stderr
+    n_saved = journal.read_text().count('"energy"')
+    assert 0 < n_saved < 3 * len(smiles)
+    for output in (killed, whole):
+        subprocess.run(command(output), check=True, stderr=subprocess.DEVNULL)
+    resumed, uninterrupted = (open_store(path) for path in (killed, whole))
+    assert resumed.geometries.kind.tolist() == uninterrupted.geometries.kind.tolist()
+    for label, expected in zip(_arrays(resumed), _arrays(uninterrupted), strict=True):
+        np.testing.assert_allclose(label, expected, atol=FORCE)
+
+
+def _arrays(store: Store) -> list[np.ndarray]:
+    labels = store.labels["wb97m"]
+    assert labels.forces is not None
+    assert labels.charges is not None
+    return [labels.energy, labels.forces, labels.charges]
