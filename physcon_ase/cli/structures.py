@@ -38,7 +38,7 @@ def add_optimize(commands: argparse._SubParsersAction) -> None:
         help=f"output file; may be repeated. The suffix determines the format: {listed(WRITABLE)}",
     )
     add_model_options(command)
-    command.add_argument("--optimizer", choices=("bfgs", "lbfgs", "fire"), default="bfgs", help="default: bfgs")
+    command.add_argument("--optimizer", choices=("lbfgs", "bfgs", "fire"), default="lbfgs", help="default: lbfgs")
     command.add_argument(
         "--fmax", type=float, default=0.01, help="convergence threshold for the largest force [eV/Å] (default: 0.01)"
     )
@@ -103,7 +103,7 @@ def _optimize_many(options: argparse.Namespace, rows: "list[Row]") -> int:
         rows,
         level=options.level,
         checkpoint=options.checkpoint,
-        method=None if options.optimizer == "bfgs" else options.optimizer,
+        method=options.optimizer,
         fmax=options.fmax,
         max_steps=options.max_steps,
         start=options.start,

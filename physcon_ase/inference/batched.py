@@ -3,7 +3,6 @@
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from time import perf_counter
-from typing import Final
 
 import numpy as np
 import torch
@@ -18,9 +17,6 @@ from physcon_ase.inference.starts import Job, Settings, bonds_of
 from physcon_ase.model.forces import energies_and_forces
 from physcon_ase.model.physcon import PhysCon
 from physcon_ase.relax.driver import RelaxResult, relax
-
-LARGEST_FOR_BFGS: Final = 60
-"""Number of atoms above which L-BFGS is used by default, since the diagonalisation in BFGS costs more than it saves."""
 
 
 def relax_jobs(
@@ -71,7 +67,6 @@ def _relax_batch(jobs: Sequence[Job], settings: Settings) -> list[Result]:
         dtype=weight.dtype,
         device=weight.device,
     )
-    method = settings.method or ("bfgs" if batch.atomic_numbers.shape[1] <= LARGEST_FOR_BFGS else "lbfgs")
     energy_fn = model.energy_fn(level)
     constraints = constraints_of([job.atoms for job in jobs], batch)
     with threads_for(batch):
@@ -80,7 +75,7 @@ def _relax_batch(jobs: Sequence[Job], settings: Settings) -> list[Result]:
             batch,
             fmax=settings.fmax,
             max_steps=settings.max_steps,
-            method=method,
+            method=settings.method,
             bonds=[bonds_of(job) for job in jobs],
             constraints=constraints,
             history=True,
@@ -91,7 +86,7 @@ def _relax_batch(jobs: Sequence[Job], settings: Settings) -> list[Result]:
         forces = relaxed.forces if constraints.is_empty else energies_and_forces(energy_fn, final)[1].detach()
     seconds = (perf_counter() - began) / len(jobs)
     return [
-        _result_of_batch(job, settings, relaxed, row, forces[row], centres[row], uncertainties[row], method, seconds)
+        _result_of_batch(job, settings, relaxed, row, forces[row], centres[row], uncertainties[row], seconds)
         for row, job in enumerate(jobs)
     ]
 
@@ -113,7 +108,6 @@ def _result_of_batch(
     forces: Tensor,
     centre: np.ndarray,
     energy_uncertainty: float | None,
-    method: str,
     seconds: float,
 ) -> Result:
     assert relaxed.trajectories is not None
@@ -128,5 +122,5 @@ def _result_of_batch(
         fmax_history=way.fmax,
         status=relaxed.statuses[row],
         seconds=seconds,
-        optimizer=f"batched {method}",
+        optimizer=f"batched {settings.method}",
     )

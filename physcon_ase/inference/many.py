@@ -44,7 +44,7 @@ def optimize_many(
     *,
     level: str = AUTO,
     checkpoint: str | Path | LoadedModel = DEFAULT_CHECKPOINT,
-    method: str | None = None,
+    method: str = "lbfgs",
     fmax: float = 0.01,
     max_steps: int = 500,
     start: str | None = None,
@@ -72,7 +72,7 @@ def optimize_many(
             Constraints `FixAtoms` and dihedral angles of `FixInternals` are respected.
         level: level of theory; "auto" for the first of the checkpoint that covers the molecule.
         checkpoint: shipped name, folder or loaded model.
-        method: "bfgs", "lbfgs" or "fire"; by default BFGS up to `batched.LARGEST_FOR_BFGS` atoms and L-BFGS above.
+        method: "lbfgs" or "fire".
         fmax: convergence threshold [eV/Å] for the largest force on any atom.
         max_steps: maximum number of steps per molecule.
         start: see `optimize`; geometries whose bonds are known, e.g. those of SD files, are then discarded.
@@ -96,7 +96,7 @@ def optimize_many(
         StoreError: the journal belongs to a different run.
     """
     rows = as_rows(molecules)
-    if method not in (None, *METHODS):
+    if method not in METHODS:
         raise PhysConError(f"unknown method {method!r}; choose one of {', '.join(METHODS)}")
     if start is not None and start not in STARTS:
         raise PhysConError(f"unknown start {start!r}; choose one of {', '.join(STARTS)}")

@@ -8,107 +8,32 @@ from typing import Any, Final
 import numpy as np
 import torch
 from ase import Atoms
-from ase.optimize import BFGS, FIRE, LBFGS
+from ase.optimize import BFGS, FIRE
 from ase.optimize.optimize import Optimizer
 
 from physcon_ase.chem.graph import MolGraph
-from physcon_ase.errors import NonFinitePositionsError, OverlappingAtomsError, PhysConError
+from physcon_ase.errors import ConstraintError, NonFinitePositionsError, OverlappingAtomsError, PhysConError
 from physcon_ase.inference.calculator import PhysConCalculator
+from physcon_ase.inference.constraints import check_constraints
 from physcon_ase.inference.embedding import MAX_SECONDS
 from physcon_ase.inference.formats.rows import as_rows
-from physcon_ase.inference.intake import check_fragments, unless_error
+from physcon_ase.inference.intake import check_fragments, or_error, unless_error
 from physcon_ase.inference.outcome import result_of
+from physcon_ase.inference.quasi_newton import ModelLBFGS, StalledError
 from physcon_ase.inference.results import Result
 from physcon_ase.inference.starts import Job, bonds_of, jobs_of, settings_of
 from physcon_ase.model.coverage import AUTO
 from physcon_ase.model.physcon import DEFAULT_CHECKPOINT, LoadedModel
-from physcon_ase.relax.driver import MAX_IDLE, RelaxStatus
+from physcon_ase.relax.driver import RelaxStatus
 from physcon_ase.relax.state import ENERGY_NOISE
 from physcon_ase.valence.model_hessian import model_hessian
-
-_CURVATURES: Final = (-50.0, 2000.0)
-"""Physical range of Hessian eigenvalues [eV/Å²]; the force constant of a triple bond is below 200."""
 
 _RIGID_STIFFNESS: Final = 10.0
 """Force constant [eV/Å²] of translations and rotations in the initial Hessian of a constrained relaxation. Constraints
 such as `ase.constraints.FixCom` leave a net force; with the unit term alone it would move all atoms far."""
 
-_SHRINK, _GROW = 0.25, 2.0
-"""Factors of the maximum step after a step uphill and downhill."""
-
-
-class _StalledError(RuntimeError):
-    """No step lowered the energy; the relaxation ends with `RelaxStatus.STALLED`."""
-
-
-class SafeBFGS(BFGS):
-    """ASE's BFGS that takes back steps uphill, and is reset if an update of the Hessian gives unphysical curvatures.
-
-    After a step that raises the energy by more than the numerical noise, the curvature along it is kept, the atoms
-    return to the previous geometry, and the maximum step shrinks. In regions of negative curvature the denominators of
-    the BFGS update can vanish; the resulting eigenvalues of up to 10⁸ eV/Å² would stop all further motion, and the
-    Hessian is replaced by the initial one.
-    """
-
-    def initialize(self) -> None:
-        """Called by ASE before the first step."""
-        super().initialize()
-        self._lowest, self._n_uphill, self._longest = np.inf, 0, self.maxstep
-
-    def gradient_converged(self, gradient: np.ndarray) -> bool:
-        """Whether the forces are small and the last step did not lead uphill."""
-        is_uphill = self.optimizable.get_value() > self._lowest + ENERGY_NOISE
-        return bool(super().gradient_converged(gradient)) and not is_uphill
-
-    def step(self, gradient: np.ndarray | None = None) -> None:
-        """Performs one step with one evaluation.
-
-        Raises:
-            _StalledError: the last `relax.driver.MAX_IDLE` steps all led uphill.
-        """
-        energy, slope = self.optimizable.get_value(), self.optimizable.get_gradient()
-        if energy > self._lowest + ENERGY_NOISE:
-            slope = self._taken_back(slope)
-        else:
-            if self._n_uphill == 0:
-                self.maxstep = min(_GROW * self.maxstep, self._longest)
-            self._lowest, self._n_uphill = min(self._lowest, energy), 0
-        positions = self.optimizable.get_x()
-        move, lengths = self.prepare_step(positions, slope)
-        self.optimizable.set_x(positions + self.determine_step(move, lengths))
-
-    def update(self, pos: np.ndarray, forces: np.ndarray, pos0: np.ndarray | None, forces0: np.ndarray | None) -> None:
-        """Called by ASE with the current and the previous geometry and forces; the latter are None at first."""
-        if self.state is None:
-            self._first = np.array(self.H0)  # copy, since ASE updates it in place
-        super().update(pos, forces, pos0, forces0)
-        if not self._is_physical():
-            self.state, self.H0 = None, self._first.copy()
-            super().update(pos, forces, pos0, forces0)
-
-    def _is_physical(self) -> bool:
-        assert self.state is not None
-        curvatures = np.linalg.eigvalsh(self.state.hessian)
-        return bool(_CURVATURES[0] <= curvatures[0] and curvatures[-1] <= _CURVATURES[1])
-
-    def _taken_back(self, gradient: np.ndarray) -> np.ndarray:
-        """Returns the atoms to the previous geometry, and the gradient there."""
-        self._n_uphill += 1
-        if self._n_uphill >= MAX_IDLE:
-            raise _StalledError(f"{MAX_IDLE} successive steps led uphill")
-        assert self.state is not None
-        before, tried = np.asarray(self.pos0), self.optimizable.get_x()
-        known = self.state.hessian.copy()
-        super().update(tried, -gradient, self.pos0, self.forces0)
-        if not self._is_physical():  # a step into a steep wall tells nothing about the geometry before it
-            self.state.hessian = known
-        self.maxstep = _SHRINK * float(np.max(self.optimizable.gradient_norm(tried - before)))
-        self.optimizable.set_x(before)
-        return -np.asarray(self.forces0)
-
-
-OPTIMIZERS: Final[dict[str, type[Optimizer]]] = {"bfgs": SafeBFGS, "lbfgs": LBFGS, "fire": FIRE}
-"""ASE optimisers by short name; others can be passed as a class."""
+OPTIMIZERS: Final[dict[str, type[Optimizer]]] = {"lbfgs": ModelLBFGS, "bfgs": BFGS, "fire": FIRE}
+"""Optimisers by short name; those of ASE can be passed as a class too."""
 
 
 def optimize(
@@ -116,7 +41,7 @@ def optimize(
     *,
     level: str = AUTO,
     checkpoint: str | Path | LoadedModel = DEFAULT_CHECKPOINT,
-    optimizer: str | type[Optimizer] = "bfgs",
+    optimizer: str | type[Optimizer] = "lbfgs",
     fmax: float = 0.01,
     max_steps: int = 500,
     start: str | Atoms | None = None,
@@ -130,13 +55,15 @@ def optimize(
 ) -> Result:
     """Relaxes one molecule with an ASE optimiser.
 
-    BFGS and related optimisers of ASE start with a model Hessian, which halves the number of steps.
+    The default optimiser is that of `optimize_many`, an L-BFGS preconditioned with a model Hessian. BFGS and related
+    optimisers of ASE start with this Hessian, which halves the number of steps.
 
     Args:
         molecule: SMILES, graph, geometry, RDKit molecule or row of a file; not modified.
         level: level of theory; "auto" for the first of the checkpoint that covers the molecule.
         checkpoint: shipped name, folder or loaded model.
-        optimizer: "bfgs", "lbfgs", "fire", or any ASE optimiser class.
+        optimizer: "lbfgs", "bfgs" (ASE), "fire" (ASE), or any ASE optimiser class. Constraints that L-BFGS does not
+            support are left to BFGS; see `Result.optimizer`.
         fmax: convergence threshold [eV/Å] for the largest force on any atom.
         max_steps: maximum number of steps.
         start: "mmff94", "etkdg", "guess" (see `starts.STARTS`) or a geometry in the atom order of the graph. By default
@@ -164,8 +91,10 @@ def optimize(
     atoms = job.atoms.copy()
     atoms.calc = calculator = PhysConCalculator(settings.loaded, level=job.level)
     calculator.warns = False  # the result has the doubts
+    if make_optimizer is ModelLBFGS and isinstance(or_error(check_constraints, atoms), ConstraintError):
+        make_optimizer = BFGS
     run = make_optimizer(atoms, logfile=logfile, trajectory=None if trajectory is None else str(trajectory))
-    _use_model_hessian(run, job)
+    _use_model_hessian(run, job, next(settings.loaded.model.parameters()).dtype)
     status, energies, largest_forces = _run(run, atoms, fmax, max_steps)
     forces = atoms.get_forces(apply_constraint=False)
     return result_of(
@@ -192,8 +121,10 @@ def _optimizer_class(optimizer: str | type[Optimizer]) -> type[Optimizer]:
     )
 
 
-def _use_model_hessian(run: Optimizer, job: Job) -> None:
-    """Replaces the initial Hessian of BFGS and related ASE optimisers, a multiple of the unit matrix."""
+def _use_model_hessian(run: Optimizer, job: Job, dtype: torch.dtype) -> None:
+    """Sets the bonds of the model Hessian, or the initial Hessian of BFGS and related optimisers of ASE."""
+    if isinstance(run, ModelLBFGS):
+        run.bonds, run.dtype = bonds_of(job), dtype
     stiffness = _RIGID_STIFFNESS if job.atoms.constraints else 0.0
     first_guess, n_coordinates = getattr(run, "H0", 0.0), 3 * len(job.atoms)
     if np.shape(first_guess) == (n_coordinates, n_coordinates):
@@ -221,7 +152,7 @@ def _run(run: Optimizer, atoms: Atoms, fmax: float, max_steps: int) -> tuple[Rel
                 is_above = energies[-1] > energies[0] + ENERGY_NOISE
                 status = RelaxStatus.ABOVE_START if is_above else RelaxStatus.CONVERGED
     except RuntimeError as error:
-        if not isinstance(error, _StalledError) and "LineSearch failed" not in str(error):
+        if not isinstance(error, StalledError) and "LineSearch failed" not in str(error):
             raise  # ASE's line searches fail at noisy minima
         status = RelaxStatus.STALLED
     except (NonFinitePositionsError, OverlappingAtomsError):

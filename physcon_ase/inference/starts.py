@@ -73,8 +73,8 @@ class Settings:
     """Maximum number of optimiser steps."""
     max_seconds: float
     """Time limit [s] for the start geometry of a molecule."""
-    method: str | None = None
-    """Batched optimiser; None to select one by the size of the molecules."""
+    method: str = "lbfgs"
+    """Batched optimiser."""
     fragments: str = "all"
     """What to do with several fragments of a SMILES or graph."""
     atoms_per_batch: int = ATOMS_PER_BATCH

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from physcon_ase.batch import Batch
 from physcon_ase.errors import PhysConError
-from physcon_ase.relax.bfgs import bfgs_init, bfgs_step
 from physcon_ase.relax.constraints import Constraints
 from physcon_ase.relax.fire import FireState, fire_init, fire_step
 from physcon_ase.relax.lbfgs import lbfgs_init, lbfgs_step
@@ -30,7 +29,7 @@ each rejected step."""
 _Frame: TypeAlias = tuple[np.ndarray, float, float]
 """Positions [Å], energy [eV] and largest force [eV/Å] of one molecule after one step."""
 
-METHODS: Final = {"bfgs": (bfgs_init, bfgs_step), "lbfgs": (lbfgs_init, lbfgs_step), "fire": (fire_init, fire_step)}
+METHODS: Final = {"lbfgs": (lbfgs_init, lbfgs_step), "fire": (fire_init, fire_step)}
 """Initialisation and step function of each method."""
 
 
@@ -42,7 +41,7 @@ class RelaxStatus(StrEnum):
     NOT_FINITE = "energy or forces not finite: check the start geometry for overlapping atoms or try another one"
     EXPLODED = "exploded, an atom left the molecule: use a better start geometry or a model that covers the molecule"
     ABOVE_START = (
-        "ended in a minimum above its start: use optimizer='bfgs', or for optimize_many method='bfgs', which take no "
+        "ended in a minimum above its start: use optimizer='lbfgs', or for optimize_many method='lbfgs', which take no "
         "step uphill"
     )
     STALLED = "could not lower the energy: raise fmax, compute in float64 or try method='fire'"
@@ -106,7 +105,7 @@ def relax(
     *,
     fmax: float = 0.01,
     max_steps: int = 500,
-    method: str = "bfgs",
+    method: str = "lbfgs",
     bonds: Sequence[np.ndarray | None] | None = None,
     constraints: Constraints | None = None,
     history: bool = False,

@@ -1,8 +1,4 @@
-"""L-BFGS preconditioned with the model Hessian at the current geometry; no diagonalisation.
-
-For molecules of more than about 60 atoms, where the diagonalisation in BFGS costs more than it saves. From force field
-minima it needs as many steps as BFGS, from poor start geometries 1.5 times as many.
-"""
+"""L-BFGS preconditioned with the model Hessian, which is computed again at each geometry."""
 
 import torch
 from jaxtyping import Float

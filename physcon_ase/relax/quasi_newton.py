@@ -1,4 +1,4 @@
-"""State and step acceptance of BFGS and L-BFGS: a step is accepted only if the energy does not increase."""
+"""State and step acceptance of L-BFGS: a step is accepted only if the energy does not increase."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -25,7 +25,7 @@ _GROW: Final = 2.0
 
 @dataclass(frozen=True)
 class QuasiNewtonState:
-    """State of BFGS and L-BFGS; the first axis of every tensor is the molecule."""
+    """State of L-BFGS; the first axis of every tensor is the molecule."""
 
     batch: Batch
     """The molecules, at their start geometries."""

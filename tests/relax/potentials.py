@@ -12,7 +12,7 @@ from tests.tiny import ETHANOL, ETHANOL_NUMBERS
 SIGMA = 3.4
 """Lennard-Jones length [Å]; the well depth is 1 eV. Minimum of a pair: 2^(1/6) σ."""
 
-METHODS = ("bfgs", "lbfgs", "fire")
+METHODS = ("lbfgs", "fire")
 
 PairEnergy = Callable[[Tensor], Tensor]
 
