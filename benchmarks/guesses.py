@@ -5,8 +5,7 @@
 
 Every guess is made from the molecular graph alone and is compared with the nearest minimum of its molecule in the
 store: drug-like molecules with several B3LYP-D3(BJ)/DZVP minima at level b3lyp-d3, QM9 molecules with one
-B3LYP/6-31G(2df,p) minimum at level b3lyp. The second table counts the steps of ASE's BFGS, started with the model
-Hessian, from each start with PhysConCalculator.
+B3LYP/6-31G(2df,p) minimum at level b3lyp. The second table counts the steps of `optimize` from each start.
 
 With --evaluations: distance of the default guess from the minimum of the same energies as a function of the number of
 evaluations of the structure head, with its cost and the saving in a relaxation; for QM9 molecules and for half as many

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from physcon_ase.inference.scans.search import scan
     from physcon_ase.inference.vibrations.harmonic import Vibrations, vibrations
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "Ensemble",
