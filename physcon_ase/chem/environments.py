@@ -1,6 +1,7 @@
 """Environments of atoms: element, bonded neighbours, and how many neighbours those have.
 
-Counted over the training molecules they say which atoms of a molecule a model has met before.
+Counted over the training molecules they say which atoms of a molecule are like those of the training. The environments
+of small molecules occur in few other molecules; small molecules count as a whole.
 """
 
 import functools
@@ -10,9 +11,14 @@ from typing import Final
 
 import numpy as np
 from jaxtyping import Float, Int, Integer
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 from scipy.spatial.distance import pdist, squareform
 
 from physcon_ase.units import CHEMICAL_SYMBOLS, COVALENT_RADII, FALLBACK_RADIUS
+
+SMALL: Final = 3
+"""Number of heavy atoms up to which a molecule is small."""
 
 _BONDED: Final = 1.25
 """Distance below which two atoms count as bonded, in sums of their covalent radii."""
@@ -23,6 +29,21 @@ def environment_hashes(
 ) -> Int[np.ndarray, " atoms"]:
     """A 64-bit number for the environment of each atom, the same in every molecule and on every machine."""
     return np.array([_hashed(key) for key in _keys(atomic_numbers, bonds)], dtype=np.int64)
+
+
+def small_molecule_hashes(
+    atomic_numbers: Integer[np.ndarray, " atoms"], bonds: Int[np.ndarray, "bonds 2"]
+) -> Int[np.ndarray, " atoms"]:
+    """A 64-bit number for the molecule of each atom if it has at most `SMALL` heavy atoms; 0 for larger ones."""
+    n_atoms = len(atomic_numbers)
+    links = coo_array((np.ones(len(bonds)), (bonds[:, 0], bonds[:, 1])), shape=(n_atoms, n_atoms))
+    _, parts = connected_components(links, directed=False)
+    keys, hashes = _keys(atomic_numbers, bonds), np.zeros(n_atoms, dtype=np.int64)
+    for part in np.unique(parts):
+        own = np.flatnonzero(parts == part)
+        if (atomic_numbers[own] > 1).sum() <= SMALL:
+            hashes[own] = _hashed(tuple(sorted(keys[atom] for atom in own)))
+    return hashes
 
 
 def environment_names(atomic_numbers: Integer[np.ndarray, " atoms"], bonds: Int[np.ndarray, "bonds 2"]) -> list[str]:
@@ -55,7 +76,7 @@ def _keys(atomic_numbers: np.ndarray, bonds: np.ndarray) -> list[_Key]:
 
 
 @functools.lru_cache(maxsize=2**18)
-def _hashed(key: _Key) -> int:
+def _hashed(key: _Key | tuple[_Key, ...]) -> int:
     return int.from_bytes(hashlib.blake2b(repr(key).encode(), digest_size=8).digest(), "little", signed=True)
 
 

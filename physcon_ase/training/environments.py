@@ -3,16 +3,21 @@
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 
-from physcon_ase.chem.environments import environment_hashes
+from physcon_ase.chem.environments import environment_hashes, small_molecule_hashes
 from physcon_ase.data.split import split_mask
 from physcon_ase.data.store import molecule_graph, open_store
+
+_HASHES: Final = (environment_hashes, small_molecule_hashes)
 
 
 def count_environments(stores: Iterable[Path]) -> dict[int, int]:
     """Number of training molecules with each environment, by its hash; a molecule of several stores counts once.
+
+    Small molecules have an entry of their own, `chem.environments.small_molecule_hashes`.
 
     Raises:
         StoreError: a store cannot be read.
@@ -26,5 +31,6 @@ def count_environments(stores: Iterable[Path]) -> dict[int, int]:
             if key not in seen:
                 seen.add(key)
                 graph = molecule_graph(store, row)
-                counts.update(set(environment_hashes(graph.atomic_numbers, graph.bonds).tolist()))
+                own = (function(graph.atomic_numbers, graph.bonds) for function in _HASHES)
+                counts.update(set(np.concatenate(list(own)).tolist()) - {0})
     return dict(counts)

@@ -1,7 +1,12 @@
 import numpy as np
 
 from physcon_ase.chem.conformers import embed
-from physcon_ase.chem.environments import bonds_by_distance, environment_hashes, environment_names
+from physcon_ase.chem.environments import (
+    bonds_by_distance,
+    environment_hashes,
+    environment_names,
+    small_molecule_hashes,
+)
 from physcon_ase.chem.smiles import graph_from_smiles
 
 
@@ -16,6 +21,18 @@ def test_equal_environments_have_equal_hashes_in_all_molecules():
     assert set(hashes("CCCCC").tolist()) == set(hexane.tolist())
     assert methane[0] not in ethane
     assert methane[1] == ethane[-1]
+
+
+def test_small_molecules_count_as_a_whole_also_beside_others():
+    def whole(smiles: str) -> np.ndarray:
+        graph = graph_from_smiles(smiles, allow_fragments=True)
+        return small_molecule_hashes(graph.atomic_numbers, graph.bonds)
+
+    assert len({tuple(set(whole(smiles).tolist())) for smiles in ("CCO", "COC", "CCN", "O", "[OH-]", "[H][H]")}) == 6
+    assert not whole("CCCO").any()
+    both = whole("OCC.CCCO")
+    assert set(both[:3].tolist()) == set(whole("CCO").tolist())
+    assert not both[3:7].any()
 
 
 def test_hashes_are_the_same_on_every_machine():

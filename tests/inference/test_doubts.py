@@ -6,10 +6,10 @@ import pytest
 import torch
 from ase import Atoms
 
-from physcon_ase.chem.environments import environment_hashes
+from physcon_ase.chem.environments import environment_hashes, small_molecule_hashes
 from physcon_ase.errors import UncertainWarning
 from physcon_ase.inference.calculator import PhysConCalculator
-from physcon_ase.inference.doubts import doubts_of
+from physcon_ase.inference.doubts import FEWEST, doubts_of
 from physcon_ase.inference.many import optimize_many
 from physcon_ase.inference.one import optimize
 from physcon_ase.model.checkpoint import load_into
@@ -22,9 +22,12 @@ WATER_BONDS = np.array([[0, 1], [0, 2]])
 
 @pytest.fixture(scope="module")
 def model() -> PhysCon:
-    """The calibrated tiny model, with ethanol as its only training molecule and a limit that nothing reaches."""
+    """The calibrated tiny model with the environments of ethanol and a limit that nothing reaches."""
+    return with_environments(dict.fromkeys(environment_hashes(ETHANOL_NUMBERS, ETHANOL_BONDS).tolist(), FEWEST))
+
+
+def with_environments(counts: dict[int, int]) -> PhysCon:
     calibrated = calibrated_model()
-    counts = dict.fromkeys(environment_hashes(ETHANOL_NUMBERS, ETHANOL_BONDS).tolist(), 5)
     with torch.random.fork_rng(devices=[]):
         found = PhysCon(replace(calibrated.config, n_environments=len(counts)), dtype=torch.float64)
     tensors = {**calibrated.state_dict()}
@@ -45,7 +48,14 @@ def test_molecules_of_known_environments_are_certain(model: PhysCon) -> None:
 
 def test_an_unknown_environment_is_named(model: PhysCon) -> None:
     (doubt,) = doubts_of(model, "dft", WATER_NUMBERS, WATER_BONDS, None)
-    assert "no training molecule has O bonded to 2 H: compare" in doubt
+    assert f"fewer than {FEWEST} training molecules have O bonded to 2 H: compare" in doubt
+
+
+def test_few_training_molecules_are_not_enough_unless_one_of_them_is_the_small_molecule_itself() -> None:
+    counts = dict.fromkeys(environment_hashes(ETHANOL_NUMBERS, ETHANOL_BONDS).tolist(), FEWEST - 1)
+    assert doubts_of(with_environments(counts), "dft", ETHANOL_NUMBERS, ETHANOL_BONDS, None)
+    counts |= dict.fromkeys(small_molecule_hashes(ETHANOL_NUMBERS, ETHANOL_BONDS).tolist(), 1)
+    assert not doubts_of(with_environments(counts), "dft", ETHANOL_NUMBERS, ETHANOL_BONDS, None)
 
 
 def test_a_large_uncertainty_is_a_doubt(model: PhysCon) -> None:
@@ -57,7 +67,7 @@ def test_relaxations_are_uncertain_with_the_reason(loaded: LoadedModel) -> None:
     result = optimize(Atoms(WATER_NUMBERS, WATER), checkpoint=loaded, fmax=10.0)
     assert result.is_minimum
     assert not result.is_ok
-    assert result.status.startswith("uncertain: no training molecule has")
+    assert result.status.startswith("uncertain: fewer than 5 training molecules have")
     records = optimize_many(
         [Atoms(WATER_NUMBERS, WATER), Atoms(ETHANOL_NUMBERS, ETHANOL)], checkpoint=loaded, fmax=10.0, progress_bar=False
     )
@@ -68,7 +78,7 @@ def test_relaxations_are_uncertain_with_the_reason(loaded: LoadedModel) -> None:
 def test_the_calculator_warns_once_for_each_molecule(loaded: LoadedModel) -> None:
     water, ethanol = Atoms(WATER_NUMBERS, WATER), Atoms(ETHANOL_NUMBERS, ETHANOL)
     water.calc = ethanol.calc = calculator = PhysConCalculator(loaded)
-    with pytest.warns(UncertainWarning, match="H2O is uncertain: no training molecule"):
+    with pytest.warns(UncertainWarning, match="H2O is uncertain: fewer than 5 training molecules"):
         water.get_potential_energy()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
