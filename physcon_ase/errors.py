@@ -120,5 +120,9 @@ class MissingPackageError(PhysConError):
     """A request that needs an optional package which is not installed."""
 
 
+class CompilationError(PhysConError):
+    """A model that could not be compiled: no C++ compiler, or an unsupported device."""
+
+
 class UncertainWarning(UserWarning):
     """A molecule unlike those of the training, or with a large estimated error."""

@@ -20,6 +20,7 @@ from torch import Tensor
 from physcon_ase.batch import Batch, in_chunks, make_batch, threads_for, unpad
 from physcon_ase.chem.environments import bonds_by_distance
 from physcon_ase.errors import (
+    CompilationError,
     MissingHeadError,
     PhysConError,
     UncertainWarning,
@@ -27,10 +28,12 @@ from physcon_ase.errors import (
 from physcon_ase.inference.doubts import doubts_of
 from physcon_ase.inference.intake import charge_and_multiplicity, check_structure, state_in_info
 from physcon_ase.inference.results import FORCES_FROM, Prediction, Provenance
+from physcon_ase.model.compiled import CompiledModel
 from physcon_ase.model.coverage import AUTO, checked_level, level_for
 from physcon_ase.model.physcon import (
     DEFAULT_CHECKPOINT,
     LoadedModel,
+    Outputs,
     PhysCon,
     load_model,
 )
@@ -74,6 +77,7 @@ class PhysConCalculator(Calculator):
         multiplicity: int = 1,
         device: torch.device | str = "cpu",
         dtype: torch.dtype | str = torch.float32,
+        compile: bool = False,
     ):
         """Loads the model.
 
@@ -88,9 +92,13 @@ class PhysConCalculator(Calculator):
             multiplicity: default spin multiplicity 2S + 1, for structures without `info["spin"]`.
             device: device of the model.
             dtype: dtype of the model, "float32" or "float64"; results are always float64.
+            compile: whether to compile the model for single structures, for molecular dynamics and other long runs of
+                molecules of up to 300 atoms (`model.compiled`): the first calculation with each number of atoms takes
+                half a minute, and seconds when it is repeated later. Needs a C++ compiler.
 
         Raises:
             UnknownLevelError: the model has no such level.
+            CompilationError: `compile` without a C++ compiler, on another device than the CPU, or with direct forces.
             MissingHeadError: direct forces requested, but the model has no direct heads.
             CheckpointNotFoundError, CorruptCheckpointError, CheckpointVersionError: see `checkpoint.read_checkpoint`.
             PhysConError: an unsupported dtype, device or kind of forces.
@@ -109,7 +117,10 @@ class PhysConCalculator(Calculator):
             )
         if self.model.config.encoder.charged:
             self.implemented_properties = [*_PROPERTIES, *_OF_CHARGES]
+        if compile and forces == "direct":
+            raise CompilationError("compile=True is for conservative forces; omit it with forces='direct'")
         self._evaluate = _direct_evaluation if forces == "direct" else _conservative_evaluation
+        self._compiled = CompiledModel(self.model) if compile else None
         self.provenance = Provenance(checkpoint.name, checkpoint.revision, self.level, FORCES_FROM[forces])
         self.charge, self.multiplicity = charge, multiplicity
         self._lock = RLock()
@@ -174,7 +185,10 @@ class PhysConCalculator(Calculator):
         level = self._level_of(self.atoms)
         self.provenance = replace(self.provenance, level=level)
         self.parameters["level"] = level
-        found = self._evaluate(self.model, level, batch)
+        if self._compiled is None:
+            found = self._evaluate(self.model, level, batch)
+        else:
+            found = _compiled_evaluation(self._compiled, level, batch)
         assert found.forces is not None
         energies = found.energies[0].numpy(force=True)
         energy = float(energies.sum())
@@ -367,16 +381,24 @@ class _Evaluation:
 
 def _conservative_evaluation(model: PhysCon, level: str, batch: Batch, *, with_forces: bool = True) -> _Evaluation:
     """Evaluation with forces as the derivative of the energy."""
-    with threads_for(batch):
-        with torch.no_grad():
-            outputs = model.evaluate(batch, level, forces=with_forces)
-        return _Evaluation(
-            outputs.atomic_energies,
-            outputs.forces,
-            model.energy_uncertainties(outputs.features, level),
-            model.force_uncertainties(outputs.features, batch, level) if with_forces else None,
-            outputs.charges,
-        )
+    with threads_for(batch), torch.no_grad():
+        return _with_uncertainties(model, level, batch, model.evaluate(batch, level, forces=with_forces))
+
+
+def _compiled_evaluation(compiled: CompiledModel, level: str, batch: Batch) -> _Evaluation:
+    """The same by a compiled program."""
+    with threads_for(batch), torch.no_grad():
+        return _with_uncertainties(compiled.model, level, batch, compiled.evaluate(batch, level))
+
+
+def _with_uncertainties(model: PhysCon, level: str, batch: Batch, outputs: Outputs) -> _Evaluation:
+    return _Evaluation(
+        outputs.atomic_energies,
+        outputs.forces,
+        model.energy_uncertainties(outputs.features, level),
+        None if outputs.forces is None else model.force_uncertainties(outputs.features, batch, level),
+        outputs.charges,
+    )
 
 
 def _direct_evaluation(model: PhysCon, level: str, batch: Batch, *, with_forces: bool = True) -> _Evaluation:

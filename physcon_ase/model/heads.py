@@ -109,11 +109,14 @@ class CoreRepulsion(nn.Module):
 
     def overlap(self, batch: Batch, pairs: Pairs) -> Float[Tensor, "molecules slots neighbours"] | None:
         """r/c of pairs closer than c and 1 for all others; None if no two atoms are that close, as is the rule."""
-        reach = self._reach(batch, pairs)
-        close = pairs.mask & (pairs.distances < reach)
+        close = self.are_close(batch, pairs)
         if not close.any():
             return None
-        return torch.where(close, pairs.distances / reach, 1.0)
+        return torch.where(close, pairs.distances / self._reach(batch, pairs), 1.0)
+
+    def are_close(self, batch: Batch, pairs: Pairs) -> Bool[Tensor, "molecules slots neighbours"]:
+        """Which pairs are closer than c."""
+        return pairs.mask & (pairs.distances < self._reach(batch, pairs))
 
     def forward(
         self, batch: Batch, pairs: Pairs, overlap: Float[Tensor, "molecules slots neighbours"]

@@ -38,17 +38,36 @@ class Pairs:
 
 def make_pairs(batch: Batch, cutoff: float | None) -> Pairs:
     """All pairs of a batch of small molecules, or the pairs within the cutoff [Å] of one with larger ones."""
+    if cutoff is None or not searches_neighbours(batch):
+        return pairs_of(batch)
+    return pairs_of(batch, *find_neighbours(batch, cutoff))
+
+
+def searches_neighbours(batch: Batch) -> bool:
+    """Whether a batch has so many slots that neighbours within the cutoff are looked for."""
+    return batch.positions.shape[1] > DENSE_SLOTS
+
+
+def find_neighbours(
+    batch: Batch, cutoff: float
+) -> tuple[Int[Tensor, "molecules slots neighbours"], Bool[Tensor, "molecules slots neighbours"]]:
+    """Neighbours of each atom within the cutoff [Å], and which of them are real; see `Pairs`."""
+    find = _neighbours_within if keeps_matrices(batch) else _listed_neighbours
+    return find(batch.positions.detach(), batch.atom_mask, cutoff)
+
+
+def pairs_of(
+    batch: Batch,
+    neighbours: Int[Tensor, "molecules slots neighbours"] | None = None,
+    mask: Bool[Tensor, "molecules slots neighbours"] | None = None,
+) -> Pairs:
+    """Pairs of each atom with its neighbours as from `find_neighbours`, or with all other atoms."""
     positions = batch.positions
-    n_slots = positions.shape[1]
-    atoms = batch.atom_mask
-    neighbours, mask = None, None
-    others = positions[:, None].transpose(2, 3)  # (molecules, 1, 3, slots)
-    if cutoff is not None and n_slots > DENSE_SLOTS:
-        find = _neighbours_within if keeps_matrices(batch) else _listed_neighbours
-        neighbours, mask = find(positions.detach(), atoms, cutoff)
+    if neighbours is None or mask is None:
+        mask = _all_but_self(batch.atom_mask)
+        others = positions[:, None].transpose(2, 3)  # (molecules, 1, 3, slots)
+    else:
         others = of_neighbours(positions, neighbours).transpose(2, 3)
-    if mask is None:
-        mask = _all_but_self(atoms)
     vectors = others - positions[..., None]
     squared = vectors.square().sum(dim=2)
     # Padding must not reach sqrt and the division: their derivatives at 0 are NaN even where the result is masked.

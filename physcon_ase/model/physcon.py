@@ -20,7 +20,7 @@ from physcon_ase.model.environments import EnvironmentTable
 from physcon_ase.model.forces import energies_and_forces
 from physcon_ase.model.gradient import energies_and_gradient, energies_of_atoms
 from physcon_ase.model.heads import CoreRepulsion, DirectForceHead, References, fade_in
-from physcon_ase.model.pairs import make_pairs
+from physcon_ase.model.pairs import Pairs, make_pairs
 from physcon_ase.model.structure import Denoiser, StructureHead
 from physcon_ase.model.uncertainty import EnergyRigidity, ForceRigidity, features_of_atoms
 
@@ -268,6 +268,10 @@ class PhysCon(nn.Module):
                 (gradient,) = torch.autograd.grad(outputs.energies.sum(), batch.positions, create_graph=trained)
             outputs = replace(outputs, forces=-gradient)
             return outputs if trained else _detached(outputs)
+        return self.evaluate_apart(batch, levels, pairs)
+
+    def evaluate_apart(self, batch: Batch, levels: Levels, pairs: Pairs) -> Outputs:
+        """Energies and forces where no cores overlap (`core.are_close`): `evaluate` without its choices."""
         found, gradient = energies_and_gradient(self.energy, batch, levels, pairs)
         return replace(self._from_evaluation(batch, levels, found), forces=-gradient)
 
