@@ -366,3 +366,13 @@ def test_frequencies_count_modes_of_linear_molecules_too(benchmark) -> None:
     calculator = PhysConCalculator(dtype="float64")
     assert [len(script.frequencies(atoms, calculator)) for atoms in (water, carbon_dioxide)] == [3, 4]
     assert script.frequencies(water, calculator)[-1] == pytest.approx(3650, abs=600)
+
+
+def test_outputs_of_a_card_are_replaced_command_by_command(benchmark) -> None:
+    card = benchmark("card")
+    one, two = "    python benchmarks/one.py --stores S\n\nold\n", "    python benchmarks/two.py\n\nkept\n"
+    text = f"# a\n\n{one}\n{two}\n## Limits\n\nend\n"
+    assert card.commands_of(text) == ["python benchmarks/one.py --stores S", "python benchmarks/two.py"]
+    renewed = card.with_output(text, "python benchmarks/one.py --stores S", "\nnew\n")
+    assert renewed == text.replace("old", "new")
+    assert card.with_output(renewed, "python benchmarks/two.py", "last") == renewed.replace("kept", "last")
