@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from physcon_ase.cli import main
 from physcon_ase.training.recipe_files import parse_recipe
 from physcon_ase.training.stages import is_staged, read_staged_recipe
 from tests.code_blocks import ROOT, CodeBlock, code_blocks, run_python
@@ -19,9 +21,13 @@ DOCS = ROOT / "docs"
 SLOW = ("guides/own-level.md", "labelling.md")
 """Pages whose code labels molecules or trains a model."""
 
+JOBS = "guides/jobs.md"
+"""Page whose code and commands run in one folder, in their order."""
+
 PAGES = [
     pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name
     for name in sorted(path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md") if code_blocks(path, "python"))
+    if name != JOBS
 ]
 
 RECIPES = [block for path in sorted(DOCS.rglob("*.md")) for block in code_blocks(path, "toml")]
@@ -40,6 +46,27 @@ def test_python_of_a_page_runs(name: str, tmp_path: Path, monkeypatch: pytest.Mo
     namespace: dict[str, Any] = {"__name__": "page"}
     for block in code_blocks(DOCS / name, "python"):
         run_python(block, namespace)
+
+
+@pytest.mark.slow
+def test_the_jobs_run_in_their_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    namespace: dict[str, Any] = {"__name__": "page"}
+    blocks = [(block, language) for language in ("python", "shell") for block in code_blocks(DOCS / JOBS, language)]
+    for block, language in sorted(blocks, key=lambda entry: entry[0].line):
+        if language == "python":
+            run_python(block, namespace)
+            continue
+        for line in block.code.splitlines():
+            command, _, comment = line.partition("  # exit code ")
+            name, *arguments = shlex.split(command)
+            assert name == "physcon"
+            assert main(arguments) == int(comment or 0), line
+
+
+def test_the_jobs_are_thirty() -> None:
+    numbers = re.findall(r"^\*\*(\d+)\.\*\*", (DOCS / JOBS).read_text(encoding="utf-8"), flags=re.MULTILINE)
+    assert numbers == [str(number) for number in range(1, 31)]
 
 
 def test_every_slow_page_is_there() -> None:
