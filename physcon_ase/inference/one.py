@@ -93,7 +93,7 @@ def optimize(
     calculator.warns = False  # the result has the doubts
     if make_optimizer is ModelLBFGS and isinstance(or_error(check_constraints, atoms), ConstraintError):
         make_optimizer = BFGS
-    run = make_optimizer(atoms, logfile=logfile, trajectory=None if trajectory is None else str(trajectory))
+    run = _made(make_optimizer, atoms, logfile=logfile, trajectory=None if trajectory is None else str(trajectory))
     _use_model_hessian(run, job, next(settings.loaded.model.parameters()).dtype)
     status, energies, largest_forces = _run(run, atoms, fmax, max_steps)
     forces = atoms.get_forces(apply_constraint=False)
@@ -121,6 +121,18 @@ def _optimizer_class(optimizer: str | type[Optimizer]) -> type[Optimizer]:
     )
 
 
+def _made(optimizer: type[Optimizer], atoms: Atoms, **options: Any) -> Optimizer:
+    try:
+        return optimizer(atoms, **options)
+    except (AttributeError, TypeError, NotImplementedError) as error:
+        raise _unusable(optimizer, repr(error)) from error
+
+
+def _unusable(optimizer: Optimizer | type[Optimizer], reason: str) -> PhysConError:
+    name = optimizer.__name__ if isinstance(optimizer, type) else type(optimizer).__name__
+    return PhysConError(f"optimizer {name} cannot be used here: {reason}; choose one of {', '.join(OPTIMIZERS)}")
+
+
 def _use_model_hessian(run: Optimizer, job: Job, dtype: torch.dtype) -> None:
     """Sets the bonds of the model Hessian, or the initial Hessian of BFGS and related optimisers of ASE."""
     if isinstance(run, ModelLBFGS):
@@ -132,36 +144,64 @@ def _use_model_hessian(run: Optimizer, job: Job, dtype: torch.dtype) -> None:
         run.H0 = hessian  # pyright: ignore[reportAttributeAccessIssue]  # not every optimiser has it
 
 
+class _NotFiniteError(RuntimeError):
+    """Energy or forces are not finite; the relaxation ends with `RelaxStatus.NOT_FINITE`."""
+
+
+class _Course:
+    """Energies and largest forces of the geometries of a relaxation, noted as an observer of its optimiser."""
+
+    def __init__(self, atoms: Atoms):
+        self.atoms = atoms
+        self.energies: list[float] = []
+        self.largest_forces: list[float] = []
+        self.lowest, self.lowest_positions = 0, atoms.positions.copy()
+
+    def __call__(self) -> None:
+        self.energies.append(float(self.atoms.get_potential_energy()))
+        self.largest_forces.append(float(np.linalg.norm(self.atoms.get_forces(), axis=1).max()))
+        if not np.isfinite([self.energies[-1], self.largest_forces[-1]]).all():
+            raise _NotFiniteError
+        if self.energies[-1] <= self.energies[self.lowest]:
+            self.lowest, self.lowest_positions = len(self.energies) - 1, self.atoms.positions.copy()
+
+    def return_to_lowest(self) -> None:
+        """Puts the atoms at the lowest geometry, which becomes the last."""
+        self.atoms.positions = self.lowest_positions
+        self.energies[-1], self.largest_forces[-1] = self.energies[self.lowest], self.largest_forces[self.lowest]
+
+
 def _run(run: Optimizer, atoms: Atoms, fmax: float, max_steps: int) -> tuple[RelaxStatus, np.ndarray, np.ndarray]:
     """Runs the optimiser; returns the status, and energy and largest force of each geometry.
 
     A run that ends above its lowest geometry without having converged returns to that geometry.
     """
-    energies, largest_forces = [], []
-    status, lowest, lowest_positions = RelaxStatus.STEP_LIMIT, 0, atoms.positions.copy()
+    course, status = _Course(atoms), RelaxStatus.STEP_LIMIT
+    run.attach(course)
     try:
-        for converged in run.irun(fmax=fmax, steps=max_steps):
-            energies.append(float(atoms.get_potential_energy()))
-            largest_forces.append(float(np.linalg.norm(atoms.get_forces(), axis=1).max()))
-            if not np.isfinite([energies[-1], largest_forces[-1]]).all():
-                status = RelaxStatus.NOT_FINITE
-                break
-            if energies[-1] <= energies[lowest]:
-                lowest, lowest_positions = len(energies) - 1, atoms.positions.copy()
-            if converged:
-                is_above = energies[-1] > energies[0] + ENERGY_NOISE
-                status = RelaxStatus.ABOVE_START if is_above else RelaxStatus.CONVERGED
-    except RuntimeError as error:
-        if not isinstance(error, StalledError) and "LineSearch failed" not in str(error):
-            raise  # ASE's line searches fail at noisy minima
-        status = RelaxStatus.STALLED
+        is_converged = run.run(fmax=fmax, steps=max_steps)
+        if not course.energies:
+            raise _unusable(run, "it does not call its observers")
+        if is_converged:
+            is_above = course.energies[-1] > course.energies[0] + ENERGY_NOISE
+            status = RelaxStatus.ABOVE_START if is_above else RelaxStatus.CONVERGED
+    except _NotFiniteError:
+        status = RelaxStatus.NOT_FINITE
     except (NonFinitePositionsError, OverlappingAtomsError):
-        if not energies:  # invalid start geometry
+        if not course.energies:  # invalid start geometry
             raise
         status = RelaxStatus.NOT_FINITE
+    except PhysConError:
+        raise
+    except Exception as error:
+        # ASE's line searches fail at noisy minima
+        if not isinstance(error, StalledError) and "LineSearch failed" not in str(error):
+            if type(run) in OPTIMIZERS.values():
+                raise
+            raise _unusable(run, repr(error)) from error
+        status = RelaxStatus.STALLED
     finally:
         run.close()
     if status is not RelaxStatus.CONVERGED:
-        atoms.positions = lowest_positions
-        energies[-1], largest_forces[-1] = energies[lowest], largest_forces[lowest]
-    return status, np.array(energies), np.array(largest_forces)
+        course.return_to_lowest()
+    return status, np.array(course.energies), np.array(course.largest_forces)

@@ -7,7 +7,8 @@ import torch
 from ase import Atoms
 from ase.build import molecule
 from ase.constraints import FixAtoms, FixCom, FixSubsetCom
-from ase.optimize import BFGS, FIRE2, LBFGS
+from ase.optimize import BFGS, FIRE2, LBFGS, CellAwareBFGS
+from ase.optimize.sciopt import SciPyFminBFGS, SciPyFminCG
 
 from physcon_ase.chem.smiles import graph_from_smiles
 from physcon_ase.errors import PhysConError, SpinParityError, UnsupportedChargeError
@@ -83,7 +84,7 @@ def test_the_model_hessian_saves_half_of_the_steps(double: LoadedModel) -> None:
     assert max(default.steps, with_hessian.steps) <= 0.5 * of_ase.steps
 
 
-@pytest.mark.parametrize("optimizer", ["lbfgs", "bfgs", "FIRE", FIRE2, LBFGS])
+@pytest.mark.parametrize("optimizer", ["lbfgs", "bfgs", "FIRE", FIRE2, LBFGS, SciPyFminBFGS, SciPyFminCG])
 def test_any_ase_optimiser_finds_the_minimum_of_water(optimizer, double: LoadedModel, water: Result) -> None:
     result = optimize("O", checkpoint=double, optimizer=optimizer, fmax=0.001)
     assert result.converged
@@ -91,6 +92,16 @@ def test_any_ase_optimiser_finds_the_minimum_of_water(optimizer, double: LoadedM
     assert name.lower() in result.optimizer.lower()  # the package has an L-BFGS of its own
     assert result.energy == pytest.approx(water.energy, abs=1e-3)  # what fmax .01 leaves
     assert 0.9 < result.atoms.get_distance(0, 1) < 1.0
+
+
+def test_optimisers_that_cannot_be_driven_are_one_error(double: LoadedModel) -> None:
+    class Silent(BFGS):
+        def run(self, fmax: float = 0.05, steps: int = 1) -> bool:
+            return True
+
+    for optimizer, message in ((CellAwareBFGS, "has no attribute 'mask'"), (Silent, "does not call its observers")):
+        with pytest.raises(PhysConError, match=f"optimizer {optimizer.__name__} .*{message}.*; choose one of lbfgs"):
+            optimize("O", checkpoint=double, optimizer=optimizer)
 
 
 def test_a_geometry_is_copied_and_never_modified(double: LoadedModel) -> None:
