@@ -1,10 +1,10 @@
 """Renews the tables of a model card: runs each command in it and replaces the output below.
 
-    python benchmarks/card.py CARD --stores STORES --smiles LIST --aimnet2 WHEEL [--only errors.py peers.py]
+    python benchmarks/card.py CARD --stores STORES --archives DATA --aimnet2 WHEEL [--only errors.py peers.py]
 
-In the commands of a card, S stands for the folder of the stores, U for the list of SMILES and W for the wheel of
-AIMNet2. A command that fails keeps its old output and is named at the end. Commands run `--jobs` at a time, those that
-measure times alone.
+In the commands of a card, S stands for the folder of the stores, D for that of the archives, U for the list of SMILES
+there and W for the wheel of AIMNet2. A command that fails keeps its old output and is named at the end. Commands run
+`--jobs` at a time, those that measure times alone.
 """
 
 import argparse
@@ -21,6 +21,8 @@ ROOT: Final = Path(__file__).parents[1]
 COMMAND: Final = "    python benchmarks/"
 """Beginning of the line of a command; its output ends at the next one or at a heading of the second level."""
 
+SMILES: Final = "smiles_union.tsv.xz"
+
 TIMED: Final = ("rates", "many.py")
 """Words of commands that measure times."""
 
@@ -29,12 +31,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("card", type=Path, help="the model card")
     parser.add_argument("--stores", type=Path, required=True, help="folder of the stores (S)")
-    parser.add_argument("--smiles", type=Path, required=True, help="list of SMILES (U)")
+    parser.add_argument("--archives", type=Path, required=True, help="folder of the archives (D)")
     parser.add_argument("--aimnet2", type=Path, required=True, help="wheel of AIMNet2 (W)")
     parser.add_argument("--only", nargs="+", metavar="WORD", help="only commands with one of these words")
     parser.add_argument("--jobs", type=int, default=1, help="commands at a time (default: 1)")
     arguments = parser.parse_args(argv)
-    places = {"S": arguments.stores, "U": arguments.smiles, "W": arguments.aimnet2}
+    archives, stores = arguments.archives, arguments.stores
+    places = {"S": stores, "D": archives, "U": archives / SMILES, "W": arguments.aimnet2}
     environment = {**os.environ, "PHYSCON_AIMNET2": str(arguments.aimnet2.resolve()), "OMP_NUM_THREADS": "1"}
 
     def output_of(command: str) -> str | None:
