@@ -149,8 +149,8 @@ def _side_by_side(loaded: LoadedModel, make: MakeCalculator, molecules: list[Mol
         f"{len(moved)} molecules from thermal geometries and velocities of 300 K, {arguments.ps:g} ps in steps of "
         f"{STEP_FS} fs, float64, of the checkpoint's own energy. Relaxations: from thermal geometries; one fails that "
         f"has a force above {FMAX} eV/Å after {MAX_STEPS} steps, stops before, or has other bonds than its graph. The "
-        f"package's optimiser refuses steps that raise the energy; ASE's looks at forces alone ({n_ase} molecules). Time: "
-        "processor, median, float32, one molecule."
+        f"package's optimiser refuses steps that raise the energy; ASE's looks at forces alone ({n_ase} molecules). "
+        "Time: processor, median, float32, one molecule."
     )
     rows: list[Row] = [
         {"quantity": name, **{kind: _text(value) for kind, value in values.items()}}
