@@ -1,12 +1,14 @@
-"""Rate of each engine with `label` on one core, compared with the bare engine called in a loop on the same geometries.
+"""Rate of each engine with `label` on one core, compared with the bare engine on the same geometries.
 
     python benchmarks/labelling.py [--engines gfn2 pm7 pyscf] [--limit 200] [--json labelling.json]
 
-Both are timed alternately in one process with one thread. The geometries are sampled before timing starts; the overhead
-of `label` consists of its journal, the check of the bonds, and writing the store.
+The bare engine is called in a loop, AIMNet2 (one network; PHYSCON_AIMNET2 names its wheel) with batches of equal
+molecules. Both are timed alternately in one process with one thread. The geometries are sampled before timing starts;
+the overhead of `label` consists of its journal, the check of the bonds, and writing the store.
 """
 
 import dataclasses
+import functools
 import os
 import tempfile
 import time
@@ -14,11 +16,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-from rates import ISOMER, geometry
+from rates import ISOMER, MOLECULES, geometry
 from reporting import Clock, Row, Table, finish, make_parser
 
 from physcon_ase.errors import EngineError
-from physcon_ase.labelling.engines import Engine, Molecule, mopac_engine, pyscf_engine, tblite_engine
+from physcon_ase.labelling.engines import (
+    Engine,
+    Molecule,
+    aimnet2_engine,
+    mopac_engine,
+    pyscf_engine,
+    tblite_engine,
+)
 from physcon_ase.labelling.geometries import Geometry, Origin, Sampling, hessian_factor, thermal_displacements
 from physcon_ase.labelling.pipeline import label
 
@@ -39,8 +48,11 @@ CASES = {
     "gfn2": Case(tblite_engine, ISOMER, 1),
     "pm7": Case(mopac_engine, ISOMER, 4),
     "pyscf": Case(lambda: pyscf_engine("b3lyp_small", functional="b3lypg", basis="6-31G*", grid_level=1), "O", 20),
+} | {
+    f"aimnet2-{n_atoms}": Case(functools.partial(aimnet2_engine, member=0), MOLECULES[name], 1)
+    for name, n_atoms in (("aspirin", 21), ("ibuprofen", 33), ("methandienone", 50))
 }
-"""tblite and MOPAC on 19 atoms, and PySCF on water, which is fast enough for a benchmark."""
+"""tblite and MOPAC on 19 atoms, PySCF on water, which is fast enough for a benchmark, and AIMNet2 on three sizes."""
 
 TURNS = 4
 """Parts into which the geometries are divided, so that both are timed under the same load."""
@@ -81,8 +93,9 @@ def row(name: str, case: Case, limit: int, seed: int) -> Row:
             chosen = [places[index] for index in part.tolist()]
             sampling = Sampling("thermal", len(chosen), Given([("thermal", place) for place in chosen]))
             began = seconds()
-            for place in chosen:
-                engine(Molecule(graph.atomic_numbers, place))
+            per_call = max(1, engine.batch_slots // graph.n_atoms)
+            for first in range(0, len(chosen), per_call):
+                engine.label_many([Molecule(graph.atomic_numbers, x) for x in chosen[first : first + per_call]])
             bare += seconds() - began
             began = seconds()
             label([case.smiles], engine, [sampling], Path(folder) / f"{number}.h5", processes=0, progress_bar=False)
