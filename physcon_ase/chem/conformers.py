@@ -134,7 +134,10 @@ def mmff94_minimize(graph: MolGraph, positions: Float[np.ndarray, "atoms 3"], *,
             "without boron and metals: use the embedded geometry without relaxation"
         )
     field.Initialize()
-    converged = field.Minimize(maxIts=max_steps) == 0
+    try:
+        converged = field.Minimize(maxIts=max_steps) == 0
+    except RuntimeError:  # as in `_climb`; the positions are those of the last step
+        converged = False
     energy = field.CalcEnergy() * EV_PER_KCAL_PER_MOL
     return Minimized(mol.GetConformer().GetPositions(), energy, converged)
 
@@ -254,8 +257,11 @@ def _climb(
         if attempt and remaining <= 0:
             break
         parameters = _parameters(rung, 1 + (seed + attempt * _ATTEMPT_STRIDE) % _N_RDKIT_SEEDS, remaining)
-        with rdBase.BlockLogs():
-            found = rdDistGeom.EmbedMolecule(mol, parameters) >= 0
+        try:
+            with rdBase.BlockLogs():
+                found = rdDistGeom.EmbedMolecule(mol, parameters) >= 0
+        except RuntimeError:  # RDKit's line search violates an invariant, for cyclopentane with torsions of small rings
+            return None, "minimisation failed in RDKit"
         if not found:
             return None, _most_frequent_failures(parameters)
         positions = _with_bonds(graph, mol.GetConformer().GetPositions())

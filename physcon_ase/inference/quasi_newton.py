@@ -48,7 +48,7 @@ class ModelLBFGS(Optimizer):
         self.structure, self.bonds, self.dtype = atoms, bonds, dtype
         self._state: QuasiNewtonState | None = None
 
-    def step(self, gradient: np.ndarray | None = None) -> None:
+    def step(self, gradient: np.ndarray | None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Performs one step; an energy higher than before leaves the structure as it is.
 
         Raises:

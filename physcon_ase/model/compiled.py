@@ -72,7 +72,7 @@ class CompiledModel:
 
     def _first_run(self, key: tuple[str, int, int], arguments: tuple[Tensor | None, ...]) -> tuple[Outputs, Tensor]:
         """Compiles a program and runs it."""
-        import torch._dynamo  # a second of import
+        import torch._dynamo.exc  # a second of import
 
         try:
             with torch._dynamo.config.patch(recompile_limit=_MOST_PROGRAMS, accumulated_recompile_limit=_MOST_PROGRAMS):

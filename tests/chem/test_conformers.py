@@ -3,8 +3,9 @@ from time import monotonic
 import numpy as np
 import pytest
 
+from physcon_ase.chem import conformers
 from physcon_ase.chem.compare import bonds_intact, rmsd, stereo_intact
-from physcon_ase.chem.conformers import embed, lowest_conformer, mmff94_minimize
+from physcon_ase.chem.conformers import embed, embed_ensemble, lowest_conformer, mmff94_minimize
 from physcon_ase.chem.graph import make_graph
 from physcon_ase.chem.smiles import graph_from_smiles
 from physcon_ase.errors import EmbeddingError, EmptyStructureError, MissingParametersError, PhysConError
@@ -59,6 +60,34 @@ def test_atoms_and_diatomics_have_a_start_geometry(smiles: str, length: float | 
 )
 def test_the_ladder_finds_what_etkdg_does_not(smiles: str) -> None:
     assert embed(graph_from_smiles(smiles)).shape[0] == 1
+
+
+def test_a_failed_minimisation_in_rdkit_leads_to_the_next_method() -> None:
+    graph = graph_from_smiles("C1CCCC1")  # violates an invariant of RDKit with the torsions of small rings
+    geometries = embed_ensemble(graph, n=4)
+    assert len(geometries) == 4
+    assert all(bonds_intact(graph, positions).intact for positions in geometries)
+
+
+def test_a_minimisation_that_fails_ends_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = graph_from_smiles("CCO")
+    start = embed(graph)[0]
+    create = conformers.rdForceFieldHelpers.MMFFGetMoleculeForceField
+
+    class Failing:
+        def __init__(self, *arguments, **options):
+            self.field = create(*arguments, **options)
+
+        def __getattr__(self, name: str):
+            return getattr(self.field, name)
+
+        def Minimize(self, **options) -> int:
+            raise RuntimeError("Invariant Violation")
+
+    monkeypatch.setattr(conformers.rdForceFieldHelpers, "MMFFGetMoleculeForceField", Failing)
+    found = mmff94_minimize(graph, start)
+    assert not found.converged
+    np.testing.assert_allclose(found.positions, start, atol=1e-6)
 
 
 def test_the_time_cap_ends_the_search_with_reasons() -> None:
