@@ -9,7 +9,7 @@ from jaxtyping import Float
 from physcon_ase.chem.canonical import canonical_order
 from physcon_ase.chem.conformers import embed, lowest_conformer
 from physcon_ase.chem.graph import MolGraph
-from physcon_ase.errors import PhysConError
+from physcon_ase.errors import EmbeddingError, PhysConError
 from physcon_ase.inference.intake import or_error
 from physcon_ase.jobs.workers import employed
 
@@ -48,7 +48,10 @@ def _start_or_error(
 ) -> Float[np.ndarray, "atoms 3"] | PhysConError:
     if isinstance(graph, PhysConError):
         return graph
-    return or_error(embedded, graph, seed, n_conformers, max_seconds)
+    try:
+        return or_error(embedded, graph, seed, n_conformers, max_seconds)
+    except RuntimeError as error:  # of RDKit: one molecule must not end a batch
+        return EmbeddingError(f"no start geometry: RDKit failed with {' '.join(str(error).split())!r}; give a geometry")
 
 
 def embedded(

@@ -251,6 +251,9 @@ def _outcome(function: Callable[[Any, int], Any], item: Item) -> Outcome:
         outcome = Outcome(item.index, item.row, function(molecule, item.seed))
     except PhysConError as error:
         outcome = Outcome(item.index, item.row, None, type(error).__name__, str(error))
+    except Exception as error:  # of RDKit, for example: one molecule must not end the run
+        reason = " ".join(str(error).split()) or "no reason given"
+        outcome = Outcome(item.index, item.row, None, type(error).__name__, f"unexpected error: {reason}")
     return replace(outcome, seconds=perf_counter() - began)
 
 

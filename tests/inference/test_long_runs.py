@@ -148,16 +148,19 @@ class Count:
 def count(smiles: str, seed: int, *, factor: int) -> Count:
     if smiles == "bad":
         raise PhysConError("cannot count 'bad'")
+    if smiles == "worse":
+        raise ValueError("torn\nin two")
     return Count(len(smiles) * factor + seed, np.arange(len(smiles)) ** 2.0, tuple(smiles))
 
 
 def test_any_function_of_a_molecule_can_be_run(tmp_path: Path) -> None:
     options = {"result_type": Count, "settings": {"factor": 2}, "seed": 1, "journal": tmp_path / "journal"}
     for _ in range(2):  # the second time from the journal
-        outcomes = run_each(partial(count, factor=2), ["CCO", "bad", Row("C", "methane", 4)], **options)
+        outcomes = run_each(partial(count, factor=2), ["CCO", "bad", Row("C", "methane", 4), "worse"], **options)
         assert_same(outcomes[0].result, Count(7, np.array([0.0, 1.0, 4.0]), ("C", "C", "O")))
         assert (outcomes[1].error, outcomes[1].reason) == ("PhysConError", "cannot count 'bad'")
         assert (outcomes[2].row.name, outcomes[2].result.n) == ("methane", 3)
+        assert (outcomes[3].error, outcomes[3].reason) == ("ValueError", "unexpected error: torn in two")
 
 
 def test_dask_workers_give_the_same_outcomes() -> None:
