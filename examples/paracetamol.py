@@ -21,7 +21,7 @@ parser.add_argument("--budget", choices=("small", "full"), default="full", help=
 options = parser.parse_args()
 options.folder.mkdir(parents=True, exist_ok=True)
 
-print(f"paracetamol, SMILES {SMILES}: lowest MMFF94 minimum, then L-BFGS with a model Hessian to forces below 0.01 eV/Å")
+print(f"paracetamol, SMILES {SMILES}: from the lowest MMFF94 minimum by L-BFGS to forces below 0.01 eV/Å")
 result = optimize(SMILES, checkpoint=options.checkpoint, max_steps=5 if options.budget == "small" else 500)
 print(format_result(result))
 
