@@ -75,8 +75,11 @@ def held_out_records(folder: Path, limit: int, seed: int) -> list[dict]:
             if split_of(key_hash(canonical_key(str(smiles[row])))) != "test":
                 continue
             atoms = slice(ends[row] - n_atoms[row], ends[row])
+            found = frequencies_of[int(gdb[row])]
+            if len(found) > 3 * n_atoms[row]:  # 17 of 6,000 molecules have their modes twice
+                found = found[: len(found) // 2]
             record = {"atomic_numbers": numbers[atoms].tolist(), "positions": positions[atoms].astype(float)}
-            records.append(record | {"frequencies": frequencies_of[int(gdb[row])]})
+            records.append(record | {"frequencies": found})
     return records
 
 

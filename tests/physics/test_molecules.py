@@ -1,9 +1,14 @@
-"""Bond lengths of molecules that neural potentials often get wrong, at level wb97m against its teacher."""
+"""Molecules that neural potentials often get wrong: bond lengths against AIMNet2, energies against PySCF."""
+
+import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from ase import Atoms
 
+from physcon_ase.inference.calculator import PhysConCalculator
 from physcon_ase.inference.one import optimize
 from physcon_ase.model.physcon import LoadedModel, load_model
 
@@ -23,6 +28,13 @@ HEAVY_BONDS = {
 
 HYDROGEN_BONDS = {"[NH4+]": 1.022, "[OH3+]": 0.978}
 """Lengths [Å] of the bonds of small cations."""
+
+
+SMALL = json.loads(Path(__file__).with_name("small_molecules.json").read_text(encoding="utf-8"))
+"""Geometries [Å] and energies [eV] at B3LYP-D3(BJ)/DZVP (PySCF) of training molecules of up to two heavy atoms."""
+
+ENERGY_TOLERANCE = 0.5
+"""Deviation [eV] of their energies."""
 
 
 @pytest.fixture(scope="module")
@@ -54,3 +66,11 @@ def test_bonds_of_small_cations(smiles: str, double: LoadedModel) -> None:
 def test_cyclobutadiene_alternates_at_the_default_level(double: LoadedModel) -> None:
     short, *_, long = bond_lengths("C1=CC=C1", double, level="b3lyp-d3", hydrogen=False)
     assert long - short > 0.1
+
+
+@pytest.mark.parametrize("smiles", SMALL)
+def test_energies_of_small_molecules_at_the_default_level(smiles: str, double: LoadedModel) -> None:
+    entry = SMALL[smiles]
+    atoms = Atoms(entry["atomic_numbers"], entry["positions"], info={"charge": entry["charge"]})
+    atoms.calc = PhysConCalculator(double, level="b3lyp-d3")
+    assert atoms.get_potential_energy() == pytest.approx(entry["energy"], abs=ENERGY_TOLERANCE)

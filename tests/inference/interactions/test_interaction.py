@@ -124,7 +124,7 @@ def test_the_coulomb_energy_of_ions_is_no_remainder(double: LoadedModel, monkeyp
 
 
 def test_ions_keep_their_charges(double: LoadedModel) -> None:
-    found = interaction(["[Cl-]", "O", "O"], checkpoint=double, max_steps=30)
+    found = interaction(["[F-]", "O", "O"], checkpoint=double, max_steps=30)
     assert [atoms.info["charge"] for atoms in found.molecules] == [-1, 0, 0]
     assert found.complex.info["charge"] == -1
     assert found.energy < -0.2
