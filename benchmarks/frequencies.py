@@ -19,11 +19,10 @@ from ase import Atoms, units
 from ase.calculators.calculator import Calculator
 from ase.optimize import BFGS
 from ase.vibrations import Vibrations as FiniteDifferences
+from heldout import is_held_out
 from reporting import Row, Table, finish, make_parser, start
 
 from physcon_ase import vibrations
-from physcon_ase.chem.smiles import canonical_key
-from physcon_ase.data.split import key_hash, split_of
 from physcon_ase.inference.vibrations.normal_modes import modes_of_hessian
 from physcon_ase.labelling.engines import EngineCalculator, tblite_engine
 from physcon_ase.model.physcon import LoadedModel, load_model
@@ -71,15 +70,16 @@ def held_out_records(folder: Path, limit: int, seed: int) -> list[dict]:
         gdb, n_atoms, smiles, numbers, positions = (archive[name] for name in names)
     ends, records = np.cumsum(n_atoms), []
     for row in np.random.default_rng(seed).permutation(len(gdb)).tolist():
-        if len(records) < limit and gdb[row] in frequencies_of:
-            if split_of(key_hash(canonical_key(str(smiles[row])))) != "test":
-                continue
-            atoms = slice(ends[row] - n_atoms[row], ends[row])
-            found = frequencies_of[int(gdb[row])]
-            if len(found) > 3 * n_atoms[row]:  # 17 of 6,000 molecules have their modes twice
-                found = found[: len(found) // 2]
-            record = {"atomic_numbers": numbers[atoms].tolist(), "positions": positions[atoms].astype(float)}
-            records.append(record | {"frequencies": found})
+        if len(records) == limit:
+            break
+        if gdb[row] not in frequencies_of or not is_held_out(str(smiles[row])):
+            continue
+        atoms = slice(ends[row] - n_atoms[row], ends[row])
+        found = frequencies_of[int(gdb[row])]
+        if len(found) > 3 * n_atoms[row]:  # 17 of 6,000 molecules have their modes twice
+            found = found[: len(found) // 2]
+        record = {"atomic_numbers": numbers[atoms].tolist(), "positions": positions[atoms].astype(float)}
+        records.append(record | {"frequencies": found})
     return records
 
 

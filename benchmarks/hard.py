@@ -20,13 +20,12 @@ from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
-from heldout import aimnet2_forces, predict_all, relax_all
+from heldout import aimnet2_forces, is_held_out, predict_all, relax_all
 from reporting import Row, Table, finish, make_parser, start
 from scipy.optimize import least_squares
 
 from physcon_ase.chem.graph import MolGraph
-from physcon_ase.chem.smiles import canonical_key, graph_from_smiles
-from physcon_ase.data.split import key_hash, split_of
+from physcon_ase.chem.smiles import graph_from_smiles
 from physcon_ase.inference.calculator import PhysConCalculator
 from physcon_ase.inference.many import optimize_many
 from physcon_ase.inference.results import Record
@@ -34,6 +33,9 @@ from physcon_ase.labelling.engines.aimnet2 import LEVEL as AIMNET2_LEVEL
 from physcon_ase.labelling.engines.aimnet2 import MAX_SPREAD
 
 FAMILIES = Path(__file__).parents[1] / "recipes" / "physcon-2" / "families"
+KINDS = ("strain", f"energy, {AIMNET2_LEVEL}", "energy, b3lyp-d3")
+"""Kinds of errors, as described above."""
+
 WRONG, FAR_OFF = 0.3, 1.0
 """Thresholds [eV] of the tables."""
 
@@ -87,7 +89,7 @@ def held_out(folder: Path, limit: int) -> list[tuple[str, str]]:
 
 def _test_smiles(path: Path) -> Iterator[str]:
     for line in path.read_text(encoding="utf-8").splitlines():
-        if line and not line.startswith("#") and split_of(key_hash(canonical_key(line.split()[0]))) == "test":
+        if line and not line.startswith("#") and is_held_out(line.split()[0]):
             yield line.split()[0]
 
 
@@ -111,11 +113,8 @@ def judge(
             for result, energy, graph in zip(results, energies, graphs, strict=True)
         ]
     )
-    errors = {
-        "strain": np.maximum(energies - lower, 0),
-        f"energy, {AIMNET2_LEVEL}": np.abs(own - energies),
-        "energy, b3lyp-d3": np.abs(_without_composition(excess, graphs)),
-    }
+    of_kinds = np.maximum(energies - lower, 0), np.abs(own - energies), np.abs(_without_composition(excess, graphs))
+    errors = dict(zip(KINDS, of_kinds, strict=True))
     found = {
         row: {name: float(values[place]) for name, values in errors.items() if np.isfinite(values[place])}
         for place, row in enumerate(rows)
@@ -165,7 +164,7 @@ def _worst(judged: Sequence[Judged]) -> list[Row]:
             "SMILES": f"`{entry.smiles}`",
             "status": entry.record.status,
             "level": entry.record.result.level if entry.record.result is not None else None,
-            **{f"{name} [eV]": entry.errors.get(name) for name in ("strain", "energy, wb97m", "energy, b3lyp-d3")},
+            **{f"{name} [eV]": entry.errors.get(name) for name in KINDS},
         }
         for entry in order
     ]

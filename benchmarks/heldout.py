@@ -18,7 +18,8 @@ from physcon_ase.chem.compare import (
     symmetric_rmsd,
 )
 from physcon_ase.chem.graph import MolGraph
-from physcon_ase.data.split import split_mask
+from physcon_ase.chem.smiles import canonical_key
+from physcon_ase.data.split import key_hash, split_mask, split_of
 from physcon_ase.data.store import Store, geometry_offsets, molecule_graph, open_store
 from physcon_ase.labelling.engines import engine_forces, tblite_engine
 from physcon_ase.labelling.engines.aimnet2 import aimnet2_engine
@@ -111,6 +112,11 @@ def read_test_molecules(
         if has_energy and all(kind in molecule.geometries for kind in with_geometries):
             chosen.append(molecule)
     return chosen
+
+
+def is_held_out(smiles: str) -> bool:
+    """Whether a molecule is in the test split, so that no training has seen it."""
+    return split_of(key_hash(canonical_key(smiles))) == "test"
 
 
 def covered(molecules: Sequence[Molecule], level: LevelConfig) -> list[Molecule]:

@@ -93,8 +93,11 @@ def optimize(
     calculator.warns = False  # the result has the doubts
     if make_optimizer is ModelLBFGS and isinstance(or_error(check_constraints, atoms), ConstraintError):
         make_optimizer = BFGS
-    run = _made(make_optimizer, atoms, logfile=logfile, trajectory=None if trajectory is None else str(trajectory))
-    _use_model_hessian(run, job, next(settings.loaded.model.parameters()).dtype)
+    options: dict[str, Any] = {"logfile": logfile, "trajectory": None if trajectory is None else str(trajectory)}
+    if issubclass(make_optimizer, ModelLBFGS):
+        options |= {"bonds": bonds_of(job), "dtype": next(settings.loaded.model.parameters()).dtype}
+    run = _made(make_optimizer, atoms, **options)
+    _use_model_hessian(run, job)
     status, energies, largest_forces = _run(run, atoms, fmax, max_steps)
     forces = atoms.get_forces(apply_constraint=False)
     return result_of(
@@ -133,10 +136,8 @@ def _unusable(optimizer: Optimizer | type[Optimizer], reason: str) -> PhysConErr
     return PhysConError(f"optimizer {name} cannot be used here: {reason}; choose one of {', '.join(OPTIMIZERS)}")
 
 
-def _use_model_hessian(run: Optimizer, job: Job, dtype: torch.dtype) -> None:
-    """Sets the bonds of the model Hessian, or the initial Hessian of BFGS and related optimisers of ASE."""
-    if isinstance(run, ModelLBFGS):
-        run.bonds, run.dtype = bonds_of(job), dtype
+def _use_model_hessian(run: Optimizer, job: Job) -> None:
+    """Replaces the initial Hessian of BFGS and related ASE optimisers, a multiple of the unit matrix."""
     stiffness = _RIGID_STIFFNESS if job.atoms.constraints else 0.0
     first_guess, n_coordinates = getattr(run, "H0", 0.0), 3 * len(job.atoms)
     if np.shape(first_guess) == (n_coordinates, n_coordinates):
