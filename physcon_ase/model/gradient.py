@@ -5,7 +5,6 @@ that of starting it. By hand it is a third of them. Training differentiates ener
 weights once, instead of differentiating the energy twice, and does nothing for the positions.
 """
 
-import functools
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -117,19 +116,18 @@ def _pull_back(
         far = network.long_range.pull_back(batch, trace.long_range, grad)
         if trace.charges:
             grad_scalars = grad_scalars + network.charge_back(1, trace.charges[1], far.charges, batch)
-    grad_vectors, of_basis = None, []
+    grad_vectors, grad_basis = None, None
     for layer in reversed(range(len(network.layers))):
         assert grad_scalars is not None
-        part, grad_scalars, grad_vectors = network.layers[layer].pull_back(
-            trace.layers[layer], grad_scalars, grad_vectors, to_features=layer > 0
+        grad_basis, grad_scalars, grad_vectors = network.layers[layer].pull_back(
+            trace.layers[layer], grad_scalars, grad_vectors, grad_basis=grad_basis, to_features=layer > 0
         )
-        of_basis.append(part)
         if grad_scalars is not None and network.is_charged_before(layer):
             assert network.charge_effect is not None
             assert trace.effect is not None
             grad_scalars, of_charges = network.charge_effect.pull_back(trace.effect, grad_scalars)
             grad_scalars = grad_scalars + network.charge_back(0, trace.charges[0], of_charges, batch)
-    grad_basis = functools.reduce(torch.add, of_basis)
+    assert grad_basis is not None
     if far is None:
         return _pull_back_pairs(grad_basis, trace, None)
     if far.positions is not None:

@@ -161,12 +161,19 @@ class Interaction(nn.Module):
         return scalars, sent * gate, UpdateTrace(f1, f2, matrix_f1, hidden, sent, gate)
 
     def pull_back(
-        self, trace: "Trace", grad_scalars: Tensor, grad_vectors: Tensor | None, *, to_features: bool
+        self,
+        trace: "Trace",
+        grad_scalars: Tensor,
+        grad_vectors: Tensor | None,
+        *,
+        grad_basis: Tensor | None,
+        to_features: bool,
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Derivatives with respect to `basis`, `scalars` and `vectors` of `forward` from those with respect to its
         results; without `to_features` the first only, as the first layer wants it.
 
-        Weights get no derivative. Not for normalised layers.
+        The first is added to `grad_basis`, that of the layers after this one, in place. Weights get no derivative. Not
+        for normalised layers.
         """
         assert not self.normalised
         shape, n_sent = grad_scalars.shape, self.source.out_features
@@ -175,7 +182,7 @@ class Interaction(nn.Module):
             grad_vectors = grad_vectors.flatten(0, 1).transpose(0, 1)
         grad_scalars, *grads = self._pull_back_update(trace.update, grad_scalars, grad_vectors)
         grad_density = self._pull_back_density(*grads).unflatten(0, shape[:2])
-        grad_basis = collect_back_to_basis(grad_density, trace)
+        grad_basis = collect_back_to_basis(grad_density, trace, onto=grad_basis)
         if not to_features:
             return grad_basis, None, None
         grad_source = collect_back_to_source(grad_density, trace) * self.neighbour_scale
@@ -289,12 +296,17 @@ def collect(basis: Tensor, source: Tensor) -> Float[Tensor, "molecules slots bas
 
 
 def collect_back_to_basis(
-    grad: Float[Tensor, "molecules slots basis features"], trace: Trace
+    grad: Float[Tensor, "molecules slots basis features"], trace: Trace, onto: Tensor | None
 ) -> Float[Tensor, "molecules slots basis neighbours"]:
-    """Derivative with respect to the basis of `collect` from that with respect to its result."""
+    """Derivative with respect to the basis of `collect` from that with respect to its result, added to `onto`."""
     if trace.neighbours is None:
-        return torch.bmm(grad.flatten(1, 2), trace.source.transpose(1, 2)).view_as(trace.basis)
-    return grad @ trace.source.transpose(2, 3)
+        rows, source = grad.flatten(1, 2), trace.source
+    else:
+        rows, source = grad.flatten(0, 1), trace.source.flatten(0, 1)
+    if onto is None:
+        return torch.bmm(rows, source.transpose(1, 2)).view_as(trace.basis)
+    onto.view(*rows.shape[:2], -1).baddbmm_(rows, source.transpose(1, 2))
+    return onto
 
 
 def collect_back_to_source(

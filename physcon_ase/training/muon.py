@@ -1,10 +1,11 @@
 """Muon: momentum whose matrices are orthogonalised before a step (Jordan et al. 2024)."""
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import torch
+import torch.distributed
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -31,15 +32,11 @@ class Muon(torch.optim.Optimizer):
     def step(self, closure: None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]  # no closures
         """One step with the present gradients; matrices without gradient stay as they are."""
         for group in self.param_groups:
-            by_shape: dict[torch.Size, list[nn.Parameter]] = defaultdict(list)
-            for matrix in group["params"]:
-                if matrix.grad is not None:
-                    by_shape[matrix.shape].append(matrix)
-            for matrices in by_shape.values():
-                updates = orthogonalized(torch.stack([self._direction(own, group["momentum"]) for own in matrices]))
-                rate = group["lr"] * _UPDATE_RMS * max(updates.shape[1:]) ** 0.5
-                for matrix, update in zip(matrices, updates, strict=True):
-                    matrix.mul_(1 - group["lr"] * group["weight_decay"]).sub_(update, alpha=rate)
+            matrices = [matrix for matrix in group["params"] if matrix.grad is not None]
+            updates = _shared([self._direction(matrix, group["momentum"]) for matrix in matrices])
+            for matrix, update in zip(matrices, updates, strict=True):
+                rate = group["lr"] * _UPDATE_RMS * max(matrix.shape) ** 0.5
+                matrix.mul_(1 - group["lr"] * group["weight_decay"]).sub_(update, alpha=rate)
 
     def _direction(self, matrix: nn.Parameter, momentum: float) -> Tensor:
         """Gradient averaged over past steps, one step ahead (Nesterov)."""
@@ -49,6 +46,38 @@ class Muon(torch.optim.Optimizer):
             state["momentum"] = torch.zeros_like(matrix)
         average = state["momentum"].lerp_(matrix.grad, 1 - momentum)
         return matrix.grad.lerp(average, momentum)
+
+
+def _shared(matrices: Sequence[Tensor]) -> list[Tensor]:
+    """`orthogonalized` of each matrix; every process of a training computes some of them, and all get all."""
+    rank, world_size = 0, 1
+    if torch.distributed.is_initialized():
+        rank, world_size = torch.distributed.get_rank(), torch.distributed.get_world_size()
+    own: dict[torch.Size, list[int]] = defaultdict(list)
+    for place, owner in enumerate(_owners([matrix.shape for matrix in matrices], world_size)):
+        if owner == rank:
+            own[matrices[place].shape].append(place)
+    found = [torch.zeros_like(matrix) for matrix in matrices]
+    for places in own.values():
+        updates = orthogonalized(torch.stack([matrices[place] for place in places]))
+        for place, update in zip(places, updates, strict=True):
+            found[place] = update
+    if world_size == 1 or not found:
+        return found
+    flat = torch.cat([update.flatten() for update in found])
+    torch.distributed.all_reduce(flat)  # all but one are zero
+    parts = flat.split([matrix.numel() for matrix in matrices])
+    return [part.view_as(matrix) for part, matrix in zip(parts, matrices, strict=True)]
+
+
+def _owners(shapes: Sequence[torch.Size], world_size: int) -> list[int]:
+    """The process that computes each matrix, so that all have about the same work."""
+    work = [min(shape) ** 2 * max(shape) for shape in shapes]
+    owners, loads = [0] * len(shapes), [0] * world_size
+    for place in sorted(range(len(shapes)), key=lambda place: -work[place]):
+        owners[place] = loads.index(min(loads))
+        loads[owners[place]] += work[place]
+    return owners
 
 
 def orthogonalized(matrices: Float[Tensor, "matrices rows columns"]) -> Float[Tensor, "matrices rows columns"]:

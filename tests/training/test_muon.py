@@ -1,7 +1,28 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from physcon_ase.training.muon import Muon, orthogonalized
+
+ONE_STEP = """
+import torch
+from safetensors.torch import save_file
+from physcon_ase.training.muon import Muon
+from physcon_ase.training.processes import processes
+torch.set_num_threads(1)
+with processes() as (rank, world_size):
+    generator = torch.Generator().manual_seed(0)
+    matrices = [torch.nn.Parameter(torch.zeros(shape)) for shape in [(8, 12), (8, 12), (30, 9), (16, 16)]]
+    for matrix in matrices[:-1]:
+        matrix.grad = torch.randn(matrix.shape, generator=generator)
+    Muon(matrices, lr=0.1, momentum=0.95, weight_decay=0.0).step()
+    save_file({str(place): own.detach() for place, own in enumerate(matrices)}, f"{world_size}-{rank}.safetensors")
+"""
 
 
 @pytest.mark.parametrize("shape", [(16, 16), (16, 40), (40, 16)])
@@ -50,3 +71,17 @@ def test_badly_scaled_problem_is_solved_faster_than_by_gradients():
         muon.step()
     after_gradients = target * (1 - scales**2) ** 200
     assert (matrix - target).norm() < 0.5 * after_gradients.norm()
+
+
+def test_two_processes_share_the_work_and_make_the_same_step(tmp_path: Path):
+    (tmp_path / "script.py").write_text(ONE_STEP)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+    for launcher in ([], ["-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]):
+        command = [sys.executable, *launcher, "script.py"]
+        subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True)
+    expected = load_file(tmp_path / "1-0.safetensors")
+    for rank in range(2):
+        found = load_file(tmp_path / f"2-{rank}.safetensors")
+        for name, matrix in expected.items():
+            assert matrix.any() == (name != "3")
+            torch.testing.assert_close(found[name], matrix, rtol=1e-5, atol=1e-7)
