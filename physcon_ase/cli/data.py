@@ -152,7 +152,7 @@ def add_label(commands: argparse._SubParsersAction) -> None:
         type=_part,
         default=slice(None),
         metavar="K/N",
-        help="only part K of N equal parts of the input: every N-th molecule, beginning with molecule K",
+        help="only part K of N equal parts of the input: every N-th molecule, or geometry of a store, from number K on",
     )
     command.add_argument("--jobs", type=int, metavar="N", help="number of worker processes (default: one per core)")
     command.add_argument("--scheduler", metavar="ADDRESS", help="Dask scheduler whose workers are used instead")

@@ -25,9 +25,6 @@ class EncoderConfig:
     """Channels of the density after mixing radial functions and sources, per angular momentum."""
     source_scalars: int = 16
     """Scalar features that an atom sends to its neighbours."""
-    first_scalars: int = 0
-    """Scalar features that an atom sends in the first layer, where they depend on its element only; 0 for as many as
-    `source_scalars`."""
     source_vectors: int = 0
     """Vector (l = 1) features that an atom sends to its neighbours from the second layer on; 0 sends scalars only."""
     hidden: int = 128
@@ -38,10 +35,6 @@ class EncoderConfig:
     """Whether the network predicts partial charges, for which the total charge of a molecule is an input."""
     long_range: bool = False
     """Whether Coulomb between the partial charges, if there are any, and the tail of dispersion are added."""
-
-    def scalars_sent(self, layer: int) -> int:
-        """Scalar features that an atom sends in a layer, counted from 0."""
-        return self.first_scalars if layer == 0 and self.first_scalars else self.source_scalars
 
 
 @dataclass(frozen=True)

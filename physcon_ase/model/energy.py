@@ -170,7 +170,7 @@ def _layer(config: EncoderConfig, layer: int, couplings: Couplings) -> Interacti
         n_radial=config.n_radial,
         channels=config.channels,
         mixed_channels=config.mixed_channels,
-        source_scalars=config.scalars_sent(layer),
+        source_scalars=config.source_scalars,
         received_vectors=config.source_vectors if layer > 0 else 0,
         sent_vectors=config.source_vectors if layer < config.n_layers - 1 else config.output_vectors,
         hidden=config.hidden,

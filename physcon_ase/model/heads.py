@@ -19,6 +19,10 @@ _SCREENING_EXPONENTS: Final = (3.2, 0.9423, 0.4029, 0.2016)
 _CORE_RADIUS_SCALE: Final = 0.75
 """Cores repel below this fraction of the sum of covalent radii, which no bond of a stable molecule reaches."""
 
+_SMALLEST_REACH: Final = 0.56
+"""Distance [Å] below which all cores repel: that of two hydrogen atoms, whose fraction of the radii would be 0.47 Å. Their
+repulsion would begin too late there to outweigh the network, which has no data below 0.5 Å."""
+
 _CORE_STRENGTH: Final = 7.0
 """Multiplies the repulsion of the bare cores, which must also outweigh what the network contributed where it fades out
 (`fade_in`). With 4, three pairs of elements (C-H, N-H, P-P) of physcon-1 had a spurious minimum there, with 6 one pair,
@@ -97,7 +101,8 @@ class References(nn.Module):
 class CoreRepulsion(nn.Module):
     """Screened nuclear repulsion that keeps atoms from falling into each other where no data reach.
 
-    E_ij = s Z_i Z_j e²/(4πε₀ r) φ(r/a) f(r/c), s = 7, a = .8854 a₀ / (Z_i^.23 + Z_j^.23), c = .75 (R_i + R_j).
+    E_ij = s Z_i Z_j e²/(4πε₀ r) φ(r/a) f(r/c), s = 7, a = 0.8854 a₀ / (Z_i^0.23 + Z_j^0.23), and c is the larger of
+    0.75 (R_i + R_j) and 0.56 Å.
     Ziegler, Biersack and Littmark 1985, doi 10.1007/978-1-4615-8103-1_3; f is `pairs.envelope`.
     """
 
@@ -135,7 +140,8 @@ class CoreRepulsion(nn.Module):
 
     def _reach(self, batch: Batch, pairs: Pairs) -> Tensor:
         radii = self.radii[batch.atomic_numbers]
-        return (radii[:, :, None] + _of_neighbours(radii, pairs)).expand_as(pairs.distances)
+        reach = radii[:, :, None] + _of_neighbours(radii, pairs)
+        return reach.clamp(min=_SMALLEST_REACH).expand_as(pairs.distances)
 
 
 def fade_in(overlap: Tensor) -> Tensor:

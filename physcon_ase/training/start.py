@@ -12,7 +12,6 @@ from physcon_ase.data.loader import Bucket, Items, take
 from physcon_ase.errors import RecipeError
 from physcon_ase.model.checkpoint import Checkpoint, read_checkpoint
 from physcon_ase.model.config import LevelConfig, ModelConfig, config_from_dict
-from physcon_ase.model.growth import can_grow, grown
 from physcon_ase.model.physcon import PhysCon, load_model
 from physcon_ase.training.losses.asteroid import bias_weights
 from physcon_ase.training.losses.multitask import predict
@@ -109,13 +108,6 @@ def _take_over(model: PhysCon, source: Checkpoint, part: str) -> list[str]:
     """Copies the parameters of a checkpoint whose names begin with `part`, and returns their names."""
     own = {name: value for name, value in model.named_parameters() if name.startswith(part)}
     tensors = {name: value for name, value in source.tensors.items() if name.startswith(part)}
-    narrow, wide = config_from_dict(source.config).encoder, model.config.encoder
-    if narrow != wide and can_grow(narrow, wide):
-        tensors |= {
-            name: grown(name, value, own[name].detach(), narrow, wide)
-            for name, value in tensors.items()
-            if name in own and name.startswith("energy.")
-        }
     shared = [name for name, value in tensors.items() if name in own and own[name].shape == value.shape]
     if not shared:
         raise RecipeError(f"start_from: checkpoint {source.name} shares no parameter with the model of this recipe")

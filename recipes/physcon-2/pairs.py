@@ -2,6 +2,8 @@
 
     PHYSCON_AIMNET2=WHEEL python recipes/physcon-2/pairs.py stores/pairs.h5 --n 60000 --jobs 2
     PHYSCON_AIMNET2=WHEEL python recipes/physcon-2/pairs.py /tmp/pairs.h5 --n 200 --xyz /tmp/pairs.xyz
+    PHYSCON_AIMNET2=WHEEL python recipes/physcon-2/pairs.py stores/halides.h5 --n 10000 --often chloride bromide
+    PHYSCON_AIMNET2=WHEEL python recipes/physcon-2/pairs.py stores/more.h5 --n 20000 --with recipes/physcon-2/fragments.smi
 
 The molecules of monomers.smi are embedded and relaxed once, in up to `N_CONFORMERS` conformers: with MMFF94, and with
 one AIMNet2 network where MMFF94 has no parameters or the molecule is small. Each geometry is of one of these kinds,
@@ -18,7 +20,8 @@ drawn with `KINDS`:
 Each molecule is displaced as at up to 400 K. Then the second one is shifted along the line of approach until the
 smallest ratio of an interatomic distance to the sum of van der Waals radii is a drawn multiple of the contact ratio of
 its kind (`CONTACT`): most multiples are .9 to 1.3, all .8 to 2.5. A geometry in which bonds of the joint graph were
-broken or formed is drawn again, in whole. Geometry number i depends on the seed, i, and monomers.smi only.
+broken or formed is drawn again, in whole. Geometry number i depends on the seed, i, monomers.smi, and the options
+--with, --often and --max-atoms only.
 
 The key hash of a geometry is the smallest of its molecules': if any of them is a test molecule it is in the test split,
 else if any is a validation molecule in the validation split. Interrupted runs go on.
@@ -26,8 +29,10 @@ else if any is a validation molecule in the validation split. Interrupted runs g
 
 import argparse
 import functools
+import itertools
 import os
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -44,8 +49,8 @@ from physcon_ase.chem.conformers import embed, mmff94_minimize
 from physcon_ase.chem.graph import MolGraph, make_graph
 from physcon_ase.chem.smiles import canonical_key, graph_from_smiles, to_rdkit
 from physcon_ase.data.split import key_hash, split_of
-from physcon_ase.errors import MissingParametersError
-from physcon_ase.labelling.engines import Engine, aimnet2_engine
+from physcon_ase.errors import MissingParametersError, PhysConError
+from physcon_ase.labelling.engines import Engine, aimnet2_engine, engine_by_name
 from physcon_ase.labelling.geometries import Geometry, Origin, Sampling, hessian_factor, thermal_displacements
 from physcon_ase.labelling.inputs import KnownGeometry
 from physcon_ase.labelling.pipeline import format_label_report, label
@@ -70,6 +75,9 @@ CONTACT: Final = {"any": 1.0, "hydrogen bond": 0.75, "ion pair": 0.85, "stacking
 
 NEAREST, NEAR, FAR, FARTHEST = 0.8, 0.9, 1.3, 2.5
 """Bounds of the drawn multiples of the contact ratio."""
+
+OFTEN: Final = 40
+"""How many times as often as others the molecules of --often are drawn."""
 
 TRIES: Final = 50
 """Draws of one geometry before the kind is drawn anew."""
@@ -118,11 +126,17 @@ _ACCEPTOR: Final = Chem.MolFromSmarts(
 _SIGMA_HOLE: Final = Chem.MolFromSmarts("[#6,#7,#17,#35,#53]~[Cl,Br,I;X1]")
 
 
-def read_monomers(path: Path = MONOMERS) -> list[Monomer]:
-    """All molecules of the list."""
-    lines = [line.split() for line in path.read_text().splitlines() if line and not line.startswith("#")]
-    engine = aimnet2_engine(member=0)
-    return [monomer(smiles, name, engine) for smiles, name in lines]
+def read_monomers(*paths: Path) -> list[Monomer]:
+    """All molecules of the lists that can be embedded."""
+    engine, found = aimnet2_engine(member=0), []
+    for line in itertools.chain.from_iterable(path.read_text().splitlines() for path in paths):
+        if line and not line.startswith("#"):
+            smiles, name = line.split()
+            try:
+                found.append(monomer(smiles, name, engine))
+            except PhysConError as error:
+                print(f"{name} {smiles} left out: {error}")
+    return found
 
 
 def monomer(smiles: str, name: str, engine: Engine) -> Monomer:
@@ -172,17 +186,20 @@ class Stock:
     cations: tuple[int, ...]
     anions: tuple[int, ...]
     solutes: tuple[int, ...]
+    any: tuple[int, ...]
     water: int
 
 
-def stock_of(monomers: list[Monomer]) -> Stock:
-    """The stock of these molecules; one of them is named water."""
+def stock_of(monomers: list[Monomer], often: Sequence[str] = ()) -> Stock:
+    """The stock of these molecules, one of which is named water; those with names in `often` are listed `OFTEN`."""
+    times = np.array([OFTEN if m.name in often else 1 for m in monomers])
 
     def where(is_so: list[bool]) -> tuple[int, ...]:
-        return tuple(np.flatnonzero(is_so).tolist())
+        return tuple(np.repeat(np.arange(len(monomers)), times * is_so).tolist())
 
     return Stock(
         monomers=tuple(monomers),
+        any=where([True] * len(monomers)),
         donors=where([bool(m.donors) for m in monomers]),
         acceptors=where([bool(m.acceptors) for m in monomers]),
         halogens=where([bool(m.halogens) for m in monomers]),
@@ -362,7 +379,7 @@ def draw(kind: str, stock: Stock, generator: np.random.Generator) -> Placed:
     elif kind == "ion pair":
         first, second = _pick(stock.cations, generator), _pick(stock.anions, generator)
     else:
-        first, second = (int(index) for index in generator.integers(len(stock.monomers), size=2))
+        first, second = (stock.any[int(index)] for index in generator.integers(len(stock.any), size=2))
     if stock.monomers[first].charge * stock.monomers[second].charge > 0:  # ions of one sign repel each other: redrawn
         return draw(kind, stock, generator)
     a, b = stock.monomers[first], stock.monomers[second]
@@ -484,13 +501,23 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=1, help="worker processes, 0 for none besides this one")
     parser.add_argument(
-        "--engine", choices=("aimnet2", "aimnet2-mean"), default="aimnet2", help="networks in turn, or their mean"
+        "--engine",
+        choices=("aimnet2", "aimnet2-mean", "b3lyp-d3"),
+        default="aimnet2",
+        help="networks in turn, their mean, or PySCF",
     )
+    parser.add_argument("--with", dest="more", nargs="+", type=Path, default=[], metavar="FILE", help="further lists")
+    parser.add_argument("--often", nargs="+", default=[], metavar="NAME", help=f"molecules drawn {OFTEN} times as often")
+    parser.add_argument("--max-atoms", type=int, default=1000, help="of a molecule of monomers.smi that is drawn")
     parser.add_argument("--xyz", type=Path, help="write the geometries to this file, too")
     options = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     began = perf_counter()
-    stock = stock_of(read_monomers())
+    monomers = [own for own in read_monomers(MONOMERS, *options.more) if own.graph.n_atoms <= options.max_atoms]
+    unknown = set(options.often) - {own.name for own in monomers}
+    if unknown:
+        parser.error(f"--often: {', '.join(sorted(unknown))} not in {MONOMERS.name}, or too large")
+    stock = stock_of(monomers, options.often)
     prepared = perf_counter()
     made = [geometry(index, options.seed, stock) for index in range(options.n)]
     seconds = perf_counter() - prepared
@@ -505,7 +532,7 @@ def main() -> None:
     )
     if options.xyz:
         write_xyz(options.xyz, geometries)
-    engine = aimnet2_engine(mean=options.engine == "aimnet2-mean")
+    engine = engine_by_name(options.engine)
     report = label(
         geometries,
         engine,

@@ -357,17 +357,6 @@ def test_frozen_parts_keep_their_weights_and_start_from_takes_references(recipe:
     assert before.config["levels"] == after.config["levels"]
 
 
-def test_a_wider_encoder_starts_from_the_narrower_one_of_a_checkpoint(recipe: Recipe, stores: Path, tmp_path: Path):
-    first = train(with_steps(recipe, 3), tmp_path / "first", store_root=stores, options=QUIET)
-    wide = replace(recipe.encoder, mixed_channels=recipe.encoder.mixed_channels + 3, hidden=recipe.encoder.hidden + 5)
-    items = load_training_items(recipe, stores, "train")
-    model = make_model(replace(recipe, encoder=wide, start_from=(str(first),)), items)
-    assert model.config.encoder == wide
-    labelled = next(iter(epoch_batches(items, seed=0, epoch=0, atoms_per_batch=64)))
-    energies = [own.eval().evaluate(labelled.batch, "cheap").energies for own in (model, load_model(first).model)]
-    torch.testing.assert_close(*energies, rtol=0, atol=1e-5)
-
-
 def test_an_added_level_leaves_the_other_levels_bit_for_bit(recipe: Recipe, stores: Path, tmp_path: Path):
     cheap = replace(recipe, levels=recipe.levels[:1], data=(replace(recipe.data[0], levels=("cheap",)),))
     cheap = replace(cheap, loss=replace(cheap.loss, structure=0.0))
