@@ -395,6 +395,14 @@ def draw(kind: str, stock: Stock, generator: np.random.Generator) -> Placed:
     return [first, second], [at, other]
 
 
+def drawn_kind(stock: Stock, generator: np.random.Generator) -> str:
+    """One of the kinds for which there are molecules."""
+    lacking = {"stacking": not stock.rings, "halogen bond": not stock.halogens, "ion pair": not stock.cations}
+    shares = {kind: 0.0 if lacking.get(kind) else share for kind, share in KINDS.items()}
+    total = sum(shares.values())
+    return str(generator.choice(list(shares), p=[share / total for share in shares.values()]))
+
+
 def with_water(stock: Stock, first: int, n: int, generator: np.random.Generator) -> Placed:
     """A molecule with `n` water molecules, each beside one that is there already, and apart from all others."""
     water, indices, places = stock.monomers[stock.water], [first], [displaced(stock.monomers[first], generator)]
@@ -457,7 +465,7 @@ def geometry(index: int, seed: int, stock: Stock) -> tuple[KnownGeometry, int]:
     _STOCKS[id(stock)] = stock
     refused = 0
     while True:
-        kind = str(generator.choice(list(KINDS), p=list(KINDS.values())))
+        kind = drawn_kind(stock, generator)
         for _ in range(TRIES):
             indices, places = draw(kind, stock, generator)
             graph = joint_graph(tuple(indices), id(stock))
