@@ -119,13 +119,15 @@ def _side_by_side(loaded: LoadedModel, make: MakeCalculator, molecules: list[Mol
     }
     checked = [_batch(molecule) for molecule in molecules[: arguments.checked]]
     asymmetries = {kind: [asymmetry(fields[kind](batch), batch) for batch in checked] for kind in KINDS}
+    exact_fns = _force_fns(precise, level)
     works = {
-        kind: [1000 * loop_work(fields[kind](batch), batch, arguments.seed) for batch in checked] for kind in KINDS
+        kind: [1000 * loop_work(force_fn, batch, arguments.seed) for batch in checked]
+        for kind, force_fn in exact_fns.items()
     }
     moved = [_batch(molecule) for molecule in molecules[: arguments.moved]]
     drifts = {
         kind: [_drift(force_fn, batch, arguments) for batch in moved]
-        for kind, force_fn in _force_fns(precise, level).items()
+        for kind, force_fn in exact_fns.items()
     }
     fates = {kind: _fates(force_fns[kind], molecules) for kind in KINDS}
     ase_failures = {kind: _ase_failures(calculators[kind], molecules[: arguments.ase_limit]) for kind in KINDS}
@@ -174,7 +176,7 @@ def _batch(molecule: Molecule) -> Batch:
 def _drift(force_fn: ForceFn, batch: Batch, arguments) -> float:
     """[meV/atom/ps]"""
     n_steps = max(2, round(1000 * arguments.ps / STEP_FS))
-    energies = nve_energies(force_fn, batch, np.random.default_rng(arguments.seed), n_steps)
+    energies = nve_energies(force_fn, batch, np.random.default_rng(arguments.seed), n_steps)[:, 0]
     return drift_of(energies, batch.positions.shape[1]) / (BETWEEN_MEANS * arguments.ps)
 
 
