@@ -16,27 +16,27 @@ def lbfgs_step(state: QuasiNewtonState, force_fn: ForceFn) -> QuasiNewtonState:
 
 
 def two_loop_step(state: QuasiNewtonState) -> Float[Tensor, "molecules coordinates"]:
-    """Quasi-Newton step [Å] by the two-loop recursion; Nocedal 1980, doi 10.1090/S0025-5718-1980-0572855-7."""
-    metric = reference_hessians(state)
-    factor = torch.linalg.cholesky(metric)
-    moves = state.moves.unbind(dim=1)
-    changes = [
-        damped(change, move, torch.einsum("mcd,md->mc", metric, move))
-        for move, change in zip(moves, state.gradient_changes.unbind(dim=1), strict=True)
-    ]
+    """Quasi-Newton step [Å] by the two-loop recursion; Nocedal 1980, doi 10.1090/S0025-5718-1980-0572855-7.
+
+    Each loop is the solution of a triangular system for the coefficients of all past steps: with moves S and changes of
+    the gradient Y as rows, D = diag(1 / s·y) and the strictly upper triangle U of S Yᵀ,
+
+        (1 + D U) a = D S F,    r = H⁻¹ (F - Yᵀ a),    (1 + D Uᵀ) c = a - D Y r,    step = r + Sᵀ c.
+    """
+    metric, moves = reference_hessians(state), state.moves
+    changes = damped(state.gradient_changes, moves, moves @ metric)
+    products = moves @ changes.mT
     # molecules that did not move have zero curvature and do not contribute
-    inverses = [
-        _safe_inverse((move * change).sum(dim=1, keepdim=True)) for move, change in zip(moves, changes, strict=True)
-    ]
-    direction = state.point.forces.flatten(start_dim=1)
-    shares = []
-    for move, change, inverse in zip(reversed(moves), reversed(changes), reversed(inverses), strict=True):
-        shares.append(inverse * (move * direction).sum(dim=1, keepdim=True))
-        direction = direction - shares[-1] * change
-    direction = torch.cholesky_solve(direction[:, :, None], factor)[:, :, 0]
-    for move, change, inverse in zip(moves, changes, inverses, strict=True):
-        direction = direction + (shares.pop() - inverse * (change * direction).sum(dim=1, keepdim=True)) * move
-    return direction
+    inverses = _safe_inverse(products.diagonal(dim1=1, dim2=2))[:, :, None]
+    forces = state.point.forces.flatten(start_dim=1)[:, :, None]
+    first = torch.linalg.solve_triangular(
+        inverses * products, inverses * (moves @ forces), upper=True, unitriangular=True
+    )
+    direction = torch.cholesky_solve(forces - changes.mT @ first, torch.linalg.cholesky(metric))
+    second = torch.linalg.solve_triangular(
+        inverses * products.mT, first - inverses * (changes @ direction), upper=False, unitriangular=True
+    )
+    return (direction + moves.mT @ second)[:, :, 0]
 
 
 def _safe_inverse(values: Tensor) -> Tensor:

@@ -109,19 +109,19 @@ def reference_hessians(state: QuasiNewtonState) -> Float[Tensor, "molecules coor
 
 
 def damped(
-    gradient_change: Float[Tensor, "molecules coordinates"],
-    move: Float[Tensor, "molecules coordinates"],
-    expected: Float[Tensor, "molecules coordinates"],
-) -> Float[Tensor, "molecules coordinates"]:
+    gradient_change: Float[Tensor, "*steps coordinates"],
+    move: Float[Tensor, "*steps coordinates"],
+    expected: Float[Tensor, "*steps coordinates"],
+) -> Float[Tensor, "*steps coordinates"]:
     """Gradient change with Powell damping: mixed with the expected change to keep the curvature positive.
 
     Powell 1978, doi 10.1007/BFb0067703; `expected` is the Hessian before the update times the move.
     """
-    measured_curvature = (move * gradient_change).sum(dim=1)
-    expected_curvature = (move * expected).sum(dim=1)
+    measured_curvature = (move * gradient_change).sum(dim=-1)
+    expected_curvature = (move * expected).sum(dim=-1)
     is_low = measured_curvature < LEAST_CURVATURE * expected_curvature
     difference = torch.where(is_low, expected_curvature - measured_curvature, 1)
-    share = torch.where(is_low, (1 - LEAST_CURVATURE) * expected_curvature / difference, 1)[:, None]
+    share = torch.where(is_low, (1 - LEAST_CURVATURE) * expected_curvature / difference, 1)[..., None]
     return share * gradient_change + (1 - share) * expected
 
 
