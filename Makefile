@@ -1,6 +1,6 @@
 # Everything for a fresh machine: `make demo` and `make test`. Python 3.11 or newer; another one: make PYTHON=python3.12 test
 .DEFAULT_GOAL := help
-.PHONY: help demo test slow lint docs manifest clean
+.PHONY: help demo test slow lowest lint docs manifest clean
 
 PYTHON ?= python3
 # Installed first and exactly, so that a CPU build from pip's configured sources is taken where there is one (it has a
@@ -21,6 +21,7 @@ help:
 	@echo "make demo      set up, optimise paracetamol from its SMILES, write demo/paracetamol.{xyz,sdf,png}"
 	@echo "make test      set up, run the tests"
 	@echo "make slow      set up, run the slow tests too"
+	@echo "make lowest    run the tests with the lowest versions of the dependencies, in .venv-lowest"
 	@echo "make lint      set up, check style and types"
 	@echo "make docs      set up, build the documentation in site/"
 	@echo "make manifest  renew checkpoints/manifest.json after a checkpoint has changed"
@@ -39,6 +40,10 @@ slow: .venv/test
 	@echo "== running all tests, the slow ones too"
 	@$(BIN)/python -m pytest $(TEST_OPTIONS) -m "not gpu and not network"
 
+lowest: .venv-lowest/test
+	@echo "== running the tests with the lowest versions of the dependencies"
+	@.venv-lowest/bin/python -m pytest $(TEST_OPTIONS)
+
 lint: .venv/test
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -52,7 +57,7 @@ manifest: .venv/demo
 	@$(BIN)/python -c "from physcon_ase.model.checkpoint import write_manifest; print(*write_manifest('checkpoints'))"
 
 clean:
-	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache demo site
+	rm -rf .venv .venv-lowest build dist *.egg-info .pytest_cache .ruff_cache demo site
 
 # The files below say what has been installed; each is made again when the one before it, or pyproject.toml, changes.
 .venv/torch:
@@ -70,6 +75,12 @@ clean:
 .venv/test: .venv/demo
 	@echo "== installing the test tools"
 	@$(PIP) --editable ".[test]"
+	@touch $@
+
+.venv-lowest/test: pyproject.toml tests/lowest.txt
+	@$(PYTHON) -m venv .venv-lowest
+	@.venv-lowest/bin/python -m pip install -qq "$(TORCH)"
+	@.venv-lowest/bin/python -m pip install -qq --constraint tests/lowest.txt --editable ".[test]"
 	@touch $@
 
 .venv/docs: .venv/demo
