@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -52,7 +53,7 @@ def pip(*arguments: str | Path, cwd: Path) -> None:
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The files that a build reads, and one more shipped checkpoint: the test must not depend on which there are."""
     copy = tmp_path_factory.mktemp("source")
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+    for name in ("pyproject.toml", "MANIFEST.in", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, copy / name)
     for name in ("physcon_ase", "checkpoints"):
         shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -79,10 +80,15 @@ def expected_checkpoints(source: Path) -> dict[str, str]:
     return {name: files["model.safetensors"]["sha256"] for name, files in manifest.items()}
 
 
-def test_the_wheel_carries_every_module_and_checkpoint_and_works_without_network(
+def test_the_wheel_of_the_source_distribution_carries_everything_and_works_without_network(
     source: Path, environment: Path, tmp_path: Path
 ) -> None:
-    pip("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", tmp_path, source, cwd=tmp_path)
+    build = f"from setuptools.build_meta import build_sdist; build_sdist({str(tmp_path)!r})"
+    run(sys.executable, "-c", build, cwd=source)
+    (distribution,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(distribution) as archive:
+        assert not [name for name in archive.getnames() if "/tests" in name]
+    pip("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", tmp_path, distribution, cwd=tmp_path)
     (wheel,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         carried = {name for name in archive.namelist() if ".dist-info/" not in name}

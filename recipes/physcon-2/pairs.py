@@ -515,7 +515,9 @@ def main() -> None:
         help="networks in turn, their mean, or PySCF",
     )
     parser.add_argument("--with", dest="more", nargs="+", type=Path, default=[], metavar="FILE", help="further lists")
-    parser.add_argument("--often", nargs="+", default=[], metavar="NAME", help=f"molecules drawn {OFTEN} times as often")
+    parser.add_argument(
+        "--often", nargs="+", default=[], metavar="NAME", help=f"molecules drawn {OFTEN} times as often"
+    )
     parser.add_argument("--max-atoms", type=int, default=1000, help="of a molecule of monomers.smi that is drawn")
     parser.add_argument("--xyz", type=Path, help="write the geometries to this file, too")
     options = parser.parse_args()

@@ -125,10 +125,7 @@ def _side_by_side(loaded: LoadedModel, make: MakeCalculator, molecules: list[Mol
         for kind, force_fn in exact_fns.items()
     }
     moved = [_batch(molecule) for molecule in molecules[: arguments.moved]]
-    drifts = {
-        kind: [_drift(force_fn, batch, arguments) for batch in moved]
-        for kind, force_fn in exact_fns.items()
-    }
+    drifts = {kind: [_drift(force_fn, batch, arguments) for batch in moved] for kind, force_fn in exact_fns.items()}
     fates = {kind: _fates(force_fns[kind], molecules) for kind in KINDS}
     ase_failures = {kind: _ase_failures(calculators[kind], molecules[: arguments.ase_limit]) for kind in KINDS}
     n_ase = len(molecules[: arguments.ase_limit])
