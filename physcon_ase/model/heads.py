@@ -20,8 +20,8 @@ _CORE_RADIUS_SCALE: Final = 0.75
 """Cores repel below this fraction of the sum of covalent radii, which no bond of a stable molecule reaches."""
 
 _SMALLEST_REACH: Final = 0.56
-"""Distance [Å] below which all cores repel: that of two hydrogen atoms, whose fraction of the radii would be 0.47 Å. Their
-repulsion would begin too late there to outweigh the network, which has no data below 0.5 Å."""
+"""Distance [Å] below which all cores repel. For two hydrogen atoms the fraction of the radii is 0.47 Å, where repulsion
+would begin too late to outweigh the network, which has no data below 0.5 Å."""
 
 _CORE_STRENGTH: Final = 7.0
 """Multiplies the repulsion of the bare cores, which must also outweigh what the network contributed where it fades out

@@ -3,7 +3,7 @@
     PHYSCON_AIMNET2=WHEEL python recipes/physcon-2/pairs.py stores/pairs.h5 --n 60000 --jobs 2
     PHYSCON_AIMNET2=WHEEL python recipes/physcon-2/pairs.py /tmp/pairs.h5 --n 200 --xyz /tmp/pairs.xyz
     PHYSCON_AIMNET2=WHEEL python recipes/physcon-2/pairs.py stores/halides.h5 --n 10000 --often chloride bromide
-    PHYSCON_AIMNET2=WHEEL python recipes/physcon-2/pairs.py stores/more.h5 --n 20000 --with recipes/physcon-2/fragments.smi
+    PHYSCON_AIMNET2=WHEEL python recipes/physcon-2/pairs.py stores/more.h5 --with recipes/physcon-2/fragments.smi
 
 The molecules of monomers.smi are embedded and relaxed once, in up to `N_CONFORMERS` conformers: with MMFF94, and with
 one AIMNet2 network where MMFF94 has no parameters or the molecule is small. Each geometry is of one of these kinds,
