@@ -19,7 +19,7 @@ drawn with `KINDS`:
 
 Each molecule is displaced as at up to 400 K. Then the second one is shifted along the line of approach until the
 smallest ratio of an interatomic distance to the sum of van der Waals radii is a drawn multiple of the contact ratio of
-its kind (`CONTACT`): most multiples are .9 to 1.3, all .8 to 2.5. A geometry in which bonds of the joint graph were
+its kind (`CONTACT`): most multiples are 0.9 to 1.3, all 0.8 to 2.5. A geometry in which bonds of the joint graph were
 broken or formed is drawn again, in whole. Geometry number i depends on the seed, i, monomers.smi, and the options
 --with, --often and --max-atoms only.
 
@@ -191,7 +191,7 @@ class Stock:
 
 
 def stock_of(monomers: list[Monomer], often: Sequence[str] = ()) -> Stock:
-    """The stock of these molecules, one of which is named water; those with names in `often` are listed `OFTEN`."""
+    """The stock of these molecules, one of which is named water; those with names in `often` count `OFTEN` times."""
     times = np.array([OFTEN if m.name in often else 1 for m in monomers])
 
     def where(is_so: list[bool]) -> tuple[int, ...]:
