@@ -23,17 +23,9 @@ STORES = {
         "wb97m_pairs",
         "wb97m_families",
         "wb97m_hypervalent",
-        "wb97m_pairs_2",
-        "wb97m_halides",
         "separated_wb97m",
     ),
-    "b3lyp-d3": (
-        "openff_torsions_dzvp",
-        "anchored_openff_minima",
-        "anchored_openff_turned",
-        "b3lyp_d3_small",
-        "separated_b3lyp_d3",
-    ),
+    "b3lyp-d3": ("openff_torsions_dzvp", "anchored_openff_minima", "b3lyp_d3_small", "separated_b3lyp_d3"),
     "b3lyp": ("anchored_qm9", "b3lyp_thermal"),
 }
 """Stores with energies and forces of each level."""

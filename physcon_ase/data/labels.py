@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Final
 
 import numpy as np
 import torch
@@ -10,6 +11,11 @@ from torch import Tensor
 
 from physcon_ase.data.loader import Bucket, Items
 from physcon_ase.errors import LabelError
+from physcon_ase.units import CHEMICAL_SYMBOLS
+
+LARGEST_DEVIATION: Final = 30.0
+"""Largest deviation [eV per atom] of an energy from the sum of atomic reference energies: several times the binding
+energy of an atom."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +112,39 @@ def fit_references(items: Items, level: str, known: Mapping[int, float] = Mappin
     rest = energies - counts[:, ~is_new] @ fixed[~is_new]
     fixed[is_new] = np.linalg.lstsq(counts[:, is_new], rest, rcond=None)[0]
     return {**known, **dict(zip(elements, fixed.tolist(), strict=True))}
+
+
+def check_energies(items: Items, level: str) -> None:
+    """Refuses energies far from the sum of atomic reference energies, as of another basis set, program or unit.
+
+    A few of them among many others spoil all predictions for their elements. The references are fitted to these items.
+
+    Args:
+        items: items of the training split.
+        level: a level of `items` with energies.
+
+    Raises:
+        LabelError: names the data set and the worst molecule.
+    """
+    references, at_level = fit_references(items, level), _at_level(items, level)
+    worst = (0.0, "")
+    for index, source in enumerate(items.sources):
+        masks = [mask & (bucket.source == index) for bucket, mask in zip(items.buckets, at_level, strict=True)]
+        elements, counts, energies = _compositions(items, masks)
+        if not len(energies):
+            continue
+        deviations = (energies - counts @ [references[element] for element in elements]) / counts.sum(axis=1)
+        row = int(np.abs(deviations).argmax())
+        atoms = zip(elements, counts[row].astype(int).tolist(), strict=True)
+        formula = " ".join(f"{CHEMICAL_SYMBOLS[element]}{n}" for element, n in atoms if n)
+        worst = max(worst, (abs(deviations[row]), f"{source}: the energy {energies[row]:.2f} eV of {formula}"))
+    deviation, what = worst
+    if deviation > LARGEST_DEVIATION:
+        raise LabelError(
+            f"{what} at level {level!r} is {deviation:.1f} eV per atom away from the sum of the atomic reference "
+            f"energies ({LARGEST_DEVIATION:g} is allowed): labels of different basis sets, programs or units seem to "
+            "be mixed; leave molecules with these elements out of one of the data sets"
+        )
 
 
 def elements_at(items: Items, level: str) -> set[int]:

@@ -6,6 +6,7 @@ from typing import get_args
 
 import torch
 
+from physcon_ase.data.labels import check_energies, has_energies
 from physcon_ase.data.loader import Items
 from physcon_ase.data.selection import LABELS
 from physcon_ase.data.split import Split
@@ -142,7 +143,7 @@ def check_labels(recipe: Recipe, items: Items) -> None:
     """Refuses a weighted loss that would meet no label in the whole data set, and what no model can learn from.
 
     Raises:
-        LabelError: names the term.
+        LabelError: names the term, or the data set whose energies do not fit the others (`labels.check_energies`).
         UnsupportedChargeError: open-shell molecules, or charged ones for a model that does not see the charge.
     """
     if len(items) == 0:
@@ -161,6 +162,10 @@ def check_labels(recipe: Recipe, items: Items) -> None:
             f"recipe {recipe.name}: {n_ions} of {len(items)} items are charged, which the model would mix with neutral "
             "ones; set encoder.charged = true, or leave them out of the stores"
         )
+    if trains(recipe.loss, "energies"):
+        for level in items.levels:
+            if has_energies(items, level):
+                check_energies(items, level)
     for term in active_terms(recipe.loss):
         if not any(LABEL_KINDS[term.needs](bucket).any() for bucket in items.buckets):
             weight = getattr(recipe.loss, term.name)

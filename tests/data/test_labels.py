@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from physcon_ase.data.labels import fit_references, format_label_report, label_report
+from physcon_ase.data.labels import check_energies, fit_references, format_label_report, label_report
 from physcon_ase.data.loader import Items, load_items
 from physcon_ase.data.selection import DataSet
 from physcon_ase.data.store import LevelLabels, Store, write_store
@@ -45,6 +45,20 @@ def test_references_recover_additive_energies(make_store: Callable[..., Store], 
     # C, H and O are told apart by the molecules; F, Cl and Br always come together and share their energy
     assert [fitted[z] for z in (1, 6, 8)] == pytest.approx([PLANTED[z] for z in (1, 6, 8)], rel=LSTSQ)
     assert fitted[9] == pytest.approx(fitted[17], rel=LSTSQ) == fitted[35]
+
+
+def test_energies_of_another_basis_set_are_an_error_that_names_the_worst(
+    make_store: Callable[..., Store], load: Callable[..., Items]
+):
+    store = with_planted_energies(make_store())
+    check_energies(load(store), "cheap")
+    energies = store.labels["cheap"].energy.copy()
+    energies[store.geometries.molecule == 0] += 1000.0
+    wrong = replace(store, labels={**store.labels, "cheap": replace(store.labels["cheap"], energy=energies)})
+    with pytest.raises(
+        LabelError, match=r"at level 'cheap' is [\d.]+ eV per atom away .* basis sets, programs or units"
+    ):
+        check_energies(load(wrong), "cheap")
 
 
 def test_element_that_never_occurs_with_an_energy_is_left_out(load: Callable[..., Items]):
