@@ -42,7 +42,7 @@ slow: .venv/test
 
 lowest: .venv-lowest/test
 	@echo "== running the tests with the lowest versions of the dependencies"
-	@.venv-lowest/bin/python -m pytest $(TEST_OPTIONS)
+	@.venv-lowest/bin/python -m pytest $(TEST_OPTIONS) -W default
 
 lint: .venv/test
 	@$(BIN)/ruff check .
