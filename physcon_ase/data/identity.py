@@ -57,7 +57,7 @@ def identify_geometry(
     if len(graph.bonds) or graph.n_atoms == 1:
         smiles = canonical_smiles(graph)
         return GeometryIdentity(graph, smiles, key_hash(canonical_key(smiles)), found_by)
-    return GeometryIdentity(graph, "", key_hash(f"{_formula(atomic_numbers)} {name}".strip()), _UNPERCEIVED)
+    return GeometryIdentity(graph, "", key_hash(f"{formula(atomic_numbers)} {name}".strip()), _UNPERCEIVED)
 
 
 def _graph_of(
@@ -75,6 +75,7 @@ def _graph_of(
     return graph, "SMILES perceived from the geometry"
 
 
-def _formula(atomic_numbers: np.ndarray) -> str:
+def formula(atomic_numbers: np.ndarray) -> str:
+    """Composition, such as H4C1, in the order of atomic numbers; part of the keys of nameless geometries."""
     numbers, counts = np.unique(atomic_numbers, return_counts=True)
     return "".join(f"{CHEMICAL_SYMBOLS[int(z)]}{count}" for z, count in zip(numbers, counts, strict=True))

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from physcon_ase.data.identity import formula
 from physcon_ase.data.loader import Bucket, Items
 from physcon_ase.errors import LabelError
-from physcon_ase.units import CHEMICAL_SYMBOLS
 
 LARGEST_DEVIATION: Final = 30.0
 """Largest deviation [eV per atom] of an energy from the sum of atomic reference energies: several times the binding
@@ -135,9 +135,8 @@ def check_energies(items: Items, level: str) -> None:
             continue
         deviations = (energies - counts @ [references[element] for element in elements]) / counts.sum(axis=1)
         row = int(np.abs(deviations).argmax())
-        atoms = zip(elements, counts[row].astype(int).tolist(), strict=True)
-        formula = " ".join(f"{CHEMICAL_SYMBOLS[element]}{n}" for element, n in atoms if n)
-        worst = max(worst, (abs(deviations[row]), f"{source}: the energy {energies[row]:.2f} eV of {formula}"))
+        composition = formula(np.repeat(elements, counts[row].astype(int)))
+        worst = max(worst, (abs(deviations[row]), f"{source}: the energy {energies[row]:.2f} eV of {composition}"))
     deviation, what = worst
     if deviation > LARGEST_DEVIATION:
         raise LabelError(

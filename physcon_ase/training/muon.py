@@ -9,6 +9,8 @@ import torch.distributed
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from physcon_ase.training.processes import sum_over_processes
+
 _COEFFICIENTS: Final = (3.4445, -4.7750, 2.0315)
 """Of the quintic Newton-Schulz iteration: singular values from 0.02 to 1 end between 0.7 and 1.2 in five rounds."""
 _ROUNDS: Final = 5
@@ -64,10 +66,7 @@ def _shared(matrices: Sequence[Tensor]) -> list[Tensor]:
             found[place] = update
     if world_size == 1 or not found:
         return found
-    flat = torch.cat([update.flatten() for update in found])
-    torch.distributed.all_reduce(flat)  # all but one are zero
-    parts = flat.split([matrix.numel() for matrix in matrices])
-    return [part.view_as(matrix) for part, matrix in zip(parts, matrices, strict=True)]
+    return sum_over_processes(found)  # of each matrix all but one are zero
 
 
 def _owners(shapes: Sequence[torch.Size], world_size: int) -> list[int]:

@@ -1,12 +1,20 @@
 """Several processes that share the steps of a training."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
 import torch.distributed
-from torch import nn
+from torch import Tensor, nn
+
+
+def sum_over_processes(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Sum of each tensor over the processes, by one message for all."""
+    flat = torch.cat([tensor.flatten() for tensor in tensors])
+    torch.distributed.all_reduce(flat)
+    parts = flat.split([tensor.numel() for tensor in tensors])
+    return [part.view_as(tensor) for part, tensor in zip(parts, tensors, strict=True)]
 
 
 def average_gradients(parameters: list[nn.Parameter], world_size: int) -> None:
@@ -17,13 +25,9 @@ def average_gradients(parameters: list[nn.Parameter], world_size: int) -> None:
     # anywhere it must stay without: a gradient of zero would let the optimiser decay its weights.
     present = torch.tensor([float(p.grad is not None) for p in parameters], device=parameters[0].device)
     gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
-    flat = torch.cat([present, *(gradient.flatten() for gradient in gradients)])
-    torch.distributed.all_reduce(flat)
-    present, means = flat[: len(parameters)], (flat[len(parameters) :] / world_size)
-    for parameter, known, mean in zip(
-        parameters, present.tolist(), means.split([p.numel() for p in parameters]), strict=True
-    ):
-        parameter.grad = mean.view_as(parameter) if known else None
+    present, *sums = sum_over_processes([present, *gradients])
+    for parameter, known, total in zip(parameters, present.tolist(), sums, strict=True):
+        parameter.grad = total / world_size if known else None
 
 
 @contextmanager

@@ -30,9 +30,9 @@ from physcon_ase.data.split import key_hash, split_of
 from physcon_ase.data.store import Store, write_store
 from physcon_ase.errors import EngineError
 from physcon_ase.labelling.engines import Engine, EngineLabel, Molecule, aimnet2_engine
-from physcon_ase.units import ATOMIC_NUMBERS, CHEMICAL_SYMBOLS
+from physcon_ase.labelling.engines.aimnet2 import ELEMENTS
+from physcon_ase.units import CHEMICAL_SYMBOLS
 
-ELEMENTS: Final = [ATOMIC_NUMBERS[symbol] for symbol in "H B C N O F Si P S Cl As Se Br I".split()]
 DISTANCES: Final = np.concatenate([np.arange(0.4, 1.2, 0.02), np.arange(1.2, 3.0, 0.04), np.arange(3.0, 6.01, 0.1)])
 """Distances [Å]."""
 BONDED: Final = (0.7, 1.7)

@@ -13,13 +13,12 @@ import numpy as np
 from physcon_ase.chem.smiles import graph_from_smiles
 from physcon_ase.data.importers.smiles_list import read_smiles_list
 from physcon_ase.errors import PhysConError
-from physcon_ase.units import ATOMIC_NUMBERS
+from physcon_ase.labelling.engines.aimnet2 import ELEMENTS
 
 SIZES: Final = range(3, 14)
 """Numbers of heavy atoms."""
 PER_SIZE: Final = 150
 SEED: Final = 30
-ELEMENTS: Final = {ATOMIC_NUMBERS[symbol] for symbol in "H B C N O F Si P S Cl As Se Br I".split()}
 
 
 def main() -> None:
@@ -44,7 +43,7 @@ def is_usable(smiles: str) -> bool:
         graph = graph_from_smiles(smiles)
     except PhysConError:
         return False
-    return ELEMENTS.issuperset(graph.atomic_numbers.tolist()) and graph.multiplicity == 1
+    return set(ELEMENTS).issuperset(graph.atomic_numbers.tolist()) and graph.multiplicity == 1
 
 
 if __name__ == "__main__":
