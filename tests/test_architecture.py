@@ -1,4 +1,5 @@
 import ast
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -95,3 +96,17 @@ def test_every_public_name_is_found_whatever_was_imported_first_and_others_are_a
 def test_no_public_name_is_that_of_a_module() -> None:
     assert "optimize" in physcon_ase.__all__
     assert {module.split(".")[0] for module in modules()}.isdisjoint(physcon_ase.__all__)
+
+
+def test_the_picture_has_every_import_as_a_chain_of_arrows(tmp_path: Path) -> None:
+    picture = runpy.run_path(str(PACKAGE.parent / "docs" / "architecture.py"))
+    graph = picture["imported_parts"]()
+    arrows = picture["reduced"](graph)
+    assert ("cli", "inference") in arrows
+    assert ("cli", "model") not in arrows
+    closure = {part: {other for start, other in arrows if start == part} for part in graph}
+    for _ in graph:
+        closure = {part: others.union(*(closure[other] for other in others)) for part, others in closure.items()}
+    assert all(others <= closure[part] for part, others in graph.items())
+    picture["draw"](tmp_path / "picture.png")
+    assert (tmp_path / "picture.png").stat().st_size > 10_000
