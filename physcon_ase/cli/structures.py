@@ -82,8 +82,8 @@ def _optimize(options: argparse.Namespace) -> int:
         seed=options.seed,
         device=options.device,
     )
-    told = {"name": row.name, "smiles": row.smiles, "row": row.number, "source": row.source}
-    lines = _written([record_of(result, **told)], options.output, inputs)
+    origin = {"name": row.name, "smiles": row.smiles, "row": row.number, "source": row.source}
+    lines = _written([record_of(result, **origin)], options.output, inputs)
     if options.plot is not None:
         plot_result(result, options.plot)
         lines.append(f"  plot       {options.plot}")

@@ -224,7 +224,7 @@ def write_records(records: Sequence[Record], path: str | Path, *, inputs: Iterab
     path = check_output(path, inputs)
     kind = format_named(path, WRITABLE)
     assert kind is not None
-    left_out = [] if kind.keeps_failures else [told for record in records if (told := _unfit(record, kind))]
+    left_out = [] if kind.keeps_failures else [failure for record in records if (failure := _unfit(record, kind))]
     unfit = {record.index for record in left_out}
     write = getattr(import_module(kind.writer), kind.writes)
     write([record for record in records if record.index not in unfit], path)

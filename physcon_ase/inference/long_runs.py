@@ -119,12 +119,12 @@ def _journal(path: Path, task: Task[Any], rows: Sequence[Row], stack: ExitStack)
 
 def _bytes_of(row: Row) -> bytes:
     """What a molecule and its record depend on."""
-    molecule, told = row.molecule, f"{row.name}\t{row.number}\t{row.source}\t".encode()
+    molecule, origin = row.molecule, f"{row.name}\t{row.number}\t{row.source}\t".encode()
     if isinstance(molecule, Geometry):
-        return told + _graph_bytes(molecule.graph) + _atoms_bytes(molecule.atoms)
+        return origin + _graph_bytes(molecule.graph) + _atoms_bytes(molecule.atoms)
     if isinstance(molecule, MolGraph):
-        return told + _graph_bytes(molecule)
-    return told + (_atoms_bytes(molecule) if isinstance(molecule, Atoms) else str(molecule).encode())
+        return origin + _graph_bytes(molecule)
+    return origin + (_atoms_bytes(molecule) if isinstance(molecule, Atoms) else str(molecule).encode())
 
 
 def _graph_bytes(graph: MolGraph) -> bytes:
@@ -262,8 +262,8 @@ def _lost_outcome(item: Item, reason: str) -> Outcome:
 
 
 def _encoded_outcome(outcome: Outcome) -> Any:
-    told = {name: getattr(outcome, name) for name in ("index", "error", "reason", "seconds")}
-    return {**told, "result": encoded(outcome.result)}
+    fields = {name: getattr(outcome, name) for name in ("index", "error", "reason", "seconds")}
+    return {**fields, "result": encoded(outcome.result)}
 
 
 def _decoded_outcome(rows: Sequence[Row], result_type: type, value: dict[str, Any]) -> Outcome:

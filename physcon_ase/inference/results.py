@@ -223,9 +223,9 @@ class Record:
     """Name of the file; empty without a file."""
 
 
-def record_of(result: Result, index: int = 0, *, attempts: int = 1, **told: Any) -> Record:
-    """Record of a relaxed molecule; `told` are its fields `name`, `smiles`, `row` and `source`, as far as known."""
-    name = told.pop("name", "") or result.smiles or result.atoms.get_chemical_formula()
+def record_of(result: Result, index: int = 0, *, attempts: int = 1, **origin: Any) -> Record:
+    """Record of a relaxed molecule; `origin` are its fields `name`, `smiles`, `row` and `source`, as far as known."""
+    name = origin.pop("name", "") or result.smiles or result.atoms.get_chemical_formula()
     return Record(
         index=index,
         name=name,
@@ -236,7 +236,7 @@ def record_of(result: Result, index: int = 0, *, attempts: int = 1, **told: Any)
         seed=result.seed,
         attempts=attempts,
         result=result,
-        **told,
+        **origin,
     )
 
 

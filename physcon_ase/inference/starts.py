@@ -110,13 +110,13 @@ class Sendable:
     @property
     def description(self) -> dict[str, Any]:
         """Everything on which results depend, for the journal of a run."""
-        told = {
+        settings = {
             name: getattr(self.settings, name)
             for name in ("level", "fmax", "max_steps", "max_seconds", "method", "fragments", "atoms_per_batch")
         }
         weight = next(self.settings.loaded.model.parameters())
         model = {"model": self.settings.loaded.name, "revision": self.settings.loaded.revision}
-        return {**told, **model, "dtype": str(weight.dtype)}
+        return {**settings, **model, "dtype": str(weight.dtype)}
 
 
 @lru_cache(maxsize=1)
@@ -209,7 +209,7 @@ def _job_of_embedded(graph: MolGraph, positions: np.ndarray, start: str, seed: i
 
 
 def _jobs_of_guesses(graphs: Sequence[MolGraph], seeds: Sequence[int], settings: Settings) -> list[Job | PhysConError]:
-    """Guesses of single molecules, and MMFF94 minima of complexes, which the structure network does not know."""
+    """Guesses of single molecules, and MMFF94 minima of complexes, for which the structure network is not trained."""
     generator = StructureGenerator(
         settings.loaded, level=settings.level, n_steps=GUESS_STEPS, max_seconds=settings.max_seconds
     )

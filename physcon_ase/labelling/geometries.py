@@ -94,7 +94,7 @@ class NewtonStep:
         """Start geometry after one Newton step with the forces [eV/Å] of the engine and the model Hessian.
 
         Bond lengths and angles are then close to those of the engine's own minimum. Torsions are nearly fixed, since
-        the Hessian knows little of them, as are the bends of linear chains. Displacements are at most 0.1 Å.
+        the Hessian describes them poorly, as are the bends of linear chains. Displacements are at most 0.1 Å.
         """
         batch = make_batch([self.graph.atomic_numbers], [self.start], dtype=torch.float64)
         internals = make_internals(batch, [_bonds(self.graph)])
@@ -456,8 +456,8 @@ def _bond_changes(graph: MolGraph, check: BondCheck) -> str:
             "-".join(f"{CHEMICAL_SYMBOLS[int(graph.atomic_numbers[i])]}{i}" for i in pair) for pair in pairs
         )
 
-    told = (("bonds broken", check.broken), ("bonds formed", check.formed))
-    return "; ".join(f"{what}: {names(pairs)}" for what, pairs in told if pairs)
+    changes = (("bonds broken", check.broken), ("bonds formed", check.formed))
+    return "; ".join(f"{what}: {names(pairs)}" for what, pairs in changes if pairs)
 
 
 def _turned(

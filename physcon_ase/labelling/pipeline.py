@@ -169,10 +169,10 @@ def format_label_report(report: LabelReport, engine: Engine, *, n_shown: int = 1
     where = f"{record.level} of {record.program} {record.version}".strip()
     lines = [f"{report.n_molecules} molecules, {report.n_labelled} geometries labelled at {where}"]
     if report.disagreement is not None:
-        told = report.disagreement
+        spread = report.disagreement
         lines.append(
-            f"  selected   from {told.n_candidates} candidates, disagreement {told.smallest_chosen:.3f} to "
-            f"{told.largest:.3f} eV/Å (median of the candidates {told.median:.3f})"
+            f"  selected   from {spread.n_candidates} candidates, disagreement {spread.smallest_chosen:.3f} to "
+            f"{spread.largest:.3f} eV/Å (median of the candidates {spread.median:.3f})"
         )
     if report.n_resumed:
         lines.append(f"  resumed    {report.n_resumed} geometries of an interrupted run")
@@ -286,11 +286,11 @@ def _bytes_of(molecule: Input) -> bytes:
     if isinstance(molecule, str):
         return molecule.encode()
     if isinstance(molecule, KnownGeometry):
-        atoms, told = molecule.graph.atomic_numbers, [molecule.graph.charge, molecule.name, molecule.minimum_of]
+        atoms, details = molecule.graph.atomic_numbers, [molecule.graph.charge, molecule.name, molecule.minimum_of]
     else:
         atoms = np.ascontiguousarray(molecule.numbers)
-        told = [molecule.info.get(key) for key in ("charge", "spin", "smiles", "name")]
-    return atoms.tobytes() + molecule.positions.tobytes() + repr(told).encode()
+        details = [molecule.info.get(key) for key in ("charge", "spin", "smiles", "name")]
+    return atoms.tobytes() + molecule.positions.tobytes() + repr(details).encode()
 
 
 def _describe(plan: Plan, selection: Selection | None = None) -> dict[str, Any]:
@@ -308,10 +308,10 @@ def _describe(plan: Plan, selection: Selection | None = None) -> dict[str, Any]:
 
 def _provenance(description: dict[str, Any], disagreement: Disagreement | None) -> str:
     """`Store.provenance`."""
-    told = {"made by": f"physcon label {_own_version()}", **description}
+    origin = {"made by": f"physcon label {_own_version()}", **description}
     if disagreement is not None:
-        told["selection"] = told["selection"] | asdict(disagreement)
-    return json.dumps(told, default=_name_of)
+        origin["selection"] = origin["selection"] | asdict(disagreement)
+    return json.dumps(origin, default=_name_of)
 
 
 def _name_of(value: object) -> str:

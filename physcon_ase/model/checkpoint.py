@@ -282,7 +282,7 @@ def read_checkpoint(name_or_path: Path | str) -> Checkpoint:
 
 
 def load_into(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Copies the tensors of a checkpoint into a module, which must want exactly these, in these shapes.
+    """Copies the tensors of a checkpoint into a module, whose tensors must have the same names and shapes.
 
     Raises:
         CorruptCheckpointError: a tensor is missing, unexpected or of another shape.

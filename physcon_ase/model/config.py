@@ -56,7 +56,7 @@ class StructureConfig:
     hidden: int = 128
     """Width of the hidden layer of the update networks."""
     guided: bool = False
-    """Whether the head sees the forces of an energy head at the noisy structure."""
+    """Whether the forces of an energy level at the noisy structure are an input."""
     sigma_min: float = 0.01
     """Smallest noise standard deviation [Å per coordinate] that the head was trained for."""
     sigma_max: float = 5.0
@@ -126,6 +126,6 @@ def config_from_dict(data: dict[str, Any]) -> ModelConfig:
 
 
 def _level_from_dict(data: dict[str, Any]) -> LevelConfig:
-    """JSON knows no tuples; a level without charges is one of neutral molecules."""
+    """JSON has no tuples; a level without charges is one of neutral molecules."""
     rows = {key: tuple(data[key]) for key in ("elements", "references", "charges") if key in data}
     return LevelConfig(**{**data, **rows})

@@ -58,7 +58,7 @@ def make_couplings() -> Couplings:
 
 
 _DIRECTIONS: Final = torch.tensor([[1, 0, 0], [0, 1, 0], [1, 1, 0], [0, 1, 1], [1, 0, 1]], dtype=torch.float64)
-"""Five directions that tell the five harmonics of l = 2 apart."""
+"""Five directions at which the five harmonics of l = 2 are linearly independent."""
 
 
 class CouplingTable(nn.Module):

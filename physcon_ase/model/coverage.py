@@ -57,7 +57,7 @@ def check_elements(atomic_numbers: Int[np.ndarray, " atoms"], model: PhysCon, le
         others = [name for name in model.level_names if present.issubset(model.level(name).elements)]
         remedy = f"use level {' or '.join(map(repr, others))}" if others else "no level of this model covers all atoms"
         raise UnsupportedElementError(
-            f"level {level!r} does not cover {', '.join(CHEMICAL_SYMBOLS[number] for number in missing)}; it knows "
+            f"level {level!r} does not cover {', '.join(CHEMICAL_SYMBOLS[number] for number in missing)}; it covers "
             f"{' '.join(CHEMICAL_SYMBOLS[number] for number in sorted(covered))}: {remedy}"
         )
 
@@ -97,7 +97,9 @@ def check_covers_charge(charge: int, model: PhysCon, level: str) -> None:
         others = [name for name in model.level_names if charge in model.level(name).charges]
         remedy = f"use level {' or '.join(map(repr, others))}" if others else "no level of this model covers it"
         covered = format_charges(model.level(level).charges)
-        raise UnsupportedChargeError(f"level {level!r} does not cover charge {charge:+d}; it knows {covered}: {remedy}")
+        raise UnsupportedChargeError(
+            f"level {level!r} does not cover charge {charge:+d}; it covers {covered}: {remedy}"
+        )
 
 
 def format_charges(charges: Iterable[int]) -> str:

@@ -99,7 +99,7 @@ class Interaction(nn.Module):
     def traced(
         self, basis: Tensor, scalars: Tensor, vectors: Tensor | None, neighbours: Tensor | None
     ) -> tuple[Tensor, Tensor | None, "Trace"]:
-        """`forward`, and what `pull_back` needs to know of it."""
+        """`forward`, with the intermediate results that `pull_back` needs."""
         source = self.source(scalars)
         if vectors is not None:  # one sum over neighbours for all that they send
             source = torch.cat([source, vectors.flatten(2)], dim=2)
@@ -170,7 +170,7 @@ class Interaction(nn.Module):
         to_features: bool,
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Derivatives with respect to `basis`, `scalars` and `vectors` of `forward` from those with respect to its
-        results; without `to_features` the first only, as the first layer wants it.
+        results; without `to_features` (first layer) only that with respect to `basis`.
 
         The first is added to `grad_basis`, that of the layers after this one, in place. Weights get no derivative. Not
         for normalised layers.
@@ -326,7 +326,7 @@ def silu_back(grad: Tensor, hidden: Tensor) -> Tensor:
 
 
 class _SiluBack(torch.autograd.Function):
-    """PyTorch knows no derivative of its `silu_backward`."""
+    """Derivative of `silu_backward`, which PyTorch does not have."""
 
     @staticmethod
     def forward(ctx: Any, grad: Tensor, hidden: Tensor) -> Tensor:

@@ -2,10 +2,10 @@
 
     E = Σ_{i<j} k q_i q_j s(r)/r - a_i a_j / (r⁶ + R⁶),    s(r) = 1 - exp(-(r/d)³)
 
-Both fade out at short range, where the network knows better: s/r vanishes as r² and exceeds 0.99/r beyond 5 Å, and R
-damps dispersion as Becke and Johnson do (doi 10.1063/1.2065267). Coefficients C6_ij = a_i a_j begin at those of free
-atoms (Tkatchenko and Scheffler 2009, doi 10.1103/PhysRevLett.102.073005) times 0.6, about the value of bound ones, and
-are trained.
+Both fade out at short range, where the network describes the interaction: s/r vanishes as r² and exceeds 0.99/r
+beyond 5 Å, and R damps dispersion as Becke and Johnson do (doi 10.1063/1.2065267). Coefficients C6_ij = a_i a_j begin
+at those of free atoms (Tkatchenko and Scheffler 2009, doi 10.1103/PhysRevLett.102.073005) times 0.6, about the value of
+bound ones, and are trained.
 """
 
 from dataclasses import dataclass

@@ -44,7 +44,7 @@ def make_pairs(batch: Batch, cutoff: float | None) -> Pairs:
 
 
 def searches_neighbours(batch: Batch) -> bool:
-    """Whether a batch has so many slots that neighbours within the cutoff are looked for."""
+    """Whether the molecules of a batch are large enough for a neighbour list."""
     return batch.positions.shape[1] > DENSE_SLOTS
 
 

@@ -237,7 +237,7 @@ class PhysCon(nn.Module):
         return self.energy_rigidity[level](features) if level in self.energy_rigidity else None
 
     def uncertainty_limit(self, level: str, n_atoms: int) -> float:
-        """Uncertainty [eV] of the energy of so many atoms above which it is doubtful; infinite without a table."""
+        """Energy uncertainty [eV] from which a molecule of `n_atoms` atoms is doubtful; infinite without a table."""
         if level not in self.energy_rigidity:
             return math.inf
         return cast(EnergyRigidity, self.energy_rigidity[level]).limit.item() * n_atoms**0.5

@@ -1,7 +1,7 @@
-"""How far energies and forces can be trusted, from the last layer of the energy heads alone.
+"""Uncertainty of energies and forces from the last layer of the energy heads.
 
 Last-layer prediction rigidity (Bigi, Chong, Ceriotti and Grasselli 2024, doi 10.1088/2632-2153/ad805f) reads the last,
-linear layer of a trained network as a Bayesian regression on what it sees, the activated hidden layer: a molecule whose
+linear layer of a trained network as a Bayesian regression on its input, the activated hidden layer: a molecule whose
 features f lie where those of the training molecules did is well known, one that needs other directions is not.
 
     σ² = α² fᵀ (FᵀF / n + s² 1)⁻¹ f

@@ -221,7 +221,7 @@ def _stores_by_level(model: PhysCon, stores: Sequence[Path]) -> dict[str, list[P
 def _labelled(
     model: PhysCon, level: str, stores: Sequence[Path], split: str, n_molecules: int, generator: np.random.Generator
 ) -> Iterator[LabelledBatch]:
-    """The geometries with a label of the level, of at most so many molecules of each store."""
+    """The geometries with a label of the level, of at most `n_molecules` molecules of each store."""
     for path in stores:
         items = load_items([DataSet(str(path), (level,), labels=("energy", "forces"))], model.level_names, split)
         check_coverage(model, items, level)
@@ -232,7 +232,7 @@ def _labelled(
 
 
 def _rows_of_some(items: Items, n_molecules: int, generator: np.random.Generator) -> list[np.ndarray]:
-    """Rows of the items, per bucket, of so many random molecules."""
+    """Rows of the items, per bucket, of `n_molecules` random molecules."""
     counts = [int(bucket.molecule.max()) + 1 for bucket in items.buckets]
     chosen = np.split(generator.permutation(sum(counts)) < n_molecules, np.cumsum(counts))
     return [np.flatnonzero(own[bucket.molecule.numpy()]) for bucket, own in zip(items.buckets, chosen, strict=False)]

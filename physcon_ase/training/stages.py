@@ -62,8 +62,8 @@ class Scale:
     max_molecules: int = 0
     """Molecules per data set and split; 0 for all."""
     make: str = ""
-    """Command that makes every store, with {name} and {levels} beside what `DataFile.make` knows. These stores have a
-    folder of their own, `name` in the folder of stores: they must not be taken for those of the recipe itself."""
+    """Command that makes every store, with {name}, {levels} and the placeholders of `DataFile.make`. These stores have
+    a folder of their own, `name` in the folder of stores, apart from those of the recipe itself."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The model that a training starts from: seeded weights, fitted references, and what checkpoints already know."""
+"""The model that a training starts from: seeded weights, fitted references, and weights of checkpoints."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import replace

@@ -20,7 +20,7 @@ from studies.shared.taught import taught_minima
 
 
 def main() -> None:
-    """One minimum for each of so many molecules of a store."""
+    """One minimum for each of several molecules of a store."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint")
     parser.add_argument("stores", type=Path)

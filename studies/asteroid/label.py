@@ -53,7 +53,7 @@ def warm(origin: Origin, seed: int, n: int, *, engine: Engine, steps: int) -> li
 
 
 def trajectories(subject: Subject, engine: Engine, output: Path, *, n: int, frames: int, steps: int, seed: int) -> None:
-    """A store of `n` geometries from trajectories of so many frames."""
+    """A store of `n` geometries from trajectories with the given number of frames."""
     if output.exists():
         return
     began = monotonic()

@@ -50,7 +50,7 @@ def first_stages(cheap: Recipe, judge: Path) -> dict[str, Recipe]:
 
 
 def recipe_of(molecule: str, stage: str, seed: int, trajectories: int) -> Recipe:
-    """The recipe of a stage, with accurate labels of so many trajectories (0 for all); that of ethanol with another
+    """The recipe of a stage, with accurate labels of a number of trajectories (0 for all); that of ethanol with another
     molecule's name in all places.
     """
     text = Path(__file__).with_name(f"ethanol-{stage}.toml").read_text(encoding="utf-8")

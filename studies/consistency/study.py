@@ -84,7 +84,7 @@ class Teacher:
     loss: LossRecipe = field(default_factory=LossRecipe)
     """And how."""
     share: float = 1.0
-    """Part of the molecules that it sees."""
+    """Part of the molecules that it is trained on."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ class Row:
     refined: bool = False
     """Whether it also learns to mend its own predictions."""
     guided: bool = False
-    """Whether it sees the forces of the teacher."""
+    """Whether the forces of the teacher are an input."""
     newton_step: bool = False
     """Whether predictions are moved by one Newton step of the teacher afterwards."""
 
@@ -160,7 +160,7 @@ def selfmade_study() -> Study:
 
 
 def qm9_study() -> Study:
-    """GFN2-xTB minima as cheap structures; the structure head never sees a B3LYP minimum as a target."""
+    """GFN2-xTB minima as cheap structures; no B3LYP minimum is a target."""
     levels = (LevelRecipe("gfn2", "GFN2-xTB"), LevelRecipe("b3lyp", "B3LYP/6-31G(2df,p)"))
     energies = DataSet("qm9_b3lyp.h5", ("b3lyp",), labels=("energy", "forces"))
     rows = _rows("shipped", "b3lyp")
@@ -219,7 +219,7 @@ def _rows(teacher: str, level: str) -> dict[str, Row]:
 
 
 STUDIES: Final = {"selfmade": selfmade_study, "qm9": qm9_study, "dft8k": dft8k_study}
-"""What `run_study` knows by name."""
+"""Studies by name."""
 
 
 def run_study(

@@ -117,7 +117,7 @@ STUDIES: Final = {
         _GFN2, LevelRecipe("b3lyp", "B3LYP/6-31G(2df,p)"), "gfn2_qm9.h5", "b3lyp_thermal.h5", "qm9_b3lyp.h5"
     ),
 }
-"""What `run_levels` knows by name."""
+"""Studies by name."""
 
 
 @dataclass(frozen=True)
@@ -321,7 +321,7 @@ def row_recipe(
         name: of the checkpoint.
     """
     cheap, accurate = levels.cheap, levels.accurate
-    # An epoch sees about as much of every other data set as there are labels, drawn anew in each epoch.
+    # An epoch contains about as much of every other data set as there are labels, drawn anew in each epoch.
     seen = max(count, _MIN_BESIDE)
     hot, minima = min(1.0, seen / (2 * scale.n_cheap)), min(1.0, seen / scale.n_cheap)
     data = [DataSet(labels, (accurate.name,), labels=ENERGY_LABELS)] if count else []
@@ -359,7 +359,7 @@ def row_recipe(
 
 
 _MIN_BESIDE: Final = 100
-"""Geometries of another data set that an epoch sees at least."""
+"""Smallest number of geometries of another data set in an epoch."""
 
 
 _SHARED: Final = ("energy.embedding.", "energy.interactions.")
@@ -472,7 +472,7 @@ class _Runner:
         return target
 
     def _labels(self, count: int, seed: int) -> str:
-        """The store of so many labelled geometries; that of a smaller number is part of that of a larger one."""
+        """The store of `count` labelled geometries; that of a smaller number is part of that of a larger one."""
         file = f"labels-{count}-{seed}.h5"
         if count and not (self.folder / file).exists():
             store = open_store(self.folder / _LABELLED)

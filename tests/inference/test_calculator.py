@@ -291,10 +291,10 @@ def test_ions_are_computed_where_the_level_covers_their_charge() -> None:
     assert energies[0] == energies[2]  # nothing is carried over
     assert energies[0] == PhysConCalculator(loaded, charge=-1).get_potential_energy(molecule("OH"))
     assert energies[0] == pytest.approx(calculator.predict([water, hydroxide])[1].energy, abs=1e-9)
-    with pytest.raises(UnsupportedChargeError, match=r"does not cover charge -1; it knows 0: use level 'cheap'"):
+    with pytest.raises(UnsupportedChargeError, match=r"does not cover charge -1; it covers 0: use level 'cheap'"):
         PhysConCalculator(loaded, level="dft").get_potential_energy(hydroxide)
     hydroxide.info["charge"] = -3
-    with pytest.raises(UnsupportedChargeError, match=r"it knows -1, 0, \+1: no level of this model covers it"):
+    with pytest.raises(UnsupportedChargeError, match=r"it covers -1, 0, \+1: no level of this model covers it"):
         hydroxide.get_potential_energy()
 
 
@@ -358,7 +358,7 @@ BAD = [
         r"atoms 1 \(H\) and 2 \(H\) are 0\.050 Å",
     ),
     (Atoms("XH2", [[0, 0, 0], [0, 0, 1], [1, 0, 0]]), UnknownElementError, "unknown atomic number 0.*dummy"),
-    (Atoms("Fe"), UnsupportedElementError, r"level 'cheap' does not cover Fe; it knows H C N O F Cl: no level"),
+    (Atoms("Fe"), UnsupportedElementError, r"level 'cheap' does not cover Fe; it covers H C N O F Cl: no level"),
 ]
 BAD_IDS = ["empty", "periodic", "NaN", "overlap", "dummy", "iron"]
 
@@ -373,7 +373,7 @@ def test_a_bad_structure_is_one_named_error(
 
 def test_an_element_that_another_level_covers_is_answered_with_that_level() -> None:
     with pytest.raises(
-        UnsupportedElementError, match="level 'dft' does not cover Cl; it knows H C N O: use level 'cheap'"
+        UnsupportedElementError, match="level 'dft' does not cover Cl; it covers H C N O: use level 'cheap'"
     ):
         PhysConCalculator(tiny_loaded(), level="dft").get_potential_energy(molecule("CH3Cl"))
 

@@ -159,9 +159,9 @@ class EnsembleRecord:
 
     def to_dict(self) -> dict[str, Any]:
         """The ensemble, if there is one, with name, status and reason, for instance for `json.dump`."""
-        told = {"kind": "ensemble", "name": self.name, "status": self.status, "reason": self.reason}
+        fields = {"kind": "ensemble", "name": self.name, "status": self.status, "reason": self.reason}
         found = {} if self.ensemble is None else self.ensemble.to_dict()
-        return {**told, "error": self.error, **found, "seconds": self.seconds}
+        return {**fields, "error": self.error, **found, "seconds": self.seconds}
 
 
 def counted(n_conformers: int) -> str:

@@ -45,8 +45,8 @@ def write(records: Sequence[Record], path: Path) -> None:
     with replacing(path) as file:
         for record in records:
             if record.result is not None:
-                told = summary(record)
-                remarks = [f"{name} {one_line(told[name])}" for name in _REMARKS if told[name] not in (None, "")]
+                values = summary(record)
+                remarks = [f"{name} {one_line(values[name])}" for name in _REMARKS if values[name] not in (None, "")]
                 atoms = record.result.atoms
                 labels = atoms.arrays.get("labels")
                 file.write(

@@ -189,8 +189,8 @@ def _with_origin(record: Record) -> Atoms:
     assert record.result is not None
     atoms = record.result.atoms.copy()
     atoms.calc = record.result.atoms.calc
-    told = {"name": record.name, "row": record.row, "source": record.source, "status": record.status}
-    atoms.info.update({name: value for name, value in told.items() if value})
+    origin = {"name": record.name, "row": record.row, "source": record.source, "status": record.status}
+    atoms.info.update({name: value for name, value in origin.items() if value})
     return atoms
 
 

@@ -21,7 +21,7 @@ def relaxation_entry(found: Data) -> Entry:
     above = found["energy_ev"] - found["energies_ev"][0] if found["energies_ev"] else 0.0
     return Entry(
         kind="relaxation",
-        **_told(found),
+        **_common(found),
         energy=found["energy_ev"],
         energy_uncertainty=found["energy_uncertainty_ev"],
         fmax=found["fmax_ev_per_angstrom"],
@@ -52,7 +52,7 @@ def ensemble_entry(found: Data) -> Entry:
     temperature = found["temperature_kelvin"]
     return Entry(
         kind="ensemble",
-        **_told(found),
+        **_common(found),
         energy=lowest["energy_ev"],
         energy_uncertainty=lowest["energy_uncertainty_ev"],
         fmax=lowest["fmax_ev_per_angstrom"],
@@ -103,9 +103,9 @@ def scan_entry(found: Data) -> Entry:
     lowest = min(there, key=lambda point: point["energy_ev"])
     highest = max(point["relative_energy_kcal_per_mol"] for point in there)
     n_failed = len(points) - len(there)
-    told = _told(found)
+    common = _common(found)
     if n_failed:
-        told |= {"status": "uncertain", "reason": f"{n_failed} of {_count(len(points), 'grid point')} failed"}
+        common |= {"status": "uncertain", "reason": f"{n_failed} of {_count(len(points), 'grid point')} failed"}
     plot = (
         plots.profile(angles, energies, names[0])
         if is_profile
@@ -122,7 +122,7 @@ def scan_entry(found: Data) -> Entry:
     failures = tuple((_degrees(point["angles_degrees"]), point["failure"]) for point in points if point["failure"])
     return Entry(
         kind="scan",
-        **told,
+        **common,
         energy=lowest["energy_ev"],
         summary=f"{_count(len(found['minima_degrees']), 'minimum', 'minima')}, up to {highest:.2f} kcal/mol",
         numbers=(
@@ -159,11 +159,11 @@ def vibrations_entry(found: Data) -> Entry:
     if intensities and any(place > 0 for place in scaled):
         wavenumbers, absorption = broadened(scaled, intensities, width=WIDTH)
         spectrum = (plots.infrared(wavenumbers, absorption, scaled, intensities, WIDTH),)
-    told = _told(found) | {"status": status, "reason": "" if status == "ok" else found["status"]}
+    common = _common(found) | {"status": status, "reason": "" if status == "ok" else found["status"]}
     zero_point, gibbs = thermo["zero_point_energy"], thermo["quasi_rrho_gibbs_energy"]
     return Entry(
         kind="vibrations",
-        **told,
+        **common,
         energy=found["energy_ev"],
         energy_uncertainty=relaxation["energy_uncertainty_ev"],
         fmax=found["fmax_ev_per_angstrom"],
@@ -193,7 +193,7 @@ def interaction_entry(found: Data) -> Entry:
     """Entry of an `Interaction.to_dict`."""
     curve, energy = found["curve"], found["interaction_energy_ev"]
     is_ok = found["status"] == "ok"
-    told = _told(found) | {
+    common = _common(found) | {
         "name": found.get("name") or " + ".join(found["molecules"]),
         "status": "ok" if is_ok else "uncertain",
         "reason": "" if is_ok else found["status"],
@@ -207,7 +207,7 @@ def interaction_entry(found: Data) -> Entry:
     further = {"Deformation energy": found["deformation_energy_ev"], "Binding energy": found["binding_energy_ev"]}
     return Entry(
         kind="interaction",
-        **told,
+        **common,
         energy=found["complex_energy_ev"],
         summary=f"interaction {energy / EV_PER_KCAL_PER_MOL:.2f} kcal/mol",
         numbers=(
@@ -243,12 +243,12 @@ def entry_of(found: Data) -> Entry:
         KeyError: a field is missing.
     """
     if found.get("status") == FAILED:
-        told = _told(found)
-        return Entry(kind=found["kind"], **told, summary=told["reason"])
+        common = _common(found)
+        return Entry(kind=found["kind"], **common, summary=common["reason"])
     return KINDS[found["kind"]](found)
 
 
-def _told(found: Data) -> dict[str, Any]:
+def _common(found: Data) -> dict[str, Any]:
     """Fields that all kinds have."""
     error = found.get("error")
     reason = found.get("reason") or "; ".join(found.get("doubts", ()))

@@ -26,8 +26,8 @@ def html_of(found: "Result | Ensemble | Scan | Vibrations | Interaction") -> str
     """HTML of a result for a notebook; without plotly, numbers, drawing and tables only."""
     if isinstance(found, Result):
         record = record_of(found)
-        told = {"name": record.name, "status": record.status, "reason": record.reason}
-        return _html(entry_of(found.to_dict() | told))
+        fields = {"name": record.name, "status": record.status, "reason": record.reason}
+        return _html(entry_of(found.to_dict() | fields))
     return _html(entry_of(found.to_dict()))
 
 

@@ -44,10 +44,10 @@ def mopac_engine(level: str = "pm7") -> Engine:
 
 def _mopac_version() -> str:
     try:
-        told = subprocess.run(["mopac", "--version"], capture_output=True, text=True, timeout=30, check=False).stdout
+        output = subprocess.run(["mopac", "--version"], capture_output=True, text=True, timeout=30, check=False).stdout
     except (OSError, subprocess.TimeoutExpired) as error:
         raise EngineError(f"the program mopac does not run: {error}; reinstall it") from error
-    return next((word for word in told.split() if word[:1].isdigit()), "unknown")
+    return next((word for word in output.split() if word[:1].isdigit()), "unknown")
 
 
 def _mopac_label(molecule: Molecule, *, method: str) -> EngineLabel:

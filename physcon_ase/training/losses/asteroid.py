@@ -1,9 +1,9 @@
-"""Plenty of inaccurate forces and few accurate ones: ASTEROID.
+"""Many inaccurate forces and few accurate ones: ASTEROID.
 
 Bukharin, Liu, Wang, Zuo, Gao, Yan and Zhao, ICML 2023, doi 10.48550/arXiv.2306.03109. A model fitted to the few
-accurate labels judges the inaccurate ones: where it disagrees, they count less. Where there are no labels at all,
-geometries of a thermal ensemble still tell where forces have to be (score matching). Either way a fine-tuning on the
-accurate labels follows, which is a recipe of its own.
+accurate labels judges the inaccurate ones: they count less where it disagrees. Without any labels,
+forces are trained on the distribution of a thermal ensemble of geometries (score matching). In both cases a fine-tuning
+on the accurate labels follows, which is a recipe of its own.
 """
 
 import torch
