@@ -87,7 +87,7 @@ def check_checkpoint(
 
 
 def check_model(
-    loaded: LoadedModel, level: str, *, smiles: Sequence[str] = SMILES, md_steps: int = 1000, seed: int = 0
+    loaded: LoadedModel, level: str, *, smiles: Sequence[str] = SMILES, md_steps: int = 500, seed: int = 0
 ) -> list[Check]:
     """All checks of a level; the tolerances are for models in float64.
 
@@ -95,7 +95,7 @@ def check_model(
         loaded: the checkpoint.
         level: level of theory.
         smiles: test molecules; those with elements that the level does not cover are skipped.
-        md_steps: number of molecular dynamics steps for the energy drift.
+        md_steps: number of molecular dynamics steps of 1 fs for the energy drift.
         seed: random seed of start geometries, displacements, rotations and velocities.
 
     Raises:
@@ -319,7 +319,7 @@ def drift_check(force_fn: ForceFn, molecules: Sequence[Batch], seed: int, n_step
         multiplicities=[int(own.multiplicity) for own in molecules],
         dtype=molecules[0].positions.dtype,
     )
-    energies = nve_energies(force_fn, together, np.random.default_rng(seed), n_steps)
+    energies = nve_energies(force_fn, together, np.random.default_rng(seed), n_steps, time_step=fs)
     drifts = [abs(drift_of(own, n)) for own, n in zip(energies.T, together.n_atoms.tolist(), strict=True)]
     return _worst("NVE drift at 300 K", 1.0, "meV/atom", molecules, drifts)
 
@@ -331,21 +331,21 @@ def drift_of(energies: Sequence[float] | Float[np.ndarray, " frames"], n_atoms: 
 
 
 def nve_energies(
-    force_fn: ForceFn, batch: Batch, generator: np.random.Generator, n_steps: int
+    force_fn: ForceFn, batch: Batch, generator: np.random.Generator, n_steps: int, *, time_step: float = 0.5 * fs
 ) -> Float[np.ndarray, "frames molecules"]:
-    """Total energy [eV] of each molecule after each velocity Verlet step of 0.5 fs, started at 300 K."""
+    """Total energy [eV] of each molecule after each velocity Verlet step, started at 300 K; time step in ASE units."""
     mask = batch.atom_mask[..., None]
     masses = torch.where(mask, torch.as_tensor(atomic_masses[batch.atomic_numbers.numpy()])[..., None], 1.0)
     velocities = torch.as_tensor(generator.normal(size=batch.positions.shape)) * (300 * EV_PER_KELVIN / masses).sqrt()
     momenta, total = (masses * velocities * mask).sum(dim=1, keepdim=True), (masses * mask).sum(dim=1, keepdim=True)
     velocities = (velocities - momenta / total) * mask
-    step, place, totals = 0.5 * fs, batch.positions, []
+    place, totals = batch.positions, []
     _, forces = force_fn(batch)
     for _ in range(n_steps):
-        velocities = velocities + 0.5 * step * forces / masses
-        place = place + step * velocities
+        velocities = velocities + 0.5 * time_step * forces / masses
+        place = place + time_step * velocities
         energies, forces = force_fn(with_positions(batch, place))
-        velocities = velocities + 0.5 * step * forces / masses
+        velocities = velocities + 0.5 * time_step * forces / masses
         totals.append(energies + 0.5 * (masses * velocities.square()).sum(dim=(1, 2)))
     return torch.stack(totals).numpy()
 
