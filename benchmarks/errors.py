@@ -16,17 +16,24 @@ from physcon_ase.model.physcon import PhysCon
 
 STORES = {
     "wb97m": (
-        "wb97m_openff_minima",
+        "wb97m_openff_minima_1",
         "wb97m_openff_torsions",
-        "wb97m_qm9",
-        "wb97m_dft8k",
+        "wb97m_qm9_1",
         "wb97m_pairs",
-        "wb97m_families",
+        "wb97m_pairs_2",
+        "wb97m_halides",
+        "wb97m_families_1",
         "wb97m_hypervalent",
         "separated_wb97m",
     ),
-    "b3lyp-d3": ("openff_torsions_dzvp", "anchored_openff_minima", "b3lyp_d3_small", "separated_b3lyp_d3"),
-    "b3lyp": ("anchored_qm9", "b3lyp_thermal"),
+    "b3lyp-d3": (
+        "openff_torsions_dzvp",
+        "anchored_openff_minima_1",
+        "anchored_openff_turned",
+        "b3lyp_d3_small",
+        "separated_b3lyp_d3",
+    ),
+    "b3lyp": ("anchored_qm9_1", "b3lyp_thermal"),
 }
 """Stores with energies and forces of each level."""
 

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import torch
 from ase.build import molecule
+from rdkit import Chem
+from rdkit.Chem import AllChem, rdMolTransforms
 from scipy.spatial.distance import cdist, pdist
 
 from physcon_ase import PhysConCalculator
@@ -16,6 +18,7 @@ from physcon_ase.batch import Batch, unpad
 from physcon_ase.chem.compare import rmsd
 from physcon_ase.chem.smiles import canonical_key, graph_from_smiles
 from physcon_ase.data.split import key_hash, split_of
+from physcon_ase.labelling.engines import checkpoint_engine
 from physcon_ase.labelling.engines.aimnet2 import PATH_VARIABLE
 from physcon_ase.model.checkpoint import read_checkpoint, save_checkpoint
 from physcon_ase.model.config import MAX_ATOMIC_NUMBER, config_from_dict, config_to_dict
@@ -42,17 +45,17 @@ def test_errors_are_those_of_held_out_molecules(benchmark_stores, benchmark, cap
     found += [[(row["store"], row["geometry"], row["geometries"]) for row in rows] for rows in (b3lyp_d3, b3lyp)]
     assert found == [
         [
-            ("wb97m_openff_minima", "neutral", "minimum of b3lyp-d3", 3),
-            ("wb97m_openff_minima", "neutral", "thermal", 6),
-            ("wb97m_openff_minima", "neutral", "twist", 3),
-            ("wb97m_families", "neutral", "thermal", 1),
-            ("wb97m_families", "ions", "thermal", 2),
+            ("wb97m_openff_minima_1", "neutral", "minimum of b3lyp-d3", 3),
+            ("wb97m_openff_minima_1", "neutral", "thermal", 6),
+            ("wb97m_openff_minima_1", "neutral", "twist", 3),
+            ("wb97m_families_1", "neutral", "thermal", 1),
+            ("wb97m_families_1", "ions", "thermal", 2),
         ],
         [
             ("openff_torsions_dzvp", "torsion-drive", 9),
-            ("anchored_openff_minima", "minimum of b3lyp-d3", 3),
-            ("anchored_openff_minima", "thermal", 3),
-            ("anchored_openff_minima", "twist", 3),
+            ("anchored_openff_minima_1", "minimum of b3lyp-d3", 3),
+            ("anchored_openff_minima_1", "thermal", 3),
+            ("anchored_openff_minima_1", "twist", 3),
         ],
         [("b3lyp_thermal", "thermal", 3)],
     ]
@@ -61,7 +64,7 @@ def test_errors_are_those_of_held_out_molecules(benchmark_stores, benchmark, cap
     for row in [*wb97m, *b3lyp_d3, *b3lyp]:
         assert (row["failed"], row["left out"]) == (0, 0)
         assert row["force MAE [meV/Å]"] == pytest.approx(1000 * FORCE_SHIFT, abs=FLOAT32_MEV)
-        chosen = of_families[row["molecules"]] if row["store"] == "wb97m_families" else everything
+        chosen = of_families[row["molecules"]] if row["store"] == "wb97m_families_1" else everything
         shifts = np.array(ENERGY_SHIFTS)[list(chosen)]
         if row["store"] == "openff_torsions_dzvp":
             shifts = np.add.outer(shifts, CONFORMER_SHIFT * np.arange(3))
@@ -69,15 +72,15 @@ def test_errors_are_those_of_held_out_molecules(benchmark_stores, benchmark, cap
             assert row["energy MAE [meV]"] is None
         else:
             assert row["energy MAE [meV]"] == pytest.approx(1000 * np.abs(shifts).mean(), abs=FLOAT32_MEV)
-    assert "wb97m_qm9.h5" in results["tables"][-1]["note"]
-    assert "wb97m_families.h5" not in results["tables"][-1]["note"]
+    assert "wb97m_qm9_1.h5" in results["tables"][-1]["note"]
+    assert "wb97m_families_1.h5" not in results["tables"][-1]["note"]
     assert results["checkpoint"] == DEFAULT_CHECKPOINT
     assert results["settings"]["seed"] == 0
 
 
 def test_molecules_that_a_level_does_not_cover_are_left_out_and_counted(benchmark_stores, benchmark) -> None:
     errors = benchmark("errors")
-    molecules = benchmark("heldout").read_test_molecules(benchmark_stores / "wb97m_families.h5", limit=9, seed=0)
+    molecules = benchmark("heldout").read_test_molecules(benchmark_stores / "wb97m_families_1.h5", limit=9, seed=0)
     model = load_model().model
     assert errors.error_rows("ions", model, "b3lyp", [own for own in molecules if own.graph.charge]) == []
     (row,) = errors.error_rows("both", model, "wb97m", [own for own in molecules if not own.graph.charge])
@@ -233,7 +236,7 @@ def test_uncertainties_are_compared_with_errors(benchmark_stores, benchmark, cap
     for rows in (energies, forces):
         assert [(row["level"], row["set"]) for row in rows] == [
             ("b3lyp-d3", "openff_torsions_dzvp"),
-            ("b3lyp-d3", "anchored_openff_minima"),
+            ("b3lyp-d3", "anchored_openff_minima_1"),
         ]
         assert all(row["below 1 sigma [%]"] == row["below 2 sigma [%]"] == 100 for row in rows)
     assert [row["n"] for row in energies] == [3, 9]
@@ -366,6 +369,41 @@ def test_frequencies_count_modes_of_linear_molecules_too(benchmark) -> None:
     calculator = PhysConCalculator(dtype="float64")
     assert [len(script.frequencies(atoms, calculator)) for atoms in (water, carbon_dioxide)] == [3, 4]
     assert script.frequencies(water, calculator)[-1] == pytest.approx(3650, abs=600)
+
+
+def test_lowest_conformers_are_compared_with_those_of_auto3d(benchmark, capsys, tmp_path, monkeypatch) -> None:
+    script = benchmark("ensembles")
+    mol = Chem.AddHs(Chem.MolFromSmiles("CCCC"))
+    AllChem.EmbedMolecule(mol, randomSeed=1)
+    rdMolTransforms.SetDihedralDeg(mol.GetConformer(), 0, 1, 2, 3, 60.0)  # gauche
+    mol.SetProp("_Name", "butane")
+    mol.SetProp(script.SECONDS, "12.5")
+    with Chem.SDWriter(str(tmp_path / "auto3d.sdf")) as writer:
+        writer.write(mol)
+    monkeypatch.setattr(script, "FOUND", tmp_path / "auto3d.sdf")
+    monkeypatch.setattr(script, "DRUGS", tmp_path / "drugs.smi")
+    (tmp_path / "drugs.smi").write_text("CCCC butane\n", encoding="utf-8")
+    results = run(script, capsys, json_path=tmp_path / "ensembles.json")
+    for row in rows_of(results):
+        assert (row["drugs"], row["lower"], row["equal"], row["higher"]) == (1, 1, 0, 0)
+        assert -1.5 < row["difference, mean [kcal/mol]"] < -0.3  # anti below gauche
+        assert row["Auto3D, median [s]"] == 12.5
+
+
+def test_relaxed_structures_meet_the_criteria_of_their_own_forces(
+    benchmark_stores, benchmark, capsys, tmp_path, monkeypatch
+) -> None:
+    script = benchmark("criteria")
+    monkeypatch.setattr(script, "pyscf_engine", lambda level: checkpoint_engine(DEFAULT_CHECKPOINT, level=level))
+    monkeypatch.setattr(script, "SIZES", range(3, 26))
+    arguments = ("--stores", benchmark_stores, "--limit", 3, "--geometries", "mmff94", "relaxed")
+    mmff94, relaxed = rows_of(run(script, capsys, *arguments, json_path=tmp_path / "criteria.json"))
+    for row in (mmff94, relaxed):
+        assert (row["molecules"], row["failed"]) == (3, 0)
+    assert relaxed["default criteria met [%]"] == relaxed["loose criteria met [%]"] == 100
+    assert relaxed["largest force, median [hartree/bohr]"] < 0.005 / 51.42  # eV/Å per hartree/bohr
+    assert mmff94["largest force, median [hartree/bohr]"] > 20 * relaxed["largest force, median [hartree/bohr]"]
+    assert mmff94["default criteria met [%]"] < 100
 
 
 def test_outputs_of_a_card_are_replaced_command_by_command(benchmark) -> None:
