@@ -1,4 +1,4 @@
-"""An ASE calculator: energy and forces, an optimisation and a harmonic spectrum of ethanol.
+"""The ASE calculator: energy and forces, optimisation and harmonic wavenumbers of ethanol.
 
 python examples/calculator.py
 """

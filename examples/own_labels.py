@@ -1,6 +1,6 @@
-"""A model from labels of your own: extended XYZ in, store, recipe, training, calculator out.
+"""A model trained on labels of your own: from an extended XYZ file to a store, a recipe, a training and a calculator.
 
-Here ASE's EMT plays the quantum chemistry; replace `label` by any calculator, or the whole first part by your own file.
+ASE's EMT takes the place of quantum chemistry here; replace `label` by any calculator, or the first part by your file.
 
 python examples/own_labels.py --folder own_labels
 """
@@ -74,7 +74,7 @@ ase.io.write(options.folder / "emt.xyz", frames, format="extxyz")
 # 2. a store
 print(format_import_report(import_file(options.folder / "emt.xyz", options.folder / "emt.h5", level="emt")))
 
-# 3. a training; interrupted, it goes on where it stopped
+# 3. a training; after an interruption it continues where it stopped
 recipe = parse_recipe(RECIPE.format(steps=5 if small else 1000))
 checkpoint = train(recipe, options.folder / "run", store_root=options.folder)
 

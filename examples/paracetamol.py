@@ -1,4 +1,4 @@
-"""What `make demo` runs: paracetamol from its SMILES to a relaxed structure, with files to look at.
+"""Script of `make demo`: paracetamol from its SMILES to a relaxed structure, written to files.
 
 python examples/paracetamol.py
 """

@@ -1,4 +1,4 @@
-"""Energy and structure from one small multi-task training: MMFF94 minima in, guesses out.
+"""A small multi-task training of energy and structure networks on MMFF94 minima, and guesses with the result.
 
 python examples/small_training.py --folder small_training
 """
@@ -57,7 +57,7 @@ options = parser.parse_args()
 small = options.budget == "small"
 options.folder.mkdir(parents=True, exist_ok=True)
 
-# 1. minima: the energies of MMFF94 teach the energy head, the geometries both heads
+# 1. minima: the MMFF94 energies train the energy head, the geometries both heads
 structures = []
 for smiles in read_molecules(Path(__file__).parent / "data" / "molecules.smi")[2 : 12 if small else None]:
     graph = graph_from_smiles(smiles)

@@ -1,4 +1,4 @@
-"""A list of SMILES to relaxed structures in batches: one record per molecule, whatever happens to it.
+"""Batched relaxation of a list of SMILES: one record per molecule, failures included.
 
 python examples/thousand_molecules.py my_molecules.smi --output my_molecules.sdf
 """

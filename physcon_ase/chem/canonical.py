@@ -22,7 +22,7 @@ class Reordered:
 
 
 def canonical_order(graph: MolGraph) -> Reordered:
-    """The molecule as its canonical SMILES gives it: the same graph for every spelling and atom order.
+    """The molecule in the atom order of its canonical SMILES: the same graph for every spelling and atom order.
 
     Hydrogens follow the heavy atoms. If the SMILES does not describe the same molecule (rare bonds perceived from a
     geometry), the graph is returned unchanged.

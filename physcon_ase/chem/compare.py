@@ -130,7 +130,7 @@ def bonds_intact(graph: MolGraph, positions: Float[np.ndarray, "atoms 3"]) -> Bo
 def bonded_pairs(
     atomic_numbers: Int[np.ndarray, " atoms"], positions: Float[np.ndarray, "atoms 3"]
 ) -> Int[np.ndarray, "pairs 2"]:
-    """Pairs of atoms [Å] that are close enough for a bond (`FORMED_BELOW`), whatever the graph says."""
+    """Pairs of atoms that are close enough for a bond (`FORMED_BELOW`), regardless of the graph."""
     first, second, stretch = _stretches(atomic_numbers, positions)
     is_close = stretch < FORMED_BELOW
     return np.stack([first[is_close], second[is_close]], axis=1)

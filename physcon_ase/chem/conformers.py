@@ -36,7 +36,7 @@ per cent of QM9). The configuration is still a target of the embedding and is ch
 
 _RANDOM: Final = {"useRandomCoords": True}
 _PLAIN: Final = {"useRandomCoords": True, "useExpTorsionAnglePrefs": False, "useBasicKnowledge": False}
-"""Distance geometry without torsion preferences and planar aromatic rings; needed for C60, which ETKDG cannot embed."""
+"""Distance geometry without preferences for torsions and planar rings; needed for C60, which ETKDG cannot embed."""
 
 _FEW, _MANY = 20, 2000
 _LADDER: Final = (
@@ -284,7 +284,7 @@ def _parameters(rung: _Rung, seed: int, max_seconds: float) -> rdDistGeom.EmbedP
 
 
 def _with_bonds(graph: MolGraph, positions: Float[np.ndarray, "atoms 3"]) -> Float[np.ndarray, "atoms 3"]:
-    """The geometry, relaxed with MMFF94 if non-bonded atoms are too close (small cages embedded too narrow)."""
+    """The geometry, relaxed with MMFF94 if non-bonded atoms are too close, as in small cages."""
     if bonds_intact(graph, positions).intact:
         return positions
     try:

@@ -1,7 +1,7 @@
 """Environments of atoms: element, bonded neighbours, and how many neighbours those have.
 
-Counted over the training molecules they say which atoms of a molecule are like those of the training. The environments
-of small molecules occur in few other molecules; small molecules count as a whole.
+Their counts over the training molecules show which atoms of a molecule are represented in the training data. The
+environments of small molecules occur in few other molecules, so small molecules are counted as a whole.
 """
 
 import functools
@@ -21,20 +21,20 @@ SMALL: Final = 3
 """Number of heavy atoms up to which a molecule is small."""
 
 _BONDED: Final = 1.25
-"""Distance below which two atoms count as bonded, in sums of their covalent radii."""
+"""Distance below which two atoms count as bonded, in units of the sum of their covalent radii."""
 
 
 def environment_hashes(
     atomic_numbers: Integer[np.ndarray, " atoms"], bonds: Int[np.ndarray, "bonds 2"]
 ) -> Int[np.ndarray, " atoms"]:
-    """A 64-bit number for the environment of each atom, the same in every molecule and on every machine."""
+    """64-bit hash of the environment of each atom, the same in every molecule and on every machine."""
     return np.array([_hashed(key) for key in _keys(atomic_numbers, bonds)], dtype=np.int64)
 
 
 def small_molecule_hashes(
     atomic_numbers: Integer[np.ndarray, " atoms"], bonds: Int[np.ndarray, "bonds 2"]
 ) -> Int[np.ndarray, " atoms"]:
-    """A 64-bit number for the molecule of each atom if it has at most `SMALL` heavy atoms; 0 for larger ones."""
+    """64-bit hash of the molecule of each atom if it has at most `SMALL` heavy atoms; 0 for larger molecules."""
     n_atoms = len(atomic_numbers)
     links = coo_array((np.ones(len(bonds)), (bonds[:, 0], bonds[:, 1])), shape=(n_atoms, n_atoms))
     _, parts = connected_components(links, directed=False)
@@ -47,14 +47,14 @@ def small_molecule_hashes(
 
 
 def environment_names(atomic_numbers: Integer[np.ndarray, " atoms"], bonds: Int[np.ndarray, "bonds 2"]) -> list[str]:
-    """The environment of each atom in words, such as "S bonded to C, F, 2 O"."""
+    """Description of the environment of each atom, such as "S bonded to C, F, 2 O"."""
     return [_named(key) for key in _keys(atomic_numbers, bonds)]
 
 
 def bonds_by_distance(
     atomic_numbers: Integer[np.ndarray, " atoms"], positions: Float[np.ndarray, "atoms 3"]
 ) -> Int[np.ndarray, "bonds 2"]:
-    """Pairs of atoms that are closer than 1.25 sums of their covalent radii; for geometries without a graph."""
+    """Pairs of atoms closer than 1.25 times the sum of their covalent radii; for geometries without a graph."""
     radii = np.array([COVALENT_RADII.get(number, FALLBACK_RADIUS) for number in atomic_numbers.tolist()])
     close = squareform(pdist(positions)) < _BONDED * (radii[:, None] + radii)
     return np.argwhere(np.triu(close, k=1))

@@ -9,8 +9,8 @@ from physcon_ase.chem.smiles import to_rdkit
 from physcon_ase.chem.torsions import rotatable_bonds
 
 N_CONFORMERS: Final = ((7, 50), (12, 200))
-"""Number of embedded geometries up to a number of torsional degrees of freedom; Ebejer, Morris and Deane 2012,
-doi 10.1021/ci2004658."""
+"""Largest number of torsional degrees of freedom, and number of embedded geometries up to it; Ebejer, Morris and Deane
+2012, doi 10.1021/ci2004658."""
 
 N_CONFORMERS_BEYOND: Final = 300
 """Number of embedded geometries of more flexible molecules."""

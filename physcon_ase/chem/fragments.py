@@ -30,7 +30,7 @@ class Fragment:
     """One of the connected parts of a graph."""
 
     graph: MolGraph
-    """The fragment as a molecule of its own."""
+    """The fragment as a separate molecule."""
     atoms: Int[np.ndarray, " atoms"]
     """Index of each of its atoms in the whole graph."""
 
@@ -70,7 +70,7 @@ def chosen_fragments(graph: MolGraph, choice: str) -> MolGraph:
 
 
 def joined(graphs: Sequence[MolGraph]) -> MolGraph:
-    """Graph of several molecules beside each other; the atoms are those of the first, then those of the second, ..."""
+    """One graph of several molecules; the atoms are those of the first, then those of the second, ..."""
     whole = to_rdkit(graphs[0])
     for graph in graphs[1:]:
         whole = Chem.CombineMols(whole, to_rdkit(graph))
@@ -85,7 +85,7 @@ def placed_apart(
     *,
     seed: int,
 ) -> list[Float[np.ndarray, "_ 3"]]:
-    """Molecules beside each other in contact: turned at random and moved in a random direction out of the others.
+    """Molecules in contact with each other: rotated at random and moved out of the others in a random direction.
 
     Args:
         atomic_numbers: atomic numbers of each molecule.

@@ -9,13 +9,13 @@ from rdkit import Chem
 from physcon_ase.chem.graph import MolGraph
 
 _SAME: Final = 0.02
-"""Difference [amu] of masses that are attributed to the same isotope, so that 2 or 2.014 is deuterium."""
+"""Deviation [amu] below which a mass is attributed to an isotope, so that 2 or 2.014 is deuterium."""
 
 _PERIODIC_TABLE: Final = Chem.GetPeriodicTable()
 
 
 def is_isotope(atomic_number: int, mass_number: int) -> bool:
-    """Whether the element has an isotope of this mass number; 0, the natural mixture, always is one."""
+    """Whether the element has an isotope of this mass number; always true for 0, the natural mixture."""
     return mass_number == 0 or _PERIODIC_TABLE.GetMassForIsotope(atomic_number, mass_number) > 0
 
 
@@ -34,7 +34,7 @@ def isotopes_of_masses(
 
     Args:
         atomic_numbers: atomic number of each atom.
-        masses: masses [amu]; values that belong to no isotope (other units, repartitioned masses) are no isotopes.
+        masses: masses [amu]; values that match no isotope (other units, repartitioned masses) give 0.
         natural: standard atomic weights [amu] of the atoms.
     """
     isotopes = np.zeros(len(masses), dtype=np.int32)

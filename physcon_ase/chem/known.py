@@ -1,4 +1,4 @@
-"""Molecules of files with bonds and positions: MOL and SD records, MOL2 records, PDB files, RDKit molecules."""
+"""Molecules from files with bonds and positions: MOL and SD records, MOL2 records, PDB files, RDKit molecules."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,12 +16,12 @@ from physcon_ase.errors import BondPerceptionError, StoreError
 
 @dataclass(frozen=True)
 class KnownMolecule:
-    """A molecule with known bonds, and its positions if it has some."""
+    """A molecule with known bonds, and its positions if they are known."""
 
     graph: MolGraph
-    """The molecule; atoms in the order of the input, hydrogens that it lacks at the end."""
+    """The molecule; atoms in the order of the input, followed by the hydrogens missing in the input."""
     positions: Float[np.ndarray, "atoms 3"] | None
-    """Positions [Å]; None for a drawing in the plane."""
+    """Positions [Å]; None for a two-dimensional drawing."""
     name: str
     """Name in the input."""
     labels: tuple[str, ...]
@@ -107,7 +107,7 @@ class PdbAtoms:
 
 
 def pdb_atoms(block: str) -> PdbAtoms:
-    """Atoms of a model of a PDB file; of alternative locations the first.
+    """Atoms of one model of a PDB file, at the first of any alternative locations.
 
     Raises:
         StoreError: RDKit cannot read it, or there are carbon atoms but no hydrogens.

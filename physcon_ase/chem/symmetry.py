@@ -17,8 +17,8 @@ def symmetry_number(
 ) -> int | None:
     """Number of proper rotations that map the geometry onto itself, such as 2 for water and 12 for benzene.
 
-    Counts the permutations of equivalent atoms (isotopes differ) for which the optimal superposition by a proper
-    rotation has an RMSD below the tolerance.
+    Counts the permutations of equivalent atoms (isotopes are distinguished) for which the optimal superposition by a
+    proper rotation has an RMSD below the tolerance.
 
     Args:
         graph: the molecule.

@@ -41,7 +41,7 @@ def rotatable_bonds(graph: MolGraph) -> list[RotatableBond]:
 
 
 def rotor_about(graph: MolGraph, first: int, second: int) -> RotatableBond | None:
-    """The two sides of a bond, whatever its order; None if it is part of a ring."""
+    """A bond of any order and the atoms that rotate about it; None if it is part of a ring."""
     side = _side(neighbours_of(graph), first, second)
     if side is None:
         return None

@@ -61,7 +61,7 @@ def exit_code(program: str, command: Callable[[], int]) -> int:
 
 
 def _print_what_the_console_can() -> None:
-    """Characters that a console does not have, such as Å in ASCII, are replaced instead of an error."""
+    """Replaces characters that a console cannot print, such as Å in ASCII, instead of raising an error."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")

@@ -36,7 +36,7 @@ def add_model_options(command: argparse.ArgumentParser) -> None:
 
 
 def add_start_options(command: argparse.ArgumentParser) -> None:
-    """Adds the start geometry of a SMILES."""
+    """Adds the options for the start geometry of a SMILES."""
     command.add_argument(
         "--start",
         choices=("mmff94", "etkdg", "guess"),
@@ -47,7 +47,7 @@ def add_start_options(command: argparse.ArgumentParser) -> None:
 
 
 def add_input(command: argparse.ArgumentParser) -> None:
-    """Adds the molecules and the options of tables; see `read_input`."""
+    """Adds the input molecules and the options for tables; see `read_input`."""
     command.add_argument(
         "molecule",
         metavar="SMILES|FILE",

@@ -15,7 +15,7 @@ def without_elements(store: Store, symbols: Sequence[str]) -> Store:
     """Store without the molecules that contain any of these elements.
 
     Raises:
-        StoreError: a symbol is no element, or no geometry is left.
+        StoreError: a symbol is not that of an element, or no geometry is left.
     """
     numbers = {symbol: number for number, symbol in CHEMICAL_SYMBOLS.items()}
     if unknown := [symbol for symbol in symbols if symbol not in numbers]:

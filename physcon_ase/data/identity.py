@@ -24,7 +24,7 @@ class GeometryIdentity:
     smiles: str
     """SMILES, empty if unknown."""
     key_hash: int
-    """`split.key_hash`: of the SMILES, or of formula and name without one."""
+    """`split.key_hash` of the SMILES, or of formula and name without a SMILES."""
     found_by: str
     """How the molecule was determined, for reports."""
 
@@ -41,8 +41,8 @@ def identify_geometry(
     """Perceives the bonds of a geometry; without bonds the molecule is identified by formula and name.
 
     Args:
-        atomic_numbers: of each atom.
-        positions: [Å].
+        atomic_numbers: atomic number of each atom.
+        positions: positions [Å].
         charge: total charge [e].
         multiplicity: spin multiplicity 2S + 1.
         smiles: SMILES if known; it determines the split.

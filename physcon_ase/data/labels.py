@@ -115,9 +115,10 @@ def fit_references(items: Items, level: str, known: Mapping[int, float] = Mappin
 
 
 def check_energies(items: Items, level: str) -> None:
-    """Refuses energies far from the sum of atomic reference energies, as of another basis set, program or unit.
+    """Refuses energies far from the sum of atomic reference energies, e.g. of another basis set, program or unit.
 
-    A few of them among many others spoil all predictions for their elements. The references are fitted to these items.
+    A few such energies among many others degrade all predictions for their elements. The references are fitted to these
+    items.
 
     Args:
         items: items of the training split.

@@ -258,7 +258,7 @@ def _visited(bucket: Bucket, items: Items, generator: np.random.Generator) -> In
 
 
 def _groups(bucket: Bucket, rows: Int[np.ndarray, " rows"], together: int) -> Int[np.ndarray, " rows"]:
-    """Number below `len(rows)` that up to `together` rows of one molecule and level share."""
+    """Index of the group of each row; a group has up to `together` rows of one molecule and level."""
     if together == 1:
         return np.arange(len(rows))
     molecule, level = (getattr(bucket, name).cpu().numpy()[rows] for name in ("molecule", "level"))

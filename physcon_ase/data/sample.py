@@ -29,7 +29,7 @@ class LabelledBatch:
     charges: Float[Tensor, "molecules slots"]
     """Partial charges [e]; NaN on the atoms if absent, 0 in empty slots."""
     identity: Int[Tensor, " molecules"]
-    """Number that geometries of one molecule and data set share, int64."""
+    """Index of the molecule, shared by its geometries in one data set, int64."""
 
     @property
     def has_energy(self) -> Bool[Tensor, " molecules"]:

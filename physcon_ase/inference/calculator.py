@@ -83,8 +83,8 @@ class PhysConCalculator(Calculator):
 
         Args:
             checkpoint: a shipped name, a checkpoint folder, or a loaded model (which keeps its device and dtype).
-            level: level of theory; "auto" for the first of the checkpoint that covers the molecule. Energies of
-                molecules that have different levels are not comparable: `provenance` names the level of the last
+            level: level of theory; "auto" for the first of the checkpoint that covers the molecule. Energies at
+                different levels are not comparable: `provenance` names the level of the last
                 calculation, and records of `predict` that of each structure.
             forces: "conservative" for the derivative of the energy, or "direct" for the faster, non-conservative forces
                 of a direct head, e.g. as fast forces of `dynamics.MultipleTimeStepping`.
@@ -125,7 +125,7 @@ class PhysConCalculator(Calculator):
         self.charge, self.multiplicity = charge, multiplicity
         self._lock = RLock()
         self.warns = True
-        """Whether a doubtful molecule gives an `UncertainWarning`."""
+        """Whether a doubtful molecule causes an `UncertainWarning`."""
         self._judged: set[bytes] = set()
         # ASE trajectories record the parameters.
         self.parameters = {**asdict(self.provenance), "charge": charge, "multiplicity": multiplicity}
@@ -138,12 +138,12 @@ class PhysConCalculator(Calculator):
         vars(self).update(state, _lock=RLock())
 
     def get_property(self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True) -> Any:
-        """Value of one property; several threads may use one calculator, and wait for each other."""
+        """Value of one property; threads may share a calculator, and their calculations run one after another."""
         with self._lock:
             return super().get_property(name, atoms, allow_calculation)
 
     def calculate_properties(self, atoms: Atoms, properties: Sequence[str]) -> Properties:
-        """Values of several properties, for threads as in `get_property`."""
+        """Values of several properties; threads may share a calculator, as in `get_property`."""
         with self._lock:
             return super().calculate_properties(atoms, properties)
 
@@ -208,7 +208,7 @@ class PhysConCalculator(Calculator):
             self.results["forces_uncertainty"] = found.force_uncertainties[0].numpy(force=True).astype(np.float64)
 
     def _warn_of_doubts(self, level: str) -> None:
-        """Warns once for each molecule, in the geometry of its first calculation."""
+        """Warns once for each molecule, about the geometry of its first calculation."""
         assert self.atoms is not None
         composition = self.atoms.numbers.tobytes()
         if not self.warns or composition in self._judged:
@@ -376,7 +376,7 @@ class _Evaluation:
     force_uncertainties: Float[Tensor, "molecules slots"] | None
     """Uncertainty of a force component [eV/Å]; None if the model is not calibrated, or without forces."""
     charges: Float[Tensor, "molecules slots"] | None
-    """Partial charges [e]; None for a model without."""
+    """Partial charges [e]; None for a model without charges."""
 
 
 def _conservative_evaluation(model: PhysCon, level: str, batch: Batch, *, with_forces: bool = True) -> _Evaluation:
@@ -386,7 +386,7 @@ def _conservative_evaluation(model: PhysCon, level: str, batch: Batch, *, with_f
 
 
 def _compiled_evaluation(compiled: CompiledModel, level: str, batch: Batch) -> _Evaluation:
-    """The same by a compiled program."""
+    """The same with a compiled program."""
     with threads_for(batch), torch.no_grad():
         return _with_uncertainties(compiled.model, level, batch, compiled.evaluate(batch, level))
 
@@ -411,7 +411,7 @@ def _direct_evaluation(model: PhysCon, level: str, batch: Batch, *, with_forces:
 
 
 def dipole_moment(atoms: Atoms, charges: Float[np.ndarray, " atoms"]) -> Float[np.ndarray, "3"]:
-    """Dipole moment [e Å] of partial charges about the centre of mass, on which that of an ion depends."""
+    """Dipole moment [e Å] of partial charges about the centre of mass; that of an ion depends on this origin."""
     return charges @ (atoms.positions - atoms.get_center_of_mass())
 
 
@@ -428,7 +428,7 @@ def predict_structures(
     device: torch.device | str = "cpu",
     dtype: torch.dtype | str = torch.float32,
 ) -> list[Atoms | PhysConError]:
-    """Copies of the structures with energy and forces; errors for invalid ones, and those that are given."""
+    """Copies of the structures with energy and forces; an error for each invalid one, and errors of the input."""
     calculator = PhysConCalculator(checkpoint, level=level, device=device, dtype=dtype)
     valid = [atoms for atoms in structures if isinstance(atoms, Atoms)]
     predictions = iter(calculator.predict(valid))

@@ -21,8 +21,8 @@ def check_constraints(atoms: Atoms) -> None:
     """Checks that the constraints of a geometry are supported in batches.
 
     Raises:
-        ConstraintError: a constraint of another kind, a dihedral angle that is not defined because three of its atoms
-            are collinear, far from its value, or given by fixed atoms only.
+        ConstraintError: a constraint of another kind, or a dihedral angle that is undefined because three of its atoms
+            are collinear, far from its value, or defined by fixed atoms only.
     """
     for constraint in atoms.constraints:
         if not isinstance(constraint, FixAtoms | FixInternals) or _others(constraint):

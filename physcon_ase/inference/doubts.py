@@ -9,14 +9,14 @@ from physcon_ase.chem.environments import environment_hashes, environment_names,
 from physcon_ase.model.physcon import PhysCon
 
 _SHOWN: Final = 3
-"""Number of environments that are named."""
+"""Maximum number of environments named in a reason."""
 
 FEWEST: Final = 5
-"""Number of training molecules from which on an environment is known. Below it, more than half of the energies of
-unusual molecules deviate by more than 0.3 eV (`benchmarks/hard.py`); 2 % of drug-like molecules are below it."""
+"""Minimum number of training molecules with an environment for it to be known. Below it, more than half of the energies
+of unusual molecules deviate by more than 0.3 eV (`benchmarks/hard.py`); 2 % of drug-like molecules are below it."""
 
 _NEGLIGIBLE: Final = 0.25
-"""Estimated error [eV] of the energy that is no reason to doubt."""
+"""Estimated error [eV] of the energy up to which there is no reason to doubt it."""
 
 
 def doubts_of(
@@ -31,7 +31,7 @@ def doubts_of(
     Args:
         model: the model.
         level: level of theory.
-        atomic_numbers: elements of the molecule.
+        atomic_numbers: atomic number of each atom.
         bonds: atom indices of its bonds.
         energy_uncertainty: estimated standard deviation [eV] of the error of the energy.
     """
@@ -53,7 +53,7 @@ def doubts_of(
 def rare_environments(
     model: PhysCon, atomic_numbers: Integer[np.ndarray, " atoms"], bonds: Int[np.ndarray, "bonds 2"]
 ) -> list[str]:
-    """Environments of atoms that fewer than `FEWEST` training molecules have; empty without a table.
+    """Environments of atoms that occur in fewer than `FEWEST` training molecules; empty without a table.
 
     Small molecules that are training molecules have none.
     """

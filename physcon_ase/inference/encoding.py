@@ -1,6 +1,7 @@
 """Records as JSON and back, exactly; used by the journals of long runs.
 
-A record is a dataclass of numbers, texts, arrays, structures and other records; its annotations say what to build.
+A record is a dataclass of numbers, texts, arrays, structures and other records; its annotations determine the types
+that are decoded.
 """
 
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Figures of matplotlib, which is optional."""
+"""Figures with matplotlib, which is optional."""
 
 from typing import TYPE_CHECKING
 

@@ -54,7 +54,7 @@ def molecules_named(argument: str) -> list[str | Atoms]:
 def files_named(argument: str) -> list[Path]:
     """File named by an argument; empty if the argument is a SMILES or the standard input.
 
-    Arguments with a known suffix in small letters are files even if they do not exist; no SMILES ends with one.
+    Arguments with a known suffix in lower case are files even if they do not exist; no SMILES ends with one.
     """
     path = Path(argument)
     is_named = path.suffix == path.suffix.lower() and format_named(path, READABLE) is not None
@@ -71,8 +71,8 @@ def _is_file(path: Path) -> bool:
 def read_rows(path: str | Path, *, smiles_column: str | None = None, name_column: str | None = None) -> list[Row]:
     """Rows of a file, or of the standard input; those that cannot be read have an error instead of a molecule.
 
-    The suffix determines the format, in capitals too and with or without .gz; that of the standard input is recognised
-    by its content.
+    The suffix determines the format, in lower or upper case and with or without .gz; that of the standard input is
+    recognised by its content.
 
     Args:
         path: the file, or "-" for the standard input.
@@ -155,7 +155,7 @@ def read_structures(path: str | Path) -> list[Atoms]:
     """Geometries of a file.
 
     Raises:
-        StoreError: the file is missing or cannot be read, also in part, or has no geometries.
+        StoreError: the file is missing, cannot be read completely, or has no geometries.
     """
     structures = structures_of(read_rows(path))
     for structure in structures:
@@ -241,5 +241,5 @@ def _unfit(record: Record, kind: Format) -> Record | None:
 
 
 def failures_path(output: Path) -> Path:
-    """Table of the molecules that an output of structures does not contain."""
+    """Path of the table of the molecules that an output of structures does not contain."""
     return output.with_name(f"{Path(output.name.removesuffix(GZIP_SUFFIX)).stem}.failed.csv")

@@ -148,7 +148,7 @@ def _refuse_overlap(numbers: np.ndarray, squared: np.ndarray) -> None:
 
 
 def checked_graph(molecule: object, model: PhysCon, level: str, fragments: str = "one") -> MolGraph:
-    """Graph of a SMILES or graph whose elements and charge are covered by the level.
+    """Graph of a molecule whose elements and charge are covered by the level.
 
     Args:
         molecule: SMILES or graph.
@@ -188,7 +188,7 @@ def as_graph(molecule: object, fragments: str = "one") -> MolGraph:
 
 
 def check_fragments(fragments: str) -> None:
-    """Checks what to do with several fragments.
+    """Checks the choice for several fragments.
 
     Raises:
         PhysConError: it is neither "all" nor "largest".

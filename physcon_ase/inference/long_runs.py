@@ -1,8 +1,7 @@
-"""Long runs over many molecules: in processes, with a journal from which an interrupted run goes on.
+"""Long runs over many molecules: in processes, with a journal from which an interrupted run continues.
 
-Molecules are handed out in chunks. What a chunk contains must not depend on the number of processes, and a chunk of
-which a result is missing is done again as a whole, so that results depend neither on the processes nor on
-interruptions.
+Molecules are distributed in chunks. The content of a chunk must not depend on the number of processes, and a chunk with
+a missing result is repeated as a whole, so that results depend neither on the number of processes nor on interruptions.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -43,23 +42,23 @@ class Item:
 
 
 Chunk: TypeAlias = tuple[Item, ...]
-"""Molecules that are done together."""
+"""Molecules that are processed together."""
 
 
 @dataclass(frozen=True)
 class Task(Generic[RecordT]):
-    """What is done with the molecules of a run."""
+    """Functions and settings of a run."""
 
     work: Callable[[Chunk], list[RecordT]]
-    """Record of each molecule of a chunk; has to be picklable for several processes."""
+    """Function chunk -> record of each molecule; has to be picklable for several processes."""
     lost: Callable[[Item, str], RecordT]
-    """Record of a molecule whose process crashed, with the reason."""
+    """Function (molecule, reason) -> record, for a molecule whose process crashed."""
     encode: Callable[[RecordT], Any]
-    """Record as JSON."""
+    """Function record -> JSON value."""
     decode: Callable[[Any], RecordT]
     """Inverse of `encode`."""
     settings: Mapping[str, Any]
-    """Everything but the molecules on which the records depend; a journal with other settings is refused."""
+    """Settings on which the records depend, apart from the molecules; a journal with other settings is refused."""
 
 
 def run(
@@ -76,13 +75,13 @@ def run(
     """Records of all molecules, in input order.
 
     Args:
-        task: what to do.
+        task: functions and settings of the run.
         chunks: the molecules in chunks; may be a generator.
         rows: the molecules in input order.
-        n_processes: number of processes; 1 for this one.
+        n_processes: number of processes; 1 to work in the current process.
         scheduler: address of a Dask scheduler whose workers are used instead.
-        journal: file to which records are appended as soon as they are finished. If it exists, its records are taken
-            over and only the other molecules are done.
+        journal: file to which records are appended as soon as they are finished. If it exists, its records are reused
+            and only the other molecules are processed.
         on_progress: called with the number of finished molecules and the total number.
         progress_bar: whether to show a progress bar on a terminal.
 
@@ -118,7 +117,7 @@ def _journal(path: Path, task: Task[Any], rows: Sequence[Row], stack: ExitStack)
 
 
 def _bytes_of(row: Row) -> bytes:
-    """What a molecule and its record depend on."""
+    """Bytes of all properties of a molecule on which its record depends."""
     molecule, origin = row.molecule, f"{row.name}\t{row.number}\t{row.source}\t".encode()
     if isinstance(molecule, Geometry):
         return origin + _graph_bytes(molecule.graph) + _atoms_bytes(molecule.atoms)
@@ -160,7 +159,7 @@ def _work(work: Callable[[Chunk], list[Any]], task: list[Chunk]) -> tuple[list[t
 
 
 def _lost(lost: Callable[[Item, str], Any], chunk: Chunk) -> tuple[list[tuple[int, Any]], list[Chunk]]:
-    """Record of a molecule that crashed its process; a chunk is divided, in search of the molecule."""
+    """Record of a molecule that crashed its process; a larger chunk is divided to find this molecule."""
     if len(chunk) > 1:
         return [], [(item,) for item in chunk]
     return [(item.index, lost(item, WORKER_DIED)) for item in chunk], []
@@ -207,7 +206,7 @@ def run_each(
             `functools.partial` of a function of a module.
         molecules: SMILES, graphs, geometries, RDKit molecules or rows of a file.
         result_type: dataclass that the function returns.
-        settings: everything but molecules and seed on which the results depend.
+        settings: settings on which the results depend, apart from molecules and seed.
         seed: random seed of every molecule.
         n_processes: see `run`.
         scheduler: see `run`.

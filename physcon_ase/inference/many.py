@@ -82,8 +82,8 @@ def optimize_many(
         n_attempts: maximum number of start geometries per molecule.
         n_processes: number of processes; scripts need ``if __name__ == "__main__":`` for more than one.
         scheduler: address of a Dask scheduler whose workers are used instead.
-        journal: file to which the record of each molecule is appended at once. If it exists, its records are taken
-            over and only the other molecules are relaxed.
+        journal: file to which the record of each molecule is appended at once. If it exists, its records are reused and
+            only the other molecules are relaxed.
         atoms_per_batch: number of slots per batch; halved if memory runs out.
         max_seconds: time limit [s] for the start geometry of a molecule.
         on_progress: called with the number of finished molecules and the total number.
@@ -119,7 +119,7 @@ def optimize_many(
 
 @dataclass(frozen=True)
 class _Plan:
-    """What all molecules of a run have in common."""
+    """Settings shared by all molecules of a run."""
 
     shared: Sendable
     start: str | None
@@ -131,7 +131,7 @@ class _Plan:
 
     @property
     def description(self) -> dict[str, Any]:
-        """What the records depend on."""
+        """Settings on which the records depend."""
         return {**self.shared.description, "start": self.start, "n_attempts": self.n_attempts}
 
 
@@ -217,7 +217,7 @@ def _failed(item: Item, error: str, reason: str, seconds: float, seed: int, atte
 
 
 def _told(item: Item) -> dict[str, Any]:
-    """Fields of a record that say which molecule it is about."""
+    """Fields of a record that identify its molecule."""
     row = item.row
     name = row.name or name_of(row.molecule)
     return {"index": item.index, "name": name, "smiles": row.smiles, "row": row.number, "source": row.source}

@@ -30,7 +30,7 @@ from physcon_ase.valence.model_hessian import model_hessian
 
 _RIGID_STIFFNESS: Final = 10.0
 """Force constant [eV/Å²] of translations and rotations in the initial Hessian of a constrained relaxation. Constraints
-such as `ase.constraints.FixCom` leave a net force; with the unit term alone it would move all atoms far."""
+such as `ase.constraints.FixCom` leave a net force, which would move all atoms far with the unit term alone."""
 
 OPTIMIZERS: Final[dict[str, type[Optimizer]]] = {"lbfgs": ModelLBFGS, "bfgs": BFGS, "fire": FIRE}
 """Optimisers by short name; those of ASE can be passed as a class too."""
@@ -63,7 +63,7 @@ def optimize(
         level: level of theory; "auto" for the first of the checkpoint that covers the molecule.
         checkpoint: shipped name, folder or loaded model.
         optimizer: "lbfgs", "bfgs" (ASE), "fire" (ASE), or any ASE optimiser class. Constraints that L-BFGS does not
-            support are left to BFGS; see `Result.optimizer`.
+            support are handled by BFGS; see `Result.optimizer`.
         fmax: convergence threshold [eV/Å] for the largest force on any atom.
         max_steps: maximum number of steps.
         start: "mmff94", "etkdg", "guess" (see `starts.STARTS`) or a geometry in the atom order of the graph. By default
@@ -150,7 +150,7 @@ class _NotFiniteError(RuntimeError):
 
 
 class _Course:
-    """Energies and largest forces of the geometries of a relaxation, noted as an observer of its optimiser."""
+    """Energies and largest forces of the geometries of a relaxation, recorded by an observer of its optimiser."""
 
     def __init__(self, atoms: Atoms):
         self.atoms = atoms

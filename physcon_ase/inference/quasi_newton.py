@@ -23,7 +23,7 @@ class StalledError(RuntimeError):
 
 
 class ModelLBFGS(Optimizer):
-    """L-BFGS with the model Hessian at each geometry, which takes no step uphill (`relax.lbfgs`).
+    """L-BFGS with the model Hessian at each geometry; steps that raise the energy are rejected (`relax.lbfgs`).
 
     Constraints `FixAtoms` and dihedral angles of `FixInternals` are respected; see `inference.constraints`.
     """
@@ -49,7 +49,7 @@ class ModelLBFGS(Optimizer):
         self._state: QuasiNewtonState | None = None
 
     def step(self, gradient: np.ndarray | None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Performs one step; an energy higher than before leaves the structure as it is.
+        """Performs one step; if the energy would increase, the structure is left unchanged.
 
         Raises:
             StalledError: none of the last `relax.driver.MAX_IDLE` steps lowered the energy.
@@ -67,7 +67,7 @@ class ModelLBFGS(Optimizer):
         return lbfgs_init(self._energy_and_forces, batch, make_internals(batch, [self.bonds]), constraints)
 
     def _energy_and_forces(self, batch: Batch) -> tuple[Float[Tensor, " one"], Float[Tensor, "one atoms 3"]]:
-        """NaN for geometries that the calculator refuses."""
+        """Energy [eV] and forces [eV/Å]; NaN for geometries that the calculator refuses."""
         self.structure.positions = batch.positions[0].numpy()
         energy, forces = np.nan, np.full_like(self.structure.positions, np.nan)
         try:

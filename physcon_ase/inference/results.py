@@ -56,9 +56,9 @@ class Prediction:
     provenance: Provenance
     """Model, revision, level and units."""
     charges: Float[np.ndarray, " atoms"] | None = None
-    """Partial charges [e], which sum to the total charge; None for a model without."""
+    """Partial charges [e], which sum to the total charge; None for a model without charges."""
     dipole: Float[np.ndarray, "3"] | None = None
-    """Dipole moment [e Å] of the partial charges about the centre of mass; None for a model without."""
+    """Dipole moment [e Å] of the partial charges about the centre of mass; None for a model without charges."""
     doubts: tuple[str, ...] = ()
     """Reasons to doubt the values, see `doubts.doubts_of`."""
     error: PhysConError | None = None
@@ -157,7 +157,7 @@ class Result:
 
     @property
     def is_ok(self) -> bool:
-        """Whether it is a minimum without doubts."""
+        """Whether the result is a minimum without doubts."""
         return self.is_minimum and not self.doubts
 
     def to_dict(self) -> dict[str, Any]:

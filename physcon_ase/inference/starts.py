@@ -76,14 +76,14 @@ class Settings:
     method: str = "lbfgs"
     """Batched optimiser."""
     fragments: str = "all"
-    """What to do with several fragments of a SMILES or graph."""
+    """Choice for several fragments of a SMILES or graph, see `chem.fragments.chosen_fragments`."""
     atoms_per_batch: int = ATOMS_PER_BATCH
     """Number of slots per batch."""
 
 
 @dataclass(frozen=True)
 class Sendable:
-    """Settings that reach other processes without the model, which these load by its name."""
+    """Settings sent to other processes without the model, which these processes load by its name."""
 
     settings: Settings
     """The settings."""

@@ -50,7 +50,7 @@ class Progress:
         self._bar.close()
 
     def advance(self, count: int, note: str = "") -> None:
-        """Counts finished units; `note` is shown behind the rate."""
+        """Counts finished units; `note` is shown after the rate."""
         self.count += count
         if note:
             self._bar.set_postfix_str(note, refresh=False)
@@ -62,5 +62,5 @@ class Progress:
 
 
 def is_terminal() -> bool:
-    """Whether progress is shown, on standard error."""
+    """Whether standard error is a terminal, on which progress is shown."""
     return bool(getattr(sys.stderr, "isatty", lambda: False)())

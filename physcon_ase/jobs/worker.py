@@ -21,7 +21,7 @@ THREAD_VARIABLES: Final = (
 
 
 def prepare_worker(stop: Connection) -> None:
-    """Initialises a worker: single-threaded libraries, SIGINT ignored, exit with the parent process or on its order.
+    """Initialises a worker: single-threaded libraries, SIGINT ignored, exit with the parent process or at its request.
 
     Args:
         stop: connection whose other end the parent closes to stop its workers at once.

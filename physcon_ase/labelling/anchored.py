@@ -75,7 +75,7 @@ class AnchorReport:
 
 @dataclass(frozen=True)
 class _Reference:
-    """Minima x₀ of the level and the geometries x₁ of the teacher that stand for them, one batch."""
+    """Minima x₀ of the level and the corresponding geometries x₁ of the teacher, one batch."""
 
     teacher: Batch
     """Geometries x₁."""
@@ -262,7 +262,7 @@ def _anchored(
         changes = zip(weights, _changes(place, moved.positions, internals), reference.shifts, strict=True)
         strains = [torch.where(k != 0, k * (change - shift) ** 2, 0.0).sum() / 2 for k, change, shift in changes]
         (gradient,) = torch.autograd.grad(torch.stack(strains).sum(), place)
-        # the Hessian of these positions: that of others lets a rotation be a long step
+        # the Hessian at these positions: with that at others, a rotation would be a long step
         hessians = model_hessians(moved, positions, internals, unit_term=SMALL_UNIT_TERM)
         positions = positions - newton_steps(gradient, hessians)
     place = positions.detach().requires_grad_()

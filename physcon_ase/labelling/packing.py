@@ -43,7 +43,7 @@ def pack(
             entry.kind,
             identities[entry.molecule].minimum_of if entry.kind == "start" else "",
             _labels(entry, level, identities[entry.molecule]),
-            # conformers and geometries relaxed from them are no displacements
+            # conformers and geometries relaxed from them are not displacements
             start_of.get(entry.molecule, -1) if entry.kind in DISPLACED else -1,
         )
         for molecule, entry in zip(molecule_of, labelled, strict=True)

@@ -1,8 +1,8 @@
 """Labels of two molecules far apart, from the labels of each alone.
 
-Molecules that are far apart interact by the Coulomb energy of their charges only, so that the labels of a pair follow
-from those of its members without further computation. Trained on them, a model divides the charge of a system between
-its molecules and becomes size consistent.
+Molecules far apart interact only by the Coulomb energy of their charges, so that the labels of a pair follow from those
+of its members without further computation. A model trained on them divides the charge of a system between its molecules
+and becomes size consistent.
 """
 
 from collections.abc import Sequence
@@ -90,15 +90,15 @@ def separated(
     source: str = "",
     licence: str = "",
 ) -> Store:
-    """Store of pairs of an ion and another molecule 50 to 150 Å apart, with the labels that follow from theirs.
+    """Store of pairs of an ion and another molecule 50 to 150 Å apart, with labels derived from those of each alone.
 
     Energies and forces are the sums of those of both, plus the Coulomb interaction of the partial charges, or of the
-    total charges where there are none. The total charge of a pair is that of some molecule of the stores, so that pairs
-    do not extend the charges that a level covers. A pair with a test molecule is a test pair (`data.split`).
+    total charges where there are none. The total charge of a pair equals that of a molecule in the stores, so that
+    pairs do not extend the charges that a level covers. A pair with a test molecule is a test pair (`data.split`).
 
     Args:
-        stores: stores with energies and forces at the level; an ion is drawn with the same probability as any other,
-            whatever the number of its geometries.
+        stores: stores with energies and forces at the level; all ions are drawn with equal probability, regardless of
+            the number of their geometries.
         level: level of theory.
         n: number of pairs.
         max_atoms: maximum number of atoms of a pair.
@@ -134,7 +134,7 @@ def separated(
             continue
         if first.graph.charge + second.graph.charge not in charges:
             continue
-        # the spin is that of the labels, which RDKit's count of unpaired electrons need not be
+        # the spin is that of the labels, from which RDKit's count of unpaired electrons may differ
         multiplicity = first.graph.multiplicity + second.graph.multiplicity - 1
         graph = replace(joined([first.graph, second.graph]), multiplicity=multiplicity)
         smiles = canonical_smiles(graph)

@@ -120,9 +120,9 @@ def work(plan: Plan, jobs: Sequence[Job]) -> tuple[list[str], list[Job]]:
             opened.append(found)
         else:
             lines += found
-    # a time of its own: after a slow sampling one chunk alone would be labelled, and all others be sent again
+    # a separate time limit: otherwise, after slow sampling, only one chunk would be labelled and all others sent again
     deadline = monotonic() + _TASK_SECONDS
-    for _ in range(2):  # the second time, geometries that follow the forces at the start geometries
+    for _ in range(2):  # the second time, geometries that depend on the forces at the start geometries
         for chunk in _chunks(plan.engine, opened):
             if lines and monotonic() > deadline:
                 break

@@ -61,7 +61,7 @@ class Ensemble:
     prerelaxed: bool
     """Whether the start geometries were relaxed with MMFF94."""
     window: float
-    """Energies [kcal/mol] above the lowest conformer that are included."""
+    """Energy [kcal/mol] above the lowest conformer up to which conformers are included."""
     temperature: float
     """Temperature [K] of the Boltzmann weights."""
     tolerances: Tolerances

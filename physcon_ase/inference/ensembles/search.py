@@ -71,7 +71,7 @@ def ensemble(
     Args:
         molecule: SMILES, graph or geometry; geometries need bonds that can be perceived.
         n: number of ETKDG geometries; "auto" chooses 50 to 300 by the torsional degrees of freedom.
-        window: energies [kcal/mol] above the lowest conformer that are included.
+        window: energy [kcal/mol] above the lowest conformer up to which conformers are included.
         level: level of theory; "auto" for the first of the checkpoint that covers the molecule.
         checkpoint: shipped name, folder or loaded model.
         temperature: temperature [K] of the Boltzmann weights.
@@ -126,7 +126,7 @@ def ensemble_many(
     `on_progress`.
 
     Returns:
-        A record of each molecule, in input order.
+        A record for each molecule, in input order.
 
     Raises:
         PhysConError: invalid settings or checkpoint. Errors of single molecules are reported in their records.

@@ -1,4 +1,4 @@
-"""Relaxations of a conformer search, each followed by the removal of what is not needed."""
+"""Relaxations of a conformer search, each followed by the removal of duplicates and unsuitable geometries."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -24,10 +24,10 @@ LOOSE_FMAX: Final = 0.1
 """Convergence threshold [eV/Å] of the first stage."""
 
 LOOSE_STEPS: Final = 60
-"""Maximum number of steps of the first stage; geometries that need more go on in the second stage."""
+"""Maximum number of steps of the first stage; geometries that need more continue in the second stage."""
 
 LOOSE_MARGIN: Final = 3.0
-"""Energy [kcal/mol] beyond the window up to which geometries of the first stage go on."""
+"""Energy [kcal/mol] beyond the window up to which geometries of the first stage enter the second stage."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Relaxed:
 
 
 class Stages:
-    """Relaxations of the conformers of one molecule; counts in `left_out` what is left out, by reason."""
+    """Relaxations of the conformers of one molecule; `left_out` counts the geometries left out, by reason."""
 
     def __init__(self, graph: MolGraph, settings: Settings, tolerances: Tolerances, left_out: Counter[str]):
         """Initialises the relaxations.

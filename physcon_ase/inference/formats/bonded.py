@@ -18,7 +18,7 @@ _END: Final = re.compile(r"^\$\$\$\$.*\n?", re.MULTILINE)
 
 
 def read(text: str, options: ReadOptions) -> Iterator[Row]:
-    """Records of an SD or MOL file; those without three-dimensional positions give their graph."""
+    """Records of an SD or MOL file; those without three-dimensional positions as graphs."""
     for number, block in enumerate(_END.split(text), start=1):
         if block.strip():
             yield row_of(known_from_mol_block, block, block.partition("\n")[0].strip(), number)

@@ -66,7 +66,7 @@ def _delimiter(text: str, suffix: str) -> str:
 
 
 def _column(header: Sequence[str], wanted: str | None, known: Sequence[str], option: str) -> int | None:
-    """Index of the column that is asked for, or of the first one with a known name."""
+    """Index of the requested column, or of the first one with a known name."""
     if wanted is not None:
         if wanted not in header:
             raise StoreError(

@@ -9,7 +9,7 @@ from physcon_ase.inference.formats.columns import SMILES_COLUMNS, simplified
 from physcon_ase.inference.formats.rows import ReadOptions, Row
 
 _EXTENSION: Final = re.compile(r"\|[^|]*\|\s*$|\|[^|]*\|\s")
-"""CXSMILES extension behind a SMILES."""
+"""CXSMILES extension after a SMILES."""
 
 
 def read(text: str, options: ReadOptions) -> Iterator[Row]:

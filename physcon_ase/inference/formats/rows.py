@@ -29,7 +29,7 @@ class Row:
     """One molecule of an input file, or the reason why it could not be read."""
 
     molecule: Any
-    """SMILES, `MolGraph`, `Atoms`, `Geometry`, or the `PhysConError` that says why it could not be read."""
+    """SMILES, `MolGraph`, `Atoms`, `Geometry`, or the `PhysConError` with the reason why it could not be read."""
     name: str = ""
     """Name in the file; empty if there is none."""
     number: int = 0
@@ -61,7 +61,7 @@ def as_rows(molecules: Any) -> list[Row]:
 
 
 def as_list(molecules: Any) -> list[Any]:
-    """List of the molecules; a single SMILES, graph or structure is one molecule, and not a sequence of characters."""
+    """List of the molecules; a single SMILES, graph or structure becomes a list of one molecule."""
     is_one = isinstance(molecules, (str, MolGraph, Atoms, Geometry, Row)) or is_rdkit_molecule(molecules)
     return [molecules] if is_one or not isinstance(molecules, Iterable) else list(molecules)
 

@@ -40,7 +40,7 @@ class Format:
     signature: str = ""
     """Regular expression found in the content of files of this format, for standard input; empty if there is none."""
     requires: str = ""
-    """Package needed to write it, which is an extra of the same name as the format's first suffix."""
+    """Package needed to write the format; the extra that installs it has the name of the format's first suffix."""
 
 
 FORMATS: Final = (
@@ -116,7 +116,7 @@ FORMATS: Final = (
         requires="pyarrow",
     ),
 )
-"""All formats; the order is that of the search for signatures."""
+"""All formats, in the order in which signatures are searched for."""
 
 READABLE: Final = tuple(kind for kind in FORMATS if kind.reader)
 """Formats that can be read."""

@@ -1,7 +1,7 @@
 """Reader of XYZ files in their dialects, and writer of extended XYZ files.
 
-Read are plain and extended XYZ, blank lines between the frames, labels such as O1, atomic numbers instead of symbols,
-D and T, and Fortran exponents (1.0D-03).
+The reader accepts plain and extended XYZ, blank lines between the frames, labels such as O1, atomic numbers instead of
+symbols, D and T, and Fortran exponents (1.0D-03).
 """
 
 import json
@@ -24,7 +24,7 @@ from physcon_ase.inference.results import Record
 from physcon_ase.units import ATOMIC_NUMBERS, CHEMICAL_SYMBOLS
 
 ISOTOPES: Final = {"D": 2.014101778, "T": 3.016049281}
-"""Mass [amu] of the isotopes of hydrogen that have symbols of their own; AME2020, doi 10.1088/1674-1137/abddaf."""
+"""Mass [amu] of the isotopes of hydrogen that have their own symbols; AME2020, doi 10.1088/1674-1137/abddaf."""
 
 _GHOSTS: Final = ("X", "XX", "BQ", "GH", "DU", "LP", "TV")
 """Symbols of dummy atoms, ghost atoms and cell vectors."""
@@ -41,7 +41,7 @@ class Element:
     symbol: str
     """Symbol."""
     mass: float | None = None
-    """Mass [amu] of an isotope with a symbol of its own; None for the others."""
+    """Mass [amu] of an isotope that has its own symbol; None for others."""
 
 
 def read(text: str, options: ReadOptions) -> Iterator[Row]:
@@ -120,7 +120,7 @@ def atoms_of_lines(lines: Sequence[str]) -> Atoms:
 
     Raises:
         UnknownElementError: a label is not that of an element.
-        ValueError: a line has no three coordinates.
+        ValueError: a line does not have three coordinates.
     """
     words = [line.split() for line in lines]
     for line, found in zip(lines, words, strict=True):
@@ -205,7 +205,7 @@ def write_frames(structures: Sequence[Atoms], path: Path) -> None:
 
 
 def _escaped(key: str, value: Any) -> Any:
-    """Text that the reader of extended XYZ converts back to `value`; it eats backslashes and converts numbers."""
+    """Text that the reader of extended XYZ converts back to `value`; it removes backslashes and converts numbers."""
     if not isinstance(value, str):
         return value
     as_json = f"_JSON {json.dumps(value, ensure_ascii=False)}"

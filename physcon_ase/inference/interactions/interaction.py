@@ -1,4 +1,4 @@
-"""Interaction energies of two or more molecules, and their curve along the distance of two."""
+"""Interaction energies of two or more molecules, and for two molecules the curve as a function of their distance."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -37,10 +37,10 @@ _SHORTEST: Final = 0.1
 """Shortest distance [Å] of two centres that defines a line."""
 
 _FAR: Final = 50.0
-"""Distance [Å] of neighbouring molecules at which only the interaction of their charges is left."""
+"""Distance [Å] of neighbouring molecules at which only the Coulomb interaction of their charges remains."""
 
 _REMAINDER: Final = 0.02
-"""Largest energy [eV] beyond that of the charges that a model may leave between molecules 50 Å apart."""
+"""Largest acceptable energy [eV] between molecules 50 Å apart, beyond the Coulomb energy of their charges."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Interaction:
     relaxation: Result | None
     """Relaxation of the complex; None for a rigid complex."""
     curve: DistanceCurve | None
-    """Curve along the distance of two molecules; None for more."""
+    """Curve as a function of the distance of two molecules; None for more than two."""
     remainder: float
     """Energy [eV] between the molecules 50 Å apart, beyond the Coulomb energy of their charges: an error of the model
     that is contained in the interaction energy."""
@@ -167,8 +167,8 @@ def interaction(
 ) -> Interaction:
     """Interaction energy of two or more molecules: E(complex) minus the sum of the energies of the molecules.
 
-    A model has no basis set, so that there is no basis set superposition error and no counterpoise correction. Errors
-    of the energies of level of theory, such as missing dispersion, remain.
+    A model has no basis set, so there is no basis set superposition error and no counterpoise correction. Errors of the
+    level of theory, such as missing dispersion, remain.
 
     Args:
         molecules: SMILES or graph of several fragments, a list of SMILES or graphs (relaxed from an arrangement in

@@ -1,4 +1,4 @@
-"""Record of one molecule on a page: what its row, its numbers and its figures show."""
+"""Record of one molecule on a page: content of its row, its numbers and its figures."""
 
 from dataclasses import dataclass
 from typing import Any, Final
@@ -16,7 +16,7 @@ class Table:
     title: str
     """Title."""
     columns: tuple[str, ...]
-    """Head of each column, with the unit."""
+    """Header of each column, with the unit."""
     rows: tuple[tuple[str, ...], ...]
     """Rows of texts."""
     selects: bool = False
@@ -60,7 +60,7 @@ class Entry:
     numbers: tuple[tuple[str, str], ...] = ()
     """Names and values, with units."""
     structures: Structures | None = None
-    """Geometries; None for a molecule without."""
+    """Geometries; None for a molecule without a geometry."""
     plots: tuple[dict[str, Any], ...] = ()
     """Plots, see `plots`."""
     tables: tuple[Table, ...] = ()

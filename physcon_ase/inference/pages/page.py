@@ -32,7 +32,7 @@ _COLUMNS: Final = {
     "Steps": "number",
     "Result": "text",
 }
-"""Heads of the table of all molecules, and what the values are."""
+"""Column headers of the table of all molecules, with the type of the values."""
 
 
 def write_report(inputs: Iterable[str | Path], path: str | Path, *, title: str = "physcon report") -> tuple[Entry, ...]:

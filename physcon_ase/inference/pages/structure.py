@@ -19,7 +19,7 @@ DIGITS: Final = 3
 
 @dataclass(frozen=True)
 class Structures:
-    """Geometries of one molecule, turned so that the first is seen from its broad side and the others lie on it."""
+    """Geometries of one molecule: the first is seen from its broad side, and the others are superimposed on it."""
 
     atomic_numbers: Int[np.ndarray, " atoms"]
     """Atomic numbers."""
@@ -43,7 +43,7 @@ def structures_of(
 
 
 def view_of(structures: Structures) -> dict[str, Any]:
-    """The geometries as `figures.js` draws them; bonds are those of the distances in the first geometry."""
+    """The geometries as `figures.js` draws them; bonds are inferred from the distances in the first geometry."""
     numbers = structures.atomic_numbers
     first = structures.positions[0]
     return {

@@ -50,7 +50,7 @@ def dihedral_names(scan: Scan) -> list[str]:
 
 
 def write_scan(scan: Scan, path: str | Path, *, inputs: Iterable[str | Path] = ()) -> None:
-    """Writes a scan; the suffix of the file determines what.
+    """Writes a scan; the suffix of the file determines the content.
 
     Args:
         scan: the scan.

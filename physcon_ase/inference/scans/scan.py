@@ -56,7 +56,7 @@ class Scan:
     n_relaxations: int
     """Number of constrained relaxations."""
     n_waves: int
-    """Number of rounds of relaxations until no point became lower."""
+    """Number of rounds of relaxations until the energy of no point decreased further."""
     fmax: float
     """Convergence threshold [eV/Å] for the largest force without the components along the scanned angles."""
     seed: int

@@ -33,7 +33,7 @@ from physcon_ase.model.coverage import AUTO
 from physcon_ase.model.physcon import DEFAULT_CHECKPOINT, LoadedModel
 
 N_CONFORMERS: Final = 10
-"""Default number of ETKDG geometries whose minima are the start of a scan."""
+"""Default number of ETKDG geometries from whose minima a scan starts."""
 
 GAIN: Final = 1e-3
 """Decrease of the energy [eV] of a grid point after which its geometry is passed on to the neighbouring points."""
@@ -64,9 +64,9 @@ def scan(
 ) -> Scan:
     """Energy as a function of one or two dihedral angles, all other coordinates relaxed.
 
-    The scan starts from the conformers of a small search, or from the geometry given: every grid point begins at the
+    The scan starts from the conformers of a small search, or from a given geometry: every grid point starts from the
     conformer nearest to it, rotated about the bond. Then each geometry that lowered the energy of its point is rotated
-    to the neighbouring points in both directions and relaxed there, until no point becomes lower (wavefront
+    to the neighbouring points in both directions and relaxed there, until no energy decreases further (wavefront
     propagation; Qiu et al. 2020, doi 10.1063/5.0009232). The profile therefore does not depend on a direction of the
     scan. All relaxations of a round form one batch; the dihedral angles are exact in every geometry.
 
@@ -74,10 +74,10 @@ def scan(
         molecule: SMILES, graph or geometry; geometries need bonds that can be perceived.
         dihedral: four atom indices from 0, bonded in a chain about a bond that is not in a ring, or two such
             quadruples. The atoms of a SMILES are counted in its order, followed by its implicit hydrogens.
-        step: distance [degrees] of the grid points; a divisor of 360.
+        step: spacing [degrees] of the grid points; a divisor of 360.
         level: level of theory; "auto" for the first of the checkpoint that covers the molecule.
         checkpoint: shipped name, folder or loaded model.
-        n_conformers: number of ETKDG geometries of the search; a geometry given is used alone.
+        n_conformers: number of ETKDG geometries of the search; ignored for a given geometry, which is the only start.
         seed: random seed of the ETKDG geometries.
         fmax: convergence threshold [eV/Å] for the largest force without the components along the scanned angles.
         max_steps: maximum number of steps per relaxation.
@@ -176,7 +176,7 @@ class _Front:
         return [(self.points[point], starts[start]) for point, start in sorted(pairs)]
 
     def advance(self, tasks: Sequence[tuple[_Point, np.ndarray]], bar: tqdm) -> list[tuple[_Point, np.ndarray]]:
-        """Relaxes geometries at grid points; returns those that became lower, at the neighbouring points."""
+        """Relaxes geometries at grid points; returns those that lowered an energy, at the neighbouring points."""
         jobs = [
             Job(self.graph, self._turned_to(point, positions), "scan", seed=0, level=self.settings.level)
             for point, positions in tasks

@@ -26,7 +26,7 @@ FMAX: Final = 5e-4
 """Default convergence threshold [eV/Å] of the relaxation, 1e-5 hartree/bohr."""
 
 _STATIONARY: Final = 0.01
-"""Largest force [eV/Å] at which frequencies have a meaning."""
+"""Largest force [eV/Å] at which frequencies are meaningful."""
 
 _FOLLOWED: Final = 0.1
 """Displacement [Å] of the atom that moves most along an imaginary mode."""
@@ -215,7 +215,7 @@ def _follow(found: Result, modes: NormalModes, max_steps: int, options: dict[str
 
 
 def _symmetry(found: Result, stated: int | None) -> tuple[int, str]:
-    """Symmetry number, and where it is from."""
+    """Symmetry number and its origin."""
     if stated is not None:
         return stated, "stated"
     if found.graph is None:

@@ -22,7 +22,7 @@ _PER_CM: Final = ase.units._hbar * ase.units.m / np.sqrt(ase.units._e * ase.unit
 
 @dataclass(frozen=True)
 class NormalModes:
-    """Normal modes of a molecule, translations and rotations removed; 3N - 6 modes, 3N - 5 of a linear molecule."""
+    """Normal modes of a molecule without translations and rotations; 3N - 6 modes, 3N - 5 for a linear molecule."""
 
     frequencies: Float[np.ndarray, " modes"]
     """Harmonic frequencies [1/cm] in ascending order; imaginary ones as negative numbers."""
@@ -70,7 +70,7 @@ def modes_of_hessian(
     Args:
         atoms: the geometry, with its masses.
         second: second derivatives of the energy [eV/Å²]; made symmetric.
-        dipole_slopes: derivatives [e] of the dipole moment by the positions; no intensities without.
+        dipole_slopes: derivatives [e] of the dipole moment with respect to the positions; None for no intensities.
     """
     second = 0.5 * (second + second.T)
     roots = np.repeat(np.sqrt(atoms.get_masses()), 3)

@@ -1,4 +1,4 @@
-"""Thermochemistry of an ideal gas of molecules, through the classes of ASE."""
+"""Thermochemistry of an ideal gas of molecules, with the classes of ASE."""
 
 from dataclasses import dataclass
 from typing import Final, Literal
