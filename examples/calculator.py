@@ -26,7 +26,7 @@ print(f"energy {atoms.get_potential_energy():.4f} eV, largest force {abs(atoms.g
 BFGS(atoms).run(fmax=0.001, steps=3 if options.budget == "small" else 200)
 
 with tempfile.TemporaryDirectory() as folder:  # Vibrations keeps a file for each displacement
-    hydrogens = [atom.index for atom in atoms if atom.symbol == "O"] if options.budget == "small" else None
-    vibrations = Vibrations(atoms, indices=hydrogens, name=str(Path(folder) / "vib"))
+    chosen = [atom.index for atom in atoms if atom.symbol == "O"] if options.budget == "small" else None
+    vibrations = Vibrations(atoms, indices=chosen, name=str(Path(folder) / "vib"))
     vibrations.run()
     print("wavenumbers [cm^-1]:", *(f"{wavenumber.real:.0f}" for wavenumber in vibrations.get_frequencies()))

@@ -56,7 +56,7 @@ def optimize(
     """Relaxes one molecule with an ASE optimiser.
 
     The default optimiser is that of `optimize_many`, an L-BFGS preconditioned with a model Hessian. BFGS and related
-    optimisers of ASE start with this Hessian, which halves the number of steps.
+    optimisers of ASE start with this Hessian.
 
     Args:
         molecule: SMILES, graph, geometry, RDKit molecule or row of a file; not modified.

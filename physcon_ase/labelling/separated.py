@@ -116,8 +116,8 @@ def separated(
     others = [(source, molecule) for source, molecule in pool if not source.charges[molecule]]
     if not ions or not others:
         raise LabelError(
-            f"the stores have {len(ions)} ions and {len(others)} neutral molecules of less than {max_atoms} atoms with "
-            f"energies and forces of {level!r}; add a store that has some"
+            f"the stores have {len(ions)} ions and {len(others)} neutral molecules of fewer than {max_atoms} atoms "
+            f"with energies and forces of {level!r}; add a store that has some"
         )
 
     charges = {source.charges[molecule] for source, molecule in pool}

@@ -13,7 +13,7 @@ _BOND_STIFFNESS: Final = 32.0
 """Spring [eV/Å²] between two atoms at the sum of their covalent radii."""
 
 _DECAY: Final = 2.7
-"""Decay of the springs with the distance in sums of covalent radii: 5, .5 and .06 eV/Å² for 1-3, 1-4 and 1-5 pairs."""
+"""Decay of the springs with the distance in sums of covalent radii: 5, 0.5, 0.06 eV/Å² for 1-3, 1-4, 1-5 pairs."""
 
 _SOFTEST: Final = 0.1
 """Stiffness [eV/Å²] that any displacement of an atom meets at least."""

@@ -17,8 +17,8 @@ _HUBER_WIDTH: Final = 0.002
 
 _TORSION_STIFFNESS: Final = TORSION_STIFFNESS / 2
 """[eV/rad²]; with the next one, softer than what is best to relax with and closer to B3LYP. At 60 QM9 minima the length
-of a step correlates with that of the Hessian of level b3lyp by .85 (logarithms); unchanged constants have .80, springs
-between all pairs of atoms .51, and those make steps along the softest modes three to six times too short."""
+of a step correlates with that of the Hessian of level b3lyp by 0.85 (logarithms); unchanged constants have 0.80,
+springs between all pairs of atoms 0.51, and those make steps along the softest modes three to six times too short."""
 
 _UNIT_TERM: Final = 0.01
 """Force constant [eV/Å²] that holds each atom in its place."""
@@ -29,8 +29,8 @@ def displacement_loss(forces: Float[Tensor, "molecules slots 3"], labelled: Labe
 
     Geometries whose atoms are not all joined by bonds, guessed from distances, do not count.
 
-    The error of a force says little about the error of a minimum: the same 10 meV/Å moves a bond by .3 mÅ and a
-    torsion by .1 Å. A loss of forces alone is spent on what is stiff.
+    The same error of a force, 10 meV/Å, displaces a bond by 0.3 mÅ and a torsion by 0.1 Å. Stiff modes dominate a loss
+    of forces alone.
     """
     batch, errors = labelled.batch, force_errors(forces, labelled)
     with torch.no_grad():
