@@ -57,9 +57,8 @@ def known_from_rdkit(molecule: Any) -> KnownMolecule:
     graph, positions = graph_from_rdkit(full), None
     if has_positions:
         positions = full.GetConformer().GetPositions()
-        graph = graph_from_bonds(
-            graph.atomic_numbers, graph.bonds, graph.bond_orders, graph.formal_charges, positions=positions
-        )
+        fields = (graph.atomic_numbers, graph.bonds, graph.bond_orders, graph.formal_charges)
+        graph = graph_from_bonds(*fields, isotopes=graph.isotopes, positions=positions)
     table = Chem.GetPeriodicTable()
     return KnownMolecule(
         graph,

@@ -31,6 +31,7 @@ def graph_from_bonds(
     bond_orders: Integer[np.ndarray, " bonds"],
     formal_charges: Integer[np.ndarray, " atoms"] | None = None,
     *,
+    isotopes: Int[np.ndarray, " atoms"] | None = None,
     positions: Float[np.ndarray, "atoms 3"] | None = None,
 ) -> MolGraph:
     """Graph of a molecule with known bonds and explicit hydrogens.
@@ -40,6 +41,7 @@ def graph_from_bonds(
         bonds: atom indices of each bond.
         bond_orders: bond orders, encoded as in `MolGraph.bond_orders`; kept unchanged.
         formal_charges: formal charge [e] of each atom; zero if not given.
+        isotopes: `MolGraph.isotopes`; the natural mixture if not given.
         positions: positions [Å] from which the configuration of tetrahedral centres and stereo double bonds is
             determined; it is left undefined if not given.
 
@@ -51,12 +53,15 @@ def graph_from_bonds(
     bonds = np.asarray(bonds).reshape(-1, 2)
     charges = np.zeros(len(numbers), dtype=int) if formal_charges is None else np.asarray(formal_charges)
     mol = rdkit_from_bonds(numbers, bonds, orders, charges)
+    if isotopes is not None:
+        set_isotopes(mol, isotopes)
     if positions is not None:
         set_positions(mol, positions)
         with rdBase.BlockLogs():
             Chem.AssignStereochemistryFrom3D(mol)
     # Without positions, `mol` has no stereo labels.
-    graph = make_graph(numbers, bonds, orders, charges, multiplicity=multiplicity_of_rdkit(mol), **stereo_of_rdkit(mol))
+    multiplicity, stereo = multiplicity_of_rdkit(mol), stereo_of_rdkit(mol)
+    graph = make_graph(numbers, bonds, orders, charges, isotopes=isotopes, multiplicity=multiplicity, **stereo)
     return graph if positions is None else _oriented(graph, positions)
 
 
@@ -86,8 +91,7 @@ def graph_from_geometry(
     numbers = np.asarray(atomic_numbers)
     _check_geometry(numbers, positions)
     if len(numbers) == 1:  # rdDetermineBonds does not assign the charge to a single atom
-        graph = graph_from_bonds(numbers, np.zeros((0, 2), int), np.zeros(0, int), np.array([charge]))
-        return graph if isotopes is None else replace(graph, isotopes=isotopes)
+        return graph_from_bonds(numbers, np.zeros((0, 2), int), np.zeros(0, int), np.array([charge]), isotopes=isotopes)
     mol = rdkit_from_bonds(numbers, np.zeros((0, 2), int), np.zeros(0, int), np.zeros(len(numbers), int))
     if isotopes is not None:
         set_isotopes(mol, isotopes)

@@ -9,6 +9,7 @@ from physcon_ase.inference.formats.table import READABLE, listed
 
 if TYPE_CHECKING:
     from physcon_ase.inference.formats.rows import Row
+    from physcon_ase.inference.results import Record
 
 DEFAULT_CHECKPOINT: Final = "physcon-2"
 """Checkpoint shipped with the package; equal to `model.physcon.DEFAULT_CHECKPOINT`."""
@@ -74,3 +75,14 @@ def add_run_options(command: argparse.ArgumentParser) -> None:
 def journal_of(outputs: Sequence[Path]) -> Path | None:
     """Journal of a run next to its first output, "<output>.journal"; None without an output."""
     return outputs[0].with_name(f"{outputs[0].name}.journal") if outputs else None
+
+
+def write_failures(records: "Sequence[Record]", path: Path, inputs: Sequence[Path]) -> list[str]:
+    """Writes records without a structure to a table that replaces that of an earlier run; returns what was written."""
+    from physcon_ase.inference.files import write_records
+
+    if not records:
+        path.unlink(missing_ok=True)
+        return []
+    write_records(records, path, inputs=inputs)
+    return [f"{len(records)} without a structure, with the reasons in {path}"]

@@ -1,7 +1,9 @@
 """Commands for conformers: ``ensemble``, ``scan``."""
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from physcon_ase.cli.command import (
     SOME_FAILED,
@@ -11,8 +13,12 @@ from physcon_ase.cli.command import (
     add_run_options,
     journal_of,
     read_input,
+    write_failures,
 )
 from physcon_ase.errors import PhysConError
+
+if TYPE_CHECKING:
+    from physcon_ase.inference.ensembles.ensemble import EnsembleRecord
 
 
 def add_ensemble(commands: argparse._SubParsersAction) -> None:
@@ -41,21 +47,21 @@ def add_ensemble(commands: argparse._SubParsersAction) -> None:
 
 
 def _ensemble(options: argparse.Namespace) -> int:
-    from physcon_ase.inference.ensembles.ensemble import counted
     from physcon_ase.inference.ensembles.report import (
         ENSEMBLE_SUFFIXES,
+        ONE_SUFFIX,
         format_ensemble,
         format_ensemble_record,
         write_ensemble,
-        write_ensemble_record,
     )
     from physcon_ase.inference.ensembles.search import ensemble, ensemble_many
-    from physcon_ase.inference.files import check_output, files_named
-    from physcon_ase.inference.intake import unless_error
+    from physcon_ase.inference.files import check_output, failures_path, files_named
+    from physcon_ase.inference.formats.table import suffix_of
 
     inputs = files_named(options.molecule)
     if options.output is not None:
         check_output(options.output, inputs, kinds=ENSEMBLE_SUFFIXES)
+        check_output(failures_path(options.output), inputs)
     rows = read_input(options)
     settings = {
         "n": options.n,
@@ -69,13 +75,13 @@ def _ensemble(options: argparse.Namespace) -> int:
         "max_steps": options.max_steps,
         "device": options.device,
     }
-    if len(rows) == 1:
-        found = ensemble(unless_error(rows[0].molecule), **settings)
+    if not rows[0].source:  # a SMILES
+        found = ensemble(rows[0].molecule, **settings)
         if options.output is not None:
             write_ensemble(found, options.output)
         print(format_ensemble(found))
         return 0
-    if options.output is not None and options.output.suffix == ".json":
+    if options.output is not None and suffix_of(options.output) == ONE_SUFFIX and len(rows) > 1:
         raise PhysConError(
             f"{options.output} can contain one molecule, but {options.molecule} has {len(rows)}: write .jsonl"
         )
@@ -88,19 +94,33 @@ def _ensemble(options: argparse.Namespace) -> int:
         progress_bar=not options.quiet,
         **settings,
     )
-    n_ok, n_written, is_begun = 0, 0, False
-    for record in records:
-        if options.output is not None:
-            is_begun |= write_ensemble_record(record, options.output, append=is_begun)
-        if record.ensemble is not None:
-            n_ok += 1
-            n_written += len(record.ensemble)
-        print(format_ensemble_record(record), flush=True)
-    if journal is not None:
+    lines = [] if options.output is None else _written(records, options.output, inputs, options.seed)
+    if journal is not None:  # deleted last: an interruption before leads to the same files
         journal.unlink(missing_ok=True)
-    where = f", {counted(n_written)} written to {options.output}" if is_begun else ""
-    print(f"{len(rows)} molecules: {n_ok} ok, {len(rows) - n_ok} failed{where}")
+    found = [record.ensemble for record in records if record.ensemble is not None]
+    details = map(format_ensemble, found if len(rows) == 1 else ())
+    n_ok = len(found)
+    summary = f"{len(rows)} molecules: {n_ok} ok, {len(rows) - n_ok} failed"
+    print("\n".join([*map(format_ensemble_record, records), *details, *lines, summary]))
     return 0 if n_ok == len(rows) else SOME_FAILED
+
+
+def _written(records: "Sequence[EnsembleRecord]", output: Path, inputs: Sequence[Path], seed: int) -> list[str]:
+    """Writes conformers, and failures that the output cannot contain to a table; returns what was written."""
+    from physcon_ase.inference.ensembles.ensemble import counted
+    from physcon_ase.inference.ensembles.report import write_ensemble_records
+    from physcon_ase.inference.files import failures_path
+    from physcon_ase.inference.results import Record
+
+    left_out = write_ensemble_records(records, output, inputs=inputs)
+    n_written = sum(len(record.ensemble) for record in records if record.ensemble is not None)
+    lines = [f"{counted(n_written)} written to {output}"] if len(left_out) < len(records) else []
+    fields = ("index", "name", "status", "reason", "error", "seconds", "smiles", "row", "source")
+    failures = [
+        Record(**{name: getattr(record, name) for name in fields}, seed=seed, attempts=1, result=None)
+        for record in left_out
+    ]
+    return lines + write_failures(failures, failures_path(output), inputs)
 
 
 def add_scan(commands: argparse._SubParsersAction) -> None:

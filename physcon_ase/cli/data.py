@@ -5,7 +5,7 @@
 import argparse
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from physcon_ase.cli.command import SOME_FAILED, add_command
 from physcon_ase.errors import PhysConError
@@ -162,6 +162,23 @@ def add_label(commands: argparse._SubParsersAction) -> None:
     command.add_argument("--quiet", action="store_true", help="no progress bar")
 
 
+def _labelling_input(molecule: Any) -> Any:
+    """A molecule of a file as input of a labelling run."""
+    from physcon_ase.chem.graph import MolGraph
+    from physcon_ase.chem.smiles import canonical_key, canonical_smiles
+    from physcon_ase.data.split import key_hash
+    from physcon_ase.inference.formats.rows import Geometry
+    from physcon_ase.labelling.inputs import KnownGeometry
+
+    if isinstance(molecule, MolGraph):
+        return canonical_smiles(molecule)
+    if isinstance(molecule, Geometry):
+        graph, name = molecule.graph, str(molecule.atoms.info.get("name", ""))
+        smiles = canonical_smiles(graph)
+        return KnownGeometry(graph, molecule.atoms.positions, key_hash(canonical_key(graph)), smiles, name or smiles)
+    return molecule
+
+
 def _label(options: argparse.Namespace) -> int:
     from physcon_ase.data.store import open_store
     from physcon_ase.inference.files import check_output, files_named, molecules_named
@@ -181,7 +198,7 @@ def _label(options: argparse.Namespace) -> int:
         if molecule.endswith(".h5"):
             molecules += known_geometries(open_store(molecule), minima_of=options.minima_of)
         else:
-            molecules += molecules_named(molecule)
+            molecules += [_labelling_input(own) for own in molecules_named(molecule)]
     report = label(
         molecules[options.part],
         engine,

@@ -38,13 +38,19 @@ def add_vibrations(commands: argparse._SubParsersAction) -> None:
 def _vibrations(options: argparse.Namespace) -> int:
     from physcon_ase.inference.files import check_output, files_named
     from physcon_ase.inference.vibrations.harmonic import vibrations
-    from physcon_ase.inference.vibrations.spectra import OUTPUTS, format_vibrations, write_spectrum, write_vibrations
+    from physcon_ase.inference.vibrations.spectra import (
+        OUTPUTS,
+        SPECTRA,
+        format_vibrations,
+        write_spectrum,
+        write_vibrations,
+    )
 
     inputs = files_named(options.molecule)
     if options.output is not None:
         check_output(options.output, inputs, kinds=OUTPUTS)
     if options.spectrum is not None:
-        check_output(options.spectrum, inputs, kinds=(".csv", ".png"))
+        check_output(options.spectrum, inputs, kinds=SPECTRA)
     (molecule,) = _molecules(options.molecule, 1)
     found = vibrations(
         molecule,
@@ -110,7 +116,7 @@ def _interaction(options: argparse.Namespace) -> int:
     (molecule,) = _molecules(options.molecule, 1)
     found = interaction(
         molecule,
-        relax=options.relax if inputs else None,
+        relax=options.relax or None,  # without the option only what has no geometry
         level=options.level,
         checkpoint=options.checkpoint,
         along=options.along,

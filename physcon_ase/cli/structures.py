@@ -14,6 +14,7 @@ from physcon_ase.cli.command import (
     add_start_options,
     journal_of,
     read_input,
+    write_failures,
 )
 from physcon_ase.errors import PhysConError
 from physcon_ase.inference.formats.table import STRUCTURES, WRITABLE, listed
@@ -38,7 +39,12 @@ def add_optimize(commands: argparse._SubParsersAction) -> None:
         help=f"output file; may be repeated. The suffix determines the format: {listed(WRITABLE)}",
     )
     add_model_options(command)
-    command.add_argument("--optimizer", choices=("lbfgs", "bfgs", "fire"), default="lbfgs", help="default: lbfgs")
+    command.add_argument(
+        "--optimizer",
+        choices=("lbfgs", "bfgs", "fire"),
+        default="lbfgs",
+        help="optimiser, bfgs only for a SMILES on the command line (default: lbfgs)",
+    )
     command.add_argument(
         "--fmax", type=float, default=0.01, help="convergence threshold for the largest force [eV/Å] (default: 0.01)"
     )
@@ -55,19 +61,17 @@ def add_optimize(commands: argparse._SubParsersAction) -> None:
 
 
 def _optimize(options: argparse.Namespace) -> int:
-    from physcon_ase.inference.files import check_output, failures_path, files_named
+    from physcon_ase.inference.files import check_output, files_named
     from physcon_ase.inference.one import optimize
-    from physcon_ase.inference.report import format_result, plot_result
+    from physcon_ase.inference.report import format_result
     from physcon_ase.inference.results import record_of
 
     inputs = files_named(options.molecule)
-    for output in options.output:
-        check_output(output, inputs)
-        check_output(failures_path(output), inputs)
+    _check_outputs(options.output, inputs)
     if options.plot is not None:
         check_output(options.plot, inputs, kinds=(".png",))
     rows = read_input(options)
-    if len(rows) != 1 or isinstance(rows[0].molecule, PhysConError):
+    if rows[0].source:  # not a SMILES
         return _optimize_many(options, rows)
     (row,) = rows
     result = optimize(
@@ -82,22 +86,41 @@ def _optimize(options: argparse.Namespace) -> int:
         seed=options.seed,
         device=options.device,
     )
-    origin = {"name": row.name, "smiles": row.smiles, "row": row.number, "source": row.source}
-    lines = _written([record_of(result, **origin)], options.output, inputs)
-    if options.plot is not None:
-        plot_result(result, options.plot)
-        lines.append(f"  plot       {options.plot}")
+    record = record_of(result, smiles=row.smiles)
+    lines = [*_written([record], options.output, inputs), *_plotted(record, options.plot)]
     print("\n".join([format_result(result), *lines]))
     return 0 if result.is_ok else SOME_FAILED
+
+
+def _check_outputs(outputs: Sequence[Path], inputs: Sequence[Path]) -> None:
+    """Checks the outputs and the tables of failures beside them."""
+    from physcon_ase.inference.files import check_output, failures_path
+
+    for output in outputs:
+        check_output(output, inputs)
+        check_output(failures_path(output), inputs)
+    tables = {failures_path(output).resolve(): output for output in outputs}
+    for output in outputs:
+        if output.resolve() in tables:
+            raise PhysConError(
+                f"cannot write {output}, which is the table of the failures of {tables[output.resolve()]}: choose "
+                "another name"
+            )
 
 
 def _optimize_many(options: argparse.Namespace, rows: "list[Row]") -> int:
     from physcon_ase.inference.files import files_named
     from physcon_ase.inference.many import optimize_many
     from physcon_ase.inference.report import format_record, format_summary
+    from physcon_ase.relax.driver import METHODS
 
-    if options.plot is not None:
+    if options.plot is not None and len(rows) > 1:
         raise PhysConError(f"--plot draws one molecule, but {options.molecule} has {len(rows)}: omit it")
+    if options.optimizer not in METHODS:
+        raise PhysConError(
+            f"--optimizer {options.optimizer} is for a SMILES on the command line; for a file choose "
+            f"{' or '.join(METHODS)}"
+        )
     journal = journal_of(options.output)
     records = optimize_many(
         rows,
@@ -116,6 +139,7 @@ def _optimize_many(options: argparse.Namespace, rows: "list[Row]") -> int:
         device=options.device,
     )
     lines = _written(records, options.output, files_named(options.molecule))
+    lines += _plotted(records[0], options.plot)
     if journal is not None:  # deleted last: an interruption before leads to the same files
         journal.unlink(missing_ok=True)
     print("\n".join([*map(format_record, records), *lines, format_summary(records)]))
@@ -133,11 +157,21 @@ def _written(records: "Sequence[Record]", outputs: Sequence[Path], inputs: Seque
         lines.append(f"{len(records) - len(left_out)} of {len(records)} molecules written to {output}")
         tables[failures_path(output)] |= {record.index: record for record in left_out}
     for path, left_out in tables.items():
-        path.unlink(missing_ok=True)  # left over from an earlier run
-        if left_out:
-            write_records(list(left_out.values()), path, inputs=inputs)
-            lines.append(f"{len(left_out)} without a structure, with the reasons in {path}")
+        lines += write_failures(list(left_out.values()), path, inputs)
     return lines
+
+
+def _plotted(record: "Record", path: Path | None) -> list[str]:
+    """Draws a record; one without a geometry has no plot, not even that of an earlier run. Returns what was drawn."""
+    from physcon_ase.inference.report import plot_result
+
+    if path is None:
+        return []
+    if record.result is None:
+        path.unlink(missing_ok=True)
+        return []
+    plot_result(record.result, path)
+    return [f"  plot       {path}"]
 
 
 def add_predict(commands: argparse._SubParsersAction) -> None:
@@ -151,30 +185,18 @@ def add_predict(commands: argparse._SubParsersAction) -> None:
 
 
 def _predict(options: argparse.Namespace) -> int:
-    from physcon_ase.inference.calculator import predict_structures
-    from physcon_ase.inference.files import (
-        XYZ_SUFFIXES,
-        check_output,
-        files_named,
-        read_rows,
-        structures_of,
-        write_structures,
-    )
+    from physcon_ase.inference.files import XYZ_SUFFIXES, check_output, files_named, read_rows, write_structures
 
     check_output(options.output, files_named(options.file), kinds=XYZ_SUFFIXES)
-    outcomes = predict_structures(
-        structures_of(read_rows(options.file)),
-        level=options.level,
-        checkpoint=options.checkpoint,
-        device=options.device,
-    )
+    outcomes = _predictions(read_rows(options.file), options)
     done = [outcome for outcome in outcomes if not isinstance(outcome, PhysConError)]
     write_structures(done, options.output)
-    failed = _print_errors(outcomes)
+    failed, uncertain = _print_errors(outcomes), sum("doubts" in atoms.info for atoms in done)
     print(
-        f"{len(outcomes)} structures: {len(done)} with energy and forces written to {options.output}, {failed} failed"
+        f"{len(outcomes)} structures: {len(done)} with energy and forces written to {options.output}, {failed} failed, "
+        f"{uncertain} uncertain"
     )
-    return SOME_FAILED if failed else 0
+    return SOME_FAILED if failed or uncertain else 0
 
 
 def add_energy(commands: argparse._SubParsersAction) -> None:
@@ -188,8 +210,7 @@ def add_energy(commands: argparse._SubParsersAction) -> None:
 
 
 def _energy(options: argparse.Namespace) -> int:
-    from physcon_ase.inference.calculator import predict_structures
-    from physcon_ase.inference.files import rows_named, structures_of
+    from physcon_ase.inference.files import rows_named
     from physcon_ase.inference.one import optimize
     from physcon_ase.inference.report import format_energy, format_result
 
@@ -198,13 +219,22 @@ def _energy(options: argparse.Namespace) -> int:
         result = optimize(rows[0], level=options.level, checkpoint=options.checkpoint, device=options.device)
         print(format_result(result))
         return 0 if result.is_ok else SOME_FAILED
-    outcomes = predict_structures(
-        structures_of(rows), level=options.level, checkpoint=options.checkpoint, device=options.device
-    )
+    outcomes, is_ok = _predictions(rows, options), True
     for index, atoms in enumerate(outcomes):
         if not isinstance(atoms, PhysConError):
             print(format_energy(index, atoms))
-    return SOME_FAILED if _print_errors(outcomes) else 0
+            is_ok &= "doubts" not in atoms.info
+    return SOME_FAILED if _print_errors(outcomes) or not is_ok else 0
+
+
+def _predictions(rows: "list[Row]", options: argparse.Namespace) -> list:
+    """Structures with energy and forces, and those about which the model has doubts with `info["doubts"]`."""
+    from physcon_ase.inference.calculator import predict_structures
+    from physcon_ase.inference.files import structures_of
+
+    return predict_structures(
+        structures_of(rows), level=options.level, checkpoint=options.checkpoint, device=options.device
+    )
 
 
 def _print_errors(outcomes: Sequence) -> int:

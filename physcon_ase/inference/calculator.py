@@ -439,6 +439,8 @@ def _with_prediction(atoms: Atoms, prediction: Prediction) -> Atoms | PhysConErr
     if prediction.error is not None:
         return prediction.error
     labelled = atoms.copy()
+    for name in ("energy_uncertainty", "doubts"):  # of an earlier prediction
+        labelled.info.pop(name, None)
     labelled.info |= asdict(prediction.provenance)
     if prediction.energy_uncertainty is not None:
         labelled.info["energy_uncertainty"] = prediction.energy_uncertainty

@@ -5,12 +5,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from ase import Atoms
 
 from physcon_ase.chem.graph import MolGraph
-from physcon_ase.chem.smiles import canonical_smiles
 from physcon_ase.errors import PhysConError, StoreError
 from physcon_ase.inference.formats import xyz
 from physcon_ase.inference.formats.rows import Geometry, ReadOptions, Row
@@ -46,7 +45,7 @@ def rows_named(argument: str, *, smiles_column: str | None = None, name_column: 
     return [Row(argument)]
 
 
-def molecules_named(argument: str) -> list[str | Atoms]:
+def molecules_named(argument: str) -> list[str | MolGraph | Atoms | Geometry]:
     """Molecules of an argument that is a file name or a SMILES. Raises the errors of `read_molecules`."""
     return _molecules(rows_named(argument), argument)
 
@@ -111,8 +110,8 @@ def _format_to_read(path: Path) -> Format:
     return kind
 
 
-def read_molecules(path: str | Path) -> list[str | Atoms]:
-    """SMILES or geometries of a file.
+def read_molecules(path: str | Path) -> list[str | MolGraph | Atoms | Geometry]:
+    """Molecules of a file: SMILES, graphs (drawings in a plane), geometries, and geometries with known bonds.
 
     Raises:
         StoreError: see `read_rows`; also if any molecule cannot be read.
@@ -120,17 +119,20 @@ def read_molecules(path: str | Path) -> list[str | Atoms]:
     return _molecules(read_rows(path), path)
 
 
-def _molecules(rows: Sequence[Row], source: str | Path) -> list[str | Atoms]:
-    molecules = []
+def _molecules(rows: Sequence[Row], source: str | Path) -> list[Any]:
     for row in rows:
         if isinstance(row.molecule, PhysConError):
             raise StoreError(f"{source}: {row.molecule}")
-        molecules.append(canonical_smiles(row.molecule) if isinstance(row.molecule, MolGraph) else _atoms(row))
-    return molecules
+        _named_atoms(row)
+    return [row.molecule for row in rows]
 
 
-def _atoms(row: Row) -> str | Atoms:
-    return row.molecule.atoms if isinstance(row.molecule, Geometry) else row.molecule
+def _named_atoms(row: Row) -> Any:
+    """Geometry of a row with the name of the row in `info`; other molecules as they are."""
+    atoms = row.molecule.atoms if isinstance(row.molecule, Geometry) else row.molecule
+    if isinstance(atoms, Atoms) and row.name:
+        atoms.info.setdefault("name", row.name)
+    return atoms
 
 
 def structures_of(rows: Iterable[Row]) -> list[Atoms | PhysConError]:
@@ -141,12 +143,10 @@ def structures_of(rows: Iterable[Row]) -> list[Atoms | PhysConError]:
     """
     structures = []
     for row in rows:
-        atoms = _atoms(row)
+        atoms = _named_atoms(row)
         if isinstance(atoms, str | MolGraph):
             what = "a list of SMILES" if isinstance(atoms, str) else f"without positions (molecule {row.number})"
             raise StoreError(f"{row.source} is {what}, but geometries are required: give {listed(STRUCTURES)}")
-        if isinstance(atoms, Atoms) and row.name:
-            atoms.info.setdefault("name", row.name)
         structures.append(atoms)
     return structures
 
@@ -190,8 +190,10 @@ def check_output(path: str | Path, inputs: Iterable[str | Path] = (), *, kinds: 
         raise PhysConError(f"there is no folder {path.parent} to write {path.name} to; create it first")
     if kind is not None:
         check_installed(kind)
-        if kind.requires and path.name.lower().endswith(GZIP_SUFFIX):
-            raise PhysConError(f"cannot write {path}; {kind.name}s are compressed already: leave out {GZIP_SUFFIX}")
+    is_compressed = suffix_of(path) == ".png" or (kind is not None and kind.requires)
+    if is_compressed and path.name.lower().endswith(GZIP_SUFFIX):
+        name = "picture" if kind is None else kind.name
+        raise PhysConError(f"cannot write {path}; {name}s are compressed already: leave out {GZIP_SUFFIX}")
     return path
 
 
@@ -224,11 +226,10 @@ def write_records(records: Sequence[Record], path: str | Path, *, inputs: Iterab
     path = check_output(path, inputs)
     kind = format_named(path, WRITABLE)
     assert kind is not None
-    left_out = [] if kind.keeps_failures else [failure for record in records if (failure := _unfit(record, kind))]
-    unfit = {record.index for record in left_out}
+    judged = [(record, None if kind.keeps_failures else _unfit(record, kind)) for record in records]
     write = getattr(import_module(kind.writer), kind.writes)
-    write([record for record in records if record.index not in unfit], path)
-    return left_out
+    write([record for record, failure in judged if failure is None], path)
+    return [failure for _, failure in judged if failure is not None]
 
 
 def _unfit(record: Record, kind: Format) -> Record | None:

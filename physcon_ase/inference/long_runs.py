@@ -131,8 +131,10 @@ def _graph_bytes(graph: MolGraph) -> bytes:
 
 
 def _atoms_bytes(atoms: Atoms) -> bytes:
-    state = repr([atoms.info.get("charge"), atoms.info.get("spin")]).encode()
-    return np.ascontiguousarray(atoms.numbers).tobytes() + np.ascontiguousarray(atoms.positions).tobytes() + state
+    constraints = [encoded(constraint.todict()) for constraint in atoms.constraints]
+    state = repr([atoms.info.get("charge"), atoms.info.get("spin"), constraints]).encode()
+    arrays = (atoms.numbers, atoms.positions, atoms.get_masses())
+    return b"".join(np.ascontiguousarray(values).tobytes() for values in arrays) + state
 
 
 class _Queue:

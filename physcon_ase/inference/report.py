@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ase import Atoms
@@ -12,7 +12,11 @@ from physcon_ase.chem.draw import depict
 from physcon_ase.errors import BondPerceptionError, PhysConError
 from physcon_ase.inference.figures import new_figure
 from physcon_ase.inference.files import check_output, write_records
+from physcon_ase.inference.formats.text import replaced
 from physcon_ase.inference.results import STATUSES, Record, Result, record_of
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def format_result(result: Result) -> str:
@@ -54,15 +58,22 @@ def format_summary(records: Sequence[Record]) -> str:
 
 
 def format_energy(index: int, atoms: Atoms) -> str:
-    """Energy of a structure with an attached prediction, as one line for the terminal."""
+    """Energy of a structure with an attached prediction, and the doubts, as one line for the terminal."""
     where = f"level {atoms.info['level']} of {atoms.info['model']}"
-    return f"{index:5d}  {atoms.get_chemical_formula()}  {atoms.get_potential_energy():.6f} eV  {where}"
+    doubts = f", uncertain: {atoms.info['doubts']}" if "doubts" in atoms.info else ""
+    return f"{index:5d}  {atoms.get_chemical_formula()}  {atoms.get_potential_energy():.6f} eV  {where}{doubts}"
 
 
 def format_errors(outcomes: Sequence[object]) -> list[str]:
     """One line for each error among the outcomes."""
     errors = [(index, outcome) for index, outcome in enumerate(outcomes) if isinstance(outcome, PhysConError)]
     return [f"{index:5d}  failed  {type(error).__name__}: {error}" for index, error in errors]
+
+
+def save_figure(figure: "Figure", path: Path) -> None:
+    """Writes a figure to a PNG file, which is never half-written."""
+    with replaced(path) as part:
+        figure.savefig(part, format="png", dpi=150)
 
 
 def write_results(results: Result | Iterable[Result], path: str | Path, *, inputs: Iterable[str | Path] = ()) -> int:
@@ -106,7 +117,7 @@ def plot_result(result: Result, path: str | Path) -> None:
     name = result.smiles or result.atoms.get_chemical_formula()
     origin = f"{result.model}, level {result.level}"
     figure.suptitle(f"{name}: {result.energy:.4f} eV, largest force {result.fmax:.4f} eV/Å ({origin})", fontsize=10)
-    figure.savefig(path, dpi=150)
+    save_figure(figure, path)
 
 
 def _draw_convergence(curve: Any, result: Result) -> None:

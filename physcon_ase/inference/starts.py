@@ -19,7 +19,7 @@ from physcon_ase.chem.perceive import graph_from_geometry
 from physcon_ase.chem.smiles import canonical_smiles
 from physcon_ase.errors import BondPerceptionError, ConstraintError, PhysConError
 from physcon_ase.inference.embedding import embed_many
-from physcon_ase.inference.formats.rows import Geometry
+from physcon_ase.inference.formats.rows import Geometry, as_rows
 from physcon_ase.inference.generator import ATOMS_PER_BATCH, N_CONFORMERS, StructureGenerator, atoms_of, set_isotopes
 from physcon_ase.inference.intake import (
     charge_and_multiplicity,
@@ -29,6 +29,7 @@ from physcon_ase.inference.intake import (
     check_structure,
     checked_graph,
     or_error,
+    unless_error,
 )
 from physcon_ase.inference.results import Guess
 from physcon_ase.model.coverage import checked_level, level_for
@@ -258,11 +259,15 @@ def _job_of_atoms(atoms: Atoms, start: str | Atoms | None, seed: int, settings: 
 
 def graph_of_geometry(atoms: Atoms, charge: int) -> MolGraph | None:
     """Graph perceived from a geometry, with the isotopes of its masses; None if no bonds fit."""
-    isotopes = isotopes_of_masses(atoms.numbers, atoms.get_masses(), atomic_masses[atoms.numbers])
     try:
-        return graph_from_geometry(atoms.numbers, atoms.positions, charge, isotopes)
+        return _perceived(atoms, charge)
     except BondPerceptionError:  # bonds are optional; without them, their integrity is not checked
         return None
+
+
+def _perceived(atoms: Atoms, charge: int) -> MolGraph:
+    isotopes = isotopes_of_masses(atoms.numbers, atoms.get_masses(), atomic_masses[atoms.numbers])
+    return graph_from_geometry(atoms.numbers, atoms.positions, charge, isotopes)
 
 
 def bonds_of(job: Job) -> np.ndarray | None:
@@ -278,6 +283,8 @@ def graph_and_positions(molecule: Any, settings: Settings) -> tuple[MolGraph, np
         ConstraintError: a geometry has constraints.
         PhysConError: see `intake.checked_graph` and `intake.check_structure`.
     """
+    (row,) = as_rows([molecule])
+    molecule = unless_error(row.molecule)
     if isinstance(molecule, Atoms) and molecule.constraints:
         raise ConstraintError(
             "the geometry has constraints, which are not used here: remove them (del atoms.constraints)"
@@ -288,7 +295,7 @@ def graph_and_positions(molecule: Any, settings: Settings) -> tuple[MolGraph, np
         graph, positions = molecule.graph, molecule.atoms.positions
     elif isinstance(molecule, Atoms):
         charge, _ = check_structure(molecule, model, settings.level)
-        graph, positions = graph_from_geometry(molecule.numbers, molecule.positions, charge), molecule.positions
+        graph, positions = _perceived(molecule, charge), molecule.positions
     else:
         graph = checked_graph(molecule, model, settings.level)
     level = level_for(settings.level, [(graph.atomic_numbers, graph.charge)], model)

@@ -108,8 +108,10 @@ def finished(
                 if not is_alone:
                     suspects.extend(task)
                     continue
-                (done, rest), n_deaths = lost(task[0]), n_deaths + 1
+                done, rest = lost(task[0])
+                n_deaths += not rest  # a divisible job may owe its crash to one of its parts
                 if n_deaths == _DEATHS:
+                    yield done
                     raise EngineError(_ALL_DIE) from None
             else:
                 n_deaths = 0

@@ -53,6 +53,8 @@ class _Source:
 
     def __init__(self, store: Store, level: str, max_atoms: int):
         self._store, self._labels, self._offsets = store, store.labels.get(level), geometry_offsets(store)
+        self.n_atoms: list[int] = store.molecules.n_atoms.tolist()
+        """Number of atoms of each molecule."""
         self.charges: list[int] = store.molecules.charges.tolist()
         """Total charge [e] of each molecule."""
         self.rows: dict[int, list[int]] = {}
@@ -107,7 +109,7 @@ def separated(
         licence: `Store.licence`.
 
     Raises:
-        LabelError: there are no ions, or no other molecules, with labels of the level.
+        LabelError: there are no ions, or no other molecules, with labels of the level, or none of a pair's size.
     """
     generator = np.random.default_rng(seed)
     sources = [_Source(store, level, max_atoms - 1) for store in stores]
@@ -120,6 +122,12 @@ def separated(
             f"with energies and forces of {level!r}; add a store that has some"
         )
 
+    smallest = sum(min(source.n_atoms[molecule] for source, molecule in kind) for kind in (ions, others))
+    if smallest > max_atoms:
+        raise LabelError(
+            f"the smallest ion and the smallest neutral molecule with labels of {level!r} have {smallest} atoms "
+            f"together, but max_atoms is {max_atoms}; increase it"
+        )
     charges = {source.charges[molecule] for source, molecule in pool}
 
     def drawn(candidates: list[tuple[_Source, int]]) -> _Member:

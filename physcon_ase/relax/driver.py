@@ -44,7 +44,10 @@ class RelaxStatus(StrEnum):
         "ended in a minimum above its start: use optimizer='lbfgs', or for optimize_many method='lbfgs', which take no "
         "step uphill"
     )
-    STALLED = "could not lower the energy: raise fmax, compute in float64 or try method='fire'"
+    STALLED = (
+        "could not lower the energy: raise fmax, compute in float64 or try optimizer='fire', or for optimize_many "
+        "method='fire'"
+    )
 
 
 @dataclass(frozen=True)
@@ -121,8 +124,7 @@ def relax(
         batch: start geometries. Positions may be float32; the optimisers work in float64.
         fmax: convergence threshold [eV/Å] for the largest force on any atom.
         max_steps: maximum number of evaluations per molecule after the first.
-        method: "bfgs", recommended up to about 60 atoms; "lbfgs" for larger molecules, equally fast from a good start
-            geometry and slower from a poor one; "fire" if these fail.
+        method: "lbfgs", or "fire" if it fails.
         bonds: `MolGraph.bonds` of each molecule, for the model Hessian; where None, bonds are inferred from covalent
             radii at the start geometry.
         constraints: fixed atoms and dihedral angles; none by default.

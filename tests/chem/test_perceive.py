@@ -1,8 +1,11 @@
 import numpy as np
 import pytest
+from rdkit import Chem
+from rdkit.Chem import AllChem
 
 from physcon_ase.chem.compare import stereo_intact
 from physcon_ase.chem.conformers import embed
+from physcon_ase.chem.known import known_from_rdkit
 from physcon_ase.chem.perceive import graph_from_bonds, graph_from_geometry
 from physcon_ase.chem.smiles import canonical_smiles, graph_from_smiles
 from physcon_ase.errors import (
@@ -121,3 +124,20 @@ def test_fragments_are_found() -> None:
 def test_geometries_without_a_graph_are_refused(numbers, positions, charge, error, message) -> None:
     with pytest.raises(error, match=message):
         graph_from_geometry(np.array(numbers, dtype=int), np.array(positions, dtype=float), charge)
+
+
+def test_isotopes_of_known_bonds_make_a_stereocentre() -> None:
+    fields = (np.array([6, 1, 9, 17, 1]), np.array([[0, 1], [0, 2], [0, 3], [0, 4]]), np.ones(4, dtype=int))
+    corners = np.array([[0, 0, 0], [1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]]) * 0.7
+    graph = graph_from_bonds(*fields, isotopes=np.array([0, 2, 0, 0, 0]), positions=corners)
+    assert graph.isotopes.tolist() == [0, 2, 0, 0, 0]
+    assert len(graph.tetrahedra) == 1
+    assert len(graph_from_bonds(*fields, positions=corners).tetrahedra) == 0
+
+
+def test_a_three_dimensional_molecule_keeps_its_isotopes() -> None:
+    mol = Chem.AddHs(Chem.MolFromSmiles("[2H]O[13CH3]"))
+    AllChem.EmbedMolecule(mol, randomSeed=1)
+    known = known_from_rdkit(mol)
+    assert known.positions is not None
+    assert sorted(known.graph.isotopes.tolist()) == [0, 0, 0, 0, 2, 13]

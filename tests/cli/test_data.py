@@ -3,9 +3,11 @@ from pathlib import Path
 import ase.io
 import numpy as np
 import pytest
+from rdkit import Chem
+from rdkit.Chem import AllChem
 
 from physcon_ase.cli import main
-from physcon_ase.data.store import open_store
+from physcon_ase.data.store import molecule_graph, open_store
 
 RECIPE = """
 name = "tiny"
@@ -71,3 +73,19 @@ def test_labels_under_names_of_their_own_are_imported(two_structures: Path, caps
 def test_files_that_would_become_one_store_are_refused(capsys: pytest.CaptureFixture) -> None:
     assert main(["data", "import", "a.xyz", "a.db", "-o", "stores", "--level", "dft"]) == 2
     assert "several files would be written to a.h5" in capsys.readouterr().err
+
+
+def test_names_and_known_bonds_of_a_file_reach_the_labels(tmp_path: Path) -> None:
+    mol = Chem.AddHs(Chem.MolFromSmiles("C[S+](C)[O-]"))
+    AllChem.EmbedMolecule(mol, randomSeed=1)
+    mol.SetProp("_Name", "DMSO")
+    flat = Chem.MolFromSmiles("OC")
+    AllChem.Compute2DCoords(flat)
+    with Chem.SDWriter(str(tmp_path / "in.sdf")) as writer:
+        for each in (mol, flat):
+            writer.write(each)
+    arguments = ["label", str(tmp_path / "in.sdf"), "--engine", "gfn2", "--geometries", "start", "--quiet"]
+    assert main([*arguments, "-o", str(tmp_path / "out.h5")]) == 0
+    store = open_store(tmp_path / "out.h5")
+    assert store.molecules.name.tolist() == ["DMSO", "CO"]
+    assert [molecule_graph(store, row).formal_charges.max() for row in range(2)] == [1, 0]

@@ -1,4 +1,6 @@
+import io
 import json
+import sys
 from pathlib import Path
 
 import ase.io
@@ -6,6 +8,8 @@ import pytest
 from ase.build import molecule
 
 from physcon_ase.cli import main
+from physcon_ase.errors import PhysConError
+from physcon_ase.inference.interactions import interaction
 
 
 def test_vibrations_prints_and_writes_what_was_asked_for(capsys: pytest.CaptureFixture) -> None:
@@ -36,6 +40,35 @@ def test_interaction_prints_and_writes_the_curve(capsys: pytest.CaptureFixture) 
     assert "O + C" in out
     assert "distance of the centres" in out
     assert Path("curve.csv").read_text().startswith("centres_distance_angstrom,")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "relax"),
+    [
+        ("O.O", None),
+        ("pair.smi", None),
+        ("pair.xyz", None),
+        ("pair.xyz --relax", True),
+        ("-", None),
+        ("- --relax", True),
+    ],
+)
+def test_a_complex_is_relaxed_if_it_has_no_geometry_or_on_request(
+    arguments: str, relax: bool | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("pair.smi").write_text("O.O\n")
+    pair = "6\n\nO 0 0 0\nH 0 0 1\nH 0 1 0\nO 0 0 3\nH 0 0 4\nH 0 1 3\n"
+    Path("pair.xyz").write_text(pair)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(pair.encode())))
+    asked = []
+
+    def stop(molecule: object, **options: object) -> None:
+        asked.append(options["relax"])
+        raise PhysConError("the question is what was asked")
+
+    monkeypatch.setattr(interaction, "interaction", stop)
+    assert main(["interaction", *arguments.split()]) == 2
+    assert asked == [relax]
 
 
 def test_files_with_several_molecules_and_wrong_outputs_are_refused(

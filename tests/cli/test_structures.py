@@ -7,6 +7,7 @@ import ase.io
 import pytest
 
 from physcon_ase.cli import main
+from physcon_ase.inference import calculator
 
 
 def table(name: str) -> list[dict[str, str]]:
@@ -73,9 +74,52 @@ def test_a_single_molecule_that_does_not_converge_is_no_success(capsys: pytest.C
     assert "step limit reached" in capsys.readouterr().out
 
 
+def test_a_file_with_one_molecule_is_a_list_of_one(capsys: pytest.CaptureFixture) -> None:
+    Path("one.smi").write_text("O water\n")
+    assert main(["optimize", "one.smi", "-o", "one.sdf", "--plot", "one.png"]) == 0
+    out = capsys.readouterr().out
+    assert "    0  ok             water  " in out
+    assert "  plot       one.png" in out
+    assert "1 molecules: 1 ok;" in out
+    assert Path("one.sdf").read_text().startswith("water\n")
+    assert Path("one.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "error"),
+    [("bad.smi", "foo bar\n", "InvalidSmilesError"), ("bad.sdf", "x\n\n\nno counts\nM  END\n$$$$\n", "StoreError")],
+)
+def test_a_file_with_one_molecule_that_fails_says_why(
+    name: str, text: str, error: str, capsys: pytest.CaptureFixture
+) -> None:
+    Path(name).write_text(text)
+    Path("plot.png").write_text("of an earlier run")
+    assert main(["optimize", name, "--plot", "plot.png"]) == 1
+    out = capsys.readouterr().out
+    assert f"  {error}: " in out
+    assert "1 molecules: 0 ok, 1 failed;" in out
+    assert not Path("plot.png").exists()
+
+
+def test_predict_and_energy_tell_doubts_with_the_exit_code_of_optimize(
+    two_structures: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(calculator, "doubts_of", lambda *given: ("few of these",) if len(given[2]) == 9 else ())
+        assert main(["predict", str(two_structures), "-o", "labelled.xyz"]) == 1
+        assert "labelled.xyz, 0 failed, 1 uncertain" in capsys.readouterr().out
+        assert main(["energy", str(two_structures)]) == 1
+        first, second = capsys.readouterr().out.splitlines()
+        assert "uncertain" not in first
+        assert second.endswith(", uncertain: few of these")
+    assert "doubts" in ase.io.read("labelled.xyz", index="1").info
+    assert main(["energy", "labelled.xyz"]) == 0  # doubts of an earlier prediction do not count
+
+
 def test_predict_and_energy_agree(two_structures: Path, capsys: pytest.CaptureFixture) -> None:
     assert main(["predict", str(two_structures), "-o", "labelled.xyz"]) == 0
-    assert "2 structures: 2 with energy and forces written to labelled.xyz, 0 failed" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "2 structures: 2 with energy and forces written to labelled.xyz, 0 failed, 0 uncertain" in out
     assert main(["energy", str(two_structures)]) == 0
     lines = capsys.readouterr().out.splitlines()
     for line, atoms in zip(lines, ase.io.read("labelled.xyz", index=":"), strict=True):

@@ -12,7 +12,9 @@ import pytest
 from ase import Atoms
 from ase.build import molecule
 from rdkit import Chem
+from rdkit.Chem import AllChem
 
+from physcon_ase.chem.graph import MolGraph
 from physcon_ase.chem.smiles import graph_from_smiles
 from physcon_ase.errors import PhysConError, StoreError
 from physcon_ase.inference import files
@@ -132,7 +134,14 @@ def test_damaged_and_binary_files_are_refused(tmp_path: Path) -> None:
     ("text", "name"),
     [
         ("CCO ethanol\n", "SMILES list"),
+        ("CCO\tmy ethanol\n", "SMILES list"),
+        ("smiles name\nCCO ethanol\n", "SMILES list"),
         ("name,smiles\nx,CCO\n", "CSV table"),
+        ("chembl_id,canonical_smiles\nx,CCO\n", "CSV table"),
+        ("\nname\tsmiles\nmy ethanol\tCCO\n", "CSV table"),
+        ("\tsmiles\n0\tCCO\n", "CSV table"),
+        ('"id"|"Isomeric SMILES"\n1|CCO\n', "CSV table"),
+        ("id;Structure\n1;CCO\n", "CSV table"),
         ("1\n\nO 0 0 0\n", "XYZ file"),
         (Chem.MolToMolBlock(Chem.MolFromSmiles("CCO")), "SD file"),
         ("@<TRIPOS>MOLECULE\n", "MOL2 file"),
@@ -146,6 +155,22 @@ def test_standard_input_is_recognised_by_its_content(text: str, name: str, monke
     monkeypatch.setattr(files.sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
     if name != "MOL2 file":
         assert [row.source for row in rows_named("-")] == ["standard input"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["chembl_id,canonical_smiles\nmy ethanol,CCO\n", "name\tsmiles\nmy ethanol\tCCO\n", "\tsmiles\nmy ethanol\tCCO\n"],
+)
+def test_tables_on_standard_input_are_read_by_their_columns(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files.sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
+    assert [row.smiles for row in rows_named("-")] == ["CCO"]
+
+
+def test_a_table_on_standard_input_may_need_the_name_of_its_column(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = b"rdkit_smiles,code\nCCO,ethanol\n"
+    monkeypatch.setattr(files.sys, "stdin", io.TextIOWrapper(io.BytesIO(text)))
+    (row,) = rows_named("-", smiles_column="rdkit_smiles", name_column="code")
+    assert (row.smiles, row.name) == ("CCO", "ethanol")
 
 
 def test_every_format_of_the_table_has_its_functions() -> None:
@@ -224,3 +249,20 @@ def test_a_table_of_failures_lies_beside_the_output() -> None:
 def test_the_guide_lists_every_format() -> None:
     guide = (Path(__file__).resolve().parents[2] / "docs" / "guides" / "files.md").read_text(encoding="utf-8")
     assert [suffix for kind in FORMATS for suffix in kind.suffixes if f"`{suffix}`" not in guide] == []
+
+
+def test_records_of_several_batches_are_all_written(tmp_path: Path) -> None:
+    good, bad = some_records()[0], some_records()[2]
+    records = [good, replace(bad, index=1), replace(bad, index=0), replace(good, index=1)]
+    left_out = write_records(records, tmp_path / "a.sdf")
+    assert [record.index for record in left_out] == [1, 0]
+    assert len(read_rows(tmp_path / "a.sdf")) == 2
+
+
+def test_molecules_of_a_drawing_keep_the_order_of_their_atoms(tmp_path: Path) -> None:
+    mol = Chem.MolFromSmiles("OCCCCN")
+    AllChem.Compute2DCoords(mol)
+    (tmp_path / "flat.mol").write_text(Chem.MolToMolBlock(mol))
+    (graph,) = read_molecules(tmp_path / "flat.mol")
+    assert isinstance(graph, MolGraph)
+    assert graph.atomic_numbers[:6].tolist() == [8, 6, 6, 6, 6, 7]

@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import molecule
-from ase.constraints import FixInternals
+from ase.constraints import FixAtoms, FixInternals
 
 from physcon_ase.errors import PhysConError, StoreError
 from physcon_ase.inference import many
@@ -218,3 +219,27 @@ def test_killed_and_interrupted_commands_go_on_and_processes_change_nothing(tmp_
         assert (tmp_path / name / "out.xyz").read_text() == (tmp_path / "one" / "out.xyz").read_text()
         assert sorted(path.name for path in (tmp_path / name).iterdir()) == [
             "list.smi", "out.csv", "out.failed.csv", "out.xyz"]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda atoms: atoms.set_constraint(FixAtoms([0])),
+        lambda atoms: atoms.set_constraint(FixInternals(bonds=[[1.4, [0, 1]]])),
+        lambda atoms: atoms.set_masses([2.014 if number == 1 else None for number in atoms.numbers]),
+        lambda atoms: atoms.rattle(1e-6),
+        lambda atoms: atoms.info.update(charge=1),
+    ],
+)
+def test_a_journal_of_other_structures_is_refused(change: Callable[[Atoms], object], tmp_path: Path) -> None:
+    atoms = molecule("CH3OH")
+    options = {"result_type": Count, "settings": {}, "journal": tmp_path / "run.journal"}
+    run_each(count_atoms, [atoms], **options)
+    run_each(count_atoms, [atoms.copy()], **options)
+    change(atoms)
+    with pytest.raises(StoreError, match="molecules or settings"):
+        run_each(count_atoms, [atoms], **options)
+
+
+def count_atoms(atoms: Atoms, seed: int) -> Count:
+    return Count(len(atoms), np.zeros(1), ())

@@ -47,3 +47,5 @@ def test_the_plot_is_a_png_file(alanine: Result, tmp_path: Path) -> None:
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
     with pytest.raises(PhysConError, match=r"must end in \.png"):
         plot_result(alanine, tmp_path / "plot.gif")
+    with pytest.raises(PhysConError, match="pictures are compressed already"):
+        plot_result(alanine, tmp_path / "plot.png.gz")

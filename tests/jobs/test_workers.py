@@ -2,6 +2,8 @@ import os
 import time
 from collections import deque
 from collections.abc import Sequence
+from concurrent.futures import Executor, Future
+from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -80,3 +82,36 @@ def test_a_process_that_may_not_have_children_works_alone(monkeypatch: pytest.Mo
     monkeypatch.setattr(workers.multiprocessing.current_process(), "_config", {"daemon": True})
     with employed(3) as here:
         assert here.executor.submit(os.getpid).result() == os.getpid()
+
+
+class Mortal(Executor):
+    """Executor whose worker crashes in tasks with one of the deadly numbers."""
+
+    def __init__(self, deadly: set[int]):
+        self.deadly = deadly
+
+    def submit(self, fn, /, *args, **kwargs) -> Future:
+        future: Future = Future()
+        if self.deadly.isdisjoint(chain(*args[0])):
+            future.set_result(fn(*args, **kwargs))
+        else:
+            future.set_exception(BrokenProcessPool())
+        return future
+
+
+def test_crashes_of_a_divisible_job_are_those_of_its_parts() -> None:
+    pool = workers.Workers(Mortal({1, 2}), 1, (BrokenProcessPool,))
+
+    def work(task: list[tuple[int, ...]]) -> tuple[list[int], list[tuple[int, ...]]]:
+        return [number**2 for job in task for number in job], []
+
+    def lost_or_divided(job: tuple[int, ...]) -> tuple[list[int], list[tuple[int, ...]]]:
+        return ([], [(number,) for number in job]) if len(job) > 1 else ([-job[0]], [])
+
+    done = list(chain(*finished(pool, work, Numbers([(1, 2, 3, 4)]), lost_or_divided)))
+    assert done == [-1, -2, 9, 16]
+    pool, recorded = workers.Workers(Mortal({1, 2, 3}), 1, (BrokenProcessPool,)), []
+    with pytest.raises(EngineError, match="crash repeatedly"):  # noqa: PT012
+        for each in finished(pool, work, Numbers([(1, 2, 3)]), lost_or_divided):
+            recorded += each
+    assert recorded == [-1, -2, -3]

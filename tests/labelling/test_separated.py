@@ -57,6 +57,12 @@ def test_labels_of_a_pair_are_those_of_its_members_and_their_coulomb_interaction
         )
 
 
+def test_pairs_smaller_than_the_smallest_molecules_are_refused() -> None:
+    assert len(separated([stock()], "high", n=2, max_atoms=5).geometries) == 2  # hydroxide and water
+    with pytest.raises(LabelError, match="5 atoms together, but max_atoms is 4"):
+        separated([stock()], "high", n=2, max_atoms=4)
+
+
 def _forces_of(store: Store, smiles: str) -> np.ndarray:
     offsets, row = geometry_offsets(store), SMILES.index(smiles)
     forces = store.labels["high"].forces

@@ -263,6 +263,7 @@ def test_forces_that_point_uphill_stall() -> None:
     start = cluster(3, seed=0)
     result = relax(uphill, argon_batch([start]))
     assert result.statuses == (RelaxStatus.STALLED,)
+    assert "try optimizer='fire', or for optimize_many method='fire'" in result.statuses[0]
     # rises within the noise do not add up
     assert result.energies.item() <= LJ_FORCES(argon_batch([start]))[0].item() + 2 * ENERGY_NOISE
 

@@ -145,7 +145,7 @@ class EnsembleRecord:
     index: int
     """Index in the input."""
     name: str
-    """SMILES as given, or chemical formula."""
+    """Name in the input; without one the SMILES as given, or the chemical formula."""
     status: Literal["ok", "uncertain", "failed"]
     """"uncertain": with `Ensemble.doubts`; "failed": no conformer."""
     reason: str
@@ -156,12 +156,19 @@ class EnsembleRecord:
     """Wall time [s]."""
     ensemble: Ensemble | None
     """The conformers; None if the search failed."""
+    smiles: str = ""
+    """SMILES as given; empty for other input."""
+    row: int = 0
+    """Number of the molecule in its file, from 1 (the line of a list or table); 0 without a file."""
+    source: str = ""
+    """Name of the file; empty without a file."""
 
     def to_dict(self) -> dict[str, Any]:
-        """The ensemble, if there is one, with name, status and reason, for instance for `json.dump`."""
-        fields = {"kind": "ensemble", "name": self.name, "status": self.status, "reason": self.reason}
+        """The ensemble, if there is one, with origin, status and reason, for instance for `json.dump`."""
+        fields = {"kind": "ensemble", "row": self.row or self.index + 1, "source": self.source, "name": self.name}
+        fields |= {"input": self.smiles, "status": self.status, "reason": self.reason, "error": self.error}
         found = {} if self.ensemble is None else self.ensemble.to_dict()
-        return {**fields, "error": self.error, **found, "seconds": self.seconds}
+        return {**fields, **found, "seconds": self.seconds}
 
 
 def counted(n_conformers: int) -> str:

@@ -1,19 +1,25 @@
 """Conformer ensembles as text and files."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import ase.io
+from ase import Atoms
 
 from physcon_ase.chem.files import sdf_block
 from physcon_ase.errors import PhysConError
 from physcon_ase.inference.ensembles.ensemble import Conformer, Ensemble, EnsembleRecord, counted
-from physcon_ase.inference.files import XYZ_SUFFIXES, check_output
+from physcon_ase.inference.files import XYZ_SUFFIXES, check_output, read_structures, write_structures
+from physcon_ase.inference.formats.summary import one_line
+from physcon_ase.inference.formats.table import suffix_of
+from physcon_ase.inference.formats.text import decoded, replacing
 
 ENSEMBLE_SUFFIXES: Final = (*XYZ_SUFFIXES, ".sdf", ".json", ".jsonl")
 """Suffixes of files of conformers."""
+
+ONE_SUFFIX: Final = ".json"
+"""Suffix of files with one molecule, which can be a failure."""
 
 RECORD_SUFFIX: Final = ".jsonl"
 """Suffix of files with one line per molecule, which can contain failures."""
@@ -63,7 +69,7 @@ def write_ensemble(
     Args:
         ensemble: the conformers.
         path: output file: .xyz or .extxyz (extended XYZ), .sdf, .json (`Ensemble.to_dict`), or .jsonl (the same on one
-            line).
+            line); any of them may end in .gz.
         append: whether to keep the previous contents of the file; not possible for .json.
         inputs: input files, which must not be overwritten.
 
@@ -71,48 +77,84 @@ def write_ensemble(
         PhysConError: see `check_output`; `append` for .json, which contains one molecule.
     """
     path = check_output(path, inputs, kinds=ENSEMBLE_SUFFIXES)
-    if path.suffix == ".json":
-        if append:
-            raise PhysConError(f"{path} can contain the conformers of one molecule; for several write {RECORD_SUFFIX}")
-        path.write_text(json.dumps(ensemble.to_dict(), indent=1) + "\n", encoding="utf-8")
-    elif path.suffix == RECORD_SUFFIX:
-        _write_line(ensemble.to_dict(), path, append)
-    elif path.suffix == ".sdf":
-        text = "".join(_sdf_record(ensemble, index) for index in range(len(ensemble)))
-        with path.open("a" if append else "w", encoding="utf-8") as file:
-            file.write(text)
-    else:
-        ase.io.write(path, [conformer.atoms for conformer in ensemble.conformers], format="extxyz", append=append)
+    suffix, is_kept = suffix_of(path), append and path.is_file()
+    if append and suffix == ONE_SUFFIX:
+        raise PhysConError(f"{path} can contain the conformers of one molecule; for several write {RECORD_SUFFIX}")
+    if suffix in XYZ_SUFFIXES:
+        before = read_structures(path) if is_kept else []
+        write_structures([*before, *_frames(ensemble, {})], path)
+        return
+    text = decoded(path.read_bytes(), str(path)) if is_kept else ""
+    text += _sdf_records(ensemble, {}) if suffix == ".sdf" else _as_json(ensemble.to_dict(), suffix)
+    with replacing(path) as file:
+        file.write(text)
 
 
-def write_ensemble_record(record: EnsembleRecord, path: str | Path, *, append: bool = False) -> bool:
-    """Writes the conformers of a record; a failed one to .jsonl only, with its reason.
+def write_ensemble_records(
+    records: Sequence[EnsembleRecord], path: str | Path, *, inputs: Iterable[str | Path] = ()
+) -> list[EnsembleRecord]:
+    """Writes the conformers of all records with name, row and source; failures to .json and .jsonl, with the reason.
+
+    The file is replaced as a whole, and removed if there is nothing to write.
 
     Args:
-        record: record of `ensemble_many`.
-        path: output file, see `write_ensemble`.
-        append: whether to keep the previous contents of the file.
+        records: records of `ensemble_many`.
+        path: output file, see `write_ensemble`; .json for a single record.
+        inputs: input files, which must not be overwritten.
 
     Returns:
-        Whether anything was written.
+        The records that the format cannot represent.
+
+    Raises:
+        PhysConError: see `check_output`; several records for .json.
     """
-    if Path(path).suffix == RECORD_SUFFIX:
-        _write_line(record.to_dict(), check_output(path, kinds=ENSEMBLE_SUFFIXES), append)
-    elif record.ensemble is not None:
-        write_ensemble(record.ensemble, path, append=append)
+    path = check_output(path, inputs, kinds=ENSEMBLE_SUFFIXES)
+    suffix = suffix_of(path)
+    if suffix == ONE_SUFFIX and len(records) > 1:
+        raise PhysConError(f"{path} can contain one molecule, but there are {len(records)}: write {RECORD_SUFFIX}")
+    if suffix in (ONE_SUFFIX, RECORD_SUFFIX):
+        with replacing(path) as file:
+            file.writelines(_as_json(record.to_dict(), suffix) for record in records)
+        return []
+    found = [(record.ensemble, _origin(record)) for record in records if record.ensemble is not None]
+    if not found:
+        path.unlink(missing_ok=True)
+    elif suffix == ".sdf":
+        with replacing(path) as file:
+            file.writelines(_sdf_records(ensemble, origin) for ensemble, origin in found)
     else:
-        return False
-    return True
+        write_structures([atoms for ensemble, origin in found for atoms in _frames(ensemble, origin)], path)
+    return [record for record in records if record.ensemble is None]
 
 
-def _write_line(content: dict[str, Any], path: Path, append: bool) -> None:
-    with path.open("a" if append else "w", encoding="utf-8", newline="\n") as file:
-        file.write(json.dumps(content) + "\n")
+def _origin(record: EnsembleRecord) -> dict[str, Any]:
+    """Row, source and name, as far as known."""
+    fields = {"row": record.row, "source": record.source, "name": record.name}
+    return {name: value for name, value in fields.items() if value}
 
 
-def _sdf_record(ensemble: Ensemble, index: int) -> str:
+def _as_json(content: Mapping[str, Any], suffix: str) -> str:
+    return json.dumps(content, indent=1 if suffix == ONE_SUFFIX else None) + "\n"
+
+
+def _frames(ensemble: Ensemble, origin: Mapping[str, Any]) -> list[Atoms]:
+    frames = []
+    for conformer in ensemble.conformers:
+        atoms = conformer.atoms.copy()
+        atoms.calc = conformer.atoms.calc
+        atoms.info.update(origin)
+        frames.append(atoms)
+    return frames
+
+
+def _sdf_records(ensemble: Ensemble, origin: Mapping[str, Any]) -> str:
+    return "".join(_sdf_record(ensemble, index, origin) for index in range(len(ensemble)))
+
+
+def _sdf_record(ensemble: Ensemble, index: int, origin: Mapping[str, Any]) -> str:
     conformer = ensemble.conformers[index]
-    properties = {
+    properties = {name: one_line(value) for name, value in origin.items()}
+    properties |= {
         "conformer": str(index),
         "energy_eV": f"{conformer.energy:.8f}",
         "relative_energy_kcal_per_mol": f"{conformer.relative_energy:.6f}",
@@ -123,7 +165,8 @@ def _sdf_record(ensemble: Ensemble, index: int) -> str:
     if conformer.mirror_image is not None:
         properties["mirror_image"] = str(conformer.mirror_image)
     properties |= {name: str(getattr(ensemble, name)) for name in ("level", "model", "revision", "smiles", "seed")}
-    return sdf_block(ensemble.graph, conformer.atoms.positions, properties, title=ensemble.smiles)
+    title = properties.get("name", ensemble.smiles)
+    return sdf_block(ensemble.graph, conformer.atoms.positions, properties, title=title)
 
 
 def _mirror_image(conformer: Conformer, index: int) -> str:

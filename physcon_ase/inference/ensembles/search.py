@@ -43,7 +43,7 @@ MAX_SECONDS: Final = 120.0
 
 
 def ensemble(
-    molecule: str | MolGraph | Atoms,
+    molecule: str | MolGraph | Atoms | Any,
     *,
     n: int | str = "auto",
     window: float = 6.0,
@@ -69,7 +69,8 @@ def ensemble(
     spelling of a SMILES. The mirror image of a conformer of an achiral molecule is a conformer too and always included.
 
     Args:
-        molecule: SMILES, graph or geometry; geometries need bonds that can be perceived.
+        molecule: SMILES, graph, geometry, RDKit molecule or row of a file; geometries without known bonds need bonds
+            that can be perceived.
         n: number of ETKDG geometries; "auto" chooses 50 to 300 by the torsional degrees of freedom.
         window: energy [kcal/mol] above the lowest conformer up to which conformers are included.
         level: level of theory; "auto" for the first of the checkpoint that covers the molecule.
@@ -171,11 +172,22 @@ class _Options:
 
 
 def _record(outcome: Outcome) -> EnsembleRecord:
-    name, found = outcome.row.name or name_of(outcome.row.molecule), outcome.result
-    if found is None:
-        return EnsembleRecord(outcome.index, name, "failed", outcome.reason, outcome.error, outcome.seconds, None)
-    status = "uncertain" if found.doubts else "ok"
-    return EnsembleRecord(outcome.index, name, status, "; ".join(found.doubts), "", outcome.seconds, found)
+    row, found = outcome.row, outcome.result
+    status, reason = "failed", outcome.reason
+    if found is not None:
+        status, reason = "uncertain" if found.doubts else "ok", "; ".join(found.doubts)
+    return EnsembleRecord(
+        index=outcome.index,
+        name=row.name or name_of(row.molecule),
+        status=status,
+        reason=reason,
+        error=outcome.error,
+        seconds=outcome.seconds,
+        ensemble=found,
+        smiles=row.smiles,
+        row=row.number,
+        source=row.source,
+    )
 
 
 def _search_with(shared: Sendable, options: _Options, molecule: Any, seed: int) -> Ensemble:
@@ -249,7 +261,7 @@ def _with_chosen_stereo(graph: MolGraph, seed: int, max_seconds: float) -> MolGr
     order = canonical_order(graph)
     positions = embed_ensemble(order.graph, n=1, seed=seed, max_seconds=max_seconds)[0][order.places]
     fields = (graph.atomic_numbers, graph.bonds, graph.bond_orders, graph.formal_charges)
-    return graph_from_bonds(*fields, positions=positions)
+    return graph_from_bonds(*fields, isotopes=graph.isotopes, positions=positions)
 
 
 def _conformer(

@@ -19,19 +19,19 @@ NAME_COLUMNS: Final = (
 """Names of columns with names, as `simplified`, in order of preference."""
 
 _DELIMITERS: Final = ",;\t|"
+_SMILES_WORD: Final = re.compile(r"(?<![a-z])smiles(?![a-z])", re.IGNORECASE)
 
 
 def read(text: str, options: ReadOptions) -> Iterator[Row]:
     """Rows of a table whose first line names the columns; the number of a row is that of its line.
 
     Raises:
-        StoreError: there is no such column, or no column of SMILES is recognised.
+        StoreError: there is no such column, no column of SMILES is recognised, or a quotation mark is not closed.
     """
-    lines = csv.reader(StringIO(text, newline=""), delimiter=_delimiter(text, options.suffix))
-    header = next((cells for cells in lines if any(cell.strip() for cell in cells)), None)
-    if header is None:
+    records = _records(text, _delimiter(text, options.suffix))
+    header = [cell.strip() for cell in next(records, (0, []))[1]]
+    if not header:
         return
-    header = [cell.strip() for cell in header]
     smiles_column = _column(header, options.smiles_column, SMILES_COLUMNS, "--smiles-column")
     if smiles_column is None:
         raise StoreError(
@@ -39,14 +39,38 @@ def read(text: str, options: ReadOptions) -> Iterator[Row]:
             "(--smiles-column)"
         )
     name_column = _column(header, options.name_column, NAME_COLUMNS, "--name-column")
-    for cells in lines:
-        if any(cell.strip() for cell in cells):
-            yield _row(cells, smiles_column, name_column, lines.line_num)
+    for number, cells in records:
+        yield _row(cells, smiles_column, name_column, number)
+
+
+def has_smiles_header(text: str) -> bool:
+    """Whether the first line of a text is the header of a table with a column of SMILES."""
+    header = _first_line(text)
+    cells = [cell for delimiter in _DELIMITERS if delimiter in header for cell in header.split(delimiter)]
+    return any(simplified(cell) in SMILES_COLUMNS or _SMILES_WORD.search(cell) for cell in cells)
 
 
 def simplified(name: str) -> str:
     """Name of a column in lower case, letters and digits only."""
     return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+def _records(text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    """Cells of the rows that are not empty, with the numbers of their last lines."""
+    lines = csv.reader(StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    while True:
+        start = lines.line_num + 1
+        try:
+            cells = next(lines, None)
+        except csv.Error as error:
+            raise StoreError(
+                f"the row that begins in line {start} cannot be read ({error}): a cell that begins with a quotation "
+                'mark must end with one, and those inside it must be doubled (""); correct this line'
+            ) from error
+        if cells is None:
+            return
+        if any(cell.strip() for cell in cells):
+            yield lines.line_num, cells
 
 
 def _row(cells: Sequence[str], smiles_column: int, name_column: int | None, number: int) -> Row:
@@ -61,8 +85,14 @@ def _row(cells: Sequence[str], smiles_column: int, name_column: int | None, numb
 def _delimiter(text: str, suffix: str) -> str:
     if suffix == ".tsv":
         return "\t"
-    header = text.lstrip().partition("\n")[0]
+    header = re.sub(r'"[^"]*"', "", _first_line(text))  # delimiters inside quotation marks do not count
     return max(_DELIMITERS, key=header.count)
+
+
+def _first_line(text: str) -> str:
+    """First line that is not blank."""
+    found = re.search(r"^.*\S.*$", text, re.MULTILINE)
+    return found[0] if found else ""
 
 
 def _column(header: Sequence[str], wanted: str | None, known: Sequence[str], option: str) -> int | None:

@@ -95,7 +95,6 @@ FORMATS: Final = (
         writes="write_csv",
         has_columns=True,
         keeps_failures=True,
-        signature=r"(?i)\A[^\n]*\bsmiles\b[^\n]*[,;]|\A[^\n]*[,;][^\n]*\bsmiles\b",
     ),
     Format("SMILES list", (".smi", ".smiles", ".ism", ".txt"), has_geometries=False, reader=f"{_HERE}.lists"),
     Format(
@@ -141,9 +140,14 @@ def format_named(path: str | Path, kinds: Iterable[Format] = FORMATS) -> Format 
 
 
 def format_recognised(text: str) -> Format:
-    """Format by the content of a file; a SMILES list if nothing else fits."""
-    lists = next(kind for kind in READABLE if not kind.signature and not kind.has_geometries)
-    return next((kind for kind in READABLE if kind.signature and re.search(kind.signature, text)), lists)
+    """Format by the content of a file: by its signature, a table by its header, otherwise a SMILES list."""
+    from physcon_ase.inference.formats.columns import has_smiles_header
+
+    found = next((kind for kind in READABLE if kind.signature and re.search(kind.signature, text)), None)
+    if found is not None:
+        return found
+    has_columns = has_smiles_header(text)
+    return next(kind for kind in READABLE if not kind.has_geometries and kind.has_columns == has_columns)
 
 
 def listed(kinds: Iterable[Format]) -> str:

@@ -29,9 +29,30 @@ ISOTOPES: Final = {"D": 2.014101778, "T": 3.016049281}
 _GHOSTS: Final = ("X", "XX", "BQ", "GH", "DU", "LP", "TV")
 """Symbols of dummy atoms, ghost atoms and cell vectors."""
 
+_NAMED_ATOMS: Final = re.compile(r"(H[EG]|C[ADE]|N[BDEH]|PA|SG)\d")
+"""Names of atoms in PDB files, such as HG1, that begin like elements which molecules with such names do not contain."""
+
 _LETTERS: Final = re.compile(r"[A-Za-z]+")
 _FORTRAN: Final = re.compile(r"^([+-]?(?:\d+\.\d*|\.\d+))[dD]([+-]?\d+)$")
 _EXTENDED: Final = re.compile(r"\bProperties\s*=", re.IGNORECASE)
+
+_PART: Final = re.compile(
+    r"""(?<!\S)(?:
+        (?P<key>[A-Za-z_]\w*)\s*=(?:
+            (?=\s*$|\s+[A-Za-z_]\w*\s*=)  # no value
+            | \s*(?P<value>
+                (?:"(?:\\.|[^"\\])*" | '(?:\\.|[^'\\])*' | \{[^}]*\} | \[[^\]]*\]) (?=[\s,;]|$)
+                | [^\s=]\S*))
+        | "(?P<quoted>[^"]*)"(?!\S)
+        | \S+)""",
+    re.VERBOSE,
+)
+"""Pair of key and value, text in quotation marks, or word of a comment line."""
+
+_IDENTIFIER: Final = re.compile(
+    r"InChI=1\S*|(?=\S*[BCNOPS\d\])]=[BCNOPS\[])(?:Cl|Br|[BCNOPSFIbcnops]|\[[^\s\[\]]+\]|[-=#:/\\.()%\d])+"
+)
+"""InChI, or SMILES with a double bond, which look like pairs."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +75,7 @@ def read(text: str, options: ReadOptions) -> Iterator[Row]:
         if place == len(lines):
             return
         number += 1
-        if not lines[place].strip().isdigit():
+        if not lines[place].strip().isdecimal():
             yield Row(
                 StoreError(
                     f"line {place + 1} should be the number of atoms of frame {number}, but is {lines[place]!r}; what "
@@ -89,18 +110,38 @@ def _row(body: Sequence[str], comment: str, number: int) -> Row:
 
 def _plain_frame(body: Sequence[str], comment: str) -> Atoms:
     atoms = atoms_of_lines(body)
-    atoms.info.update(_told_by(comment.strip()))
+    told = _told_by(comment.strip())
+    cell, pbc = told.pop("Lattice", None), told.pop("pbc", None)
+    if cell is not None:
+        atoms.set_cell(cell.T)
+    if cell is not None or pbc is not None:  # extended XYZ without Properties
+        atoms.set_pbc(True if pbc is None else pbc)
+    atoms.info.update(told)
     return atoms
 
 
 def _told_by(comment: str) -> dict[str, Any]:
-    """Key-value pairs of the comment line of plain XYZ; a text without them is the name, unless it is a number."""
-    if "=" in comment:
+    """Key-value pairs of the comment line of plain XYZ; the other words are the name, unless it is a number.
+
+    Raises:
+        ValueError: Lattice is not a matrix.
+    """
+    told: dict[str, Any] = {}
+    words, has_pairs = [], False
+    for part in _PART.finditer(comment):
+        key, value = part["key"], part["value"]
+        if key is None or _IDENTIFIER.fullmatch(part[0].rstrip(",;")):
+            words.append(part["quoted"] or part[0])
+            continue
         try:
-            return key_val_str_to_dict(comment)
-        except (ValueError, KeyError, IndexError):  # free text
-            pass
-    return {"name": comment} if comment and not _is_number(comment) else {}
+            told |= key_val_str_to_dict(f"{key}={value}") if value else {}
+            has_pairs = True
+        except (ValueError, KeyError, IndexError):
+            if key == "Lattice":
+                raise
+            words.append(part[0])
+    name = " ".join(words).strip(" ,;") if has_pairs else comment
+    return ({"name": name} if name and not _is_number(name) else {}) | told
 
 
 def _extended_frame(body: Sequence[str], comment: str) -> Atoms:
@@ -146,18 +187,18 @@ def _named(atoms: Atoms, labels: Sequence[str], elements: Sequence[Element]) -> 
 
 
 def element_of(label: str) -> Element:
-    """Element of a symbol in any case, of a label such as O1, Cl_2 or CB, or of an atomic number.
+    """Element of a symbol in any case, of a label such as O1, Cl_2, CB or HG1, or of an atomic number.
 
     Raises:
         UnknownElementError: there is no such element.
     """
-    if label.isdigit() and int(label) in CHEMICAL_SYMBOLS:
+    if label.isdecimal() and int(label) in CHEMICAL_SYMBOLS:
         return Element(CHEMICAL_SYMBOLS[int(label)])
     found = _LETTERS.match(label)
     letters = found[0] if found else ""
     if letters in ISOTOPES:
         return Element("H", ISOTOPES[letters])
-    if letters.capitalize() in ATOMIC_NUMBERS:
+    if letters.capitalize() in ATOMIC_NUMBERS and not _NAMED_ATOMS.match(label):
         return Element(letters.capitalize())
     # names of atoms as in PDB files, all in capitals: CB, HG1, OXT
     if letters.isupper() and letters not in _GHOSTS and letters[0] in ATOMIC_NUMBERS:

@@ -19,7 +19,8 @@ from physcon_ase.chem.smiles import canonical_smiles
 from physcon_ase.errors import BondPerceptionError, EmptyStructureError, FragmentsError, PhysConError
 from physcon_ase.inference.calculator import PhysConCalculator
 from physcon_ase.inference.embedding import MAX_SECONDS
-from physcon_ase.inference.intake import above_zero, as_graph, charge_and_multiplicity, check_atoms
+from physcon_ase.inference.formats.rows import Geometry, as_list, as_rows
+from physcon_ase.inference.intake import above_zero, as_graph, charge_and_multiplicity, check_atoms, unless_error
 from physcon_ase.inference.one import optimize
 from physcon_ase.inference.results import Provenance, Result
 from physcon_ase.inference.starts import graph_of_geometry
@@ -150,7 +151,7 @@ class Interaction:
 
 
 def interaction(
-    molecules: str | MolGraph | Atoms | Sequence[str | MolGraph | Atoms],
+    molecules: str | MolGraph | Atoms | Any | Sequence[str | MolGraph | Atoms | Any],
     *,
     relax: bool | None = None,
     level: str = AUTO,
@@ -173,7 +174,8 @@ def interaction(
     Args:
         molecules: SMILES or graph of several fragments, a list of SMILES or graphs (relaxed from an arrangement in
             contact that depends on the seed: one of many minima), a complex as a geometry, whose molecules are found by
-            their bonds, or a list of geometries, which stay where they are. Not modified.
+            their bonds, or a list of geometries, which stay where they are. RDKit molecules and rows of files are
+            graphs or geometries. Not modified.
         relax: whether to relax the complex, and each molecule alone; by default only what has no geometry.
         level: level of theory; "auto" for the first of the checkpoint that covers the complex and each molecule.
         checkpoint: shipped name, folder or loaded model.
@@ -245,23 +247,34 @@ class _Part:
     """Its geometry as given."""
 
 
+@dataclass(frozen=True)
+class _Given:
+    """A geometry given by the user."""
+
+    atoms: Atoms
+    """The geometry."""
+    graph: MolGraph | None
+    """Its molecules; None if no bonds were found."""
+
+
 def _parts_of(molecules: Any) -> tuple[MolGraph | Atoms, list[_Part]]:
     """The complex, as a graph if it has no geometry, and its molecules."""
-    if isinstance(molecules, Atoms):
-        graph = graph_of_geometry(molecules, charge_and_multiplicity(molecules)[0])
-        if graph is None:
-            raise BondPerceptionError(
-                f"no bonds were found for {molecules.get_chemical_formula('reduce')}; its molecules are unknown: "
-                "pass a list with the geometry of each molecule, with its charge in atoms.info['charge']"
-            )
-        return molecules, [_Part(part.graph, part.atoms) for part in fragments_of(graph)]
-    given = [molecules] if isinstance(molecules, str | MolGraph) else list(molecules)
+    listed = as_list(molecules)
+    given = [_with_graph(unless_error(row.molecule)) for row in as_rows(listed)]
     if not given:
         raise EmptyStructureError("the list of molecules is empty; two or more are needed")
-    if not any(isinstance(own, Atoms) for own in given):
+    geometries = [own for own in given if isinstance(own, _Given)]
+    if not geometries:
         graph = joined([as_graph(own, "all") for own in given])
         return graph, [_Part(part.graph, part.atoms) for part in fragments_of(graph)]
-    geometries = [own for own in given if isinstance(own, Atoms)]
+    if listed[0] is molecules:  # one geometry, not a list with one
+        (whole,) = geometries
+        if whole.graph is None:
+            raise BondPerceptionError(
+                f"no bonds were found for {whole.atoms.get_chemical_formula('reduce')}; its molecules are unknown: "
+                "pass a list with the geometry of each molecule, with its charge in atoms.info['charge']"
+            )
+        return whole.atoms, [_Part(part.graph, part.atoms) for part in fragments_of(whole.graph)]
     if len(geometries) < len(given):
         raise PhysConError(
             "geometries and SMILES are mixed in the list of molecules: pass one kind, since SMILES have no place"
@@ -269,15 +282,24 @@ def _parts_of(molecules: Any) -> tuple[MolGraph | Atoms, list[_Part]]:
     return _beside(geometries)
 
 
-def _beside(geometries: Sequence[Atoms]) -> tuple[Atoms, list[_Part]]:
+def _with_graph(molecule: Any) -> Any:
+    """A geometry with its graph; other molecules as they are."""
+    if isinstance(molecule, Geometry):
+        return _Given(molecule.atoms, molecule.graph)
+    if not isinstance(molecule, Atoms):
+        return molecule
+    check_atoms(molecule)
+    return _Given(molecule, graph_of_geometry(molecule, charge_and_multiplicity(molecule)[0]))
+
+
+def _beside(geometries: Sequence[_Given]) -> tuple[Atoms, list[_Part]]:
     """A complex of geometries that stay where they are."""
     whole, parts = Atoms(), []
-    for atoms in geometries:
-        check_atoms(atoms)
-        indices = np.arange(len(whole), len(whole) + len(atoms))
-        parts.append(_Part(graph_of_geometry(atoms, charge_and_multiplicity(atoms)[0]), indices, atoms))
+    for given in geometries:
+        atoms, indices = given.atoms, np.arange(len(whole), len(whole) + len(given.atoms))
+        parts.append(_Part(given.graph, indices, atoms))
         whole += Atoms(atoms.numbers, atoms.positions, masses=atoms.get_masses())
-    whole.info["charge"] = sum(charge_and_multiplicity(atoms)[0] for atoms in geometries)
+    whole.info["charge"] = sum(charge_and_multiplicity(given.atoms)[0] for given in geometries)
     return whole, parts
 
 
@@ -374,7 +396,7 @@ def _status(remainder: float, relaxation: Result, relaxed: Sequence[Result] | No
             "or method"
         )
     if relaxed is None:
-        return "ok"
+        return f"uncertain: {'; '.join(relaxation.doubts)}" if relaxation.doubts else "ok"
     if not relaxation.is_ok:
         return f"complex: {relaxation.status}"
     for result in relaxed:

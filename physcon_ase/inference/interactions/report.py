@@ -11,7 +11,10 @@ import numpy as np
 from physcon_ase.errors import PhysConError
 from physcon_ase.inference.figures import new_figure
 from physcon_ase.inference.files import check_output, write_structures
+from physcon_ase.inference.formats.table import suffix_of
+from physcon_ase.inference.formats.text import replacing
 from physcon_ase.inference.interactions.interaction import DistanceCurve, Interaction
+from physcon_ase.inference.report import save_figure
 from physcon_ase.units import EV_PER_KCAL_PER_MOL
 
 OUTPUTS: Final = (".json", ".csv", ".png", ".xyz")
@@ -47,30 +50,32 @@ def write_interaction(interaction: Interaction, path: str | Path, *, inputs: Ite
 
     Args:
         interaction: the interaction.
-        path: output file; the suffix determines the content.
+        path: output file; the suffix determines the content. All but the picture may end in .gz.
         inputs: input files, which must not be overwritten.
 
     Raises:
-        PhysConError: see `check_output`; a curve of more than two molecules; matplotlib is not installed.
+        PhysConError: see `files.check_output`; a curve of more than two molecules; matplotlib is not installed.
     """
     path = check_output(path, inputs, kinds=OUTPUTS)
-    if path.suffix == ".json":
-        path.write_text(json.dumps(interaction.to_dict(), indent=1) + "\n", encoding="utf-8")
-    elif path.suffix == ".xyz":
+    suffix = suffix_of(path)
+    if suffix == ".json":
+        with replacing(path) as file:
+            file.write(json.dumps(interaction.to_dict(), indent=1) + "\n")
+    elif suffix == ".xyz":
         write_structures([interaction.complex, *interaction.molecules], path)
     elif interaction.curve is None:
         raise PhysConError(
             f"{path} is for the distance curve of two molecules, but there are {len(interaction.names)}: write .json "
             "or .xyz"
         )
-    elif path.suffix == ".csv":
+    elif suffix == ".csv":
         _write_curve(interaction.curve, path)
     else:
         _draw(interaction, interaction.curve, path)
 
 
 def _write_curve(curve: DistanceCurve, path: Path) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with replacing(path) as file:
         table = csv.writer(file)
         table.writerow((f"{curve.along}_distance_angstrom", "interaction_ev", "interaction_kcal_per_mol"))
         for distance, energy in zip(curve.distances, curve.energies, strict=True):
@@ -90,7 +95,7 @@ def _draw(interaction: Interaction, curve: DistanceCurve, path: Path) -> None:
     axes.set_ylabel("interaction energy [kcal/mol]")
     origin = interaction.provenance
     figure.suptitle(f"{' + '.join(interaction.names)} ({origin.model}, level {origin.level})", fontsize=10)
-    figure.savefig(path, dpi=150)
+    save_figure(figure, path)
 
 
 def _both(energy: float) -> str:

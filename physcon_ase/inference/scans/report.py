@@ -12,6 +12,9 @@ from physcon_ase.chem.files import sdf_block
 from physcon_ase.inference.ensembles.ensemble import counted
 from physcon_ase.inference.figures import new_figure
 from physcon_ase.inference.files import XYZ_SUFFIXES, check_output, write_structures
+from physcon_ase.inference.formats.table import suffix_of
+from physcon_ase.inference.formats.text import replacing
+from physcon_ase.inference.report import save_figure
 from physcon_ase.inference.scans.scan import Scan
 from physcon_ase.units import CHEMICAL_SYMBOLS
 
@@ -55,21 +58,24 @@ def write_scan(scan: Scan, path: str | Path, *, inputs: Iterable[str | Path] = (
     Args:
         scan: the scan.
         path: .xyz, .extxyz or .sdf for the geometries in the order of the grid, .csv for the energies with one row per
-            grid point, .json for everything, .png for a picture.
+            grid point, .json for everything, .png for a picture; all but the picture may end in .gz.
         inputs: input files, which must not be overwritten.
 
     Raises:
-        PhysConError: see `check_output`; or matplotlib is not installed.
+        PhysConError: see `files.check_output`; or matplotlib is not installed.
     """
     path = check_output(path, inputs, kinds=SCAN_SUFFIXES)
-    if path.suffix == ".csv":
+    suffix = suffix_of(path)
+    if suffix == ".csv":
         _write_table(scan, path)
-    elif path.suffix == ".json":
-        path.write_text(json.dumps(scan.to_dict(), indent=1) + "\n", encoding="utf-8")
-    elif path.suffix == ".png":
+    elif suffix == ".json":
+        with replacing(path) as file:
+            file.write(json.dumps(scan.to_dict(), indent=1) + "\n")
+    elif suffix == ".png":
         plot_scan(scan, path)
-    elif path.suffix == ".sdf":
-        path.write_text("".join(_sdf_record(scan, point) for point in scan.geometries), encoding="utf-8")
+    elif suffix == ".sdf":
+        with replacing(path) as file:
+            file.writelines(_sdf_record(scan, point) for point in scan.geometries)
     else:
         write_structures(list(scan.geometries.values()), path)
 
@@ -78,7 +84,7 @@ def plot_scan(scan: Scan, path: str | Path) -> None:
     """Draws a profile (one dihedral angle) or a map (two) to a PNG file.
 
     Raises:
-        PhysConError: matplotlib is not installed, or see `check_output`.
+        PhysConError: matplotlib is not installed, or see `files.check_output`.
     """
     path = check_output(path, kinds=(".png",))
     is_profile = len(scan.dihedrals) == 1
@@ -87,7 +93,7 @@ def plot_scan(scan: Scan, path: str | Path) -> None:
     draw = _draw_profile if is_profile else _draw_map
     draw(scan, figure, axes)
     figure.suptitle(f"{scan.smiles}  ({scan.model}, level {scan.level})", fontsize=10)
-    figure.savefig(path, dpi=150)
+    save_figure(figure, path)
 
 
 def _draw_profile(scan: Scan, _: Any, axes: Any) -> None:
@@ -124,7 +130,7 @@ def _closed(values: np.ndarray) -> np.ndarray:
 
 def _write_table(scan: Scan, path: Path) -> None:
     relative = scan.relative_energies
-    with path.open("w", encoding="utf-8", newline="") as file:
+    with replacing(path) as file:
         table = csv.writer(file)
         names = [f"{name}_deg" for name in dihedral_names(scan)]
         table.writerow([*names, "energy_eV", "relative_energy_kcal_per_mol", "status"])

@@ -1,13 +1,13 @@
 """Records of torsion scans: grid, minima and barriers."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from ase import Atoms
 from jaxtyping import Float
-from scipy.ndimage import minimum_filter
+from scipy.ndimage import maximum_filter, minimum_filter
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import breadth_first_order, minimum_spanning_tree
 
@@ -88,20 +88,33 @@ class Scan:
 
     @property
     def minima(self) -> list[tuple[int, ...]]:
-        """Indices of the grid points lower than all their neighbours (diagonal ones included), the lowest first."""
+        """Indices of the grid points lower than all their neighbours (diagonal ones included), the lowest first.
+
+        Of neighbours with equal energies, which mirror images can be, one is a minimum. A point beside one without
+        energy is none, unless it is the lowest of all.
+        """
         energies = np.where(np.isnan(self.energies), np.inf, self.energies)
         is_lowest = (energies == minimum_filter(energies, size=3, mode="wrap")) & np.isfinite(energies)
-        found = [tuple(int(i) for i in indices) for indices in np.argwhere(is_lowest)]
-        return sorted(found, key=lambda indices: energies[indices])
+        beside_failed = maximum_filter(np.isnan(self.energies), size=3, mode="wrap")
+        is_lowest &= np.logical_not(beside_failed) | (energies == energies.min())
+        found: list[tuple[int, ...]] = []
+        for indices in sorted(np.argwhere(is_lowest).tolist(), key=lambda indices: energies[tuple(indices)]):
+            if not any(self._are_neighbours(indices, other) for other in found):
+                found.append(tuple(indices))
+        return found
 
     @property
     def barriers(self) -> list[Barrier]:
         """Barriers between minima; empty if there is only one minimum.
 
-        For one dihedral angle, the barrier between each pair of neighbouring minima. For two, the lowest pass from each
-        minimum to a lower one.
+        For one dihedral angle, the barrier between each pair of neighbouring minima, unless a point between them has no
+        energy. For two, the lowest pass from each minimum to a lower one through points with energies.
         """
         return _barriers_of_profile(self) if len(self.dihedrals) == 1 else _passes_of_map(self)
+
+    def _are_neighbours(self, one: Sequence[int], other: Sequence[int]) -> bool:
+        apart = np.abs(np.subtract(one, other))
+        return bool((np.minimum(apart, len(self.angles) - apart) <= 1).all())
 
     def angles_of(self, indices: tuple[int, ...]) -> tuple[float, ...]:
         """Dihedral angles [degrees] of a grid point."""
@@ -164,7 +177,8 @@ def _barriers_of_profile(scan: Scan) -> list[Barrier]:
     n_points, found = len(scan.angles), []
     for first, second in zip(minima, [*minima[1:], minima[0] + n_points], strict=True):
         between = [(index % n_points,) for index in range(first, second + 1)]
-        found.append(_barrier(scan, between))
+        if not any(np.isnan(scan.energies[point]) for point in between):
+            found.append(_barrier(scan, between))
     return found
 
 
@@ -206,7 +220,7 @@ def _way(before: np.ndarray, start: int, end: int) -> list[int]:
 def _barrier(scan: Scan, points: list[tuple[int, ...]]) -> Barrier:
     """Barrier along a path of grid points that begins and ends at minima."""
     relative = scan.relative_energies
-    top = max(points, key=lambda point: np.nan_to_num(relative[point], nan=-1.0))
+    top = max(points, key=lambda point: relative[point])
     energy, ends = float(relative[top]), (points[0], points[-1])
     return Barrier(
         minima=(scan.angles_of(ends[0]), scan.angles_of(ends[1])),

@@ -5,7 +5,7 @@ from dataclasses import replace
 from itertools import pairwise, product
 from pathlib import Path
 from time import perf_counter
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import torch
@@ -46,7 +46,7 @@ _Point: TypeAlias = tuple[int, ...]
 
 
 def scan(
-    molecule: str | MolGraph | Atoms,
+    molecule: str | MolGraph | Atoms | Any,
     dihedral: Sequence[int] | Sequence[Sequence[int]],
     *,
     step: float = 15.0,
@@ -71,7 +71,8 @@ def scan(
     scan. All relaxations of a round form one batch; the dihedral angles are exact in every geometry.
 
     Args:
-        molecule: SMILES, graph or geometry; geometries need bonds that can be perceived.
+        molecule: SMILES, graph, geometry, RDKit molecule or row of a file; geometries without known bonds need bonds
+            that can be perceived.
         dihedral: four atom indices from 0, bonded in a chain about a bond that is not in a ring, or two such
             quadruples. The atoms of a SMILES are counted in its order, followed by its implicit hydrogens.
         step: spacing [degrees] of the grid points; a divisor of 360.

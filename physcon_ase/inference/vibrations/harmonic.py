@@ -14,7 +14,8 @@ from physcon_ase.chem.graph import MolGraph
 from physcon_ase.chem.symmetry import symmetry_number as symmetry_number_of
 from physcon_ase.errors import PhysConError
 from physcon_ase.inference.embedding import MAX_SECONDS
-from physcon_ase.inference.intake import above_zero, at_least_one
+from physcon_ase.inference.formats.rows import Geometry, as_rows
+from physcon_ase.inference.intake import above_zero, at_least_one, unless_error
 from physcon_ase.inference.one import optimize
 from physcon_ase.inference.results import Result
 from physcon_ase.inference.vibrations.normal_modes import NormalModes, normal_modes
@@ -125,7 +126,7 @@ class Vibrations:
 
 
 def vibrations(
-    molecule: str | MolGraph | Atoms,
+    molecule: str | MolGraph | Atoms | Any,
     *,
     level: str = AUTO,
     checkpoint: str | Path | LoadedModel = DEFAULT_CHECKPOINT,
@@ -149,7 +150,7 @@ def vibrations(
     first. Isotopes of a SMILES ([2H]) and masses of ASE structures are respected.
 
     Args:
-        molecule: SMILES, graph or geometry; not modified.
+        molecule: SMILES, graph, geometry, RDKit molecule or row of a file; not modified.
         level: level of theory; "auto" for the first of the checkpoint that covers the molecule.
         checkpoint: shipped name, folder or loaded model, which must be in float64.
         temperature: temperature [K].
@@ -173,6 +174,8 @@ def vibrations(
             errors, see `Vibrations.status`.
     """
     began = perf_counter()
+    (row,) = as_rows([molecule])
+    molecule = unless_error(row.molecule)
     _check_settings(molecule, temperature, pressure, symmetry_number, scale, cutoff, relax, follow_imaginary)
     loaded = _double(checkpoint, device)
     options: dict[str, Any] = {"level": level, "checkpoint": loaded, "fmax": fmax, "seed": seed}
@@ -237,7 +240,7 @@ def _status(found: Result, modes: NormalModes, was_relaxed: bool) -> str:
             f"{n_imaginary} imaginary modes, the lowest {abs(modes.frequencies[0]):.0f}i 1/cm: not a minimum; use "
             "follow_imaginary=True, or another start"
         )
-    return "minimum"
+    return f"uncertain: {'; '.join(found.doubts)}" if found.doubts else "minimum"
 
 
 def _double(checkpoint: str | Path | LoadedModel, device: torch.device | str) -> LoadedModel:
@@ -265,7 +268,7 @@ def _check_settings(
         above_zero(name, value)
     if symmetry_number is not None:
         at_least_one("symmetry_number", symmetry_number)
-    if not relax and not isinstance(molecule, Atoms):
+    if not relax and not isinstance(molecule, Atoms | Geometry):
         raise PhysConError("relax=False requires a geometry: pass ase.Atoms at a stationary point, or relax the SMILES")
     if isinstance(molecule, Atoms) and molecule.constraints:
         raise PhysConError("frequencies of a constrained geometry are not supported: delete its constraints")

@@ -15,12 +15,18 @@ from scipy.stats import cauchy
 from physcon_ase.errors import MissingHeadError
 from physcon_ase.inference.figures import new_figure
 from physcon_ase.inference.files import check_output
+from physcon_ase.inference.formats.table import suffix_of
+from physcon_ase.inference.formats.text import replacing
 from physcon_ase.inference.intake import above_zero
+from physcon_ase.inference.report import save_figure
 from physcon_ase.inference.vibrations.harmonic import Vibrations
 from physcon_ase.units import EV_PER_KCAL_PER_MOL
 
 OUTPUTS: Final = (".csv", ".json", ".png")
 """Suffixes of the files that `write_vibrations` writes."""
+
+SPECTRA: Final = (".csv", ".png")
+"""Suffixes of the files that `write_spectrum` writes."""
 
 WIDTH: Final = 15.0
 """Default full width [1/cm] at half maximum of the bands."""
@@ -99,18 +105,20 @@ def write_vibrations(
 
     Args:
         vibrations: the vibrations.
-        path: output file; the suffix determines the content.
+        path: output file; the suffix determines the content. Table and .json may end in .gz.
         width: full width [1/cm] at half maximum of the bands of the picture.
         inputs: input files, which must not be overwritten.
 
     Raises:
-        PhysConError: see `check_output`; matplotlib is not installed.
+        PhysConError: see `files.check_output`; matplotlib is not installed.
         MissingHeadError: see `spectrum`.
     """
     path = check_output(path, inputs, kinds=OUTPUTS)
-    if path.suffix == ".json":
-        path.write_text(json.dumps(vibrations.to_dict(), indent=1) + "\n", encoding="utf-8")
-    elif path.suffix == ".csv":
+    suffix = suffix_of(path)
+    if suffix == ".json":
+        with replacing(path) as file:
+            file.write(json.dumps(vibrations.to_dict(), indent=1) + "\n")
+    elif suffix == ".csv":
         _write_modes(vibrations, path)
     else:
         _draw(vibrations, path, width)
@@ -120,11 +128,11 @@ def write_spectrum(
     vibrations: Vibrations, path: str | Path, *, width: float = WIDTH, inputs: Iterable[str | Path] = ()
 ) -> None:
     """Writes the broadened spectrum as a table (.csv) or a picture (.png); see `write_vibrations`."""
-    path = check_output(path, inputs, kinds=(".csv", ".png"))
-    if path.suffix == ".png":
+    path = check_output(path, inputs, kinds=SPECTRA)
+    if suffix_of(path) == ".png":
         _draw(vibrations, path, width)
         return
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with replacing(path) as file:
         table = csv.writer(file)
         table.writerow(("wavenumber_per_cm", "absorption_km_per_mol_cm"))
         table.writerows((f"{x:.1f}", f"{y:.6g}") for x, y in zip(*spectrum(vibrations, width=width), strict=True))
@@ -135,7 +143,7 @@ def _write_modes(vibrations: Vibrations, path: Path) -> None:
     intensities = [""] * len(modes.frequencies)
     if modes.intensities is not None:
         intensities = [f"{value:.4f}" for value in modes.intensities]
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with replacing(path) as file:
         table = csv.writer(file)
         table.writerow(
             ("mode", "frequency_per_cm", "scaled_frequency_per_cm", "intensity_km_per_mol", "reduced_mass_amu")
@@ -161,7 +169,7 @@ def _draw(vibrations: Vibrations, path: Path, width: float) -> None:
     axes.set_ylabel(f"absorption [km/mol per 1/cm], width {width:g} 1/cm")
     name = found.smiles or found.atoms.get_chemical_formula()
     figure.suptitle(f"{name} ({found.model}, level {found.level})", fontsize=10)
-    figure.savefig(path, dpi=150)
+    save_figure(figure, path)
 
 
 def _range(vibrations: Vibrations) -> str:

@@ -1,3 +1,4 @@
+import gzip
 import json
 from pathlib import Path
 
@@ -7,17 +8,20 @@ from ase import Atoms
 from ase.build import molecule
 from ase.constraints import FixAtoms
 from ase.io import read
+from rdkit import Chem
 
 from physcon_ase.errors import ConstraintError, NoConformersError, PhysConError, StoreError
 from physcon_ase.inference.calculator import PhysConCalculator
-from physcon_ase.inference.ensembles.ensemble import Ensemble, boltzmann_weights
+from physcon_ase.inference.ensembles.ensemble import Ensemble, EnsembleRecord, boltzmann_weights
 from physcon_ase.inference.ensembles.report import (
     format_ensemble,
     format_ensemble_record,
     write_ensemble,
-    write_ensemble_record,
+    write_ensemble_records,
 )
 from physcon_ase.inference.ensembles.search import ensemble, ensemble_many
+from physcon_ase.inference.files import read_rows
+from physcon_ase.inference.formats.rows import Row
 from physcon_ase.model.physcon import LoadedModel
 from physcon_ase.units import EV_PER_KCAL_PER_MOL
 
@@ -79,15 +83,63 @@ def test_an_ensemble_can_be_read_printed_and_written(
         write_ensemble(ethanol, "ethanol.json", append=True)
 
 
-def test_lines_of_json_contain_failures(double: LoadedModel, tmp_path: Path) -> None:
-    path, records = tmp_path / "all.jsonl", list(ensemble_many(["O", "foo"], n=2, checkpoint=double))
-    for number, record in enumerate(records):
-        assert write_ensemble_record(record, path, append=number > 0)
-    lines = [json.loads(line) for line in path.read_text().splitlines()]
-    assert [(line["name"], line["status"]) for line in lines] == [("O", "ok"), ("foo", "failed")]
-    assert lines[0]["conformers"]
-    assert lines[1]["error"] == "InvalidSmilesError"
-    assert [write_ensemble_record(record, tmp_path / "all.xyz") for record in records] == [True, False]
+@pytest.mark.parametrize("name", ["E.SDF", "e.sdf.gz", "e.JSON", "e.json.gz", "e.jsonl.GZ", "e.XYZ", "e.xyz.gz"])
+def test_capitals_and_compression_do_not_change_the_format(name: str, ethanol: Ensemble, tmp_path: Path) -> None:
+    write_ensemble(ethanol, tmp_path / name.lower().removesuffix(".gz"))
+    plain = (tmp_path / name.lower().removesuffix(".gz")).read_text()
+    write_ensemble(ethanol, tmp_path / name)
+    data = (tmp_path / name).read_bytes()
+    found = (gzip.decompress(data) if name.lower().endswith(".gz") else data).decode()
+    # the second line of an SD record has the time
+    assert [line for line in found.splitlines() if "RDKit" not in line] == [
+        line for line in plain.splitlines() if "RDKit" not in line
+    ]
+    if ".json" not in name.lower():
+        write_ensemble(ethanol, tmp_path / name, append=True)
+        assert len(read_rows(tmp_path / name)) == 6
+
+
+@pytest.fixture(scope="module")
+def of_a_list(double: LoadedModel) -> list[EnsembleRecord]:
+    rows = [Row("O", "water \\ lot7", 3, "l.smi"), Row("foo", "bad", 4, "l.smi"), Row("C", "", 5, "l.smi")]
+    return ensemble_many(rows, n=2, checkpoint=double, progress_bar=False)
+
+
+def test_files_of_conformers_say_where_a_molecule_comes_from(of_a_list: list[EnsembleRecord], tmp_path: Path) -> None:
+    origin = [(3, "l.smi", "water \\ lot7"), (4, "l.smi", "bad"), (5, "l.smi", "C")]
+    assert write_ensemble_records(of_a_list, tmp_path / "all.jsonl") == []
+    lines = [json.loads(line) for line in (tmp_path / "all.jsonl").read_text().splitlines()]
+    assert [(line["row"], line["source"], line["name"]) for line in lines] == origin
+    assert [(line["status"], line["error"]) for line in lines] == [
+        ("ok", ""),
+        ("failed", "InvalidSmilesError"),
+        ("ok", ""),
+    ]
+    assert (lines[0]["smiles"], lines[1]["input"]) == ("O", "foo")
+    assert write_ensemble_records(of_a_list, tmp_path / "all.xyz") == [of_a_list[1]]
+    told = [frame.info for frame in read(tmp_path / "all.xyz", index=":")]
+    assert [(info["row"], info["source"], info["name"]) for info in told] == [origin[0], origin[2]]
+    assert write_ensemble_records(of_a_list, tmp_path / "all.sdf") == [of_a_list[1]]
+    mols = list(Chem.SDMolSupplier(str(tmp_path / "all.sdf")))
+    assert [mol.GetProp("_Name") for mol in mols] == ["water \\ lot7", "C"]
+    assert [tuple(mol.GetProp(name) for name in ("row", "source", "name")) for mol in mols] == [
+        ("3", "l.smi", "water \\ lot7"), ("5", "l.smi", "C")]  # fmt: skip
+
+
+def test_a_file_with_one_molecule_keeps_its_origin(of_a_list: list[EnsembleRecord], tmp_path: Path) -> None:
+    for record in of_a_list[:2]:
+        assert write_ensemble_records([record], tmp_path / "one.json") == []
+        found = json.loads((tmp_path / "one.json").read_text())
+        assert (found["name"], found["row"], found["status"]) == (record.name, record.row, record.status)
+    with pytest.raises(PhysConError, match=r"one.json can contain one molecule, but there are 3: write \.jsonl"):
+        write_ensemble_records(of_a_list, tmp_path / "one.json")
+
+
+def test_nothing_to_write_leaves_no_file(of_a_list: list[EnsembleRecord], tmp_path: Path) -> None:
+    for name in ("all.sdf", "all.xyz.gz"):
+        (tmp_path / name).write_text("of an earlier run")
+        assert write_ensemble_records(of_a_list[1:2], tmp_path / name) == [of_a_list[1]]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_duplicates_are_counted(double: LoadedModel) -> None:
@@ -181,3 +233,12 @@ def test_processes_find_the_same_conformers() -> None:
 def test_settings_are_errors_of_the_call(settings: dict, message: str, double: LoadedModel) -> None:
     with pytest.raises(PhysConError, match=message):
         ensemble_many(["O"], checkpoint=double, **settings)
+
+
+def test_isotopes_are_kept(double: LoadedModel) -> None:
+    assert ensemble("[2H]C(F)(Cl)O", n=2, checkpoint=double).smiles.startswith("[2H]")
+    atoms = molecule("CH3OH")
+    atoms.set_masses([2.014 if atom.index == 3 else None for atom in atoms])
+    found = ensemble(atoms, n=2, checkpoint=double)
+    assert found.graph.isotopes.tolist() == [2 if index == 3 else 0 for index in range(6)]
+    assert found.conformers[0].atoms.get_masses()[3] == pytest.approx(2.014, abs=1e-3)

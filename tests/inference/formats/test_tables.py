@@ -49,6 +49,29 @@ def test_columns_can_be_chosen_and_a_missing_one_is_named() -> None:
         of_table("a,b\n1,2\n")
 
 
+@pytest.mark.parametrize(
+    ("text", "suffix", "line"),
+    [
+        ('smiles,name\nO,water\nC,"meth\nN,ammonia\nCC,ethane', ".csv", 3),
+        ('smiles,name\nO,water\nC,"meth\nN,"ammonia\nCC,ethane', ".csv", 3),
+        ('smiles\tname\nO\twater\n\nC\t"meth\nCC\tethane\n', ".tsv", 4),
+        ('smiles,"name\nO,water\n', ".csv", 1),
+        ('smiles,name\nC,"' + "N,ammonia\n" * 14_000, ".csv", 2),
+    ],
+)
+def test_a_quotation_mark_that_is_not_closed_is_refused_and_swallows_no_rows(text: str, suffix: str, line: int) -> None:
+    with pytest.raises(StoreError, match=rf"the row that begins in line {line} cannot be read .*must end with one"):
+        of_table(text, suffix)
+
+
+def test_quoted_cells_and_bare_quotation_marks_are_read() -> None:
+    table = 'smiles,name\nC,"a, b"\nN,"the ""x"" one"\nO,5" tubing\nCC,"two\nlines, one"\n'
+    assert of_table(table) == [
+        ("C", "a, b", 2), ("N", 'the "x" one', 3), ("O", '5" tubing', 4), ("CC", "two\nlines, one", 6)]  # fmt: skip
+    assert of_table('smiles\tname\nC\t5" tubing\nN\tx\n', ".tsv") == [("C", '5" tubing', 2), ("N", "x", 3)]
+    assert of_table('"name, full";"smiles"\nx;CCO\n') == [("CCO", "", 2)]
+
+
 def test_an_empty_cell_is_a_row_with_a_reason_and_rows_are_numbered_by_lines() -> None:
     found = list(columns.read('smiles,name\nC,"two\nlines"\n,gap\nO\n', ReadOptions(".csv")))
     assert [(row.smiles, row.number) for row in found] == [("C", 3), ("", 4), ("O", 5)]

@@ -1,3 +1,4 @@
+from io import StringIO
 from pathlib import Path
 
 import ase.io
@@ -6,9 +7,10 @@ import pytest
 from ase import Atoms
 from ase.build import molecule
 
-from physcon_ase.errors import StoreError, UnknownElementError
+from physcon_ase.errors import PeriodicCellError, StoreError, UnknownElementError
 from physcon_ase.inference.formats.rows import ReadOptions, Row
 from physcon_ase.inference.formats.xyz import element_of, read, write_frames
+from physcon_ase.inference.intake import check_atoms
 
 WATER_LINES = "O 0 0 0.1\nH 0 0.76 -0.47\nH 0 -0.76 -0.47\n"
 
@@ -71,6 +73,85 @@ def test_comments_give_charge_or_name() -> None:
     assert len(row.molecule) == 3
     (row,) = rows(f"3\n -76.4\n{WATER_LINES}")
     assert row.name == ""
+
+
+@pytest.mark.parametrize(
+    ("comment", "name", "info"),
+    [
+        ("CC(=O)O", "CC(=O)O", {}),
+        ("C=C", "C=C", {}),
+        ("c1ccccc1C=O", "c1ccccc1C=O", {}),
+        ("F/C=C/F charge=0", "F/C=C/F", {"charge": 0}),
+        ("O=C=O, energy=-5.1", "O=C=O", {"energy": -5.1}),
+        ("InChI=1S/CH4/h1H4", "InChI=1S/CH4/h1H4", {}),
+        ("InChI=1S/CH4/h1H4 charge=1", "InChI=1S/CH4/h1H4", {"charge": 1}),
+        ("smiles=C=C", "", {"smiles": "C=C"}),
+        ("mol1 charge=-2", "mol1", {"charge": -2}),
+        ("charge = -2, mol 1, conformer 3", "mol 1, conformer 3", {"charge": -2}),
+        ('"my mol" charge=-2', "my mol", {"charge": -2}),
+        ("Bob's mol charge=-2", "Bob's mol", {"charge": -2}),
+        ('x name="a b", charge=1', "a b", {"charge": 1}),
+        ("name= charge=1", "", {"charge": 1}),
+        ("-76.4 charge=1", "", {"charge": 1}),
+        ("SCF: E(RB3LYP) = -76.4", "SCF: E(RB3LYP) = -76.4", {}),
+        ("i = 0, time = 0.5, E = -11.2", "", {"i": 0, "time": 0.5, "E": -11.2}),
+    ],
+)
+def test_pairs_of_a_comment_are_information_and_the_other_words_the_name(comment: str, name: str, info: dict) -> None:
+    (row,) = rows(f"3\n{comment}\n{WATER_LINES}")
+    assert row.name == name
+    assert {key: value for key, value in row.molecule.info.items() if key != "name"} == info
+
+
+@pytest.mark.parametrize("pbc", ["", ' pbc="T T T"', ' pbc="F F T"'])
+def test_a_lattice_without_properties_is_a_periodic_cell(pbc: str) -> None:
+    text = f'3\nice Lattice="5 0 0 1 6 0 0 0 7"{pbc}\nO1 0 0 1.0D-1\nH 0 0.76 -0.47\nH 0 -0.76 -0.47\n'
+    (row,) = rows(text)
+    theirs = ase.io.read(StringIO(text.replace("O1", "O").replace("D", "E")), format="extxyz")
+    assert row.molecule.pbc.tolist() == theirs.pbc.tolist()
+    np.testing.assert_array_equal(row.molecule.cell, theirs.cell)
+    assert (row.name, row.molecule.info) == ("ice", {"name": "ice"})
+    with pytest.raises(PeriodicCellError):
+        check_atoms(row.molecule)
+
+
+def test_a_cell_need_not_be_periodic_but_must_be_a_matrix() -> None:
+    (row,) = rows(f'3\nLattice="5 0 0 0 5 0 0 0 5" pbc="F F F" charge=1\n{WATER_LINES}')
+    assert not row.molecule.pbc.any()
+    assert row.molecule.info == {"charge": 1}
+    (row,) = rows(f'3\nLattice="5 5 5"\n{WATER_LINES}')
+    assert isinstance(row.molecule, StoreError)
+    (row,) = rows(f'3\npbc="T T T"\n{WATER_LINES}')
+    assert row.molecule.pbc.all()
+
+
+@pytest.mark.parametrize(
+    ("element", "labels"),
+    [
+        ("H", "HG1 HE2 HG11 HE22 HB2"),
+        ("C", "CD1 CE2 CA1 CB CG2"),
+        ("N", "NE1 ND2 NH1 NB1"),
+        ("S", "SG1 SD1"),
+        ("Hg", "Hg Hg1 HG"),
+        ("Ca", "Ca Ca1 CA"),
+        ("Ne", "Ne NE"),
+        ("Cl", "Cl1 CL1 CL"),
+        ("Br", "BR1"),
+        ("Si", "SI1"),
+        ("Se", "SE1"),
+        ("Na", "NA1"),
+        ("Pb", "PB1"),
+    ],
+)
+def test_numbered_names_of_atoms_in_capitals_are_those_of_pdb_files(element: str, labels: str) -> None:
+    assert {label: element_of(label).symbol for label in labels.split()} == dict.fromkeys(labels.split(), element)
+
+
+def test_a_superscript_is_no_number() -> None:
+    (row,) = rows(f"²\n\n{WATER_LINES}")
+    assert "line 1 should be the number of atoms of frame 1, but is '²'" in str(row.molecule)
+    with pytest.raises(UnknownElementError, match="'²' is not an element"):
+        element_of("²")
 
 
 def test_extended_frames_keep_their_arrays_labels_and_isotopes() -> None:

@@ -1,4 +1,5 @@
 import csv
+import gzip
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from ase import Atoms
 from ase.build import molecule
 
 from physcon_ase.errors import BondPerceptionError, FragmentsError, PhysConError
+from physcon_ase.inference import outcome
 from physcon_ase.inference.calculator import PhysConCalculator
 from physcon_ase.inference.interactions.interaction import Interaction, interaction
 from physcon_ase.inference.interactions.report import format_interaction, write_interaction
@@ -120,7 +122,7 @@ def test_the_coulomb_energy_of_ions_is_no_remainder(double: LoadedModel, monkeyp
     cation, anion = Atoms("H", info={"charge": 1}), Atoms("F", [[0, 0, 3.0]], info={"charge": -1})
     found = interaction([cation, anion], checkpoint=double)
     assert found.remainder == pytest.approx(0, abs=1e-9)
-    assert found.is_ok
+    assert "between the molecules" not in found.status
 
 
 def test_ions_keep_their_charges(double: LoadedModel) -> None:
@@ -149,6 +151,19 @@ def test_tables_pictures_and_structures_are_written(rigid: Interaction, tmp_path
     assert "molecules as they are in the complex" in format_interaction(rigid)
 
 
+def test_capitals_and_compression_do_not_change_the_format(rigid: Interaction, tmp_path: Path) -> None:
+    for name in ("d.json", "d.csv", "D.JSON", "D.CSV", "d.json.gz", "d.csv.gz", "d.XYZ", "d.PNG"):
+        write_interaction(rigid, tmp_path / name)
+    for name in ("d.json", "d.csv"):
+        plain = (tmp_path / name).read_bytes()
+        assert (tmp_path / name.upper()).read_bytes() == plain
+        assert gzip.decompress((tmp_path / f"{name}.gz").read_bytes()) == plain
+    assert len(ase.io.read(tmp_path / "d.XYZ", index=":", format="extxyz")) == 3
+    assert (tmp_path / "d.PNG").read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(PhysConError, match="pictures are compressed already"):
+        write_interaction(rigid, tmp_path / "d.png.gz")
+
+
 @pytest.mark.parametrize(
     ("molecules", "options", "error", "message"),
     [
@@ -167,3 +182,12 @@ def test_input_that_makes_no_sense_is_refused(
 ) -> None:
     with pytest.raises(error, match=message):
         interaction(molecules, checkpoint=double, **options)
+
+
+def test_doubts_about_a_rigid_complex_are_its_status(monkeypatch: pytest.MonkeyPatch) -> None:
+    pair = molecule("H2O")
+    other = pair.copy()
+    other.positions += [0, 0, 3.0]
+    assert interaction([pair, other]).status == "ok"
+    monkeypatch.setattr(outcome, "doubts_of", lambda *_: ("few training molecules have this",))
+    assert interaction([pair, other]).status == "uncertain: few training molecules have this"

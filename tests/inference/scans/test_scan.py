@@ -48,11 +48,18 @@ def test_profile_of_butane_has_three_minima_and_the_barriers_between_neighbours(
     assert ways[(60.0,), (-180.0,)][1] == pytest.approx((2.5, 3.4))
 
 
-def test_failed_points_are_no_minima_and_no_tops() -> None:
+def test_points_beside_failed_ones_are_no_minima_and_barriers_across_them_are_unknown() -> None:
     scan = made_up(KCAL * np.array([0.0, np.nan, 1.0, 5.0, 0.5, 3.0]))
-    assert scan.minima == [(0,), (4,), (2,)]
-    assert [barrier.top for barrier in scan.barriers] == [(-60.0,), (0.0,), (120.0,)]
+    assert scan.minima == [(0,), (4,)]  # the lowest of all is one in any case
+    assert [barrier.top for barrier in scan.barriers] == [(120.0,)]
     assert np.isnan(scan.relative_energies[1])
+
+
+def test_of_mirror_images_on_neighbouring_points_one_is_a_minimum() -> None:
+    scan = made_up(KCAL * np.array([0.0, 0.0, 3.0]))
+    assert scan.minima == [(0,)]
+    assert scan.barriers == []
+    assert made_up(KCAL * np.array([0.0, 3.0, 2.0, 3.0, 0.0])).minima == [(0,), (2,)]  # across the border
 
 
 def test_one_minimum_has_no_barrier() -> None:

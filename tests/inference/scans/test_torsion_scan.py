@@ -1,4 +1,5 @@
 import csv
+import gzip
 import json
 
 import numpy as np
@@ -109,6 +110,24 @@ def test_a_scan_can_be_read_printed_and_written(ethanol: Scan, tmp_path, monkeyp
     assert [float(row["C0-C1-O2-H8_deg"]) for row in rows] == ethanol.angles.tolist()
     assert [float(row["energy_eV"]) for row in rows] == pytest.approx([*ethanol.energies])
     assert (tmp_path / "a.png").stat().st_size > 5000
+
+
+def test_capitals_and_compression_do_not_change_the_format(
+    ethanol: Scan, tmp_path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.csv", "a.json", "a.sdf", "a.xyz", "A.CSV", "A.JSON", "A.SDF", "a.csv.gz", "a.json.gz", "a.SDF.GZ"):
+        write_scan(ethanol, name)
+    assert (tmp_path / "A.CSV").read_text() == (tmp_path / "a.csv").read_text()
+    assert gzip.decompress((tmp_path / "a.csv.gz").read_bytes()) == (tmp_path / "a.csv").read_bytes()
+    assert json.loads((tmp_path / "A.JSON").read_text()) == ethanol.to_dict()
+    assert json.loads(gzip.decompress((tmp_path / "a.json.gz").read_bytes())) == ethanol.to_dict()
+    assert (tmp_path / "A.SDF").read_text().count("$$$$") == 6
+    assert gzip.decompress((tmp_path / "a.SDF.GZ").read_bytes()).count(b"$$$$") == 6
+    write_scan(ethanol, "A.PNG")
+    assert (tmp_path / "A.PNG").read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(PhysConError, match=r"cannot write a\.png\.gz; pictures are compressed already"):
+        write_scan(ethanol, "a.png.gz")
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,5 @@
 import csv
+import gzip
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -9,8 +10,11 @@ from ase import Atoms
 from ase.build import molecule
 from ase.constraints import FixAtoms
 from ase.vibrations import Infrared
+from rdkit import Chem
+from rdkit.Chem import AllChem
 
 from physcon_ase.errors import MissingHeadError, PhysConError
+from physcon_ase.inference import outcome
 from physcon_ase.inference.calculator import PhysConCalculator
 from physcon_ase.inference.vibrations.harmonic import Vibrations, vibrations
 from physcon_ase.inference.vibrations.spectra import format_vibrations, spectrum, write_spectrum, write_vibrations
@@ -155,6 +159,22 @@ def test_tables_and_pictures_are_written(of_water: Vibrations, tmp_path: Path) -
         write_vibrations(of_water, tmp_path / "modes.txt")
 
 
+def test_capitals_and_compression_do_not_change_the_format(of_water: Vibrations, tmp_path: Path) -> None:
+    for name in ("m.csv", "M.CSV", "m.csv.gz", "all.json.gz", "ALL.JSON", "ir.PNG"):
+        write_vibrations(of_water, tmp_path / name)
+    modes = (tmp_path / "m.csv").read_bytes()
+    assert (tmp_path / "M.CSV").read_bytes() == gzip.decompress((tmp_path / "m.csv.gz").read_bytes()) == modes
+    everything = gzip.decompress((tmp_path / "all.json.gz").read_bytes())
+    assert json.loads((tmp_path / "ALL.JSON").read_text()) == json.loads(everything)
+    for name in ("ir.csv", "ir.CSV.gz", "ir2.PNG"):
+        write_spectrum(of_water, tmp_path / name)
+    assert gzip.decompress((tmp_path / "ir.CSV.gz").read_bytes()) == (tmp_path / "ir.csv").read_bytes()
+    assert (tmp_path / "ir.PNG").read_bytes() == (tmp_path / "ir2.PNG").read_bytes()
+    for write in (write_vibrations, write_spectrum):
+        with pytest.raises(PhysConError, match="pictures are compressed already"):
+            write(of_water, tmp_path / "ir.png.gz")
+
+
 def test_a_model_without_charges_has_frequencies_but_no_spectrum(of_water: Vibrations, tmp_path: Path) -> None:
     found = vibrations(molecule("H2O"), checkpoint=tiny_loaded(), relax=False)
     assert found.intensities is None
@@ -195,3 +215,18 @@ def test_a_relaxation_that_changed_the_molecule_is_no_minimum(
     monkeypatch.setattr("physcon_ase.inference.vibrations.harmonic.optimize", lambda *_, **__: changed)
     found = vibrations("O", checkpoint=load_model(dtype="float64"), level="b3lyp")
     assert (found.is_ok, found.status) == (False, "bonds changed")
+
+
+def test_doubts_about_a_geometry_are_its_status(monkeypatch: pytest.MonkeyPatch) -> None:
+    relaxed = vibrations("O").relaxation.atoms
+    assert vibrations(relaxed, relax=False).is_ok
+    monkeypatch.setattr(outcome, "doubts_of", lambda *_: ("few training molecules have this",))
+    found = vibrations(relaxed, relax=False)
+    assert (found.status, found.is_ok) == ("uncertain: few training molecules have this", False)
+
+
+def test_isotopes_of_any_input_count_for_the_entropy() -> None:
+    heavy = Chem.AddHs(Chem.MolFromSmiles("[2H]O"))
+    AllChem.EmbedMolecule(heavy, randomSeed=1)
+    entropies = [vibrations(each).thermochemistry.entropy for each in ("[2H]O", heavy)]
+    assert entropies[0] == pytest.approx(entropies[1], rel=1e-4)
