@@ -74,7 +74,7 @@ def from_pretrained(
             "For a repository on the Hub, pin its commit: revision=<40 hexadecimal digits>."
         )
     folder = resolve(name)
-    _verify(folder, sha256)
+    _check_sum(verify(folder), sha256, folder)
     return folder
 
 
@@ -102,7 +102,8 @@ def download(
 
     Raises:
         CheckpointNotFoundError: no such repository, commit or file, or not cached and no connection.
-        CorruptCheckpointError: corrupt or incomplete files; they are removed from the cache.
+        CorruptCheckpointError: corrupt or incomplete files, which are removed from the cache; or intact weights with
+            another sum than `sha256`, which stay there.
         HubError: the Hub rejected the request or the connection failed.
     """
     if not _COMMIT.fullmatch(revision):
@@ -133,10 +134,11 @@ def download(
     except OSError as error:
         raise _disk_or_length_error(error, source) from error
     try:
-        _verify(folder, sha256)
+        found = verify(folder)
     except CorruptCheckpointError:
         _forget(folder)
         raise
+    _check_sum(found, sha256, folder)
     return folder
 
 
@@ -217,8 +219,8 @@ def _fetch(repo_id: str, revision: str, cache_dir: Path | str | None, token: str
     return Path(pinned(WEIGHTS_FILE)).parent
 
 
-def _verify(folder: Path, sha256: str | None) -> None:
-    found = verify(folder)
+def _check_sum(found: str, sha256: str | None, folder: Path) -> None:
+    """Compares the sum of intact weights with that of the caller."""
     if sha256 is not None and found != sha256.lower():
         raise CorruptCheckpointError(
             f"the weights in {folder} have sha256 {found} instead of {sha256}. Check the source or the checksum."

@@ -180,6 +180,15 @@ def test_the_sha256_of_the_caller_is_checked(hub: HubServer, folder: Path, commi
             download(REPO, revision=commit, sha256="0" * 64, cache_dir=cache, endpoint=hub.endpoint)
 
 
+def test_a_mistyped_sha256_does_not_cost_the_cache(hub: HubServer, commit: str, cache: Path) -> None:
+    cached = download(REPO, revision=commit, cache_dir=cache, endpoint=hub.endpoint)
+    n_requests = len(hub.log)
+    with pytest.raises(CorruptCheckpointError, match=f"have sha256 {verify(cached)} instead of {'0' * 64}"):
+        download(REPO, revision=commit, sha256="0" * 64, cache_dir=cache, endpoint=hub.endpoint)
+    assert download(REPO, revision=commit, cache_dir=cache, endpoint=hub.endpoint) == cached
+    assert len(hub.log) == n_requests
+
+
 def _cached_weights(cache: Path) -> list[Path]:
     """Files that a later call could take for the weights."""
     return [path for path in cache.rglob("*") if path.name == WEIGHTS or path.suffix == ".incomplete"]

@@ -1,6 +1,9 @@
 """The molecule of a geometry: its graph, its SMILES, and the key that decides its split."""
 
+import functools
+import re
 from dataclasses import dataclass, replace
+from typing import Final
 
 import numpy as np
 from jaxtyping import Float, Integer
@@ -9,10 +12,13 @@ from physcon_ase.chem.graph import MolGraph, make_graph
 from physcon_ase.chem.perceive import graph_from_geometry
 from physcon_ase.chem.smiles import canonical_key, canonical_smiles
 from physcon_ase.data.split import key_hash
-from physcon_ase.errors import PhysConError
+from physcon_ase.errors import PhysConError, SpinParityError, UnsupportedChargeError
 from physcon_ase.units import CHEMICAL_SYMBOLS
 
 _UNPERCEIVED = "formula and name, perception failed"
+
+_FORMAL_CHARGE: Final = re.compile(r"\[[^\]]*?([+-])(\d*)(?::\d+)?\]")
+"""Sign and size of the charge of an atom in a canonical SMILES."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +55,9 @@ def identify_geometry(
         name: name if known.
 
     Raises:
-        PhysConError: the SMILES is invalid.
+        PhysConError: the SMILES is invalid, or the charge or multiplicity contradicts the SMILES or the electrons.
     """
+    _check_state(atomic_numbers, charge, multiplicity, smiles)
     graph, found_by = _graph_of(atomic_numbers, positions, charge, multiplicity)
     if smiles:
         return GeometryIdentity(graph, smiles, key_hash(canonical_key(smiles)), "given SMILES")
@@ -58,6 +65,30 @@ def identify_geometry(
         smiles = canonical_smiles(graph)
         return GeometryIdentity(graph, smiles, key_hash(canonical_key(smiles)), found_by)
     return GeometryIdentity(graph, "", key_hash(f"{formula(atomic_numbers)} {name}".strip()), _UNPERCEIVED)
+
+
+@functools.lru_cache(maxsize=1024)
+def smiles_charge(smiles: str) -> int:
+    """Total charge [e] of a SMILES of one or several fragments.
+
+    Raises the errors of `chem.smiles.canonical_key`.
+    """
+    return sum(int(sign + (size or "1")) for sign, size in _FORMAL_CHARGE.findall(canonical_key(smiles)))
+
+
+def _check_state(atomic_numbers: np.ndarray, charge: int, multiplicity: int, smiles: str) -> None:
+    if smiles and charge != smiles_charge(smiles):
+        raise UnsupportedChargeError(
+            f"the charge is {charge:+d}, but that of the SMILES {smiles!r} is {smiles_charge(smiles):+d}: correct one "
+            "of them"
+        )
+    n_electrons = int(np.sum(atomic_numbers)) - charge
+    if not 1 <= multiplicity <= n_electrons + 1 or (n_electrons + multiplicity) % 2 == 0:
+        raise SpinParityError(
+            f"{n_electrons} electrons (charge {charge:+d}) cannot have spin multiplicity {multiplicity}; it must be "
+            f"one of {'1, 3, 5' if n_electrons % 2 == 0 else '2, 4, 6'}, ...: correct the charge, the spin (2S + 1) or "
+            "the atoms"
+        )
 
 
 def _graph_of(

@@ -22,12 +22,12 @@ from physcon_ase.batch import Batch, pad_pair_types, pad_tetrahedra
 from physcon_ase.data.sample import LabelledBatch
 from physcon_ase.data.selection import DataSet, Selection, select_items
 from physcon_ase.data.store import geometry_offsets, molecule_graph, open_store
-from physcon_ase.errors import StoreError
 
 DEFAULT_SLOTS: Final = (
     10, 14, 16, 18, 20, 22, 24, 26, 29, 32, 35, 38, 41, 44, 48, 52, 56, 60, 64, 72, 80, 92, 104, 128, 160, 200, 256
 )  # fmt: skip
-"""Number of slots per molecule of each bucket; an item is assigned to the smallest bucket it fits into."""
+"""Number of slots per molecule of each bucket; an item is assigned to the smallest bucket it fits into, and items
+larger than all to an additional one."""
 
 
 @dataclass(frozen=True)
@@ -109,19 +109,22 @@ def load_items(
         levels: all levels of theory of the model, in the order of the indices `LabelledBatch.level`.
         split: "train", "validation" or "test".
         root: base folder of relative store paths.
-        n_slots_buckets: number of slots per molecule of each bucket.
+        n_slots_buckets: number of slots per molecule of each bucket; if there are larger molecules, a bucket of the
+            size of the largest is added.
         with_graph: whether batches contain `pair_types` and `tetrahedra`, as required by the structure head.
 
     Raises:
         LabelError: a level requested by a data set is missing in its store or in `levels`, or a label is unknown.
-        StoreError: a store cannot be read, or a molecule does not fit into any bucket.
+        StoreError: a store cannot be read.
     """
     selections = [
         select_items(open_store(Path(root) / data_set.store), data_set, number, levels, split)
         for number, data_set in enumerate(data_sets)
     ]
     bounds = [0, *sorted(n_slots_buckets)]
-    _check_sizes(selections, bounds[-1])
+    largest = max((int(_sizes(chosen).max(initial=0)) for chosen in selections), default=0)
+    if largest > bounds[-1]:
+        bounds.append(largest)
     buckets = [_fill_bucket(selections, low, high, with_graph) for low, high in pairwise(bounds) if selections]
     return Items(
         levels=tuple(levels),
@@ -198,7 +201,7 @@ def _rounds(
     """Batches (bucket, number) for each step and rank; of similar size within a step, since ranks are synchronised."""
     if world_size == 1:
         return places[:, None]
-    places = np.concatenate([places, places[: -len(places) % world_size]])
+    places = np.resize(places, (len(places) + -len(places) % world_size, 2))  # repeats the first batches
     by_bucket = places[np.argsort(places[:, 0], kind="stable")]
     return generator.permutation(by_bucket.reshape(-1, world_size, 2))
 
@@ -286,16 +289,9 @@ def _shuffled(
     return np.concatenate([order, generator.permutation(order[:begin_of_last])[:n_missing]]).reshape(-1, size)
 
 
-def _check_sizes(selections: Sequence[Selection], n_slots: int) -> None:
-    for chosen in selections:
-        molecules = chosen.store.geometries.molecule[chosen.geometry]
-        n_atoms = chosen.store.molecules.n_atoms[molecules]
-        if len(n_atoms) and n_atoms.max() > n_slots:
-            name = chosen.store.molecules.name[molecules[n_atoms.argmax()]]
-            raise StoreError(
-                f"{chosen.data_set.store}: molecule {name} has {n_atoms.max()} atoms, but the largest bucket has "
-                f"{n_slots} slots; add a larger one to n_slots_buckets"
-            )
+def _sizes(chosen: Selection) -> Int[np.ndarray, " items"]:
+    """Number of atoms of each item."""
+    return chosen.store.molecules.n_atoms[chosen.store.geometries.molecule[chosen.geometry]]
 
 
 def _fill_bucket(selections: Sequence[Selection], low: int, high: int, with_graph: bool) -> Bucket:
@@ -311,7 +307,7 @@ def _fill_bucket(selections: Sequence[Selection], low: int, high: int, with_grap
 
 
 def _of_size(chosen: Selection, low: int, high: int) -> Selection:
-    n_atoms = chosen.store.molecules.n_atoms[chosen.store.geometries.molecule[chosen.geometry]]
+    n_atoms = _sizes(chosen)
     here = (n_atoms > low) & (n_atoms <= high)
     columns = {name: getattr(chosen, name)[here] for name in ("geometry", "level", "is_target", "is_zero_force")}
     return replace(chosen, **columns)

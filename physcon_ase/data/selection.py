@@ -28,8 +28,8 @@ class DataSet:
     """Levels of theory whose labels and minima are used."""
     labels: tuple[str, ...] = LABELS
     """Labels used: "energy"; "forces"; "charges" (partial charges); "zero_force" (zero forces at minima of a level
-    without force labels); "target" (minima as reference structures of the structure task). Energies of different
-    programs or basis sets must not be mixed at one level."""
+    without force labels); "target" (minima as reference structures of the structure task, except of molecules whose
+    bonds are unknown). Energies of different programs or basis sets must not be mixed at one level."""
     weight: float = 1.0
     """Weight of the items in the loss."""
     repeat: float = 1.0
@@ -106,6 +106,7 @@ def select_items(store: Store, data_set: DataSet, number: int, levels: Sequence[
     if data_set.kinds:
         usable &= np.isin(store.geometries.kind, data_set.kinds)
     first_atoms = geometry_offsets(store)[:-1]
+    has_bonds = ((store.molecules.n_bonds > 0) | (store.molecules.n_atoms == 1))[store.geometries.molecule]
     parts = []
     for level in data_set.levels:
         labels = store.labels.get(level)
@@ -119,6 +120,7 @@ def select_items(store: Store, data_set: DataSet, number: int, levels: Sequence[
         if data_set.targets_of:
             of_other = store.geometries.minimum_of == data_set.targets_of
             is_target = of_other & ("target" in data_set.labels) & (level == data_set.levels[0])
+        is_target &= has_bonds
         wanted = is_target if data_set.only_targets else has_energy | has_forces | is_zero_force | is_target
         wanted |= data_set.unlabelled & (level == data_set.levels[0])
         chosen = np.flatnonzero(usable & wanted)

@@ -21,8 +21,8 @@ def check_constraints(atoms: Atoms) -> None:
     """Checks that the constraints of a geometry are supported in batches.
 
     Raises:
-        ConstraintError: a constraint of another kind, or a dihedral angle that is undefined because three of its atoms
-            are collinear, far from its value, or defined by fixed atoms only.
+        ConstraintError: a constraint of another kind, a fixed atom that does not exist, or a dihedral angle that is
+            undefined because three of its atoms are collinear, far from its value, or defined by fixed atoms only.
     """
     for constraint in atoms.constraints:
         if not isinstance(constraint, FixAtoms | FixInternals) or _others(constraint):
@@ -77,7 +77,15 @@ def _others(constraint: Any) -> str:
 
 
 def _fixed(atoms: Atoms) -> list[int]:
-    return [int(i) for fix in atoms.constraints if isinstance(fix, FixAtoms) for i in fix.get_indices()]
+    """Indices of the fixed atoms; ASE counts negative ones from the last atom."""
+    n_atoms = len(atoms)
+    found = [int(i) for fix in atoms.constraints if isinstance(fix, FixAtoms) for i in fix.get_indices()]
+    wrong = [i for i in found if not -n_atoms <= i < n_atoms]
+    if wrong:
+        raise ConstraintError(
+            f"FixAtoms of the atoms {wrong}, which do not exist: indices from {-n_atoms} to {n_atoms - 1} are allowed"
+        )
+    return [i % n_atoms for i in found]
 
 
 def _dihedrals(atoms: Atoms) -> list[tuple[tuple[int, int, int, int], float]]:
@@ -87,5 +95,7 @@ def _dihedrals(atoms: Atoms) -> list[tuple[tuple[int, int, int, int], float]]:
         for angle, members in constraint.dihedrals if isinstance(constraint, FixInternals) else ():
             first, second, third, fourth = (int(member) for member in members)
             members = first, second, third, fourth
+            if angle is None:
+                check_dihedral(atoms, members)  # before its value is computed
             found.append((members, atoms.get_dihedral(*members) if angle is None else float(angle)))
     return found

@@ -5,7 +5,7 @@ choices by name (optimiser, mode, start) are checked where they are defined.
 """
 
 from collections.abc import Callable
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from ase import Atoms
@@ -23,11 +23,7 @@ from physcon_ase.errors import (
 )
 from physcon_ase.model.coverage import check_charge, check_elements, level_for
 from physcon_ase.model.physcon import PhysCon
-from physcon_ase.units import CHEMICAL_SYMBOLS
-
-CLOSEST_ATOMS: Final = 0.3
-"""Distance [Å] below which two atoms are considered an input error (duplicate atoms, wrong unit). Compressing the
-shortest bond, H2 with 0.74 Å, to this distance takes more than 5 eV."""
+from physcon_ase.units import CHEMICAL_SYMBOLS, CLOSEST_ATOMS
 
 _Value = TypeVar("_Value")
 

@@ -36,8 +36,8 @@ class KnownGeometry:
 
 
 Input: TypeAlias = str | Atoms | KnownGeometry
-"""A SMILES or a geometry; `Atoms` have the charge `info["charge"]` (default 0) and the multiplicity `info["spin"]`
-(default 1)."""
+"""A SMILES or a geometry; `Atoms` have the charge `info["charge"]` (default: that of `info["smiles"]`, or 0) and the
+multiplicity `info["spin"]` (default 1)."""
 
 
 def known_geometries(store: Store, *, minima_of: str | None = None) -> list[KnownGeometry]:

@@ -26,6 +26,7 @@ from physcon_ase.model.physcon import PhysCon, load_model
 from physcon_ase.model.uncertainty import energy_table, force_table, rigidity
 from physcon_ase.training.environments import count_environments
 from physcon_ase.training.evaluate import check_coverage
+from physcon_ase.training.held_out import check_held_out
 from physcon_ase.training.provenance import file_sum, read_provenance
 
 FEWEST_GEOMETRIES: Final = 20
@@ -109,9 +110,11 @@ def calibrate(
 
     Raises:
         LabelError: no level gets a table, see `FEWEST_GEOMETRIES`, or `continues` has no table of environments.
+        StoreError: the recipe in the checkpoint assigns all molecules of a store to the training.
         UnsupportedElementError, UnsupportedChargeError: a store has elements or charges that the level does not cover.
     """
     stored, model = read_checkpoint(checkpoint), load_model(checkpoint, device=device).model
+    check_held_out(stored, stores)
     found: list[Calibration] = []
     tables: dict[str, Tensor] = {}
     for level, own in _stores_by_level(model, stores).items():

@@ -50,7 +50,7 @@ def check_coverage(model: PhysCon, items: Items, level: str) -> None:
 
 
 def evaluate_energies(model: PhysCon, items: Items) -> tuple[LevelErrors, ...]:
-    """Errors at each level that the items have."""
+    """Errors at each level that the items have; they must be on the device of the model."""
     sums = torch.zeros(len(items.levels), 5, dtype=torch.float64)
     for labelled in evaluation_batches(items, atoms_per_batch=_ATOMS_PER_BATCH):
         prediction = predict(model, labelled, create_graph=False)
@@ -63,11 +63,11 @@ def evaluate_energies(model: PhysCon, items: Items) -> tuple[LevelErrors, ...]:
         for index in labelled.level.unique().tolist():
             here = labelled.level == index
             with_energy, with_forces = here & labelled.has_energy, here & labelled.has_forces
-            sums[index, 0] += with_energy.sum()
-            sums[index, 1] += energy_errors[with_energy].sum()
-            sums[index, 2] += 3 * labelled.batch.n_atoms[with_forces].sum()
-            sums[index, 3] += force_errors[with_forces].sum()
-            sums[index, 4] += direct_errors[with_forces].sum()
+            sums[index, 0] += with_energy.sum().item()
+            sums[index, 1] += energy_errors[with_energy].sum().item()
+            sums[index, 2] += 3 * labelled.batch.n_atoms[with_forces].sum().item()
+            sums[index, 3] += force_errors[with_forces].sum().item()
+            sums[index, 4] += direct_errors[with_forces].sum().item()
     return tuple(
         _level_errors(name, *row) for name, row in zip(items.levels, sums.tolist(), strict=True) if row[0] or row[2]
     )

@@ -20,6 +20,8 @@ def check_recipe(recipe: Recipe, origin: str = "recipe") -> None:
     names = [level.name for level in recipe.levels]
     _require(len(names) > 0, origin, "has no [[levels]]; name at least one level of theory")
     _require(len(set(names)) == len(names), origin, f"names a level twice: {', '.join(names)}")
+    dotted = ", ".join(name for name in names if "." in name)
+    _require(not dotted, origin, f"names levels {dotted}; a name must not contain '.': use '_' in recipe and stores")
     for data in recipe.data:
         unknown = sorted(set(data.levels) - set(names))
         _require(not unknown, origin, f"data set {data.store} uses levels {unknown}; [[levels]] has {names}")

@@ -3,10 +3,15 @@
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
+from typing import Final
 
 import torch
 import torch.distributed
 from torch import Tensor, nn
+
+_LONGEST_WAIT: Final = timedelta(days=7)
+"""Time that the other processes wait for the first one, which makes the stores."""
 
 
 def sum_over_processes(tensors: Sequence[Tensor]) -> list[Tensor]:
@@ -41,7 +46,8 @@ def processes() -> Iterator[tuple[int, int]]:
         return
     is_outermost = not torch.distributed.is_initialized()
     if is_outermost:
-        torch.distributed.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+        torch.distributed.init_process_group(backend, timeout=_LONGEST_WAIT)
     try:
         yield torch.distributed.get_rank(), torch.distributed.get_world_size()
         torch.distributed.barrier()  # what the first process has written is there for all

@@ -1,6 +1,7 @@
 """Recipes as TOML text."""
 
 import difflib
+import json
 import tomllib
 import types
 import typing
@@ -64,8 +65,7 @@ def _toml(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str):
-        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-        return f'"{escaped}"'
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")  # JSON permits DEL, TOML does not
     if isinstance(value, tuple):
         return "[" + ", ".join(_toml(entry) for entry in value) + "]"
     return repr(value)

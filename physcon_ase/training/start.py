@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import replace
+from typing import Final
 
 import torch
 from torch import Tensor
@@ -22,9 +23,19 @@ from physcon_ase.units import CHEMICAL_SYMBOLS
 
 _JUDGED_SLOTS = 2048
 
+_TABLES: Final = ("energy_rigidity.", "force_rigidity.", "environments.")
+"""What the names of the tables of uncertainty begin with, buffers of `PhysCon`."""
+
 
 def make_model(recipe: Recipe, items: Items) -> PhysCon:
-    """A model with seeded weights and fitted references, or those of `recipe.start_from` where it has them."""
+    """A model with seeded weights and fitted references, or those of `recipe.start_from` where it has them.
+
+    Tables of uncertainty are taken over for levels that are not trained, the table of environments always.
+
+    Raises:
+        RecipeError: a checkpoint shares no parameter with the model, `optim.train` names no part of it, or a level has
+            no energies to fit references to.
+    """
     sources = _sources(recipe)
     # Weights only fit the references that they were trained with.
     known = {
@@ -36,6 +47,9 @@ def make_model(recipe: Recipe, items: Items) -> PhysCon:
         alike = levels.get(entry.like, known.get(entry.like))
         levels[entry.name] = _level_config(entry, known.get(entry.name), alike, items, recipe.loss)
     config = ModelConfig(levels=tuple(levels.values()), encoder=recipe.encoder, structure=recipe.structure)
+    base = _base(recipe, sources)
+    if base is not None:
+        config = _with_tables(config, recipe, base)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         model = PhysCon(config)
@@ -43,10 +57,61 @@ def make_model(recipe: Recipe, items: Items) -> PhysCon:
     for entry in recipe.levels:
         if entry.like:
             _begin_like(model, entry, taken)
+    if base is not None:
+        for name, buffer in model.named_buffers():
+            if name.startswith(_TABLES):
+                buffer.copy_(base.tensors[name])
     if recipe.optim.train:
+        _check_parts(recipe, [name for name, _ in model.named_parameters()])
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(name.startswith(recipe.optim.train))
     return model
+
+
+def _check_parts(recipe: Recipe, names: Sequence[str]) -> None:
+    """Refuses parts to train that the model does not have."""
+    for prefix in recipe.optim.train:
+        if not any(name.startswith(prefix) for name in names):
+            first = prefix.partition(".")[0]
+            inner = dict.fromkeys(name.split(".")[1] for name in names if name.startswith(f"{first}."))
+            hint = f"; those of {first} are {', '.join(f'{first}.{part}' for part in inner)}" if inner else ""
+            raise RecipeError(
+                f"recipe {recipe.name}: optim.train has {prefix!r}, with which the name of no parameter begins; the "
+                f"parts of the model are {', '.join(dict.fromkeys(name.split('.')[0] for name in names))}{hint}"
+            )
+
+
+def _base(recipe: Recipe, sources: Sequence[tuple[Checkpoint, str]]) -> Checkpoint | None:
+    """The checkpoint that the whole energy network is taken from."""
+    of_energies = [(source, part) for source, part in sources if part.partition(".")[0] != "structure"]
+    if not of_energies or of_energies[-1][1]:
+        return None
+    source = of_energies[-1][0]
+    return source if config_from_dict(source.config).encoder == recipe.encoder else None
+
+
+def _with_tables(config: ModelConfig, recipe: Recipe, base: Checkpoint) -> ModelConfig:
+    """The configuration with the tables of `base` that stay right: those of levels that are not trained.
+
+    The environments of the molecules that it was trained on stay known in any case.
+    """
+    old = config_from_dict(base.config)
+    kept = [name for name in old.energy_uncertainty + old.forces_uncertainty if _is_frozen(name, recipe, base)]
+    kept = [level.name for level in config.levels if level.name in kept]
+    return replace(
+        config,
+        energy_uncertainty=tuple(name for name in kept if name in old.energy_uncertainty),
+        forces_uncertainty=tuple(name for name in kept if name in old.forces_uncertainty),
+        n_environments=old.n_environments,
+    )
+
+
+def _is_frozen(level: str, recipe: Recipe, base: Checkpoint) -> bool:
+    """Whether the training leaves all weights of `base` that the energies of a level depend on."""
+    own, per_level = (f"energy.rows.{level}.", f"energy.heads.{level}."), ("energy.rows.", "energy.heads.")
+    names = [name for name in base.tensors if name.startswith("energy.")]
+    names = [name for name in names if name.startswith(own) or not name.startswith(per_level)]
+    return bool(recipe.optim.train) and not any(name.startswith(recipe.optim.train) for name in names)
 
 
 def _sources(recipe: Recipe) -> list[tuple[Checkpoint, str]]:
@@ -152,7 +217,8 @@ def added_to(recipe: Recipe, checkpoint: str, config: ModelConfig, *, frozen: bo
         recipe: its levels are new; its data, losses and schedule are used, its encoder and structure network are not.
         checkpoint: name or folder of the checkpoint.
         config: that of the checkpoint.
-        frozen: whether the row and the head of the new levels alone are trained, so that nothing else changes.
+        frozen: whether the row and the head of the new levels alone are trained, so that nothing else changes and the
+            uncertainties of the other levels are kept.
 
     Raises:
         RecipeError: the checkpoint has one of the levels already.

@@ -8,9 +8,11 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from physcon_ase.errors import CorruptCheckpointError
+from physcon_ase.model.config import ModelConfig, config_from_dict, config_to_dict
+from physcon_ase.model.physcon import PhysCon
 from physcon_ase.training.optim import Optimizer, WeightAverage
 
 STATE_FILE = "state.safetensors"
@@ -37,7 +39,7 @@ def save_state(
     folder: Path,
     progress: Progress,
     recipe_text: str,
-    model: nn.Module,
+    model: PhysCon,
     average: WeightAverage,
     optimizer: Optimizer,
 ) -> None:
@@ -51,14 +53,24 @@ def save_state(
         f"{part}/{name}": value.detach().contiguous() for part, group in parts.items() for name, value in group.items()
     }
     partial = folder / f"{STATE_FILE}.partial"
-    save_file(tensors, partial, metadata={"progress": json.dumps(asdict(progress)), "recipe": recipe_text})
+    metadata = {
+        "progress": json.dumps(asdict(progress)),
+        "recipe": recipe_text,
+        "config": json.dumps(config_to_dict(model.config)),
+    }
+    save_file(tensors, partial, metadata=metadata)
     with open(partial, "rb") as file:
         os.fsync(file.fileno())
     os.replace(partial, folder / STATE_FILE)
 
 
-def load_state(folder: Path, model: nn.Module, average: WeightAverage, optimizer: Optimizer) -> tuple[Progress, str]:
-    """Puts a saved state back; returns where it stands and the text of its recipe.
+def load_state(
+    folder: Path, model: PhysCon, average: WeightAverage, optimizer: Optimizer
+) -> tuple[Progress, str, ModelConfig | None]:
+    """Puts a saved state back.
+
+    Returns:
+        Where it stands, the text of its recipe, and the configuration of its model; None in states of before.
 
     Raises:
         CorruptCheckpointError: the file is damaged, or its tensors do not belong to this model.
@@ -82,4 +94,5 @@ def load_state(folder: Path, model: nn.Module, average: WeightAverage, optimizer
             parameters[name].copy_(value)
     average.restore(parts["average"])
     optimizer.restore(parts["optimizer"])
-    return Progress(**json.loads(metadata["progress"])), metadata["recipe"]
+    config = config_from_dict(json.loads(metadata["config"])) if "config" in metadata else None
+    return Progress(**json.loads(metadata["progress"])), metadata["recipe"], config

@@ -6,12 +6,14 @@ from typing import Final
 
 import torch
 
-from physcon_ase.data.loader import load_items
+from physcon_ase.data.loader import load_items, move_items
 from physcon_ase.data.selection import ENERGY_LABELS, DataSet
 from physcon_ase.data.store import open_store
 from physcon_ase.errors import StoreError
+from physcon_ase.model.checkpoint import read_checkpoint
 from physcon_ase.model.physcon import PhysCon, load_model
 from physcon_ase.training.evaluate import LevelErrors, check_coverage, evaluate_energies
+from physcon_ase.training.held_out import check_held_out
 
 _LINE: Final = "{:20s} {:10s} {:12s} {:>10s} {:>18s} {:>12s} {:>14s}"
 
@@ -29,10 +31,13 @@ def error_table(
         device: where the model computes.
 
     Raises:
-        StoreError: a store that cannot be read, or that has no level of the model.
+        StoreError: a store that cannot be read, that has no level of the model, or all of whose molecules the recipe
+            in the checkpoint assigns to the training, unless `split` is "train".
         UnsupportedElementError, UnsupportedChargeError: a level does not cover the labels that it is compared with.
     """
     loaded = load_model(checkpoint, device=device)
+    if split != "train":
+        check_held_out(read_checkpoint(checkpoint), stores)
     yield f"{loaded.name} (revision {loaded.revision[:12]}), split {split}"
     yield _LINE.format("store", "level", "kind", "energies", "energy MAE [meV]", "components", "F MAE [meV/Å]")
     for store in stores:
@@ -58,5 +63,5 @@ def _errors_by_kind(model: PhysCon, path: Path, split: str) -> Iterator[tuple[st
         items = load_items([source], model.level_names, split)
         for level in levels:
             check_coverage(model, items, level)
-        for errors in evaluate_energies(model, items):
+        for errors in evaluate_energies(model, move_items(items, model.energy.embedding.weight.device)):
             yield kind, errors

@@ -2,9 +2,11 @@
 
 import copy
 import json
+import math
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -21,10 +23,11 @@ from physcon_ase.data.labels import (
 from physcon_ase.data.loader import Items, epoch_batches, load_items, move_items, n_batches
 from physcon_ase.data.sample import LabelledBatch
 from physcon_ase.data.selection import DataSet
-from physcon_ase.errors import RecipeError
+from physcon_ase.errors import LabelError, RecipeError
+from physcon_ase.jobs.journal import alone
 from physcon_ase.jobs.progress import is_terminal
 from physcon_ase.model.checkpoint import load_into, save_checkpoint
-from physcon_ase.model.config import config_to_dict
+from physcon_ase.model.config import LevelConfig, ModelConfig, config_to_dict
 from physcon_ase.model.physcon import PhysCon, usable_device
 from physcon_ase.training.evaluate import evaluate_denoising, evaluate_energies
 from physcon_ase.training.losses.terms import active_terms, compute_losses, trains
@@ -38,7 +41,10 @@ from physcon_ase.training.start import judged_items, known_levels, make_model
 from physcon_ase.training.state import STATE_FILE, Progress, load_state, save_state
 
 LOG_FILE = "log.jsonl"
-"""Name of the log in the folder of a run: one JSON object per line."""
+"""Name of the log in the folder of a run: one JSON object per line; null for what is not a finite number."""
+
+_SAME_REFERENCE = 1e-6
+"""Difference [eV] between references of the same stores on other machines, which round differently."""
 
 
 @dataclass(frozen=True)
@@ -80,8 +86,10 @@ def train(
         The folder of the checkpoint, `folder` / recipe name.
 
     Raises:
-        RecipeError: the folder holds the state of another recipe or of another number of processes.
-        LabelError: a weighted loss has no label in the whole data set.
+        RecipeError: the folder holds the state of another recipe, of another number of processes, or of other stores or
+            start checkpoints.
+        LabelError: a weighted loss has no label in the whole data set, or a gradient is not finite.
+        StoreError: another training is running in the folder.
         UnsupportedChargeError: the data hold open-shell molecules, or charged ones without `encoder.charged`.
         PhysConError: the device cannot be used.
     """
@@ -89,7 +97,7 @@ def train(
     device = usable_device(device)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with processes() as (rank, world_size):
+    with processes() as (rank, world_size), alone(folder / STATE_FILE, "writing") if rank == 0 else nullcontext():
         return _Training(recipe, folder, Path(store_root), device, options, rank, world_size).run()
 
 
@@ -125,8 +133,9 @@ class _Training:
         self.validation = move_items(load_training_items(validation, store_root, "validation"), device)
         self.progress = Progress()
         if (folder / STATE_FILE).exists():
-            self.progress, saved = load_state(folder, self.model, self.average, self.optimizer)
+            self.progress, saved, config = load_state(folder, self.model, self.average, self.optimizer)
             _check_same_recipe(recipe, saved, folder)
+            _check_same_model(self.model.config, config, folder)
             _check_same_processes(self.progress, world_size, folder)
         self.progress = replace(self.progress, n_processes=world_size)
 
@@ -145,9 +154,15 @@ class _Training:
             self.recipe.start_from and self.progress.step == 0
         ):  # what the training does to levels that are known already
             self._validate(bar)
+        before = self.progress
         for labelled in self._batches():
             step = self.progress.step
-            losses.append(self._step(labelled, step))
+            try:
+                losses.append(self._step(labelled, step))
+            except LabelError:
+                self.progress = before
+                self._save()
+                raise
             self.progress = replace(self.progress, step=step + 1, cpu_seconds=cpu_before + time.process_time())
             bar.update()
             if (step + 1) % self.options.log_steps == 0:
@@ -160,6 +175,7 @@ class _Training:
             if time.monotonic() - saved_at > 60 * self.options.save_minutes:
                 self._save()
                 saved_at = time.monotonic()
+            before = self.progress
         self._save()
         self._validate(bar)
         bar.close()
@@ -193,7 +209,9 @@ class _Training:
             total.backward()
         trained = [p for p in self.model.parameters() if p.requires_grad]
         average_gradients(trained, self.world_size)
-        nn.utils.clip_grad_norm_(trained, self.recipe.optim.clip)
+        norm = nn.utils.clip_grad_norm_(trained, self.recipe.optim.clip)
+        if not norm.isfinite():
+            raise LabelError(_not_finite(norm.item(), labelled, step, self.folder))
         self.optimizer.step(learning_rate(self.recipe.optim, step))
         self.average.update(self.model, step)
         return torch.stack([value.detach() for value in terms.values()])
@@ -229,8 +247,11 @@ class _Training:
     def _log(self, bar: tqdm, entries: dict) -> None:
         if self.rank > 0:
             return
+        finite = {
+            key: None if isinstance(own, float) and not math.isfinite(own) else own for key, own in entries.items()
+        }
         with open(self.folder / LOG_FILE, "a") as file:
-            file.write(json.dumps({**asdict(self.progress), **entries}) + "\n")
+            file.write(json.dumps({**asdict(self.progress), **finite}, allow_nan=False) + "\n")
         bar.set_postfix({key: f"{value:.3f}" for key, value in entries.items() if isinstance(value, float)})
 
     def _print_progress(self, bar: tqdm, losses: dict[str, float]) -> None:
@@ -283,6 +304,43 @@ def _check_same_recipe(recipe: Recipe, saved: str, folder: Path) -> None:
         raise RecipeError(
             f"{folder} holds the state of another recipe; train into another folder, or delete {STATE_FILE} there"
         )
+
+
+def _check_same_model(config: ModelConfig, saved: ModelConfig | None, folder: Path) -> None:
+    """Weights only fit the references, elements and charges that they were trained with."""
+    if saved is None:  # a state of before
+        return
+    changed = [
+        f"level {own.name!r}" for own, old in zip(config.levels, saved.levels, strict=True) if not _same_level(own, old)
+    ]
+    if replace(config, levels=()) != replace(saved, levels=()):
+        changed.append("tables of uncertainty")
+    if changed:
+        raise RecipeError(
+            f"{folder} holds the state of a training on other data: atomic reference energies, elements, charges or "
+            f"tables differ now ({', '.join(changed)}), so the stores or the checkpoints to start from have changed; "
+            f"restore them, train into another folder, or delete {STATE_FILE} there to begin anew"
+        )
+
+
+def _same_level(own: LevelConfig, old: LevelConfig) -> bool:
+    if replace(own, references=()) != replace(old, references=()):
+        return False
+    return all(abs(a - b) <= _SAME_REFERENCE for a, b in zip(own.references, old.references, strict=True))
+
+
+def _not_finite(norm: float, labelled: LabelledBatch, step: int, folder: Path) -> str:
+    """The error of a gradient that would turn all weights into NaN."""
+    batch = labelled.batch
+    pairs = batch.atom_mask[:, :, None] & batch.atom_mask[:, None, :]
+    pairs &= ~torch.eye(pairs.shape[1], dtype=torch.bool, device=pairs.device)
+    lines = batch.positions[:, :, None] - batch.positions[:, None]  # not `cdist`, which rounds short distances away
+    distances = lines.norm(dim=-1).masked_fill(~pairs, math.inf)
+    return (
+        f"step {step + 1}: the norm of the gradient is {norm}, it must be finite; the closest atoms of the batch are "
+        f"{distances.min():.3g} Å apart. Look in the stores for geometries with overlapping atoms and for labels that "
+        f"are far too large, and remove them. {folder / STATE_FILE} is the state before this step"
+    )
 
 
 def _check_same_processes(progress: Progress, n_processes: int, folder: Path) -> None:

@@ -10,8 +10,10 @@ import pytest
 import torch
 
 from physcon_ase.batch import make_batch
-from physcon_ase.chem.graph import pair_types
+from physcon_ase.chem.graph import make_graph, pair_types
+from physcon_ase.data.describe import describe_store
 from physcon_ase.data.loader import (
+    DEFAULT_SLOTS,
     Items,
     batch_sizes,
     epoch_batches,
@@ -23,8 +25,9 @@ from physcon_ase.data.loader import (
 )
 from physcon_ase.data.sample import LabelledBatch
 from physcon_ase.data.selection import LABELS, DataSet
-from physcon_ase.data.store import Store, geometry_offsets, molecule_graph, write_store
-from physcon_ase.errors import LabelError, StoreError
+from physcon_ase.data.store import Store, geometry_offsets, molecule_graph, pack_molecules, write_store
+from physcon_ase.errors import LabelError
+from tests.small_stores import bare_store
 
 LEVELS = ("dft", "cheap")
 SLOTS = (5, 8, 12)
@@ -49,8 +52,9 @@ def saved(make_store: Callable[..., Store], tmp_path: Path) -> Callable[..., Pat
 
 def load(*paths: Path, with_graph: bool = False, split: str = "train", **options: object) -> Items:
     options = {"levels": ("cheap", "dft"), "assign_to": "train", **options}
+    slots = options.pop("n_slots_buckets", SLOTS)
     sources = [DataSet(str(path), **options) for path in paths]
-    return load_items(sources, LEVELS, split, n_slots_buckets=SLOTS, with_graph=with_graph)
+    return load_items(sources, LEVELS, split, n_slots_buckets=slots, with_graph=with_graph)
 
 
 def fingerprint(batch: LabelledBatch) -> list[tuple]:
@@ -347,6 +351,15 @@ def test_ranks_share_the_epoch(saved: Callable[..., Path], world_size: int):
     assert sum(interleaved.count(batch) - 1 for batch in whole) == len(interleaved) - len(whole) < world_size
 
 
+@pytest.mark.parametrize("world_size", [2, 4, 7])
+def test_more_ranks_than_batches_repeat_them(saved: Callable[..., Path], world_size: int):
+    items = load(saved(), levels=("dft",), max_molecules=1)
+    whole = epoch(items)
+    assert len(whole) == 1
+    assert [epoch(items, rank=rank, world_size=world_size) for rank in range(world_size)] == [whole] * world_size
+    assert n_batches(items, atoms_per_batch=30, world_size=world_size) == 1
+
+
 def test_ranks_have_batches_of_one_bucket_in_almost_every_step(saved: Callable[..., Path]):
     items = load(saved(copies=7))
     ranks = [
@@ -421,10 +434,53 @@ def test_source_without_levels_is_refused(saved: Callable[..., Path]):
         load(saved(), levels=())
 
 
-def test_molecule_larger_than_every_bucket_is_named(saved: Callable[..., Path]):
+def test_molecules_larger_than_every_bucket_get_one_of_the_largest_size(saved: Callable[..., Path]):
     source = DataSet(str(saved()), ("cheap",), assign_to="train")
-    with pytest.raises(StoreError, match="molecule small-4 has 9 atoms, but the largest bucket has 8 slots"):
-        load_items([source], LEVELS, "train", n_slots_buckets=(4, 8))
+    items = load_items([source], LEVELS, "train", n_slots_buckets=(4, 5))
+    assert [bucket.n_slots for bucket in items.buckets] == [4, 5, 9]
+    assert set((items.buckets[-1].atomic_numbers > 0).sum(dim=1).tolist()) == {6, 8, 9}
+    assert len(items) == 12
+    exact = load_items([source], LEVELS, "train", n_slots_buckets=(5, 9))
+    assert [bucket.n_slots for bucket in exact.buckets] == [5, 9]
+
+
+def test_molecules_of_more_atoms_than_the_default_buckets_are_loaded_and_described(tmp_path: Path):
+    n_atoms = DEFAULT_SLOTS[-1] + 1
+    graph = make_graph(np.full(n_atoms, 2), np.zeros((0, 2)), np.zeros(0))
+    places = np.arange(3.0 * n_atoms).reshape(n_atoms, 3)
+    store = bare_store([graph], [places], kind="minimum", minimum_of="dft", names=["large"])
+    write_store(tmp_path / "large.h5", store)
+    items = load(tmp_path / "large.h5", levels=("dft",), n_slots_buckets=DEFAULT_SLOTS)
+    assert [bucket.n_slots for bucket in items.buckets] == [n_atoms]
+    assert "1 molecules, 1 geometries" in next(describe_store(tmp_path / "large.h5"))
+    assert list(describe_store(tmp_path / "large.h5"))
+
+
+def test_minima_without_known_bonds_are_no_targets(make_store: Callable[..., Store], tmp_path: Path):
+    store = make_store()
+    graphs = [molecule_graph(store, row) for row in range(6)]
+    graphs[:2] = [make_graph(graph.atomic_numbers, np.zeros((0, 2)), np.zeros(0)) for graph in graphs[:2]]
+    m = store.molecules
+    packed = pack_molecules(
+        graphs, smiles=m.smiles.tolist(), names=m.name.tolist(), key_hashes=[int(key) for key in m.key_hash]
+    )
+    write_store(tmp_path / "bare.h5", replace(store, molecules=packed))
+
+    def targets(**options: object) -> list[int]:
+        items = load(tmp_path / "bare.h5", **options)
+        return sorted(int(n) for part in everything(items) for n in part.batch.n_atoms[part.is_minimum])
+
+    assert targets() == targets(levels=("cheap",), targets_of="dft") == targets(only_targets=True) == [5, 6, 8, 9]
+    assert len(load(tmp_path / "bare.h5")) == 18  # as zero forces they remain
+    assert len(load(tmp_path / "bare.h5", only_targets=True)) == 4
+
+
+def test_a_single_atom_is_a_target(tmp_path: Path):
+    graph = make_graph(np.array([10]), np.zeros((0, 2)), np.zeros(0))
+    store = bare_store([graph], [np.zeros((1, 3))], kind="minimum", minimum_of="dft", names=["neon"])
+    write_store(tmp_path / "atom.h5", store)
+    (part,) = everything(load(tmp_path / "atom.h5", levels=("dft",)))
+    assert part.is_minimum.all()
 
 
 def test_loader_outruns_training(saved: Callable[..., Path]):

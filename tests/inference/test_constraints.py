@@ -51,6 +51,17 @@ def test_both_functions_find_the_same_minimum_with_fixed_atoms(double: LoadedMod
     assert not record.result.atoms.get_forces()[:2].any()
 
 
+def test_negative_indices_count_from_the_last_atom_of_each_molecule(double: LoadedModel) -> None:
+    """Both molecules are in one batch, in which the smaller one has empty slots at the end."""
+    water = molecule("H2O")
+    water.positions[2] *= 1.2
+    water.set_constraint(FixAtoms([-1, -3]))
+    small, _ = optimize_many([water, ethanol()], checkpoint=double)
+    assert small.result is not None
+    assert np.allclose(small.result.atoms.positions[[0, 2]], water.positions[[0, 2]], atol=1e-12)
+    assert not np.allclose(small.result.atoms.positions[1], water.positions[1], atol=1e-3)
+
+
 def test_without_a_value_the_current_dihedral_angle_is_fixed(double: LoadedModel) -> None:
     atoms = ethanol()
     atoms.set_dihedral(*CCOH, 100.0, indices=[3])
@@ -64,8 +75,11 @@ def test_without_a_value_the_current_dihedral_angle_is_fixed(double: LoadedModel
     ("constraint", "message"),
     [
         (FixBondLength(0, 1), "FixBondLengths is not supported in batches"),
+        (FixAtoms([0, 9]), r"FixAtoms of the atoms \[9\], which do not exist: indices from -9 to 8 are allowed"),
+        (FixAtoms([-10]), r"FixAtoms of the atoms \[-10\], which do not exist"),
         (FixInternals(bonds=[[1.5, [0, 1]]]), r"FixInternals\(bonds\) is not supported in batches"),
         (FixInternals(dihedrals_deg=[[0.0, [0, 1, 2, 99]]]), "four different atoms from 0 to 8"),
+        (FixInternals(dihedrals_deg=[[None, [0, 1, 2, 99]]]), "four different atoms from 0 to 8"),
         (FixInternals(dihedrals_deg=[[0.0, list(CCOH)]]), "call atoms.set_dihedral first"),
         ([FixInternals(dihedrals_deg=[[None, list(CCOH)]]), FixAtoms(CCOH)], "has fixed atoms only"),
     ],

@@ -1,3 +1,4 @@
+import dataclasses
 import pickle
 import shutil
 import sys
@@ -13,6 +14,7 @@ from ase.calculators.lj import LennardJones
 from tblite.ase import TBLite
 
 from physcon_ase.batch import make_batch
+from physcon_ase.data.store import check_level_name
 from physcon_ase.errors import CheckpointNotFoundError, EngineError, UnknownLevelError
 from physcon_ase.labelling.engines import (
     Engine,
@@ -21,6 +23,7 @@ from physcon_ase.labelling.engines import (
     EngineRecord,
     Molecule,
     ase_engine,
+    checkpoint,
     checkpoint_engine,
     engine_by_name,
     engine_forces,
@@ -191,8 +194,10 @@ def test_a_checkpoint_is_an_engine_with_its_own_level_name() -> None:
     engine = pickle.loads(pickle.dumps(checkpoint_engine("physcon-2")))
     loaded = load_model("physcon-2")
     assert engine.record == EngineRecord(
-        "physcon-2.b3lyp-d3", "physcon_ase", loaded.revision, {"level": "b3lyp-d3", "dtype": "float64"}
+        "physcon-2_b3lyp-d3", "physcon_ase", loaded.revision, {"level": "b3lyp-d3", "dtype": "float64"}
     )
+    check_level_name(engine.record.level)
+    torch.nn.ModuleDict({engine.record.level: torch.nn.Identity()})  # as of a model that is trained on the labels
     assert_forces_are_slopes(engine, 1e-4)
     with pytest.raises(EngineError, match="does not cover U; use another engine"):
         engine(Molecule(np.array([92, 1]), WATER[:2], 0, 1))
@@ -204,6 +209,12 @@ def test_a_checkpoint_is_an_engine_with_its_own_level_name() -> None:
         engine_by_name("magic")
     with pytest.raises(EngineError, match="is itself a level"):
         engine_by_name("gfn2", level="gfn1")
+
+
+def test_a_checkpoint_of_any_name_has_a_level_that_can_be_trained_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    renamed = dataclasses.replace(load_model("physcon-2"), name="my run 1.5")
+    monkeypatch.setattr(checkpoint, "_loaded", lambda _: renamed)
+    assert checkpoint_engine("folder", level="b3lyp").record.level == "my_run_1_5_b3lyp"
 
 
 def test_every_engine_says_where_its_labels_come_from() -> None:

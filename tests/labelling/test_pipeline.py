@@ -367,7 +367,7 @@ def test_the_command_writes_a_store_and_counts_failures(
     command = ["label", "O", "list.smi", "-o", "out.h5", "--geometries", "thermal:1,conformer:1", "--jobs", "0"]
     assert main([*command, "--engine", "physcon-2", "--level", "b3lyp", "--seed", "2", "--quiet"]) == 1
     out = capsys.readouterr().out
-    assert "3 molecules, 4 geometries labelled at physcon-2.b3lyp" in out
+    assert "3 molecules, 4 geometries labelled at physcon-2_b3lyp" in out
     assert "failed     2 foo (molecule): invalid SMILES 'foo'" in out
     assert "written to out.h5" in out
     assert main(["data", "describe", "out.h5"]) == 0

@@ -171,6 +171,6 @@ def test_the_command_selects_with_levels_of_a_checkpoint(
     assert "2 molecules, 2 geometries labelled at gfn2" in out
     assert "selected   from 6 candidates" in out
     told = json.loads(open_store(tmp_path / "out.h5").provenance)["selection"]
-    assert [member["level"] for member in told["committee"]] == ["physcon-2.wb97m", "physcon-2.b3lyp"]
+    assert [member["level"] for member in told["committee"]] == ["physcon-2_wb97m", "physcon-2_b3lyp"]
     assert main([*command, "--committee", "physcon-2"]) == 2
     assert "give the number with --select" in capsys.readouterr().err

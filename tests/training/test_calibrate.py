@@ -12,12 +12,14 @@ from physcon_ase.data.loader import evaluation_batches, load_items
 from physcon_ase.data.selection import DataSet
 from physcon_ase.data.split import TEST_FRACTION, VALIDATION_FRACTION, split_of
 from physcon_ase.data.store import Geometries, LevelLabels, Store, pack_molecules, write_store
-from physcon_ase.errors import LabelError, UnsupportedElementError
+from physcon_ase.errors import LabelError, StoreError, UnsupportedElementError
 from physcon_ase.model.checkpoint import read_checkpoint, save_checkpoint
 from physcon_ase.model.config import config_from_dict, config_to_dict
 from physcon_ase.model.forces import energies_and_forces
 from physcon_ase.model.physcon import PhysCon, load_model
+from physcon_ase.training import store_errors
 from physcon_ase.training.calibrate import FEWEST_GEOMETRIES, calibrate, format_calibrations
+from physcon_ase.training.store_errors import error_table
 from tests.small_stores import Example
 from tests.tiny import tiny_model
 
@@ -176,3 +178,52 @@ def test_the_table_shows_a_missing_table_as_such(checkpoint: Path, write: Callab
     ).splitlines()
     assert [line.split()[0] for line in lines] == ["level", "cheap", "dft"]
     assert lines[2].split()[2:4] == ["17", "-"]
+
+
+PLAIN = """
+[[data]]
+store = "data/labelled.h5"
+assign_to = "train"
+"""
+
+STAGED = """
+[data.mine]
+store = "labelled.h5"
+
+[[stage]]
+use = [{ data = "mine", assign_to = "train" }]
+"""
+
+
+@pytest.mark.parametrize("recipe", [PLAIN, STAGED])
+def test_a_store_all_of_whose_molecules_were_in_the_training_is_not_held_out(
+    checkpoint: Path, write: Callable[..., Path], tmp_path: Path, recipe: str
+) -> None:
+    stored, store = read_checkpoint(checkpoint), write(load_model(checkpoint).model)
+    save_checkpoint(checkpoint, stored.tensors, stored.config, recipe=recipe)
+    message = r"labelled\.h5 has no held-out molecules: the recipe of bare assigns all .* Give another store"
+    for split in ("validation", "test", "all"):
+        with pytest.raises(StoreError, match=message):
+            list(error_table(checkpoint, [store], split=split))
+    with pytest.raises(StoreError, match=message):
+        calibrate(checkpoint, [store], tmp_path / "calibrated")
+    assert len(list(error_table(checkpoint, [store], split="train"))) > 2
+    other = store.rename(tmp_path / "other.h5")
+    assert len(list(error_table(checkpoint, [other], split="validation"))) > 2
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_errors_are_computed_on_the_device_of_the_model(
+    checkpoint: Path, write: Callable[..., Path], device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, move, moved = write(load_model(checkpoint).model), store_errors.move_items, []
+
+    def recorded(items, to):
+        moved.append(torch.device(to).type)
+        return move(items, to)
+
+    monkeypatch.setattr(store_errors, "move_items", recorded)
+    lines = list(error_table(checkpoint, [store], split="validation", device=device))
+    assert moved == [device]
+    assert [line.split()[1] for line in lines[2:]] == ["cheap", "dft"]
+    assert float(lines[2].split()[4]) == pytest.approx(1000 * ENERGY_ERROR * np.sqrt(2 / np.pi), rel=0.3)

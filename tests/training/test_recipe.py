@@ -20,6 +20,23 @@ def test_recipe_survives_being_written_and_read(recipe: Recipe):
     assert parse_recipe(format_recipe(changed)) == changed
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "B3LYP\nDZVP",
+        "a\r\nb\tc",
+        "\\ and \"quotes\" and 'quotes'",
+        "ωB97X-D 𝛼\x85\u2028",
+        "\x7f\x00\x1f\b",
+        "\\u007f",
+        "",
+    ],
+)
+def test_any_text_survives_being_written_and_read(recipe: Recipe, text: str):
+    changed = replace(recipe, name=text, levels=tuple(replace(level, description=text) for level in recipe.levels))
+    assert parse_recipe(format_recipe(changed)) == changed
+
+
 def test_recipe_without_structure_survives_too(recipe: Recipe):
     plain = replace(recipe, structure=None, loss=replace(recipe.loss, structure=0.0))
     assert parse_recipe(format_recipe(plain)) == plain
@@ -39,6 +56,7 @@ def test_mistyped_key_gets_a_suggestion(recipe_text: str):
         ("forces = 1.0", "forces = -1.0", "loss weight forces is -1.0"),
         ('levels = ["cheap", "dft"]', 'levels = ["ccsd"]', r"uses levels \['ccsd'\]"),
         ('name = "dft"', 'name = "cheap"', "names a level twice"),
+        ('name = "dft"', 'name = "physcon-2.dft"', r"names levels physcon-2\.dft; a name must not contain '\.'"),
         ("[structure]", "[unstructured]", "unknown key 'unstructured'"),
         ("seed = 3", "seed = ", "is not valid TOML"),
     ],

@@ -8,21 +8,25 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from safetensors import safe_open
 
 from physcon_ase.data.loader import Items, epoch_batches
 from physcon_ase.data.sample import select
 from physcon_ase.data.selection import LABELS
 from physcon_ase.data.store import LevelLabels, Store, geometry_offsets, write_store
-from physcon_ase.errors import LabelError, RecipeError, UnsupportedChargeError
+from physcon_ase.errors import LabelError, RecipeError, StoreError, UnsupportedChargeError
+from physcon_ase.jobs.journal import alone
 from physcon_ase.model.checkpoint import read_checkpoint, save_checkpoint
-from physcon_ase.model.config import config_from_dict
-from physcon_ase.model.physcon import load_model
+from physcon_ase.model.config import config_from_dict, config_to_dict
+from physcon_ase.model.physcon import PhysCon, load_model
+from physcon_ase.training import processes as processes_module
 from physcon_ase.training import trainer
 from physcon_ase.training.losses.terms import compute_losses
 from physcon_ase.training.preflight import check_labels, check_recipe
@@ -57,6 +61,7 @@ import sys
 from pathlib import Path
 import torch
 from safetensors.torch import save_file
+from physcon_ase.training import processes as processes_module
 from physcon_ase.training import trainer
 from physcon_ase.training.processes import processes
 from physcon_ase.training.recipe_files import read_recipe
@@ -422,8 +427,8 @@ def test_a_state_that_does_not_fit_the_data_or_the_processes_is_refused(
     load = trainer.load_state
 
     def load_changed(*arguments):
-        progress, saved = load(*arguments)
-        return replace(progress, **changes), saved
+        progress, *saved = load(*arguments)
+        return replace(progress, **changes), *saved
 
     monkeypatch.setattr(trainer, "load_state", load_changed)
     with pytest.raises(RecipeError, match=message):
@@ -475,3 +480,191 @@ def test_errors_before_the_first_step_are_those_of_the_checkpoint(recipe: Recipe
     (end,), (begin, after) = validations(tmp_path / "first"), validations(tmp_path / "second")
     assert (end["step"], begin["step"], after["step"]) == (3, 0, 3)
     assert begin["force_mae"] == pytest.approx(end["force_mae"], rel=1e-6) != after["force_mae"]
+
+
+# ---- a folder belongs to one training on one set of data
+
+
+def shifted(store: Store, energy: float) -> Store:
+    """The store with this energy [eV] added to each label of level "cheap"."""
+    cheap = store.labels["cheap"]
+    return replace(store, labels={**store.labels, "cheap": replace(cheap, energy=cheap.energy + energy)})
+
+
+@pytest.mark.parametrize("steps", [2, 4])
+def test_a_training_does_not_go_on_with_other_stores(
+    recipe: Recipe, make_store: Callable[..., Store], tmp_path: Path, steps: int
+):
+    write_store(tmp_path / "small.h5", make_store(copies=8))
+    checkpoint = train(with_steps(recipe, 2), tmp_path / "run", store_root=tmp_path, options=QUIET)
+    revision, config = read_checkpoint(checkpoint).revision, read_checkpoint(checkpoint).config
+    (tmp_path / "small.h5").unlink()
+    write_store(tmp_path / "small.h5", shifted(make_store(copies=8), 5.0))
+    with pytest.raises(RecipeError, match=r"differ now \(level 'cheap'\), so the stores or the checkpoints .* changed"):
+        train(with_steps(recipe, steps), tmp_path / "run", store_root=tmp_path, options=QUIET)
+    assert read_checkpoint(checkpoint).revision == revision
+    assert read_checkpoint(checkpoint).config == config
+
+
+def test_a_state_without_the_configuration_of_its_model_goes_on(recipe: Recipe, stores: Path, tmp_path: Path):
+    constant = replace(recipe, optim=replace(recipe.optim, decay=0.0))
+    whole = train(with_steps(constant, 4), tmp_path / "whole", store_root=stores, options=QUIET)
+    train(with_steps(constant, 2), tmp_path / "parts", store_root=stores, options=QUIET)
+    state = tmp_path / "parts" / STATE_FILE
+    with safe_open(state, framework="pt") as file:
+        metadata = {key: value for key, value in file.metadata().items() if key != "config"}
+    safetensors.torch.save_file(safetensors.torch.load_file(state), state, metadata=metadata)
+    parts = train(with_steps(constant, 4), tmp_path / "parts", store_root=stores, options=QUIET)
+    assert same(read_checkpoint(whole).tensors, read_checkpoint(parts).tensors)
+
+
+def test_a_second_training_in_the_same_folder_is_refused(recipe: Recipe, stores: Path, tmp_path: Path):
+    (tmp_path / "run").mkdir()
+    with (
+        alone(tmp_path / "run" / STATE_FILE, "writing"),
+        pytest.raises(StoreError, match=f"another process is currently writing .*{STATE_FILE}"),
+    ):
+        train(with_steps(recipe, 2), tmp_path / "run", store_root=stores, options=QUIET)
+    train(with_steps(recipe, 2), tmp_path / "run", store_root=stores, options=QUIET)
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {STATE_FILE, LOG_FILE, "small"}
+
+
+def test_the_other_processes_wait_for_stores_that_take_days_to_make(monkeypatch: pytest.MonkeyPatch):
+    asked: dict = {}
+
+    def joined(backend: str, **options) -> None:
+        asked.update(options)
+        raise InterruptedError
+
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setattr(torch.distributed, "init_process_group", joined)
+    with pytest.raises(InterruptedError), processes_module.processes():
+        pass
+    assert asked["timeout"] >= timedelta(days=2)
+
+
+# ---- gradients and parts
+
+
+def test_a_gradient_that_is_not_finite_stops_the_training_before_its_step(
+    recipe: Recipe, make_store: Callable[..., Store], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    write_store(tmp_path / "small.h5", make_store(copies=8))
+    constant = replace(recipe, optim=replace(recipe.optim, decay=0.0))
+    train(with_steps(constant, 2), tmp_path / "two", store_root=tmp_path, options=QUIET)
+    whole = train(with_steps(constant, 6), tmp_path / "whole", store_root=tmp_path, options=QUIET)
+    compute, computed = trainer.compute_losses, []
+
+    def overlapping(model, labelled, *arguments, **options):
+        computed.append(labelled)
+        if len(computed) == 3:
+            labelled.batch.positions[:, 1] = labelled.batch.positions[:, 0]
+            terms = compute(model, labelled, *arguments, **options)
+            return {name: value * torch.nan for name, value in terms.items()}
+        return compute(model, labelled, *arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer, "compute_losses", overlapping)
+        with pytest.raises(LabelError, match=r"step 3: the norm of the gradient is nan, .* are 0 Å apart\. Look in"):
+            train(with_steps(constant, 6), tmp_path / "run", store_root=tmp_path, options=QUIET)
+    states = [safetensors.torch.load_file(tmp_path / folder / STATE_FILE) for folder in ("run", "two")]
+    assert same(*states)
+    again = train(with_steps(constant, 6), tmp_path / "run", store_root=tmp_path, options=QUIET)
+    assert same(read_checkpoint(whole).tensors, read_checkpoint(again).tensors)
+
+
+def test_the_log_is_json_where_a_level_has_no_forces(recipe: Recipe, make_store: Callable[..., Store], tmp_path: Path):
+    store = make_store(copies=8)
+    bare = replace(store, labels={"cheap": LevelLabels(store.labels["cheap"].energy)})
+    write_store(tmp_path / "small.h5", bare)
+    data = replace(recipe.data[0], levels=("cheap",), labels=("energy",))
+    energies = replace(
+        with_steps(recipe, 2), levels=recipe.levels[:1], data=(data,), loss=LossRecipe(energy=1.0, forces=0.0)
+    )
+    train(energies, tmp_path / "run", store_root=tmp_path, options=replace(QUIET, log_steps=1))
+    assert "NaN" not in (tmp_path / "run" / LOG_FILE).read_text()
+    assert [row["force_mae"] for row in log(tmp_path / "run") if "validation" in row] == [None]
+
+
+def test_a_part_to_train_that_the_model_does_not_have_is_refused(recipe: Recipe, stores: Path):
+    wrong = replace(recipe, optim=replace(recipe.optim, train=("structure", "energy.head.dft.")))
+    message = (
+        r"'energy\.head\.dft\.', with .* parts of the model are energy, structure; those of energy are "
+        r".*energy\.rows.*energy\.heads"
+    )
+    with pytest.raises(RecipeError, match=message):
+        make_model(wrong, load_training_items(recipe, stores, "train"))
+
+
+# ---- tables of uncertainty
+
+
+def with_tables(checkpoint: Path, folder: Path) -> Path:
+    """A copy of a checkpoint with random tables of uncertainty of level "cheap" and two known environments."""
+    stored = read_checkpoint(checkpoint)
+    config = replace(
+        config_from_dict(stored.config),
+        energy_uncertainty=("cheap",),
+        forces_uncertainty=("cheap",),
+        n_environments=2,
+    )
+    tables = {
+        name: torch.rand(value.shape) if value.is_floating_point() else torch.arange(1, 3, dtype=value.dtype)
+        for name, value in PhysCon(config).state_dict().items()
+        if name not in stored.tensors
+    }
+    save_checkpoint(folder, stored.tensors | tables, config_to_dict(config), recipe=stored.recipe)
+    return folder
+
+
+@pytest.fixture
+def calibrated(recipe: Recipe, stores: Path, tmp_path: Path) -> Path:
+    """A checkpoint of level "cheap" with tables of uncertainty."""
+    cheap = replace(recipe, levels=recipe.levels[:1], data=(replace(recipe.data[0], levels=("cheap",)),))
+    cheap = replace(cheap, loss=replace(cheap.loss, structure=0.0))
+    return with_tables(train(with_steps(cheap, 2), tmp_path / "bare", store_root=stores, options=QUIET), tmp_path / "c")
+
+
+def test_an_added_level_leaves_the_uncertainties_of_the_other_levels(
+    recipe: Recipe, stores: Path, tmp_path: Path, calibrated: Path
+):
+    dft = replace(
+        recipe, levels=recipe.levels[1:], data=(replace(recipe.data[0], levels=("dft",)),),
+        loss=replace(recipe.loss, structure=0.0),
+    )  # fmt: skip
+    config = config_from_dict(read_checkpoint(calibrated).config)
+    added = with_steps(added_to(dft, str(calibrated), config), 2)
+    both = train(added, tmp_path / "both", store_root=stores, options=QUIET)
+    before, after = read_checkpoint(calibrated).tensors, read_checkpoint(both).tensors
+    assert same(before, {name: after[name] for name in before})
+    old, new = load_model(calibrated).model, load_model(both).model
+    assert new.config.energy_uncertainty == new.config.forces_uncertainty == ("cheap",)
+    assert new.uncertainty_limit("cheap", 9) == old.uncertainty_limit("cheap", 9)
+    assert new.environments is not None
+
+
+@pytest.mark.parametrize("part", [(), ("energy",), ("energy.heads.cheap.",), ("structure", "energy.embedding")])
+def test_tables_of_a_level_that_is_trained_are_dropped_and_environments_stay_known(
+    recipe: Recipe, stores: Path, calibrated: Path, part: tuple[str, ...]
+):
+    trained = replace(recipe, start_from=(str(calibrated),), optim=replace(recipe.optim, train=part))
+    model = make_model(trained, load_training_items(recipe, stores, "train"))
+    assert model.config.energy_uncertainty == model.config.forces_uncertainty == ()
+    assert model.environments is not None
+    np.testing.assert_array_equal(model.environments.n_molecules(np.array([1, 2, 3])), [1, 2, 0])
+
+
+def test_a_structure_network_is_trained_beside_the_uncertainties_of_all_levels(
+    recipe: Recipe, stores: Path, calibrated: Path
+):
+    structures = replace(recipe, start_from=(str(calibrated),), optim=replace(recipe.optim, train=("structure",)))
+    model = make_model(structures, load_training_items(recipe, stores, "train"))
+    assert model.config.energy_uncertainty == ("cheap",)
+    tables = read_checkpoint(calibrated).tensors
+    assert torch.equal(model.get_buffer("energy_rigidity.cheap.factor"), tables["energy_rigidity.cheap.factor"])
+
+
+def test_another_network_keeps_no_tables(recipe: Recipe, stores: Path, calibrated: Path):
+    wider = replace(recipe, start_from=(str(calibrated),), encoder=replace(recipe.encoder, hidden=16))
+    model = make_model(wider, load_training_items(recipe, stores, "train"))
+    assert model.environments is None

@@ -11,10 +11,11 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import PropertyNotImplementedError
 
+from physcon_ase.data.identity import smiles_charge
 from physcon_ase.data.importers.report import ImportReport
-from physcon_ase.data.importers.structures import Structure, store_from_structures
+from physcon_ase.data.importers.structures import Structure, overlapping_atoms, store_from_structures
 from physcon_ase.data.store import Store
-from physcon_ase.errors import LabelError, StoreError
+from physcon_ase.errors import LabelError, PhysConError, StoreError
 
 DATABASE_SUFFIXES: Final = (".db", ".json")
 """Suffixes of ASE databases."""
@@ -35,8 +36,9 @@ def read_extxyz(
         options: options of `structure_from_atoms`.
 
     Raises:
-        StoreError: the file cannot be read, or a frame is periodic, empty or has positions that are not finite.
+        StoreError: the file cannot be read, or a frame is refused by `structure_from_atoms`.
         LabelError: labels are not finite or do not match the atoms.
+        PhysConError: charge, multiplicity, SMILES and atoms of a frame contradict each other.
     """
     try:
         frames = list(ase.io.iread(path, format="extxyz"))
@@ -56,7 +58,7 @@ def read_ase_database(
     """
     try:
         rows: Iterable[Any] = ase.db.connect(path).select()
-        frames = [_with_pairs(row.toatoms(add_additional_information=True)) for row in rows]
+        frames = [_atoms_of(row) for row in rows]
     except (OSError, ValueError, KeyError, sqlite3.Error) as error:
         raise StoreError(
             f"{path} is not a readable ASE database ({error}); correct it or rewrite it with ase.db"
@@ -79,7 +81,8 @@ def structure_from_atoms(
 
     With the default keys, energy [eV] and forces [eV/Å] are taken from the attached calculator, if it has them, and
     otherwise from `atoms.info` and `atoms.arrays`. With other keys only `atoms.info[energy_key]` and
-    `atoms.arrays[forces_key]` are used.
+    `atoms.arrays[forces_key]` are used. `atoms.info["charge"]` is the total charge [e], by default that of the SMILES
+    or else 0; `atoms.info["spin"]` is the multiplicity 2S + 1, by default 1.
 
     Args:
         atoms: the structure; not modified.
@@ -92,8 +95,10 @@ def structure_from_atoms(
         minimum_of_key: key of `Geometries.minimum_of` in `atoms.info`.
 
     Raises:
-        StoreError: the structure is periodic, empty, or has positions that are not finite.
+        StoreError: the structure is periodic, empty, has positions that are not finite or two atoms closer than
+            `CLOSEST_ATOMS`, or its charge or spin is not a whole number.
         LabelError: the energy is not a number.
+        PhysConError: the SMILES that determines the charge is invalid.
     """
     if atoms.pbc.any():
         raise StoreError(
@@ -102,24 +107,52 @@ def structure_from_atoms(
         )
     if len(atoms) == 0 or not np.isfinite(atoms.positions).all():
         raise StoreError(f"frame {number} has {len(atoms)} atoms, or positions that are not finite; remove it")
+    overlap = overlapping_atoms(atoms.numbers, atoms.positions)
+    if overlap:
+        raise StoreError(f"frame {number}: {overlap}")
     energy = _label(atoms, atoms.info, "energy", energy_key)
     forces = _label(atoms, atoms.arrays, "forces", forces_key)
     try:
         energy = float("nan") if energy is None else float(energy)
     except (TypeError, ValueError) as error:
         raise LabelError(f"frame {number}: the energy is {energy!r}, expected a number [eV]") from error
+    smiles, spin = str(atoms.info.get(smiles_key, "")), atoms.info.get("spin")
     return Structure(
         atomic_numbers=atoms.numbers.copy(),
         positions=atoms.positions.copy(),
         energy=energy,
         forces=None if forces is None else np.array(forces, dtype=np.float64),
-        smiles=str(atoms.info.get(smiles_key, "")),
+        smiles=smiles,
         name=str(atoms.info.get(name_key, "")),
         kind=str(atoms.info.get(kind_key, "structure")),
         minimum_of=str(atoms.info.get(minimum_of_key, "")),
-        charge=int(atoms.info.get("charge", 0)),
-        multiplicity=int(atoms.info.get("spin", 1)),
+        charge=_charge(atoms, smiles, number),
+        multiplicity=_whole_number("spin", 1 if spin is None else spin, number),
     )
+
+
+def _charge(atoms: Atoms, smiles: str, number: int) -> int:
+    """Total charge [e] given in `atoms.info`, or else that of the SMILES."""
+    given = atoms.info.get("charge")
+    if given is not None:
+        return _whole_number("charge", given, number)
+    try:
+        return smiles_charge(smiles) if smiles else 0
+    except PhysConError as error:
+        raise type(error)(f"frame {number}: {error}") from error
+
+
+def _whole_number(name: str, value: Any, number: int) -> int:
+    try:
+        is_whole = float(value).is_integer()
+    except (TypeError, ValueError):
+        is_whole = False
+    if not is_whole:
+        raise StoreError(
+            f"frame {number}: {name} is {value!r}; a whole number is needed (charge in e, spin as 2S + 1): correct it "
+            "or remove the frame"
+        )
+    return int(float(value))
 
 
 def _label(atoms: Atoms, values: Any, name: str, key: str) -> Any:
@@ -133,8 +166,13 @@ def _label(atoms: Atoms, values: Any, name: str, key: str) -> Any:
     return values.get(key) if result is None else result
 
 
-def _with_pairs(atoms: Atoms) -> Atoms:
-    atoms.info.update({**atoms.info.pop("data", {}), **atoms.info.pop("key_value_pairs", {})})
+def _atoms_of(row: Any) -> Atoms:
+    """Atoms of a database row with its data and key-value pairs in `Atoms.info`."""
+    atoms = row.toatoms(add_additional_information=True)
+    # The values of `key_value_pairs` are those of properties of the row with the same name, such as `AtomsRow.charge`,
+    # the sum of the initial charges.
+    pairs = {key: vars(row)[key] for key in atoms.info.pop("key_value_pairs", {})}
+    atoms.info.update({**atoms.info.pop("data", {}), **pairs})
     return atoms
 
 

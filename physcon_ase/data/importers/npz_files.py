@@ -18,6 +18,7 @@ from physcon_ase.chem.graph import MolGraph, graph_bytes
 from physcon_ase.chem.perceive import graph_from_bonds
 from physcon_ase.chem.smiles import canonical_key
 from physcon_ase.data.importers.report import ImportReport
+from physcon_ase.data.importers.structures import overlapping_atoms
 from physcon_ase.data.split import key_hash
 from physcon_ase.data.store import Geometries, LevelLabels, Store, n_with_forces, offsets_of, pack_molecules
 from physcon_ase.errors import LabelError, PhysConError, StoreError
@@ -223,7 +224,7 @@ def read_archive(
         names=names[first_rows].tolist(),
         key_hashes=[hashes[row] for row in first_rows],
     )
-    present = [_present(path, geometry, atoms_of) for geometry in geometries]
+    present = [_present(path, geometry, atoms_of, archive["atomic_numbers"]) for geometry in geometries]
     store = Store(
         molecules=molecules,
         geometries=_join_geometries(geometries, present, atoms_of, molecule_of_row),
@@ -392,7 +393,7 @@ def _without_rearranged(geometry: _Geometry, graphs: list[MolGraph], atoms_of: n
     )
 
 
-def _present(path: str | Path, geometry: _Geometry, atoms_of: np.ndarray) -> np.ndarray:
+def _present(path: str | Path, geometry: _Geometry, atoms_of: np.ndarray, atomic_numbers: np.ndarray) -> np.ndarray:
     """Mask of the molecules that have this geometry, bool [molecules]."""
     n_absent = np.add.reduceat(np.isnan(geometry.positions).all(axis=1).astype(int), atoms_of[:-1])
     absent = (n_absent == np.diff(atoms_of)) & geometry.may_be_absent
@@ -400,6 +401,10 @@ def _present(path: str | Path, geometry: _Geometry, atoms_of: np.ndarray) -> np.
     wrong = np.flatnonzero(~absent & (n_finite != np.diff(atoms_of)))
     if len(wrong):
         raise StoreError(f"{path}: row {wrong[0]} has positions that are not finite; the archive is damaged")
+    for row in np.flatnonzero(~absent).tolist():
+        atoms = slice(atoms_of[row], atoms_of[row + 1])
+        if overlap := overlapping_atoms(atomic_numbers[atoms], geometry.positions[atoms]):
+            raise StoreError(f"{path}: row {row}: {overlap}")
     for level, forces in geometry.forces.items():
         wrong = np.flatnonzero(~np.isfinite(forces).all(axis=1))
         if len(wrong):

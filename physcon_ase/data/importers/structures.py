@@ -4,13 +4,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Integer
+from scipy.spatial import KDTree
 
 from physcon_ase.data.identity import GeometryIdentity, identify_geometry
 from physcon_ase.data.importers.report import ImportReport
 from physcon_ase.data.rows import GeometryRow, Label, MoleculeRow, store_from_rows
 from physcon_ase.data.store import Store, n_with_forces
-from physcon_ase.errors import LabelError
+from physcon_ase.errors import LabelError, PhysConError
+from physcon_ase.units import CHEMICAL_SYMBOLS, CLOSEST_ATOMS
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,7 @@ def store_from_structures(
     Raises:
         LabelError: an energy is infinite, or forces do not match the atoms or are not finite.
         StoreError: positions are not finite.
+        PhysConError: a SMILES is invalid, or a charge or multiplicity contradicts the atoms or the SMILES.
     """
     identities: dict[tuple, GeometryIdentity] = {}
     molecule_of: dict[tuple, int] = {}
@@ -64,7 +67,7 @@ def store_from_structures(
         named = (structure.name, structure.smiles, atoms, structure.charge, structure.multiplicity)
         identity = identities.get(named) if structure.name or structure.smiles else None
         if identity is None:
-            identity = identities[named] = _identify(structure)
+            identity = identities[named] = _identify(number, structure)
         group = (structure.name, identity.key_hash, identity.graph.bonds.tobytes(), *named[2:])
         if group not in molecule_of:
             molecule_of[group] = row = len(molecules)
@@ -93,15 +96,32 @@ def _check_structure(number: int, structure: Structure) -> None:
         raise LabelError(f"structure {number}: the forces are not finite; use None for missing forces")
 
 
-def _identify(structure: Structure) -> GeometryIdentity:
-    return identify_geometry(
-        structure.atomic_numbers,
-        structure.positions,
-        charge=structure.charge,
-        multiplicity=structure.multiplicity,
-        smiles=structure.smiles,
-        name=structure.name,
+def overlapping_atoms(atomic_numbers: Integer[np.ndarray, " atoms"], positions: Float[np.ndarray, "atoms 3"]) -> str:
+    """Description of two atoms closer than `CLOSEST_ATOMS`; empty if there are none."""
+    pairs = KDTree(positions).query_pairs(np.nextafter(CLOSEST_ATOMS, 0), output_type="ndarray")
+    if not len(pairs):
+        return ""
+    first, second = pairs[0].tolist()
+    names = [f"{atom} ({CHEMICAL_SYMBOLS.get(int(atomic_numbers[atom]), 'X')})" for atom in (first, second)]
+    distance = np.linalg.norm(positions[first] - positions[second])
+    return (
+        f"atoms {names[0]} and {names[1]} are {distance:.3f} Å apart; at least {CLOSEST_ATOMS} Å is needed: check for "
+        "duplicate atoms and for positions that are not in Å"
     )
+
+
+def _identify(number: int, structure: Structure) -> GeometryIdentity:
+    try:
+        return identify_geometry(
+            structure.atomic_numbers,
+            structure.positions,
+            charge=structure.charge,
+            multiplicity=structure.multiplicity,
+            smiles=structure.smiles,
+            name=structure.name,
+        )
+    except PhysConError as error:
+        raise type(error)(f"structure {number}: {error}") from error
 
 
 def _report(store: Store, level: str, identities: Sequence[GeometryIdentity]) -> ImportReport:

@@ -1,6 +1,7 @@
 """Checkpoints of this package as engines."""
 
 import functools
+import re
 from pathlib import Path
 
 import torch
@@ -16,7 +17,8 @@ from physcon_ase.units import CHEMICAL_SYMBOLS
 def checkpoint_engine(checkpoint: str | Path, *, level: str | None = None) -> Engine:
     """Engine for a checkpoint of this package, in float64.
 
-    The level of the labels is named "<checkpoint>.<level>" to distinguish them from labels of the level itself.
+    The level of the labels is named "<checkpoint>_<level>" to distinguish them from labels of the level itself. Dots
+    and other characters that names of levels in recipes must not have are replaced by "_".
 
     Args:
         checkpoint: a shipped name or a folder.
@@ -28,7 +30,8 @@ def checkpoint_engine(checkpoint: str | Path, *, level: str | None = None) -> En
     """
     loaded = _loaded(str(checkpoint))
     name = loaded.model.level_names[0] if level is None else loaded.model.level(level).name
-    record = EngineRecord(f"{loaded.name}.{name}", "physcon_ase", loaded.revision, {"level": name, "dtype": "float64"})
+    own_name = re.sub(r"[^\w+-]", "_", f"{loaded.name}_{name}")
+    record = EngineRecord(own_name, "physcon_ase", loaded.revision, {"level": name, "dtype": "float64"})
     return Engine(record, functools.partial(_checkpoint_label, checkpoint=str(checkpoint), level=name))
 
 

@@ -8,12 +8,14 @@ from ase import Atoms
 from ase.build import molecule
 from ase.calculators.singlepoint import SinglePointCalculator
 
-from physcon_ase.chem.smiles import canonical_key
+from physcon_ase.chem.smiles import canonical_key, graph_from_smiles
+from physcon_ase.data.identity import smiles_charge
 from physcon_ase.data.importers.ase_files import read_ase_database, read_extxyz, structure_from_atoms
 from physcon_ase.data.importers.structures import Structure, store_from_structures
 from physcon_ase.data.split import key_hash
 from physcon_ase.data.store import check_store
-from physcon_ase.errors import LabelError, StoreError
+from physcon_ase.errors import InvalidSmilesError, LabelError, SpinParityError, StoreError, UnsupportedChargeError
+from physcon_ase.units import CLOSEST_ATOMS
 
 XYZ_DIGITS = 1e-8
 """Rounding of the eight decimals that ASE writes to extended XYZ files."""
@@ -120,6 +122,97 @@ def test_charge_and_spin_are_read():
     store, _ = store_from_structures([ion], "gfn2", source="x")
     assert store.molecules.formal_charges.sum() == 1
     assert store.molecules.smiles.tolist() == ["[NH4+]"]
+
+
+@READERS
+def test_charge_beside_initial_charges_is_that_of_the_frame(tmp_path: Path, name: str, write, read):
+    """`AtomsRow.charge`, the sum of the initial charges, must not replace the pair of a database row."""
+    hydroxide = labelled("OH", charge=-1, smiles="[OH-]")
+    hydroxide.set_initial_charges([-0.2, 0.2])
+    store, _ = read(write(tmp_path / name, [hydroxide]), "wb97x")
+    assert store.molecules.formal_charges.sum() == -1
+    assert store.molecules.multiplicity.tolist() == [1]
+    assert store.molecules.smiles.tolist() == ["[OH-]"]
+
+
+@READERS
+def test_pairs_named_like_properties_of_a_database_row_are_kept(tmp_path: Path, name: str, write, read):
+    frames = [labelled("CH4", mass="heavy"), labelled("H2O", mass="light")]
+    store, _ = read(write(tmp_path / name, frames), "wb97x", name_key="mass")
+    assert store.molecules.name.tolist() == ["heavy", "light"]
+
+
+@pytest.mark.parametrize(
+    ("smiles", "charge"),
+    [("[NH4+]", 1), ("[Ca+2].[O-]C(=O)C(=O)[O-]", 0), ("[O-]S(=O)(=O)[O-]", -2), ("[NH3+:7]CC", 1), ("[Fe+3]", 3),
+     ("C[N+](=O)[O-]", 0), ("C[C@H](N)C(=O)[O-]", -1), ("[H+]", 1), ("[2H][O-]", -1), ("CO", 0)],
+)  # fmt: skip
+def test_charge_of_a_smiles_is_that_of_its_graph(smiles: str, charge: int):
+    assert smiles_charge(smiles) == graph_from_smiles(smiles, allow_fragments=True).charge == charge
+
+
+def test_without_a_charge_it_is_that_of_the_smiles():
+    ammonium = Atoms("NH4", _ammonium(), info={"smiles": "[NH4+]"})
+    store, _ = store_from_structures([structure_from_atoms(ammonium)], "gfn2", source="x")
+    assert store.molecules.formal_charges.sum() == 1
+    assert structure_from_atoms(Atoms("NH4", _ammonium())).charge == 0
+    with pytest.raises(InvalidSmilesError, match="frame 4: "):
+        structure_from_atoms(Atoms("NH4", _ammonium(), info={"smiles": "[NH4"}), 4)
+
+
+@pytest.mark.parametrize(
+    "info", [{"charge": -0.99}, {"charge": "none"}, {"charge": np.nan}, {"spin": 1.5}, {"spin": [1, 3]}]
+)
+def test_charges_and_spins_that_are_no_whole_numbers_are_refused(info: dict):
+    (name,) = info
+    with pytest.raises(StoreError, match=f"frame 3: {name} is .*; a whole number is needed"):
+        structure_from_atoms(labelled("CH4", **info), 3)
+
+
+@pytest.mark.parametrize("charge", [1, 1.0, np.int64(1), np.float32(1), "1"])
+def test_whole_numbers_of_any_type_are_charges(charge: object):
+    assert structure_from_atoms(Atoms("NH4", _ammonium(), info={"charge": charge})).charge == 1
+
+
+@pytest.mark.parametrize(
+    ("formula", "info", "error", "message"),
+    [
+        (
+            "CH4",
+            {"spin": 0},
+            SpinParityError,
+            r"10 electrons \(charge \+0\) cannot .* multiplicity 0; .* 1, 3, 5",
+        ),
+        ("CH4", {"spin": 2}, SpinParityError, "cannot have spin multiplicity 2"),
+        ("CH3", {}, SpinParityError, "9 electrons .* must be one of 2, 4, 6"),
+        ("H", {"charge": 1, "spin": 3}, SpinParityError, "0 electrons"),
+        ("CH4", {"charge": 1}, SpinParityError, "9 electrons"),
+        ("NH3", {"smiles": "[NH4+]", "charge": 0}, UnsupportedChargeError, r"charge is \+0, but .*'\[NH4\+\]' is \+1"),
+        ("CH4", {"smiles": "C", "charge": 2}, UnsupportedChargeError, "charge is [+]2, but that of the SMILES 'C' is"),
+    ],
+)
+def test_frames_that_contradict_themselves_are_named(
+    tmp_path: Path, formula: str, info: dict, error: type, message: str
+):
+    path = write_xyz(tmp_path / "a.xyz", [labelled("H2O"), labelled(formula, **info)])
+    with pytest.raises(error, match=f"structure 1: .*{message}"):
+        read_extxyz(path, "gfn2")
+
+
+def test_open_shells_with_their_multiplicity_are_read(tmp_path: Path):
+    frames = [labelled("CH3", spin=2), labelled("O2", spin=3), labelled("OH", charge=1, spin=3, smiles="[OH+]")]
+    store, _ = read_extxyz(write_xyz(tmp_path / "a.xyz", frames), "gfn2")
+    assert store.molecules.multiplicity.tolist() == [2, 3, 3]
+
+
+@READERS
+def test_frames_with_overlapping_atoms_are_refused(tmp_path: Path, name: str, write, read):
+    atoms = labelled("H2O")
+    atoms.positions[2] = atoms.positions[0] + [0, 0, 0.9 * CLOSEST_ATOMS]
+    with pytest.raises(StoreError, match=r"frame 1: atoms 0 \(O\) and 2 \(H\) are 0\.270 Å apart; at least 0\.3 Å"):
+        read(write(tmp_path / name, [labelled("H2O"), atoms]), "gfn2")
+    atoms.positions[2] = atoms.positions[0] + [0, 0, 1.1 * CLOSEST_ATOMS]
+    assert len(read(write(tmp_path / f"far_{name}", [atoms]), "gfn2")[0].geometries) == 1
 
 
 def _ammonium() -> np.ndarray:

@@ -348,6 +348,13 @@ def test_wrong_positions_name_their_row(make_archive: MakeArchive, save: Callabl
         read_archive(save(archive))
 
 
+def test_overlapping_atoms_name_their_row(make_archive: MakeArchive, save: Callable[[Archive], Path]):
+    archive = make_archive() | {"energy_b3lyp": np.zeros(N)}
+    archive["positions"][4] = archive["positions"][3] + np.float32([0, 0.1, 0])
+    with pytest.raises(StoreError, match=r"row 1: atoms 0 \(C\) and 1 \(H\) are 0\.100 Å apart"):
+        read_archive(save(archive))
+
+
 def test_missing_structures_are_not_taken_for_absent_ones(make_archive: MakeArchive, save: Callable[[Archive], Path]):
     archive = {**make_archive(), "energy_b3lyp": np.zeros(N)}
     archive["positions"][3:8] = np.nan
