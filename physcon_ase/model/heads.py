@@ -19,9 +19,9 @@ _SCREENING_EXPONENTS: Final = (3.2, 0.9423, 0.4029, 0.2016)
 _CORE_RADIUS_SCALE: Final = 0.75
 """Cores repel below this fraction of the sum of covalent radii, which no bond of a stable molecule reaches."""
 
-_SMALLEST_REACH: Final = 0.56
-"""Distance [Å] below which all cores repel. For two hydrogen atoms the fraction of the radii is 0.47 Å, where repulsion
-would begin too late to outweigh the network, which has no data below 0.5 Å."""
+_HYDROGEN_CORE: Final = 0.28
+"""Radius [Å] of the core of hydrogen, 0.9 of the covalent radius: with 0.75 of it, repulsion would begin too late to
+outweigh the network, which has no data below 0.5 Å (H-H) and 0.85 Å (H-C)."""
 
 _CORE_STRENGTH: Final = 7.0
 """Multiplies the repulsion of the bare cores, which must also outweigh what the network contributed where it fades out
@@ -101,8 +101,8 @@ class References(nn.Module):
 class CoreRepulsion(nn.Module):
     """Screened nuclear repulsion that keeps atoms from falling into each other where no data reach.
 
-    E_ij = s Z_i Z_j e²/(4πε₀ r) φ(r/a) f(r/c), s = 7, a = 0.8854 a₀ / (Z_i^0.23 + Z_j^0.23), and c is the larger of
-    0.75 (R_i + R_j) and 0.56 Å.
+    E_ij = s Z_i Z_j e²/(4πε₀ r) φ(r/a) f(r/c), s = 7, a = 0.8854 a₀ / (Z_i^0.23 + Z_j^0.23), and c is the sum of the
+    radii of the cores: 0.28 Å for hydrogen, 0.75 of the covalent radius for others.
     Ziegler, Biersack and Littmark 1985, doi 10.1007/978-1-4615-8103-1_3; f is `pairs.envelope`.
     """
 
@@ -110,7 +110,9 @@ class CoreRepulsion(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.register_buffer("radii", _CORE_RADIUS_SCALE * covalent_radii(), persistent=False)
+        radii = _CORE_RADIUS_SCALE * covalent_radii()
+        radii[1] = _HYDROGEN_CORE
+        self.register_buffer("radii", radii, persistent=False)
 
     def overlap(self, batch: Batch, pairs: Pairs) -> Float[Tensor, "molecules slots neighbours"] | None:
         """r/c of pairs closer than c and 1 for all others; None if no two atoms are that close, as is the rule."""
@@ -140,8 +142,7 @@ class CoreRepulsion(nn.Module):
 
     def _reach(self, batch: Batch, pairs: Pairs) -> Tensor:
         radii = self.radii[batch.atomic_numbers]
-        reach = radii[:, :, None] + _of_neighbours(radii, pairs)
-        return reach.clamp(min=_SMALLEST_REACH).expand_as(pairs.distances)
+        return (radii[:, :, None] + _of_neighbours(radii, pairs)).expand_as(pairs.distances)
 
 
 def fade_in(overlap: Tensor) -> Tensor:

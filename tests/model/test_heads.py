@@ -17,7 +17,7 @@ ROUNDING = 1e-10
 
 def zbl(first: int, second: int, distance: float) -> float:
     """Seven times the Ziegler-Biersack-Littmark energy [eV] of two cores, written out, times our polynomial cutoff."""
-    reach = max(0.56, 0.75 * (COVALENT_RADII[first] + COVALENT_RADII[second]))
+    reach = sum(0.28 if number == 1 else 0.75 * COVALENT_RADII[number] for number in (first, second))
     if distance >= reach:
         return 0.0
     length = 0.8854 * 0.529177210544 / (first**0.23 + second**0.23)
