@@ -17,10 +17,11 @@ from torch import Tensor
 from physcon_ase.data.loader import Items, load_items, move_items, take
 from physcon_ase.data.sample import LabelledBatch
 from physcon_ase.data.selection import DataSet
+from physcon_ase.data.split import split_mask
 from physcon_ase.data.store import open_store
 from physcon_ase.errors import LabelError
 from physcon_ase.model.checkpoint import read_checkpoint, save_checkpoint
-from physcon_ase.model.config import config_from_dict, config_to_dict
+from physcon_ase.model.config import LevelConfig, config_from_dict, config_to_dict
 from physcon_ase.model.environments import environment_tensors
 from physcon_ase.model.physcon import PhysCon, load_model
 from physcon_ase.model.uncertainty import energy_table, force_table, rigidity
@@ -31,6 +32,9 @@ from physcon_ase.training.provenance import file_sum, read_provenance
 
 FEWEST_GEOMETRIES: Final = 20
 """Held-out geometries with a label below which a level gets no table."""
+
+FEWEST_CHARGED: Final = 5
+"""Training molecules of a total charge below which a level does not cover it."""
 
 _ATOMS_PER_BATCH: Final = 1024
 
@@ -93,7 +97,7 @@ def calibrate(
     """Writes a copy of a checkpoint, with a table of uncertainty for each level and quantity that the stores can judge.
 
     A table of the environments of atoms in all training molecules of the stores is added. Tables that the checkpoint
-    had before are left out.
+    had before are left out. Levels no longer cover total charges of fewer than `FEWEST_CHARGED` training molecules.
 
     Args:
         checkpoint: a shipped name or a folder.
@@ -117,7 +121,8 @@ def calibrate(
     check_held_out(stored, stores)
     found: list[Calibration] = []
     tables: dict[str, Tensor] = {}
-    for level, own in _stores_by_level(model, stores).items():
+    by_level = _stores_by_level(model, stores)
+    for level, own in by_level.items():
         record, own_tables = _calibrate_level(model, level, own, n_molecules, seed)
         found.append(record)
         tables |= own_tables
@@ -130,8 +135,13 @@ def calibrate(
     for environment, number in _earlier_environments(continues).items():
         counts[environment] = max(number, counts.get(environment, 0))
     tables |= {f"{_ENVIRONMENTS}.{name}": value for name, value in environment_tensors(counts).items()}
+    config = config_from_dict(stored.config)
     config = replace(
-        config_from_dict(stored.config),
+        config,
+        levels=tuple(
+            replace(own, charges=_charges(own, by_level[own.name])) if own.name in by_level else own
+            for own in config.levels
+        ),
         n_environments=len(counts),
         energy_uncertainty=tuple(name for name in model.level_names if f"{_ENERGY}.{name}.factor" in tables),
         forces_uncertainty=tuple(name for name in model.level_names if f"{_FORCES}.{name}.factor" in tables),
@@ -145,6 +155,18 @@ def calibrate(
     tensors = {**weights, **tables}
     save_checkpoint(folder, tensors, config_to_dict(config), recipe=stored.recipe, provenance=origin)
     return tuple(found)
+
+
+def _charges(level: LevelConfig, stores: Sequence[Path]) -> tuple[int, ...]:
+    """Total charges [e] of the level with enough training molecules; neutral molecules in any case."""
+    molecules: dict[int, set[int]] = {}
+    for path in stores:
+        store = open_store(path, levels=())
+        rows = np.flatnonzero(split_mask(store, "train"))
+        charges, keys = store.molecules.charges[rows].tolist(), store.molecules.key_hash[rows].tolist()
+        for charge, key in zip(charges, keys, strict=True):
+            molecules.setdefault(charge, set()).add(key)
+    return tuple(c for c in level.charges if c == 0 or len(molecules.get(c, ())) >= FEWEST_CHARGED)
 
 
 def _earlier_environments(checkpoint: Path | str | None) -> dict[int, int]:

@@ -142,6 +142,17 @@ def test_environments_of_an_earlier_training_stay_known(
         calibrate(checkpoint, [store], third, continues=checkpoint)
 
 
+def test_charges_of_too_few_training_molecules_are_not_covered(
+    checkpoint: Path, write: Callable[..., Path], tmp_path: Path
+) -> None:
+    stored = read_checkpoint(checkpoint)
+    levels = [{**level, "charges": [-4, 0, 1]} for level in stored.config["levels"]]
+    folder = tmp_path / "ions"
+    save_checkpoint(folder, stored.tensors, {**stored.config, "levels": levels}, recipe=stored.recipe)
+    calibrate(folder, [write(load_model(checkpoint).model)], tmp_path / "out")
+    assert load_model(tmp_path / "out").model.level("cheap").charges == (0,)
+
+
 def test_calibrating_again_replaces_the_tables_and_fewer_molecules_are_enough(
     checkpoint: Path, write: Callable[..., Path], tmp_path: Path
 ) -> None:
