@@ -53,7 +53,3 @@ COVALENT_RADII: Final[dict[int, float]] = {
 
 FALLBACK_RADIUS: Final = 1.2
 """Covalent radius [Å] of elements that are not in `COVALENT_RADII`; deliberately large."""
-
-CLOSEST_ATOMS: Final = 0.3
-"""Distance [Å] below which two atoms are considered an input error (duplicate atoms, wrong unit). Compressing the
-shortest bond, H2 with 0.74 Å, to this distance takes more than 5 eV."""

@@ -116,6 +116,11 @@ def canonical_key(molecule: str | MolGraph) -> str:
     return _key(to_rdkit(molecule) if isinstance(molecule, MolGraph) else _parse(molecule))
 
 
+def charge_of_smiles(smiles: str) -> int:
+    """Total charge [e] of a SMILES of one or several fragments. Raises the errors of `canonical_key`."""
+    return Chem.GetFormalCharge(_parse(smiles))
+
+
 def undefined_stereo(molecule: str | MolGraph) -> list[str]:
     """Description of each tetrahedral centre and double bond of undefined configuration.
 

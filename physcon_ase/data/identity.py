@@ -1,24 +1,18 @@
 """The molecule of a geometry: its graph, its SMILES, and the key that decides its split."""
 
-import functools
-import re
 from dataclasses import dataclass, replace
-from typing import Final
 
 import numpy as np
 from jaxtyping import Float, Integer
 
 from physcon_ase.chem.graph import MolGraph, make_graph
 from physcon_ase.chem.perceive import graph_from_geometry
-from physcon_ase.chem.smiles import canonical_key, canonical_smiles
+from physcon_ase.chem.smiles import canonical_key, canonical_smiles, charge_of_smiles
 from physcon_ase.data.split import key_hash
 from physcon_ase.errors import PhysConError, SpinParityError, UnsupportedChargeError
 from physcon_ase.units import CHEMICAL_SYMBOLS
 
 _UNPERCEIVED = "formula and name, perception failed"
-
-_FORMAL_CHARGE: Final = re.compile(r"\[[^\]]*?([+-])(\d*)(?::\d+)?\]")
-"""Sign and size of the charge of an atom in a canonical SMILES."""
 
 
 @dataclass(frozen=True)
@@ -67,20 +61,11 @@ def identify_geometry(
     return GeometryIdentity(graph, "", key_hash(f"{formula(atomic_numbers)} {name}".strip()), _UNPERCEIVED)
 
 
-@functools.lru_cache(maxsize=1024)
-def smiles_charge(smiles: str) -> int:
-    """Total charge [e] of a SMILES of one or several fragments.
-
-    Raises the errors of `chem.smiles.canonical_key`.
-    """
-    return sum(int(sign + (size or "1")) for sign, size in _FORMAL_CHARGE.findall(canonical_key(smiles)))
-
-
 def _check_state(atomic_numbers: np.ndarray, charge: int, multiplicity: int, smiles: str) -> None:
-    if smiles and charge != smiles_charge(smiles):
+    expected = charge_of_smiles(smiles) if smiles else charge
+    if charge != expected:
         raise UnsupportedChargeError(
-            f"the charge is {charge:+d}, but that of the SMILES {smiles!r} is {smiles_charge(smiles):+d}: correct one "
-            "of them"
+            f"the charge is {charge:+d}, but that of the SMILES {smiles!r} is {expected:+d}: correct one of them"
         )
     n_electrons = int(np.sum(atomic_numbers)) - charge
     if not 1 <= multiplicity <= n_electrons + 1 or (n_electrons + multiplicity) % 2 == 0:

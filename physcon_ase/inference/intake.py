@@ -9,9 +9,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 from ase import Atoms
-from scipy.spatial.distance import pdist, squareform
 
 from physcon_ase.chem.graph import MolGraph
+from physcon_ase.chem.overlap import overlapping_atoms
 from physcon_ase.errors import (
     EmptyStructureError,
     NonFinitePositionsError,
@@ -23,7 +23,7 @@ from physcon_ase.errors import (
 )
 from physcon_ase.model.coverage import check_charge, check_elements, level_for
 from physcon_ase.model.physcon import PhysCon
-from physcon_ase.units import CHEMICAL_SYMBOLS, CLOSEST_ATOMS
+from physcon_ase.units import CHEMICAL_SYMBOLS
 
 _Value = TypeVar("_Value")
 
@@ -65,7 +65,7 @@ def check_atoms(atoms: Atoms) -> None:
         PeriodicCellError: periodic in any direction; a cell without periodicity is ignored.
         UnknownElementError: an unknown atomic number, e.g. 0 of ASE's dummy "X".
         NonFinitePositionsError: positions that are NaN or infinite.
-        OverlappingAtomsError: two atoms closer than `CLOSEST_ATOMS`.
+        OverlappingAtomsError: two atoms closer than `overlap.CLOSEST_ATOMS`.
     """
     if len(atoms) == 0:
         raise EmptyStructureError("the structure has no atoms: at least one is needed")
@@ -87,9 +87,8 @@ def check_atoms(atoms: Atoms) -> None:
             f"atom {atom} ({CHEMICAL_SYMBOLS[int(numbers[atom])]}) is at {positions[atom].tolist()}: positions must be "
             "finite [Å]; check whether an earlier step diverged"
         )
-    squared = pdist(positions, "sqeuclidean")
-    if len(squared) and squared.min() < CLOSEST_ATOMS**2:
-        _refuse_overlap(numbers, squareform(squared))
+    if overlap := overlapping_atoms(numbers, positions):
+        raise OverlappingAtomsError(overlap)
 
 
 def charge_and_multiplicity(atoms: Atoms, charge: int = 0, multiplicity: int = 1) -> tuple[int, int]:
@@ -128,16 +127,6 @@ def _as_whole_number(name: str, value: Any) -> int:
     if isinstance(value, (int, float, np.integer, np.floating)) and float(value).is_integer():
         return int(value)
     raise UnsupportedChargeError(f"{name} {value!r} is not an integer: give the value of the molecule, such as 0 or 1")
-
-
-def _refuse_overlap(numbers: np.ndarray, squared: np.ndarray) -> None:
-    np.fill_diagonal(squared, np.inf)
-    first, second = sorted(int(i) for i in np.unravel_index(squared.argmin(), squared.shape))
-    raise OverlappingAtomsError(
-        f"atoms {first} ({CHEMICAL_SYMBOLS[int(numbers[first])]}) and {second} "
-        f"({CHEMICAL_SYMBOLS[int(numbers[second])]}) are {squared[first, second] ** 0.5:.3f} Å apart; at least "
-        f"{CLOSEST_ATOMS} Å is needed: check for duplicate atoms and for positions that are not in Å"
-    )
 
 
 # ---- molecules

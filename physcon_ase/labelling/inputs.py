@@ -8,8 +8,8 @@ from ase import Atoms
 
 from physcon_ase.chem.graph import MolGraph
 from physcon_ase.chem.smiles import canonical_key, canonical_smiles, graph_from_smiles
-from physcon_ase.data.identity import identify_geometry
 from physcon_ase.data.importers.ase_files import structure_from_atoms
+from physcon_ase.data.importers.structures import identify_structure
 from physcon_ase.data.split import key_hash
 from physcon_ase.data.store import Store, geometry_offsets, molecule_graph
 from physcon_ase.errors import StoreError
@@ -112,12 +112,5 @@ def identify(molecule: Input) -> Identity:
         return Identity(graph, None, canonical_smiles(graph), key_hash(canonical_key(graph)), molecule)
     structure = structure_from_atoms(molecule)
     name = structure.name or structure.smiles or molecule.get_chemical_formula()
-    found = identify_geometry(  # labelling does not require bonds
-        structure.atomic_numbers,
-        structure.positions,
-        charge=structure.charge,
-        multiplicity=structure.multiplicity,
-        smiles=structure.smiles,
-        name=structure.name,
-    )
+    found = identify_structure(structure)  # labelling does not require bonds
     return Identity(found.graph, structure.positions, found.smiles, found.key_hash, name)

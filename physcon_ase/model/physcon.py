@@ -27,6 +27,9 @@ from physcon_ase.model.uncertainty import EnergyRigidity, ForceRigidity, feature
 DEFAULT_CHECKPOINT = "physcon-2"
 """The checkpoint that ships with the package."""
 
+TABLES: Final = ("energy_rigidity", "force_rigidity", "environments")
+"""Attributes of `PhysCon` with the tables of `training.calibrate`, whose tensors have names that begin with them."""
+
 DTYPES: Final[dict[str, torch.dtype]] = {"float32": torch.float32, "float64": torch.float64}
 """Number formats by name."""
 

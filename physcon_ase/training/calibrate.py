@@ -23,7 +23,7 @@ from physcon_ase.errors import LabelError
 from physcon_ase.model.checkpoint import read_checkpoint, save_checkpoint
 from physcon_ase.model.config import LevelConfig, config_from_dict, config_to_dict
 from physcon_ase.model.environments import environment_tensors
-from physcon_ase.model.physcon import PhysCon, load_model
+from physcon_ase.model.physcon import TABLES, PhysCon, load_model
 from physcon_ase.model.uncertainty import energy_table, force_table, rigidity
 from physcon_ase.training.environments import count_environments
 from physcon_ase.training.evaluate import check_coverage
@@ -38,8 +38,7 @@ FEWEST_CHARGED: Final = 5
 
 _ATOMS_PER_BATCH: Final = 1024
 
-_ENERGY, _FORCES, _ENVIRONMENTS = "energy_rigidity", "force_rigidity", "environments"
-"""What the names of the tables begin with, attributes of `PhysCon`."""
+_ENERGY, _FORCES, _ENVIRONMENTS = TABLES
 
 
 @dataclass(frozen=True)
@@ -146,9 +145,7 @@ def calibrate(
         energy_uncertainty=tuple(name for name in model.level_names if f"{_ENERGY}.{name}.factor" in tables),
         forces_uncertainty=tuple(name for name in model.level_names if f"{_FORCES}.{name}.factor" in tables),
     )
-    weights = {
-        name: value for name, value in stored.tensors.items() if not name.startswith((_ENERGY, _FORCES, _ENVIRONMENTS))
-    }
+    weights = {name: value for name, value in stored.tensors.items() if not name.startswith(TABLES)}
     origin = read_provenance(checkpoint)
     if origin is not None:
         origin = {**origin, "calibrated_on": {Path(store).name: file_sum(Path(store)) for store in stores}}

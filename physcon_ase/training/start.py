@@ -2,7 +2,6 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import replace
-from typing import Final
 
 import torch
 from torch import Tensor
@@ -13,7 +12,7 @@ from physcon_ase.data.loader import Bucket, Items, take
 from physcon_ase.errors import RecipeError
 from physcon_ase.model.checkpoint import Checkpoint, read_checkpoint
 from physcon_ase.model.config import LevelConfig, ModelConfig, config_from_dict
-from physcon_ase.model.physcon import PhysCon, load_model
+from physcon_ase.model.physcon import TABLES, PhysCon, load_model
 from physcon_ase.training.losses.asteroid import bias_weights
 from physcon_ase.training.losses.multitask import predict
 from physcon_ase.training.losses.terms import trains
@@ -22,9 +21,6 @@ from physcon_ase.training.recipe import LevelRecipe, LossRecipe, Recipe
 from physcon_ase.units import CHEMICAL_SYMBOLS
 
 _JUDGED_SLOTS = 2048
-
-_TABLES: Final = ("energy_rigidity.", "force_rigidity.", "environments.")
-"""What the names of the tables of uncertainty begin with, buffers of `PhysCon`."""
 
 
 def make_model(recipe: Recipe, items: Items) -> PhysCon:
@@ -59,7 +55,7 @@ def make_model(recipe: Recipe, items: Items) -> PhysCon:
             _begin_like(model, entry, taken)
     if base is not None:
         for name, buffer in model.named_buffers():
-            if name.startswith(_TABLES):
+            if name.startswith(TABLES):
                 buffer.copy_(base.tensors[name])
     if recipe.optim.train:
         _check_parts(recipe, [name for name, _ in model.named_parameters()])

@@ -11,9 +11,10 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import PropertyNotImplementedError
 
-from physcon_ase.data.identity import smiles_charge
+from physcon_ase.chem.overlap import overlapping_atoms
+from physcon_ase.chem.smiles import charge_of_smiles
 from physcon_ase.data.importers.report import ImportReport
-from physcon_ase.data.importers.structures import Structure, overlapping_atoms, store_from_structures
+from physcon_ase.data.importers.structures import Structure, store_from_structures
 from physcon_ase.data.store import Store
 from physcon_ase.errors import LabelError, PhysConError, StoreError
 
@@ -96,7 +97,7 @@ def structure_from_atoms(
 
     Raises:
         StoreError: the structure is periodic, empty, has positions that are not finite or two atoms closer than
-            `CLOSEST_ATOMS`, or its charge or spin is not a whole number.
+            `overlap.CLOSEST_ATOMS`, or its charge or spin is not a whole number.
         LabelError: the energy is not a number.
         PhysConError: the SMILES that determines the charge is invalid.
     """
@@ -137,7 +138,7 @@ def _charge(atoms: Atoms, smiles: str, number: int) -> int:
     if given is not None:
         return _whole_number("charge", given, number)
     try:
-        return smiles_charge(smiles) if smiles else 0
+        return charge_of_smiles(smiles) if smiles else 0
     except PhysConError as error:
         raise type(error)(f"frame {number}: {error}") from error
 

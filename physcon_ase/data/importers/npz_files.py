@@ -15,10 +15,10 @@ import numpy as np
 
 from physcon_ase.chem.compare import bonds_intact, stereo_intact
 from physcon_ase.chem.graph import MolGraph, graph_bytes
+from physcon_ase.chem.overlap import overlapping_atoms
 from physcon_ase.chem.perceive import graph_from_bonds
 from physcon_ase.chem.smiles import canonical_key
 from physcon_ase.data.importers.report import ImportReport
-from physcon_ase.data.importers.structures import overlapping_atoms
 from physcon_ase.data.split import key_hash
 from physcon_ase.data.store import Geometries, LevelLabels, Store, n_with_forces, offsets_of, pack_molecules
 from physcon_ase.errors import LabelError, PhysConError, StoreError

@@ -4,15 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int, Integer
-from scipy.spatial import KDTree
+from jaxtyping import Float, Int
 
 from physcon_ase.data.identity import GeometryIdentity, identify_geometry
 from physcon_ase.data.importers.report import ImportReport
 from physcon_ase.data.rows import GeometryRow, Label, MoleculeRow, store_from_rows
 from physcon_ase.data.store import Store, n_with_forces
 from physcon_ase.errors import LabelError, PhysConError
-from physcon_ase.units import CHEMICAL_SYMBOLS, CLOSEST_ATOMS
 
 
 @dataclass(frozen=True)
@@ -96,30 +94,21 @@ def _check_structure(number: int, structure: Structure) -> None:
         raise LabelError(f"structure {number}: the forces are not finite; use None for missing forces")
 
 
-def overlapping_atoms(atomic_numbers: Integer[np.ndarray, " atoms"], positions: Float[np.ndarray, "atoms 3"]) -> str:
-    """Description of two atoms closer than `CLOSEST_ATOMS`; empty if there are none."""
-    pairs = KDTree(positions).query_pairs(np.nextafter(CLOSEST_ATOMS, 0), output_type="ndarray")
-    if not len(pairs):
-        return ""
-    first, second = pairs[0].tolist()
-    names = [f"{atom} ({CHEMICAL_SYMBOLS.get(int(atomic_numbers[atom]), 'X')})" for atom in (first, second)]
-    distance = np.linalg.norm(positions[first] - positions[second])
-    return (
-        f"atoms {names[0]} and {names[1]} are {distance:.3f} Å apart; at least {CLOSEST_ATOMS} Å is needed: check for "
-        "duplicate atoms and for positions that are not in Å"
+def identify_structure(structure: Structure) -> GeometryIdentity:
+    """Molecule of a structure. Raises the errors of `identify_geometry`."""
+    return identify_geometry(
+        structure.atomic_numbers,
+        structure.positions,
+        charge=structure.charge,
+        multiplicity=structure.multiplicity,
+        smiles=structure.smiles,
+        name=structure.name,
     )
 
 
 def _identify(number: int, structure: Structure) -> GeometryIdentity:
     try:
-        return identify_geometry(
-            structure.atomic_numbers,
-            structure.positions,
-            charge=structure.charge,
-            multiplicity=structure.multiplicity,
-            smiles=structure.smiles,
-            name=structure.name,
-        )
+        return identify_structure(structure)
     except PhysConError as error:
         raise type(error)(f"structure {number}: {error}") from error
 

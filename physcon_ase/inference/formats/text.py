@@ -1,12 +1,13 @@
 """Text of input files, and files that are either complete or absent."""
 
 import gzip
+import json
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final, TextIO
+from typing import Any, Final, TextIO
 
 from physcon_ase.errors import StoreError
 from physcon_ase.inference.formats.table import GZIP_SUFFIX
@@ -53,6 +54,12 @@ def replacing(path: Path) -> Iterator[TextIO]:
         else:
             with part.open("w", encoding="utf-8", newline="\n") as file:
                 yield file
+
+
+def write_json(content: Mapping[str, Any], path: Path) -> None:
+    """Writes a dictionary of numbers, texts and lists; the file is never half-written."""
+    with replacing(path) as file:
+        file.write(json.dumps(content, indent=1) + "\n")
 
 
 @contextmanager

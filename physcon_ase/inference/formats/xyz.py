@@ -110,23 +110,23 @@ def _row(body: Sequence[str], comment: str, number: int) -> Row:
 
 def _plain_frame(body: Sequence[str], comment: str) -> Atoms:
     atoms = atoms_of_lines(body)
-    told = _told_by(comment.strip())
-    cell, pbc = told.pop("Lattice", None), told.pop("pbc", None)
+    fields = _comment_fields(comment.strip())
+    cell, pbc = fields.pop("Lattice", None), fields.pop("pbc", None)
     if cell is not None:
         atoms.set_cell(cell.T)
     if cell is not None or pbc is not None:  # extended XYZ without Properties
         atoms.set_pbc(True if pbc is None else pbc)
-    atoms.info.update(told)
+    atoms.info.update(fields)
     return atoms
 
 
-def _told_by(comment: str) -> dict[str, Any]:
+def _comment_fields(comment: str) -> dict[str, Any]:
     """Key-value pairs of the comment line of plain XYZ; the other words are the name, unless it is a number.
 
     Raises:
         ValueError: Lattice is not a matrix.
     """
-    told: dict[str, Any] = {}
+    fields: dict[str, Any] = {}
     words, has_pairs = [], False
     for part in _PART.finditer(comment):
         key, value = part["key"], part["value"]
@@ -134,14 +134,14 @@ def _told_by(comment: str) -> dict[str, Any]:
             words.append(part["quoted"] or part[0])
             continue
         try:
-            told |= key_val_str_to_dict(f"{key}={value}") if value else {}
+            fields |= key_val_str_to_dict(f"{key}={value}") if value else {}
             has_pairs = True
         except (ValueError, KeyError, IndexError):
             if key == "Lattice":
                 raise
             words.append(part[0])
     name = " ".join(words).strip(" ,;") if has_pairs else comment
-    return ({"name": name} if name and not _is_number(name) else {}) | told
+    return ({"name": name} if name and not _is_number(name) else {}) | fields
 
 
 def _extended_frame(body: Sequence[str], comment: str) -> Atoms:

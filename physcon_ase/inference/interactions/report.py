@@ -1,7 +1,6 @@
 """Text, tables and pictures of interaction energies."""
 
 import csv
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
@@ -12,7 +11,7 @@ from physcon_ase.errors import PhysConError
 from physcon_ase.inference.figures import new_figure
 from physcon_ase.inference.files import check_output, write_structures
 from physcon_ase.inference.formats.table import suffix_of
-from physcon_ase.inference.formats.text import replacing
+from physcon_ase.inference.formats.text import replacing, write_json
 from physcon_ase.inference.interactions.interaction import DistanceCurve, Interaction
 from physcon_ase.inference.report import save_figure
 from physcon_ase.units import EV_PER_KCAL_PER_MOL
@@ -59,8 +58,7 @@ def write_interaction(interaction: Interaction, path: str | Path, *, inputs: Ite
     path = check_output(path, inputs, kinds=OUTPUTS)
     suffix = suffix_of(path)
     if suffix == ".json":
-        with replacing(path) as file:
-            file.write(json.dumps(interaction.to_dict(), indent=1) + "\n")
+        write_json(interaction.to_dict(), path)
     elif suffix == ".xyz":
         write_structures([interaction.complex, *interaction.molecules], path)
     elif interaction.curve is None:

@@ -1,7 +1,6 @@
 """Torsion scans as text, tables, files and pictures."""
 
 import csv
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
@@ -13,7 +12,7 @@ from physcon_ase.inference.ensembles.ensemble import counted
 from physcon_ase.inference.figures import new_figure
 from physcon_ase.inference.files import XYZ_SUFFIXES, check_output, write_structures
 from physcon_ase.inference.formats.table import suffix_of
-from physcon_ase.inference.formats.text import replacing
+from physcon_ase.inference.formats.text import replacing, write_json
 from physcon_ase.inference.report import save_figure
 from physcon_ase.inference.scans.scan import Scan
 from physcon_ase.units import CHEMICAL_SYMBOLS
@@ -69,8 +68,7 @@ def write_scan(scan: Scan, path: str | Path, *, inputs: Iterable[str | Path] = (
     if suffix == ".csv":
         _write_table(scan, path)
     elif suffix == ".json":
-        with replacing(path) as file:
-            file.write(json.dumps(scan.to_dict(), indent=1) + "\n")
+        write_json(scan.to_dict(), path)
     elif suffix == ".png":
         plot_scan(scan, path)
     elif suffix == ".sdf":

@@ -1,7 +1,6 @@
 """Text, tables and pictures of vibrations."""
 
 import csv
-import json
 import textwrap
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,7 +15,7 @@ from physcon_ase.errors import MissingHeadError
 from physcon_ase.inference.figures import new_figure
 from physcon_ase.inference.files import check_output
 from physcon_ase.inference.formats.table import suffix_of
-from physcon_ase.inference.formats.text import replacing
+from physcon_ase.inference.formats.text import replacing, write_json
 from physcon_ase.inference.intake import above_zero
 from physcon_ase.inference.report import save_figure
 from physcon_ase.inference.vibrations.harmonic import Vibrations
@@ -116,8 +115,7 @@ def write_vibrations(
     path = check_output(path, inputs, kinds=OUTPUTS)
     suffix = suffix_of(path)
     if suffix == ".json":
-        with replacing(path) as file:
-            file.write(json.dumps(vibrations.to_dict(), indent=1) + "\n")
+        write_json(vibrations.to_dict(), path)
     elif suffix == ".csv":
         _write_modes(vibrations, path)
     else:

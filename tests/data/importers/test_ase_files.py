@@ -8,14 +8,13 @@ from ase import Atoms
 from ase.build import molecule
 from ase.calculators.singlepoint import SinglePointCalculator
 
-from physcon_ase.chem.smiles import canonical_key, graph_from_smiles
-from physcon_ase.data.identity import smiles_charge
+from physcon_ase.chem.overlap import CLOSEST_ATOMS
+from physcon_ase.chem.smiles import canonical_key, charge_of_smiles, graph_from_smiles
 from physcon_ase.data.importers.ase_files import read_ase_database, read_extxyz, structure_from_atoms
 from physcon_ase.data.importers.structures import Structure, store_from_structures
 from physcon_ase.data.split import key_hash
 from physcon_ase.data.store import check_store
 from physcon_ase.errors import InvalidSmilesError, LabelError, SpinParityError, StoreError, UnsupportedChargeError
-from physcon_ase.units import CLOSEST_ATOMS
 
 XYZ_DIGITS = 1e-8
 """Rounding of the eight decimals that ASE writes to extended XYZ files."""
@@ -148,7 +147,7 @@ def test_pairs_named_like_properties_of_a_database_row_are_kept(tmp_path: Path, 
      ("C[N+](=O)[O-]", 0), ("C[C@H](N)C(=O)[O-]", -1), ("[H+]", 1), ("[2H][O-]", -1), ("CO", 0)],
 )  # fmt: skip
 def test_charge_of_a_smiles_is_that_of_its_graph(smiles: str, charge: int):
-    assert smiles_charge(smiles) == graph_from_smiles(smiles, allow_fragments=True).charge == charge
+    assert charge_of_smiles(smiles) == graph_from_smiles(smiles, allow_fragments=True).charge == charge
 
 
 def test_without_a_charge_it_is_that_of_the_smiles():
