@@ -96,7 +96,8 @@ def calibrate(
     """Writes a copy of a checkpoint, with a table of uncertainty for each level and quantity that the stores can judge.
 
     A table of the environments of atoms in all training molecules of the stores is added. Tables that the checkpoint
-    had before are left out. Levels no longer cover total charges of fewer than `FEWEST_CHARGED` training molecules.
+    had before are left out. Levels no longer cover elements that occur in no training molecule of their stores, nor
+    total charges of fewer than `FEWEST_CHARGED` of these molecules.
 
     Args:
         checkpoint: a shipped name or a folder.
@@ -137,10 +138,7 @@ def calibrate(
     config = config_from_dict(stored.config)
     config = replace(
         config,
-        levels=tuple(
-            replace(own, charges=_charges(own, by_level[own.name])) if own.name in by_level else own
-            for own in config.levels
-        ),
+        levels=tuple(_covered(own, by_level[own.name]) if own.name in by_level else own for own in config.levels),
         n_environments=len(counts),
         energy_uncertainty=tuple(name for name in model.level_names if f"{_ENERGY}.{name}.factor" in tables),
         forces_uncertainty=tuple(name for name in model.level_names if f"{_FORCES}.{name}.factor" in tables),
@@ -154,16 +152,20 @@ def calibrate(
     return tuple(found)
 
 
-def _charges(level: LevelConfig, stores: Sequence[Path]) -> tuple[int, ...]:
-    """Total charges [e] of the level with enough training molecules; neutral molecules in any case."""
-    molecules: dict[int, set[int]] = {}
+def _covered(level: LevelConfig, stores: Sequence[Path]) -> LevelConfig:
+    """The level with the elements and total charges of its training molecules; neutral molecules in any case."""
+    elements: set[int] = set()
+    with_charge: dict[int, set[int]] = {charge: set() for charge in level.charges}
     for path in stores:
         store = open_store(path, levels=())
-        rows = np.flatnonzero(split_mask(store, "train"))
-        charges, keys = store.molecules.charges[rows].tolist(), store.molecules.key_hash[rows].tolist()
-        for charge, key in zip(charges, keys, strict=True):
-            molecules.setdefault(charge, set()).add(key)
-    return tuple(c for c in level.charges if c == 0 or len(molecules.get(c, ())) >= FEWEST_CHARGED)
+        molecules, is_training = store.molecules, split_mask(store, "train")
+        elements.update(molecules.atomic_numbers[np.repeat(is_training, molecules.n_atoms)].tolist())
+        for charge, keys in with_charge.items():
+            keys.update(molecules.key_hash[is_training & (molecules.charges == charge)].tolist())
+    pairs = zip(level.elements, level.references, strict=True)
+    references = {element: energy for element, energy in pairs if element in elements}
+    charges = tuple(charge for charge, keys in with_charge.items() if charge == 0 or len(keys) >= FEWEST_CHARGED)
+    return replace(level, elements=tuple(references), references=tuple(references.values()), charges=charges)
 
 
 def _earlier_environments(checkpoint: Path | str | None) -> dict[int, int]:

@@ -142,15 +142,27 @@ def test_environments_of_an_earlier_training_stay_known(
         calibrate(checkpoint, [store], third, continues=checkpoint)
 
 
-def test_charges_of_too_few_training_molecules_are_not_covered(
+def test_elements_and_charges_without_training_molecules_are_not_covered(
     checkpoint: Path, write: Callable[..., Path], tmp_path: Path
 ) -> None:
     stored = read_checkpoint(checkpoint)
-    levels = [{**level, "charges": [-4, 0, 1]} for level in stored.config["levels"]]
+    levels = [
+        {
+            **level,
+            "elements": [*level["elements"], 53],
+            "references": [*level["references"], -1.0],
+            "charges": [-4, 0, 1],
+        }
+        for level in stored.config["levels"]
+    ]
     folder = tmp_path / "ions"
     save_checkpoint(folder, stored.tensors, {**stored.config, "levels": levels}, recipe=stored.recipe)
     calibrate(folder, [write(load_model(checkpoint).model)], tmp_path / "out")
-    assert load_model(tmp_path / "out").model.level("cheap").charges == (0,)
+    covered = load_model(tmp_path / "out").model.level("cheap")
+    assert covered.charges == (0,)
+    assert {1, 6} <= set(covered.elements) < set(levels[0]["elements"])
+    assert len(covered.references) == len(covered.elements)
+    assert 53 not in covered.elements
 
 
 def test_calibrating_again_replaces_the_tables_and_fewer_molecules_are_enough(
