@@ -1,7 +1,7 @@
 """Errors of a model on labelled items."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -9,10 +9,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from physcon_ase.batch import with_positions
-from physcon_ase.data.labels import charges_at, elements_at
-from physcon_ase.data.loader import Items, evaluation_batches
+from physcon_ase.data.labels import elements_at
+from physcon_ase.data.loader import Bucket, Items, evaluation_batches
 from physcon_ase.data.sample import LabelledBatch, select
-from physcon_ase.model.coverage import check_covers_charge, check_elements
+from physcon_ase.model.coverage import check_elements, format_charges
 from physcon_ase.model.noise import align, centred, gaussian_noise
 from physcon_ase.model.physcon import PhysCon
 from physcon_ase.training.losses.multitask import predict
@@ -38,15 +38,37 @@ class LevelErrors:
     """The same of the direct heads; NaN without them."""
 
 
-def check_coverage(model: PhysCon, items: Items, level: str) -> None:
-    """Refuses items at a level that it does not cover.
+def covered_items(model: PhysCon, items: Items, level: str) -> tuple[Items, int]:
+    """The items without those at a level that have a total charge it does not cover, and the number of the latter.
+
+    A level does not cover all charges that it was trained on: `calibrate` leaves out those of few molecules.
 
     Raises:
-        UnsupportedElementError, UnsupportedChargeError: see `model.coverage`.
+        UnsupportedElementError: the level does not cover the elements of an item that is left.
     """
-    check_elements(np.array(sorted(elements_at(items, level)), dtype=int), model, level)
-    for charge in charges_at(items, level):
-        check_covers_charge(charge, model, level)
+    covered = torch.tensor(model.level(level).charges)
+    foreign = [
+        (bucket.level.cpu() == items.levels.index(level)) & ~torch.isin(bucket.charge.cpu().long(), covered)
+        for bucket in items.buckets
+    ]
+    pairs = zip(items.buckets, foreign, strict=True)
+    buckets = [_rows(bucket, ~mask) if mask.any() else bucket for bucket, mask in pairs]
+    left = replace(items, buckets=tuple(bucket for bucket in buckets if len(bucket)))
+    check_elements(np.array(sorted(elements_at(left, level)), dtype=int), model, level)
+    return left, sum(int(mask.sum()) for mask in foreign)
+
+
+def left_out(number: int, model: PhysCon, level: str) -> str:
+    """What `covered_items` left out, as a remark."""
+    covered = format_charges(model.level(level).charges)
+    return f"{number} geometries left out, level {level!r} only covers the charges {covered}"
+
+
+def _rows(bucket: Bucket, chosen: Tensor) -> Bucket:
+    """Some items of a bucket; the tensors of its molecules stay as they are."""
+    of_items = [f.name for f in fields(bucket) if f.name not in ("pair_types", "tetrahedra")]
+    rows = chosen.to(bucket.level.device)
+    return replace(bucket, **{name: getattr(bucket, name)[rows] for name in of_items})
 
 
 def evaluate_energies(model: PhysCon, items: Items) -> tuple[LevelErrors, ...]:

@@ -11,14 +11,22 @@ from physcon_ase.chem.graph import MolGraph
 from physcon_ase.data.loader import evaluation_batches, load_items
 from physcon_ase.data.selection import DataSet
 from physcon_ase.data.split import TEST_FRACTION, VALIDATION_FRACTION, split_of
-from physcon_ase.data.store import Geometries, LevelLabels, Store, pack_molecules, write_store
+from physcon_ase.data.store import (
+    Geometries,
+    LevelLabels,
+    Store,
+    open_store,
+    pack_molecules,
+    select_geometries,
+    write_store,
+)
 from physcon_ase.errors import LabelError, StoreError, UnsupportedElementError
 from physcon_ase.model.checkpoint import read_checkpoint, save_checkpoint
 from physcon_ase.model.config import config_from_dict, config_to_dict
 from physcon_ase.model.forces import energies_and_forces
 from physcon_ase.model.physcon import PhysCon, load_model
 from physcon_ase.training import store_errors
-from physcon_ase.training.calibrate import FEWEST_GEOMETRIES, calibrate, format_calibrations
+from physcon_ase.training.calibrate import FEWEST_GEOMETRIES, FEWEST_MOLECULES, calibrate, format_calibrations
 from physcon_ase.training.store_errors import error_table
 from tests.small_stores import Example
 from tests.tiny import tiny_model
@@ -142,15 +150,94 @@ def test_environments_of_an_earlier_training_stay_known(
         calibrate(checkpoint, [store], third, continues=checkpoint)
 
 
+@pytest.fixture
+def ions(checkpoint: Path, write: Callable[..., Path], tmp_path: Path) -> tuple[Path, Path]:
+    """A checkpoint that covers charges from -4 to +2, and a store in which 4 molecules have +1 and 8 have +2.
+
+    Of the former one molecule is held out, of the latter two are.
+    """
+    stored = read_checkpoint(checkpoint)
+    levels = [{**level, "charges": [-4, 0, 1, 2]} for level in stored.config["levels"]]
+    save_checkpoint(tmp_path / "ions", stored.tensors, {**stored.config, "levels": levels}, recipe=stored.recipe)
+    path = write(load_model(checkpoint).model)
+    store = open_store(path)
+    charges = store.molecules.formal_charges.copy()
+    charges[store.molecules.offsets["n_atoms"][:12]] = np.repeat([1, 2], [4, 8])
+    keys = store.molecules.key_hash.copy()
+    keys[:12] = [HELD_OUT, *range(TRAINING, TRAINING + 3), HELD_OUT, HELD_OUT, *range(TRAINING, TRAINING + 6)]
+    write_store(path, replace(store, molecules=replace(store.molecules, formal_charges=charges, key_hash=keys)))
+    return tmp_path / "ions", path
+
+
 def test_charges_of_too_few_training_molecules_are_not_covered(
+    ions: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint, store = ions
+    calibrate(checkpoint, [store], tmp_path / "out")
+    # no molecule has -4: other stores may have some
+    assert load_model(tmp_path / "out").model.level("cheap").charges == (-4, 0, 2)
+    assert "cheap: charges +1 are no longer covered, the stores have fewer than 5" in capsys.readouterr().out
+
+
+def test_stores_with_charges_that_a_level_no_longer_covers_can_be_used(
+    ions: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint, store = ions
+    calibrate(checkpoint, [store], tmp_path / "out")
+    (first, _) = calibrate(checkpoint, [store], tmp_path / "first")
+    capsys.readouterr()
+    (again, _) = calibrate(tmp_path / "out", [store], tmp_path / "again")
+    assert (again.n_training, again.n_energies) == (first.n_training - 3, first.n_energies - 1)
+    remark = "1 geometries left out, level 'cheap' only covers the charges -4, 0, +2"
+    assert f"labelled, validation: {remark}" in capsys.readouterr().out
+    lines = list(error_table(tmp_path / "out", [store], split="validation"))
+    assert lines[2] == f"labelled, thermal: {remark}"
+    energies = {line.split()[1]: int(line.split()[3]) for line in lines if line.startswith("labelled ")}
+    assert energies["cheap"] == first.n_energies - 1
+
+
+def test_tables_of_levels_whose_stores_are_not_given_are_kept(
+    checkpoint: Path, write: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = write(load_model(checkpoint).model)
+    calibrate(checkpoint, [store], tmp_path / "first")
+    before = read_checkpoint(tmp_path / "first")
+    other = tmp_path / "other.h5"
+    labelled = open_store(store)
+    few = select_geometries(labelled, np.arange(90))
+    write_store(other, replace(few, labels={"dft": few.labels["cheap"]}))
+    capsys.readouterr()
+    (dft,) = calibrate(tmp_path / "first", [other], tmp_path / "second")
+    assert dft.level == "dft"
+    assert "energies: the table of cheap is kept" in capsys.readouterr().out
+    after = read_checkpoint(tmp_path / "second")
+    assert sorted(after.config["energy_uncertainty"]) == sorted(after.config["forces_uncertainty"]) == ["cheap", "dft"]
+    own = [name for name in before.tensors if "_rigidity.cheap." in name]
+    assert len(own) == 4
+    assert all(torch.equal(after.tensors[name], before.tensors[name]) for name in own)
+    known = load_model(tmp_path / "second").model.environments
+    assert known is not None
+    np.testing.assert_array_equal(
+        known.n_molecules(before.tensors["environments.hashes"].numpy()), before.tensors["environments.counts"].numpy()
+    )
+
+
+def test_a_level_with_held_out_geometries_of_few_molecules_gets_no_table(
     checkpoint: Path, write: Callable[..., Path], tmp_path: Path
 ) -> None:
-    stored = read_checkpoint(checkpoint)
-    levels = [{**level, "charges": [-4, 0, 1]} for level in stored.config["levels"]]
-    folder = tmp_path / "ions"
-    save_checkpoint(folder, stored.tensors, {**stored.config, "levels": levels}, recipe=stored.recipe)
-    calibrate(folder, [write(load_model(checkpoint).model)], tmp_path / "out")
-    assert load_model(tmp_path / "out").model.level("cheap").charges == (0,)
+    path = write(load_model(checkpoint).model)
+    store = open_store(path)
+    # the 20 geometries of each molecule become geometries of one, of which all of water and methane are held out
+    rows = store.geometries.molecule // 20 * 20
+    molecules = replace(
+        store.molecules,
+        key_hash=np.array([HELD_OUT if row < 40 else TRAINING for row in range(100)], dtype=np.uint64),
+    )
+    write_store(path, replace(store, molecules=molecules, geometries=replace(store.geometries, molecule=rows)))
+    with pytest.raises(
+        LabelError, match=rf"{FEWEST_GEOMETRIES} validation geometries, of {FEWEST_MOLECULES} molecules"
+    ):
+        calibrate(checkpoint, [path], tmp_path / "calibrated")
 
 
 def test_calibrating_again_replaces_the_tables_and_fewer_molecules_are_enough(
