@@ -21,7 +21,7 @@ from physcon_ase.data.selection import DataSet
 from physcon_ase.data.split import split_mask
 from physcon_ase.data.store import open_store
 from physcon_ase.errors import LabelError
-from physcon_ase.model.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
+from physcon_ase.model.checkpoint import Checkpoint, check_replaceable, read_checkpoint, save_checkpoint
 from physcon_ase.model.config import LevelConfig, config_from_dict, config_to_dict
 from physcon_ase.model.coverage import format_charges
 from physcon_ase.model.environments import environment_tensors
@@ -140,10 +140,12 @@ def calibrate(
         LabelError: no level gets a table, see `FEWEST_GEOMETRIES` and `FEWEST_MOLECULES`, or `continues` has no table
             of environments.
         StoreError: the recipe in the checkpoint assigns all molecules of a store to the training.
+        PhysConError: `folder` holds something else than a checkpoint.
         UnsupportedElementError: a store has elements that the level does not cover.
     """
     stored, model = read_checkpoint(checkpoint), load_model(checkpoint, device=device).model
     check_held_out(stored, stores)
+    check_replaceable(Path(folder))
     found: list[Calibration] = []
     tables: dict[str, Tensor] = {}
     by_level = _stores_by_level(model, stores)
@@ -178,7 +180,8 @@ def calibrate(
     weights = {name: value for name, value in stored.tensors.items() if not name.startswith(TABLES)}
     origin = read_provenance(checkpoint)
     if origin is not None:
-        origin = {**origin, "calibrated_on": {Path(store).name: file_sum(Path(store)) for store in stores}}
+        before = origin.get("calibrated_on", {}) if kept else {}
+        origin = {**origin, "calibrated_on": before | {Path(store).name: file_sum(Path(store)) for store in stores}}
     tensors = {**weights, **tables}
     save_checkpoint(folder, tensors, config_to_dict(config), recipe=stored.recipe, provenance=origin)
     return tuple(found)

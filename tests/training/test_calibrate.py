@@ -310,6 +310,18 @@ def test_a_store_all_of_whose_molecules_were_in_the_training_is_not_held_out(
     assert len(list(error_table(checkpoint, [other], split="validation"))) > 2
 
 
+def test_a_store_that_the_parent_was_trained_on_is_not_held_out_either(
+    checkpoint: Path, write: Callable[..., Path], tmp_path: Path
+) -> None:
+    stored, store = read_checkpoint(checkpoint), write(load_model(checkpoint).model)
+    parent, child = tmp_path / "parent", tmp_path / "child"
+    save_checkpoint(parent, {**stored.tensors}, stored.config, recipe=PLAIN)
+    changed = {**stored.tensors, "energy.embedding.weight": stored.tensors["energy.embedding.weight"] + 1}
+    save_checkpoint(child, changed, stored.config, recipe=f'start_from = ["{parent}#energy", "nowhere"]')
+    with pytest.raises(StoreError, match="the recipe of parent assigns all molecules"):
+        list(error_table(child, [store]))
+
+
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 def test_errors_are_computed_on_the_device_of_the_model(
     checkpoint: Path, write: Callable[..., Path], device: str, monkeypatch: pytest.MonkeyPatch
