@@ -1,7 +1,7 @@
 """Statistics of the labels of a training set, and atomic reference energies fitted to them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Final
 
@@ -61,11 +61,15 @@ class LabelRow:
 
 
 def label_report(items: Items) -> tuple[LabelRow, ...]:
-    """Label statistics of each data set and level that has items, in the order of the data sets."""
-    rows = [
-        _label_row(items, source, level) for source in range(len(items.sources)) for level in range(len(items.levels))
-    ]
-    return tuple(row for row in rows if row.n_items)
+    """Label statistics of each data set and level that has items, in the order of the data sets.
+
+    A data set without any items has one row, with "-" for the level.
+    """
+    rows: list[LabelRow] = []
+    for source in range(len(items.sources)):
+        found = [_label_row(items, source, level) for level in range(len(items.levels))]
+        rows += [row for row in found if row.n_items] or [replace(row, level="-") for row in found[:1]]
+    return tuple(rows)
 
 
 def format_label_report(rows: Sequence[LabelRow]) -> str:

@@ -97,13 +97,15 @@ def select_items(store: Store, data_set: DataSet, number: int, levels: Sequence[
         split: "train", "validation" or "test".
 
     Raises:
-        LabelError: a requested level is missing in the store or in `levels`, or a label is unknown.
+        LabelError: a requested level is missing in the store or in `levels`, the store has no geometry of the requested
+            kinds, or a label is unknown.
     """
     store = _borrow(_without_unused(store, data_set), data_set)
     _check_levels(store, data_set, levels)
     molecules = chosen_molecules(store, data_set, split)
     usable = molecules[store.geometries.molecule]
     if data_set.kinds:
+        _check_kinds(store, data_set)
         usable &= np.isin(store.geometries.kind, data_set.kinds)
     first_atoms = geometry_offsets(store)[:-1]
     has_bonds = ((store.molecules.n_bonds > 0) | (store.molecules.n_atoms == 1))[store.geometries.molecule]
@@ -151,6 +153,15 @@ def _check_levels(store: Store, data_set: DataSet, levels: Sequence[str]) -> Non
         raise LabelError(f"{data_set.store}: unknown labels {', '.join(unknown)}; choose from {', '.join(LABELS)}")
     if not data_set.levels:
         raise LabelError(f"{data_set.store}: no level of theory is selected; choose from {', '.join(available)}")
+
+
+def _check_kinds(store: Store, data_set: DataSet) -> None:
+    found = np.unique(store.geometries.kind).tolist()
+    if not set(found).intersection(data_set.kinds):
+        raise LabelError(
+            f"{data_set.store} has no geometries of kind {' or '.join(map(repr, data_set.kinds))}; "
+            f"it has: {', '.join(map(repr, found)) or 'no geometries'}"
+        )
 
 
 def chosen_molecules(store: Store, data_set: DataSet, split: str) -> Bool[np.ndarray, " molecules"]:

@@ -409,7 +409,7 @@ def sample(graph: MolGraph, samplings: Sequence[Sampling], seed: int, start: np.
     for sampling, own_seed in zip(samplings, seeds, strict=True):
         try:
             geometries = sampling.sampler(origin, own_seed, sampling.n)
-        except PhysConError as error:
+        except Exception as error:  # of RDKit or of linear algebra, too: one molecule must not end a run
             found.append(Rejected(sampling.kind, type(error).__name__, str(error)))
             continue
         for geometry in geometries:

@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 
 from physcon_ase.chem.graph import MolGraph
-from physcon_ase.errors import EngineError, PhysConError
+from physcon_ase.errors import EngineError
 from physcon_ase.jobs.workers import WORKER_DIED
 from physcon_ase.labelling.engines import Engine, Molecule
 from physcon_ase.labelling.geometries import NewtonStep, Rejected, Sampled, Sampling, sample
@@ -140,7 +140,7 @@ def _open_job(plan: Plan, job: Job) -> _Opened | list[str]:
     """Samples the geometries of a job; journal lines of the failure if the molecule is invalid."""
     try:
         identity = identify(job.molecule)
-    except PhysConError as error:
+    except Exception as error:  # of RDKit, too: one molecule must not end a run
         rejected = Rejected("", type(error).__name__, str(error))
         return [failed_line(job.row, 0, rejected), complete_line(job.row, 1)]
     geometries = job.geometries

@@ -112,7 +112,7 @@ def save_checkpoint(
         PhysConError: the folder holds something else than a checkpoint.
     """
     directory = Path(directory).resolve()
-    _refuse_foreign_files(directory)
+    check_replaceable(directory)
     # Cloned, because safetensors refuses tensors that share memory, as tied weights and views do.
     weights = safetensors.torch.save({key: value.detach().cpu().clone().contiguous() for key, value in tensors.items()})
     revision = hashlib.sha256(weights).hexdigest()
@@ -153,7 +153,12 @@ def write_manifest(checkpoints_dir: Path | str) -> dict[str, dict[str, dict[str,
     return manifest
 
 
-def _refuse_foreign_files(directory: Path) -> None:
+def check_replaceable(directory: Path) -> None:
+    """Checks that `save_checkpoint` may write to a folder, for instance before a long computation.
+
+    Raises:
+        PhysConError: the folder holds something else than a checkpoint.
+    """
     foreign = sorted({path.name for path in directory.iterdir()} - set(CHECKPOINT_FILES)) if directory.is_dir() else []
     if foreign:
         raise PhysConError(

@@ -4,7 +4,7 @@ They hold features and environments of the training molecules, and errors on the
 """
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Final
@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from tqdm import tqdm
 
 from physcon_ase.data.loader import Items, load_items, move_items, take
 from physcon_ase.data.sample import LabelledBatch
@@ -20,18 +21,23 @@ from physcon_ase.data.selection import DataSet
 from physcon_ase.data.split import split_mask
 from physcon_ase.data.store import open_store
 from physcon_ase.errors import LabelError
-from physcon_ase.model.checkpoint import read_checkpoint, save_checkpoint
+from physcon_ase.model.checkpoint import Checkpoint, check_replaceable, read_checkpoint, save_checkpoint
 from physcon_ase.model.config import LevelConfig, config_from_dict, config_to_dict
+from physcon_ase.model.coverage import format_charges
 from physcon_ase.model.environments import environment_tensors
 from physcon_ase.model.physcon import TABLES, PhysCon, load_model
 from physcon_ase.model.uncertainty import energy_table, force_table, rigidity
 from physcon_ase.training.environments import count_environments
-from physcon_ase.training.evaluate import check_coverage
+from physcon_ase.training.evaluate import covered_items, left_out
 from physcon_ase.training.held_out import check_held_out
 from physcon_ase.training.provenance import file_sum, read_provenance
+from physcon_ase.units import CHEMICAL_SYMBOLS
 
 FEWEST_GEOMETRIES: Final = 20
 """Held-out geometries with a label below which a level gets no table."""
+
+FEWEST_MOLECULES: Final = 5
+"""Held-out molecules with a label below which a level gets no table: geometries of one molecule have similar errors."""
 
 FEWEST_CHARGED: Final = 5
 """Training molecules of a total charge below which a level does not cover it."""
@@ -81,6 +87,24 @@ class _HeldOut:
     """Of the same atoms."""
     n_atoms: Int[Tensor, " molecules_with_forces"]
     """Of the molecules with forces."""
+    identities: Int[Tensor, " molecules"]
+    """Which molecule each geometry with an energy is of."""
+    identities_with_forces: Int[Tensor, " molecules_with_forces"]
+    """The same of the geometries with forces."""
+
+    @property
+    def is_enough_for_energies(self) -> bool:
+        """Whether the energies are those of enough geometries and molecules."""
+        return _is_enough(self.identities)
+
+    @property
+    def is_enough_for_forces(self) -> bool:
+        """The same of the forces."""
+        return _is_enough(self.identities_with_forces)
+
+
+def _is_enough(identities: Tensor) -> bool:
+    return len(identities) >= FEWEST_GEOMETRIES and len(identities.unique()) >= FEWEST_MOLECULES
 
 
 def calibrate(
@@ -96,8 +120,10 @@ def calibrate(
     """Writes a copy of a checkpoint, with a table of uncertainty for each level and quantity that the stores can judge.
 
     A table of the environments of atoms in all training molecules of the stores is added. Tables that the checkpoint
-    had before are left out. Levels no longer cover elements that occur in no training molecule of their stores, nor
-    total charges of fewer than `FEWEST_CHARGED` of these molecules.
+    had before are kept where the stores give none, such as those of other levels, and then the environments known to
+    it, too. A level no longer covers elements that occur in no training molecule of its stores, nor total charges of
+    fewer than `FEWEST_CHARGED` of them; geometries that it does not cover are left out. What is kept and left out is
+    printed.
 
     Args:
         checkpoint: a shipped name or a folder.
@@ -113,12 +139,15 @@ def calibrate(
         One record for each level with labels.
 
     Raises:
-        LabelError: no level gets a table, see `FEWEST_GEOMETRIES`, or `continues` has no table of environments.
+        LabelError: no level gets a table, see `FEWEST_GEOMETRIES` and `FEWEST_MOLECULES`, or `continues` has no table
+            of environments.
         StoreError: the recipe in the checkpoint assigns all molecules of a store to the training.
-        UnsupportedElementError, UnsupportedChargeError: a store has elements or charges that the level does not cover.
+        PhysConError: `folder` holds something else than a checkpoint.
+        UnsupportedElementError: a level does not cover the elements of any geometry of a store.
     """
     stored, model = read_checkpoint(checkpoint), load_model(checkpoint, device=device).model
     check_held_out(stored, stores)
+    check_replaceable(Path(folder))
     found: list[Calibration] = []
     tables: dict[str, Tensor] = {}
     by_level = _stores_by_level(model, stores)
@@ -129,11 +158,15 @@ def calibrate(
     if not tables:
         raise LabelError(
             f"{', '.join(map(str, stores))}: no level of {stored.name} ({', '.join(model.level_names)}) has training "
-            f"geometries and {FEWEST_GEOMETRIES} validation geometries with a label: give the data it was trained on"
+            f"geometries and {FEWEST_GEOMETRIES} validation geometries, of {FEWEST_MOLECULES} molecules, with a label: "
+            "give the data it was trained on"
         )
+    kept = _kept_tables(stored, tables)
+    tables |= kept
     counts = count_environments(stores)
-    for environment, number in _earlier_environments(continues).items():
-        counts[environment] = max(number, counts.get(environment, 0))
+    for known in (_earlier_environments(continues), _own_environments(model) if kept else {}):
+        for environment, number in known.items():
+            counts[environment] = max(number, counts.get(environment, 0))
     tables |= {f"{_ENVIRONMENTS}.{name}": value for name, value in environment_tensors(counts).items()}
     config = config_from_dict(stored.config)
     config = replace(
@@ -146,7 +179,8 @@ def calibrate(
     weights = {name: value for name, value in stored.tensors.items() if not name.startswith(TABLES)}
     origin = read_provenance(checkpoint)
     if origin is not None:
-        origin = {**origin, "calibrated_on": {Path(store).name: file_sum(Path(store)) for store in stores}}
+        before = origin.get("calibrated_on", {}) if kept else {}
+        origin = {**origin, "calibrated_on": before | {Path(store).name: file_sum(Path(store)) for store in stores}}
     tensors = {**weights, **tables}
     save_checkpoint(folder, tensors, config_to_dict(config), recipe=stored.recipe, provenance=origin)
     return tuple(found)
@@ -165,17 +199,46 @@ def _covered(level: LevelConfig, stores: Sequence[Path]) -> LevelConfig:
     pairs = zip(level.elements, level.references, strict=True)
     references = {element: energy for element, energy in pairs if element in elements}
     charges = tuple(charge for charge, keys in with_charge.items() if charge == 0 or len(keys) >= FEWEST_CHARGED)
+    lost = [CHEMICAL_SYMBOLS[element] for element in level.elements if element not in references]
+    rare = [charge for charge in level.charges if charge not in charges]
+    if lost:
+        tqdm.write(f"{level.name}: no longer covers {', '.join(lost)}, which no training molecule of the stores has")
+    if rare:
+        tqdm.write(
+            f"{level.name}: no longer covers charges {format_charges(rare)}, which fewer than {FEWEST_CHARGED} "
+            "training molecules of the stores have"
+        )
     return replace(level, elements=tuple(references), references=tuple(references.values()), charges=charges)
+
+
+def _kept_tables(stored: Checkpoint, new: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tables of a checkpoint, whose weights stay the same, that no new ones replace."""
+    kept = {
+        name: value
+        for name, value in stored.tensors.items()
+        if name.startswith((f"{_ENERGY}.", f"{_FORCES}.")) and f"{name.rpartition('.')[0]}.factor" not in new
+    }
+    for table, quantity in ((_ENERGY, "energies"), (_FORCES, "forces")):
+        names = [name.split(".")[1] for name in kept if name.startswith(f"{table}.") and name.endswith(".factor")]
+        if names:
+            tqdm.write(f"{quantity}: the table of {', '.join(names)} is kept, for which the stores give none")
+    return kept
 
 
 def _earlier_environments(checkpoint: Path | str | None) -> dict[int, int]:
     """Table of environments of a checkpoint; empty without one."""
     if checkpoint is None:
         return {}
-    table = load_model(checkpoint).model.environments
-    if table is None:
+    found = _own_environments(load_model(checkpoint).model)
+    if not found:
         raise LabelError(f"{checkpoint} has no table of environments; calibrate it first")
-    return dict(zip(table.hashes.tolist(), table.counts.tolist(), strict=True))
+    return found
+
+
+def _own_environments(model: PhysCon) -> dict[int, int]:
+    """Table of environments of a model; empty without one."""
+    table = model.environments
+    return {} if table is None else dict(zip(table.hashes.tolist(), table.counts.tolist(), strict=True))
 
 
 def format_calibrations(calibrations: Sequence[Calibration]) -> str:
@@ -209,11 +272,11 @@ def _calibrate_level(
     )
     held_out = _held_out(model, level, _labelled(model, level, stores, "validation", n_molecules, generator))
     n_energies, energy_sigma, force_sigma = len(held_out.energy_errors), math.nan, math.nan
-    if n_training and n_energies >= FEWEST_GEOMETRIES:
+    if n_training and held_out.is_enough_for_energies:
         table = energy_table(of_molecules, held_out.features, held_out.energy_errors, held_out.sizes)
         tables |= {f"{_ENERGY}.{level}.{name}": value.float() for name, value in table.items()}
         energy_sigma = rigidity(held_out.features.double(), table["factor"]).median().item()
-    if n_training and len(held_out.n_atoms) >= FEWEST_GEOMETRIES:
+    if n_training and held_out.is_enough_for_forces:
         numbers = held_out.atomic_numbers
         table = force_table(of_atoms, held_out.atomic_features, held_out.force_errors, numbers)
         tables |= {f"{_FORCES}.{level}.{name}": value.float() for name, value in table.items()}
@@ -245,14 +308,23 @@ def _stores_by_level(model: PhysCon, stores: Sequence[Path]) -> dict[str, list[P
 def _labelled(
     model: PhysCon, level: str, stores: Sequence[Path], split: str, n_molecules: int, generator: np.random.Generator
 ) -> Iterator[LabelledBatch]:
-    """The geometries with a label of the level, of at most `n_molecules` molecules of each store."""
+    """The geometries with a label of the level, of at most `n_molecules` molecules of each store.
+
+    `LabelledBatch.identity` tells the molecules of all stores apart.
+    """
+    n_before = 0
     for path in stores:
         items = load_items([DataSet(str(path), (level,), labels=("energy", "forces"))], model.level_names, split)
-        check_coverage(model, items, level)
+        items, n_left_out = covered_items(model, items, level)
+        if n_left_out:
+            tqdm.write(f"{path.stem}, {split}: {left_out(n_left_out, model, level)}")
         moved = move_items(items, model.energy.embedding.weight.device)
         for bucket, rows in zip(moved.buckets, _rows_of_some(items, n_molecules, generator), strict=True):
             size = max(1, _ATOMS_PER_BATCH // bucket.n_slots)
-            yield from (take(bucket, rows[begin : begin + size]) for begin in range(0, len(rows), size))
+            for begin in range(0, len(rows), size):
+                labelled = take(bucket, rows[begin : begin + size])
+                yield replace(labelled, identity=labelled.identity + n_before)
+            n_before += int(bucket.molecule.max()) + 1
 
 
 def _rows_of_some(items: Items, n_molecules: int, generator: np.random.Generator) -> list[np.ndarray]:
@@ -292,6 +364,8 @@ def _held_out(model: PhysCon, level: str, batches: Iterable[LabelledBatch]) -> _
         force_errors=torch.zeros(0, 3),
         atomic_numbers=torch.zeros(0, dtype=torch.int64),
         n_atoms=torch.zeros(0, dtype=torch.int64),
+        identities=torch.zeros(0, dtype=torch.int64),
+        identities_with_forces=torch.zeros(0, dtype=torch.int64),
     )
     found = [nothing, *(_held_out_batch(model, level, labelled) for labelled in batches)]
     return _HeldOut(**{f.name: torch.cat([getattr(own, f.name).cpu() for own in found]) for f in fields(_HeldOut)})
@@ -312,4 +386,6 @@ def _held_out_batch(model: PhysCon, level: str, labelled: LabelledBatch) -> _Hel
         force_errors=(outputs.forces - labelled.forces)[atoms],
         atomic_numbers=batch.atomic_numbers[atoms],
         n_atoms=batch.n_atoms[with_forces],
+        identities=labelled.identity[with_energy],
+        identities_with_forces=labelled.identity[with_forces],
     )

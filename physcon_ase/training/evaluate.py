@@ -1,7 +1,7 @@
 """Errors of a model on labelled items."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -9,13 +9,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from physcon_ase.batch import with_positions
-from physcon_ase.data.labels import charges_at, elements_at
-from physcon_ase.data.loader import Items, evaluation_batches
+from physcon_ase.data.labels import elements_at
+from physcon_ase.data.loader import Bucket, Items, evaluation_batches
 from physcon_ase.data.sample import LabelledBatch, select
-from physcon_ase.model.coverage import check_covers_charge, check_elements
+from physcon_ase.model.coverage import check_elements, format_charges
 from physcon_ase.model.noise import align, centred, gaussian_noise
 from physcon_ase.model.physcon import PhysCon
 from physcon_ase.training.losses.multitask import predict
+from physcon_ase.units import CHEMICAL_SYMBOLS
 
 _ATOMS_PER_BATCH = 1024
 
@@ -38,15 +39,43 @@ class LevelErrors:
     """The same of the direct heads; NaN without them."""
 
 
-def check_coverage(model: PhysCon, items: Items, level: str) -> None:
-    """Refuses items at a level that it does not cover.
+def covered_items(model: PhysCon, items: Items, level: str) -> tuple[Items, int]:
+    """The items without those of elements or charges that a level does not cover, and the number of the latter.
+
+    A level need not cover all that it was trained on, see `calibrate`.
 
     Raises:
-        UnsupportedElementError, UnsupportedChargeError: see `model.coverage`.
+        UnsupportedElementError: there are items at the level, and it covers the elements of none of them.
     """
-    check_elements(np.array(sorted(elements_at(items, level)), dtype=int), model, level)
-    for charge in charges_at(items, level):
-        check_covers_charge(charge, model, level)
+    covered = model.level(level)
+    elements, charges = torch.tensor([0, *covered.elements]), torch.tensor(covered.charges)  # 0 in empty slots
+    n_at_level = n_known = n_foreign = 0
+    buckets = []
+    for bucket in items.buckets:
+        at_level = bucket.level.cpu() == items.levels.index(level)
+        is_known = torch.isin(bucket.atomic_numbers.cpu().long(), elements).all(dim=1)
+        foreign = at_level & ~(is_known & torch.isin(bucket.charge.cpu().long(), charges))
+        n_at_level, n_known = n_at_level + int(at_level.sum()), n_known + int((at_level & is_known).sum())
+        n_foreign += int(foreign.sum())
+        buckets.append(_rows(bucket, ~foreign) if foreign.any() else bucket)
+    if n_at_level and not n_known:
+        check_elements(np.array(sorted(elements_at(items, level)), dtype=int), model, level)
+    return replace(items, buckets=tuple(bucket for bucket in buckets if len(bucket))), n_foreign
+
+
+def left_out(number: int, model: PhysCon, level: str) -> str:
+    """Number of items that `covered_items` left out, as a remark."""
+    covered = model.level(level)
+    elements = " ".join(CHEMICAL_SYMBOLS[element] for element in covered.elements)
+    charges = format_charges(covered.charges)
+    return f"{number} geometries left out, level {level!r} only covers {elements} and charges {charges}"
+
+
+def _rows(bucket: Bucket, chosen: Tensor) -> Bucket:
+    """Some items of a bucket; the tensors of its molecules stay as they are."""
+    of_items = [f.name for f in fields(bucket) if f.name not in ("pair_types", "tetrahedra")]
+    rows = chosen.to(bucket.level.device)
+    return replace(bucket, **{name: getattr(bucket, name)[rows] for name in of_items})
 
 
 def evaluate_energies(model: PhysCon, items: Items) -> tuple[LevelErrors, ...]:

@@ -5,24 +5,53 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from physcon_ase.errors import StoreError
-from physcon_ase.model.checkpoint import Checkpoint
+from physcon_ase.errors import PhysConError, StoreError
+from physcon_ase.model.checkpoint import Checkpoint, read_checkpoint
 
 
 def check_held_out(stored: Checkpoint, stores: Sequence[Path]) -> None:
     """Refuses stores that the checkpoint was trained on with all their molecules, ``assign_to = "train"``.
 
+    The same goes for the checkpoints that its training started from, as far as they are still there.
+
     Raises:
         StoreError: names the store.
     """
-    trained = _stores_in_training(stored.recipe)
+    trained = {name: own.name for own in _with_parents(stored) for name in _stores_in_training(own.recipe)}
     for store in stores:
-        if Path(store).name in trained:
+        name = Path(store).name
+        if name in trained:
             raise StoreError(
-                f"{store} has no held-out molecules: the recipe of {stored.name} assigns all molecules of "
-                f'{Path(store).name} to the training (assign_to = "train"). Give another store, with molecules '
+                f"{store} has no held-out molecules: the recipe of {trained[name]} assigns all molecules of "
+                f'{name} to the training (assign_to = "train"). Give another store, with molecules '
                 "that were not in the training; rename the file if it is another store of the same name"
             )
+
+
+def _with_parents(stored: Checkpoint) -> list[Checkpoint]:
+    """A checkpoint and those that its training, and theirs, started from."""
+    found, waiting, seen = [stored], [stored], {stored.revision}
+    while waiting:
+        for entry in _starts(waiting.pop().recipe):
+            try:
+                parent = read_checkpoint(entry.partition("#")[0])
+            except (PhysConError, OSError):  # moved or deleted since
+                continue
+            if parent.revision not in seen:
+                seen.add(parent.revision)
+                found.append(parent)
+                waiting.append(parent)
+    return found
+
+
+def _starts(recipe: str) -> list[str]:
+    """Checkpoints that a recipe, with or without stages, starts from; in the former case also names of stages."""
+    try:
+        table = tomllib.loads(recipe)
+    except tomllib.TOMLDecodeError:
+        return []
+    stages = [entry for stage in table.get("stage", []) for entry in stage.get("from", [])]
+    return [*table.get("start_from", []), *stages]
 
 
 def _stores_in_training(recipe: str) -> set[str]:

@@ -65,7 +65,7 @@ class Optimizer:
         states: dict[str, dict[int, dict[str, Tensor]]] = {name: {} for name in self.parts}
         for key, value in tensors.items():
             name, index, entry = key.split(".", 2)
-            states[name].setdefault(int(index), {})[entry] = value
+            states.setdefault(name, {}).setdefault(int(index), {})[entry] = value
         for name, part in self.parts.items():
             part.load_state_dict({"state": states[name], "param_groups": part.state_dict()["param_groups"]})
 

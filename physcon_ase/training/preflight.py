@@ -1,8 +1,10 @@
 """What is refused before the first step of a training: contradictory recipes, and losses without labels."""
 
-from collections.abc import Collection
+import math
+import re
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict
-from typing import get_args
+from typing import Any, Final, get_args
 
 import torch
 
@@ -14,15 +16,56 @@ from physcon_ase.errors import LabelError, RecipeError, UnsupportedChargeError
 from physcon_ase.training.losses.terms import LABEL_KINDS, active_terms, trains
 from physcon_ase.training.recipe import OPTIMALITY_VARIANTS, SCORE_VARIANTS, Recipe
 
+_AT_LEAST: Final = {
+    "seed": 0,
+    "data": {"weight": 0, "max_atoms": 0, "max_molecules": 0},
+    "encoder": {
+        "n_layers": 1,
+        "n_radial": 1,
+        "channels": 2,  # heads have half as many
+        "mixed_channels": 1,
+        "source_scalars": 1,
+        "source_vectors": 0,
+        "hidden": 1,
+        "output_vectors": 0,
+    },
+    "structure": {
+        "n_layers": 1,
+        "n_radial": 1,
+        "channels": 1,
+        "mixed_channels": 1,
+        "source_scalars": 1,
+        "source_vectors": 1,
+        "hidden": 1,
+    },
+    "optim": {"warmup": 0, "weight_decay": 0, "ema": 0, "atoms_per_batch": 1},
+}
+"""Smallest values of settings, by section."""
+
 
 def check_recipe(recipe: Recipe, origin: str = "recipe") -> None:
     """Refuses a recipe that contradicts itself, before any data is read."""
+    name = recipe.name
+    _require(
+        name not in ("", ".", "..") and not any(mark in name for mark in "/\\#"),
+        origin,
+        f"has the name {name!r}; the checkpoint is a folder of this name: give one without / and #",
+    )
+    _check_numbers(asdict(recipe), origin)
     names = [level.name for level in recipe.levels]
     _require(len(names) > 0, origin, "has no [[levels]]; name at least one level of theory")
     _require(len(set(names)) == len(names), origin, f"names a level twice: {', '.join(names)}")
     dotted = ", ".join(name for name in names if "." in name)
     _require(not dotted, origin, f"names levels {dotted}; a name must not contain '.': use '_' in recipe and stores")
+    odd = [name for name in names if not re.fullmatch(r"[\w+-]+", name)]
+    _require(not odd, origin, f"names levels {odd}; a name has only letters, digits, '_', '+' and '-'")
     for data in recipe.data:
+        _require(len(data.levels) > 0, origin, f"data set {data.store} uses no levels; [[levels]] has {names}")
+        _require(
+            len(set(data.levels)) == len(data.levels),
+            origin,
+            f"data set {data.store} uses a level twice: {', '.join(data.levels)}",
+        )
         unknown = sorted(set(data.levels) - set(names))
         _require(not unknown, origin, f"data set {data.store} uses levels {unknown}; [[levels]] has {names}")
         _require(
@@ -55,6 +98,40 @@ def check_recipe(recipe: Recipe, origin: str = "recipe") -> None:
     _require(optim.steps > 0, origin, f"optim.steps is {optim.steps}; give the number of optimiser steps")
     _require(optim.lr > 0, origin, f"optim.lr is {optim.lr}; give a positive learning rate")
     _require(0 <= optim.decay <= 1, origin, f"optim.decay is {optim.decay}; give the part of the steps in [0, 1]")
+    _require(optim.ema <= 1, origin, f"optim.ema is {optim.ema}; give the decay of the moving average in [0, 1]")
+    _require(optim.clip > 0, origin, f"optim.clip is {optim.clip}; give the largest norm of the gradient")
+    cutoff = recipe.encoder.cutoff
+    _require(cutoff > 0, origin, f"encoder.cutoff is {cutoff}; give a positive distance in Å")
+    if recipe.structure is not None:
+        low, high = recipe.structure.sigma_min, recipe.structure.sigma_max
+        _require(
+            0 < low <= high,
+            origin,
+            f"has structure noise from {low} to {high} Å; give two positive widths, the smaller one first",
+        )
+
+
+def _check_numbers(table: Mapping[str, Any], origin: str) -> None:
+    """Refuses numbers that are not finite or smaller than any that makes sense."""
+    for where, value, smallest in _numbers(table, _AT_LEAST):
+        _require(math.isfinite(value), origin, f"has {where} {value}; give a finite number")
+        _require(smallest is None or value >= smallest, origin, f"has {where} {value}; give {smallest} or more")
+
+
+def _numbers(
+    table: Mapping[str, Any], smallest: Mapping[str, Any], where: str = ""
+) -> Iterator[tuple[str, float, float | None]]:
+    """Name, value and smallest value, if any, of each number of a table and its sections."""
+    for key, value in table.items():
+        least = smallest.get(key)
+        if isinstance(value, Mapping):
+            yield from _numbers(value, least or {}, f"{where}{key}.")
+        elif isinstance(value, tuple):
+            for row in value:
+                if isinstance(row, Mapping):
+                    yield from _numbers(row, least or {}, f"{where}{key}.")
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            yield f"{where}{key}", value, least
 
 
 def _check_consistency(recipe: Recipe, origin: str) -> None:

@@ -23,7 +23,19 @@ def read_recipe(path: str | Path) -> Recipe:
     path = Path(path)
     if not path.is_file():
         raise RecipeError(f"no recipe at {path}; give the path of a TOML file such as those in recipes/")
-    return parse_recipe(path.read_text(), str(path))
+    return parse_recipe(read_text(path), str(path))
+
+
+def read_text(path: Path) -> str:
+    """The text of a recipe.
+
+    Raises:
+        RecipeError: it is not UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"{path} is not UTF-8 text ({error}), as TOML has to be; save it as UTF-8") from error
 
 
 def parse_recipe(text: str, origin: str = "recipe") -> Recipe:

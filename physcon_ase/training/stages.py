@@ -24,12 +24,18 @@ from tqdm import tqdm
 
 from physcon_ase.data.selection import DataSet
 from physcon_ase.errors import CheckpointNotFoundError, RecipeError
-from physcon_ase.model.checkpoint import PROVENANCE_FILE, read_checkpoint, resolve, save_checkpoint
+from physcon_ase.model.checkpoint import (
+    PROVENANCE_FILE,
+    check_replaceable,
+    read_checkpoint,
+    resolve,
+    save_checkpoint,
+)
 from physcon_ase.training.preflight import check_recipe
 from physcon_ase.training.processes import processes
 from physcon_ase.training.provenance import file_sum, read_provenance
 from physcon_ase.training.recipe import Recipe
-from physcon_ase.training.recipe_files import parse_recipe, recipe_from_table, record_from_table
+from physcon_ase.training.recipe_files import parse_recipe, read_text, recipe_from_table, record_from_table
 from physcon_ase.training.trainer import RunOptions, train
 
 _INHERITED: Final = ("seed", "levels", "encoder", "structure", "optim", "loss", "optimality", "score", "asteroid")
@@ -60,7 +66,7 @@ class Scale:
     steps: int
     """Steps of each stage."""
     max_molecules: int = 0
-    """Molecules per data set and split; 0 for all."""
+    """Molecules per data set and split, at most; 0 for as many as without the scale."""
     make: str = ""
     """Command that makes every store, with {name}, {levels} and the placeholders of `DataFile.make`. These stores have
     a folder of their own, `name` in the folder of stores, apart from those of the recipe itself."""
@@ -98,7 +104,7 @@ def is_staged(path: Path) -> bool:
     """Whether the file of a recipe has stages."""
     try:
         return "stage" in tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, tomllib.TOMLDecodeError):
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError):
         return False  # the reader of plain recipes says what is wrong
 
 
@@ -158,7 +164,7 @@ def _read(path: Path) -> tuple[str, dict[str, Any]]:
     """Text and table of a file."""
     if not path.is_file():
         raise RecipeError(f"no recipe at {path}; give the path of a TOML file such as those in recipes/")
-    text = path.read_text(encoding="utf-8")
+    text = read_text(path)
     try:
         return text, tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -265,10 +271,16 @@ def _scaled(recipe: Recipe, scale: Scale, sizes: Mapping[str, Any], where: str) 
         recipe,
         **smaller,
         optim=replace(recipe.optim, steps=scale.steps),
-        data=tuple(replace(data, max_molecules=scale.max_molecules) for data in recipe.data),
+        data=tuple(replace(data, max_molecules=_fewer(data.max_molecules, scale)) for data in recipe.data),
     )
     check_recipe(recipe, where)
     return recipe
+
+
+def _fewer(max_molecules: int, scale: Scale) -> int:
+    """Molecules of a data set at a scale: not more than without it; 0 for all."""
+    limits = [limit for limit in (max_molecules, scale.max_molecules) if limit]
+    return min(limits, default=0)
 
 
 def train_stages(
@@ -294,10 +306,11 @@ def train_stages(
     Raises:
         RecipeError: a checkpoint to start from or a store is missing and nothing makes it, a command failed, a sum is
             wrong, or a folder holds a stage of another recipe.
-        LabelError, UnsupportedChargeError: see `trainer.train`.
+        LabelError, UnsupportedChargeError, PhysConError: see `trainer.train`.
     """
     if recipe.scale is not None and recipe.scale.make:
         stores = stores / recipe.scale.name
+    check_replaceable(folder / recipe.name)
     open_stages = [stage for stage in recipe.stages if _finished(stage.recipe, folder / stage.name) is None]
     for stage in open_stages:
         _check_start(recipe, stage)

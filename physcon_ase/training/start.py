@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import replace
+from typing import Final
 
 import torch
 from torch import Tensor
@@ -21,6 +22,9 @@ from physcon_ase.training.recipe import LevelRecipe, LossRecipe, Recipe
 from physcon_ase.units import CHEMICAL_SYMBOLS
 
 _JUDGED_SLOTS = 2048
+
+_OF_LEVEL: Final = ("energy.rows", "energy.heads", "direct_heads")
+"""What the names of the parameters of a single level begin with, before its name."""
 
 
 def make_model(recipe: Recipe, items: Items) -> PhysCon:
@@ -157,12 +161,12 @@ def _references(level: LevelConfig | None) -> dict[int, float]:
 
 @torch.no_grad()
 def _begin_like(model: PhysCon, entry: LevelRecipe, taken: Collection[str]) -> None:
-    """Copies row and head of another level, unless a checkpoint had those of the level itself."""
+    """Copies row and heads of another level, unless a checkpoint had those of the level itself."""
     parameters = dict(model.named_parameters())
-    for part in ("rows", "heads"):
-        prefix = f"energy.{part}.{entry.name}."
+    for part in _OF_LEVEL:
+        prefix = f"{part}.{entry.name}."
         for name in [name for name in parameters if name.startswith(prefix) and name not in taken]:
-            parameters[name].copy_(parameters[f"energy.{part}.{entry.like}.{name.removeprefix(prefix)}"])
+            parameters[name].copy_(parameters[f"{part}.{entry.like}.{name.removeprefix(prefix)}"])
 
 
 def _take_over(model: PhysCon, source: Checkpoint, part: str) -> list[str]:
@@ -213,7 +217,7 @@ def added_to(recipe: Recipe, checkpoint: str, config: ModelConfig, *, frozen: bo
         recipe: its levels are new; its data, losses and schedule are used, its encoder and structure network are not.
         checkpoint: name or folder of the checkpoint.
         config: that of the checkpoint.
-        frozen: whether the row and the head of the new levels alone are trained, so that nothing else changes and the
+        frozen: whether the row and the heads of the new levels alone are trained, so that nothing else changes and the
             uncertainties of the other levels are kept.
 
     Raises:
@@ -223,7 +227,8 @@ def added_to(recipe: Recipe, checkpoint: str, config: ModelConfig, *, frozen: bo
     known = sorted({level.name for level in old} & {level.name for level in recipe.levels})
     if known:
         raise RecipeError(f"{checkpoint} has level {', '.join(known)} already; a level to be added needs another name")
-    own = [f"energy.{part}.{level.name}." for level in recipe.levels for part in ("rows", "heads")]
+    parts = _OF_LEVEL if config.encoder.output_vectors else _OF_LEVEL[:2]
+    own = [f"{part}.{level.name}." for level in recipe.levels for part in parts]
     added = replace(
         recipe,
         levels=(*old, *recipe.levels),

@@ -12,7 +12,7 @@ from physcon_ase.data.store import open_store
 from physcon_ase.errors import StoreError
 from physcon_ase.model.checkpoint import read_checkpoint
 from physcon_ase.model.physcon import PhysCon, load_model
-from physcon_ase.training.evaluate import LevelErrors, check_coverage, evaluate_energies
+from physcon_ase.training.evaluate import LevelErrors, covered_items, evaluate_energies, left_out
 from physcon_ase.training.held_out import check_held_out
 
 _LINE: Final = "{:20s} {:10s} {:12s} {:>10s} {:>18s} {:>12s} {:>14s}"
@@ -22,6 +22,8 @@ def error_table(
     checkpoint: Path | str, stores: Sequence[Path], *, split: str = "test", device: torch.device | str = "cpu"
 ) -> Iterator[str]:
     """The lines of the table, each as soon as it is there.
+
+    Geometries with elements or total charges that a level does not cover are left out; a line says how many.
 
     Args:
         checkpoint: a shipped name or a folder.
@@ -33,7 +35,7 @@ def error_table(
     Raises:
         StoreError: a store that cannot be read, that has no level of the model, or all of whose molecules the recipe
             in the checkpoint assigns to the training, unless `split` is "train".
-        UnsupportedElementError, UnsupportedChargeError: a level does not cover the labels that it is compared with.
+        UnsupportedElementError: a level does not cover the elements of any geometry of a store.
     """
     loaded = load_model(checkpoint, device=device)
     if split != "train":
@@ -42,14 +44,17 @@ def error_table(
     yield _LINE.format("store", "level", "kind", "energies", "energy MAE [meV]", "components", "F MAE [meV/Å]")
     for store in stores:
         for kind, errors in _errors_by_kind(loaded.model, store, split):
+            if isinstance(errors, str):
+                yield f"{store.stem}, {kind}: {errors}"
+                continue
             energy, force = f"{1000 * errors.energy_mae:.1f}", f"{1000 * errors.force_mae:.1f}"
             yield _LINE.format(
                 store.stem, errors.level, kind, str(errors.n_energies), energy, str(errors.n_forces), force
             )
 
 
-def _errors_by_kind(model: PhysCon, path: Path, split: str) -> Iterator[tuple[str, LevelErrors]]:
-    """Errors of a model on one store, for each level that both have and each kind of geometry."""
+def _errors_by_kind(model: PhysCon, path: Path, split: str) -> Iterator[tuple[str, LevelErrors | str]]:
+    """Errors of a model on one store, for each level that both have and each kind of geometry, or what was left out."""
     store = open_store(path)
     split, assign_to = ("test", "test") if split == "all" else (split, "")
     levels = tuple(name for name in model.level_names if name in {*store.labels, *store.geometries.minimum_of.tolist()})
@@ -62,6 +67,8 @@ def _errors_by_kind(model: PhysCon, path: Path, split: str) -> Iterator[tuple[st
         source = DataSet(str(path), levels, kinds=(kind,), assign_to=assign_to, labels=ENERGY_LABELS)
         items = load_items([source], model.level_names, split)
         for level in levels:
-            check_coverage(model, items, level)
+            items, n_left_out = covered_items(model, items, level)
+            if n_left_out:
+                yield kind, left_out(n_left_out, model, level)
         for errors in evaluate_energies(model, move_items(items, model.energy.embedding.weight.device)):
             yield kind, errors

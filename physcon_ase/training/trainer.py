@@ -26,7 +26,7 @@ from physcon_ase.data.selection import DataSet
 from physcon_ase.errors import LabelError, RecipeError
 from physcon_ase.jobs.journal import alone
 from physcon_ase.jobs.progress import is_terminal
-from physcon_ase.model.checkpoint import load_into, save_checkpoint
+from physcon_ase.model.checkpoint import check_replaceable, load_into, save_checkpoint
 from physcon_ase.model.config import LevelConfig, ModelConfig, config_to_dict
 from physcon_ase.model.physcon import PhysCon, usable_device
 from physcon_ase.training.evaluate import evaluate_denoising, evaluate_energies
@@ -86,16 +86,17 @@ def train(
         The folder of the checkpoint, `folder` / recipe name.
 
     Raises:
-        RecipeError: the folder holds the state of another recipe, of another number of processes, or of other stores or
-            start checkpoints.
+        RecipeError: the folder holds the state of another recipe, of another number of processes, of more steps, or of
+            other stores or start checkpoints.
         LabelError: a weighted loss has no label in the whole data set, or a gradient is not finite.
         StoreError: another training is running in the folder.
         UnsupportedChargeError: the data hold open-shell molecules, or charged ones without `encoder.charged`.
-        PhysConError: the device cannot be used.
+        PhysConError: the device cannot be used, or the folder of the checkpoint holds something else.
     """
     options = options or RunOptions()
     device = usable_device(device)
     folder = Path(folder)
+    check_replaceable(folder / recipe.name)
     folder.mkdir(parents=True, exist_ok=True)
     with processes() as (rank, world_size), alone(folder / STATE_FILE, "writing") if rank == 0 else nullcontext():
         return _Training(recipe, folder, Path(store_root), device, options, rank, world_size).run()
@@ -137,12 +138,15 @@ class _Training:
             _check_same_recipe(recipe, saved, folder)
             _check_same_model(self.model.config, config, folder)
             _check_same_processes(self.progress, world_size, folder)
+            _check_steps(self.progress, recipe, folder)
         self.progress = replace(self.progress, n_processes=world_size)
 
     def run(self) -> Path:
         optim, saved_at, losses = self.recipe.optim, time.monotonic(), []
         names = [term.name for term in active_terms(self.recipe.loss)]
         cpu_before = self.progress.cpu_seconds - time.process_time()
+        if self.rank == 0:
+            _cut_log(self.folder / LOG_FILE, self.progress.step)
         self._began, self._first_step = time.monotonic(), self.progress.step
         bar = tqdm(
             total=optim.steps,
@@ -288,6 +292,18 @@ def load_training_items(recipe: Recipe, store_root: Path, split: str) -> Items:
     return load_items(recipe.data, levels, split, root=store_root, with_graph=trains(recipe.loss, "structures"))
 
 
+def _cut_log(path: Path, step: int) -> None:
+    """Removes what an interrupted run wrote after its last saved state, which is about to be done again."""
+    if not path.exists():
+        return
+    lines = path.read_bytes().splitlines(keepends=True)
+    kept = [line for line in lines if line.endswith(b"\n") and step > 0 and json.loads(line)["step"] <= step]
+    if kept != lines:
+        replaced = path.with_name(f"{path.name}.partial")
+        replaced.write_bytes(b"".join(kept))
+        replaced.replace(path)
+
+
 def _limited(data: DataSet, molecules: int) -> DataSet:
     return replace(data, max_molecules=min(data.max_molecules or molecules, molecules))
 
@@ -341,6 +357,15 @@ def _not_finite(norm: float, labelled: LabelledBatch, step: int, folder: Path) -
         f"{distances.min():.3g} Å apart. Look in the stores for geometries with overlapping atoms and for labels that "
         f"are far too large, and remove them. {folder / STATE_FILE} is the state before this step"
     )
+
+
+def _check_steps(progress: Progress, recipe: Recipe, folder: Path) -> None:
+    """A checkpoint is that of as many steps as its recipe has."""
+    if progress.step > recipe.optim.steps:
+        raise RecipeError(
+            f"{folder} holds the state after {progress.step} steps, more than the {recipe.optim.steps} of the recipe; "
+            f"give as many or more, train into another folder, or delete {STATE_FILE} there to begin anew"
+        )
 
 
 def _check_same_processes(progress: Progress, n_processes: int, folder: Path) -> None:

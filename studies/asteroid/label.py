@@ -47,9 +47,10 @@ SUBJECTS: Final = {
 
 
 def warm(origin: Origin, seed: int, n: int, *, engine: Engine, steps: int) -> list[Geometry]:
-    """Frames of one trajectory, without its beginning."""
+    """Frames of one trajectory, without its beginning; their kind names the trajectory, as all are of one molecule."""
     left_out = WARM_UP // steps
-    return md(origin, seed, left_out + n, engine=engine, kelvin=KELVIN, steps=steps)[left_out:]
+    frames = md(origin, seed, left_out + n, engine=engine, kelvin=KELVIN, steps=steps)[left_out:]
+    return [(f"{kind}-{seed}", positions) for kind, positions in frames]
 
 
 def trajectories(subject: Subject, engine: Engine, output: Path, *, n: int, frames: int, steps: int, seed: int) -> None:

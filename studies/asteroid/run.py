@@ -20,6 +20,7 @@ import torch
 from physcon_ase.data.loader import Items, load_items
 from physcon_ase.data.selection import DataSet
 from physcon_ase.data.store import geometry_offsets, molecule_graph, open_store
+from physcon_ase.errors import PhysConError
 from physcon_ase.labelling.engines import Molecule, tblite_engine
 from physcon_ase.model.physcon import load_model
 from physcon_ase.training.evaluate import evaluate_energies
@@ -49,22 +50,35 @@ def first_stages(cheap: Recipe, judge: Path) -> dict[str, Recipe]:
     }
 
 
-def recipe_of(molecule: str, stage: str, seed: int, trajectories: int) -> Recipe:
-    """The recipe of a stage, with accurate labels of a number of trajectories (0 for all); that of ethanol with another
-    molecule's name in all places.
+def trajectories_of(path: Path, n: int) -> tuple[str, ...]:
+    """Kinds of the geometries of the first `n` trajectories of a store of label.py; empty, which is all, for 0.
+
+    Raises:
+        PhysConError: the store has fewer.
+    """
+    kinds = tuple(dict.fromkeys(open_store(path, levels=()).geometries.kind.tolist()))
+    if len(kinds) < n:
+        raise PhysConError(
+            f"{path} tells {len(kinds)} trajectories apart, but {n} are asked for; ask for fewer, or make the store "
+            "again with label.py if it is older"
+        )
+    return kinds[:n]
+
+
+def recipe_of(molecule: str, stage: str, seed: int, kinds: tuple[str, ...] = ()) -> Recipe:
+    """The recipe of a stage, with accurate labels of some kinds of geometries, see `trajectories_of`; that of ethanol
+    with another molecule's name in all places.
     """
     text = Path(__file__).with_name(f"ethanol-{stage}.toml").read_text(encoding="utf-8")
     recipe = replace(parse_recipe(text.replace("ethanol", molecule)), seed=seed)
-    data = [
-        replace(data, max_molecules=trajectories) if data.store == f"{molecule}_b3lyp.h5" else data
-        for data in recipe.data
-    ]
+    data = [replace(data, kinds=kinds) if data.store == f"{molecule}_b3lyp.h5" else data for data in recipe.data]
     return replace(recipe, data=tuple(data))
 
 
 def rows(molecule: str, seed: int, trajectories: int, stores: Path, folder: Path) -> Iterator[tuple[str, Path]]:
     """The name and the checkpoint of each row."""
-    accurate, cheap, tuned = (recipe_of(molecule, stage, seed, trajectories) for stage in STAGES)
+    kinds = trajectories_of(stores / f"{molecule}_b3lyp.h5", trajectories)
+    accurate, cheap, tuned = (recipe_of(molecule, stage, seed, kinds) for stage in STAGES)
 
     def fit(recipe: Recipe, name: str) -> Path:
         return train(recipe, folder / molecule / f"{seed}-{name}", store_root=stores, options=OPTIONS)

@@ -90,6 +90,14 @@ def test_report_counts_labels_of_each_level(make_store: Callable[..., Store], lo
     assert (dft.n_forces, dft.n_zero_forces, dft.n_missing_forces, dft.n_minima) == (0, 6, 0, 6)
 
 
+def test_a_data_set_without_items_is_in_the_report(make_store: Callable[..., Store], tmp_path: Path):
+    write_store(tmp_path / "small.h5", make_store())
+    whole = DataSet(str(tmp_path / "small.h5"), ("cheap",))
+    rows = label_report(load_items([whole, replace(whole, max_atoms=1)], ("cheap", "dft"), "train"))
+    assert [(row.level, row.n_molecules, row.n_items) for row in rows] == [("cheap", 6, 12), ("-", 0, 0)]
+    assert format_label_report(rows).splitlines()[2].split()[:4] == ["small", "-", "0", "0"]
+
+
 def test_report_has_the_range_of_the_labels(make_store: Callable[..., Store], load: Callable[..., Items]):
     store = make_store()
     cheap, dft = label_report(load(store))

@@ -25,7 +25,7 @@ from physcon_ase.data.loader import (
 )
 from physcon_ase.data.sample import LabelledBatch
 from physcon_ase.data.selection import LABELS, DataSet
-from physcon_ase.data.store import Store, geometry_offsets, molecule_graph, pack_molecules, write_store
+from physcon_ase.data.store import Store, geometry_offsets, molecule_graph, open_store, pack_molecules, write_store
 from physcon_ase.errors import LabelError
 from tests.small_stores import bare_store
 
@@ -427,6 +427,14 @@ def test_level_that_the_store_does_not_have_lists_those_it_has(saved: Callable[.
     source = DataSet(str(saved()), ("mp2",))
     with pytest.raises(LabelError, match="no labels or minima at level 'mp2'; available levels: cheap, dft"):
         load_items([source], ("mp2",), "train")
+
+
+def test_kinds_that_the_store_does_not_have_are_refused(saved: Callable[..., Path]):
+    path = saved()
+    kinds = set(open_store(path).geometries.kind.tolist())
+    with pytest.raises(LabelError, match=r"has no geometries of kind 'thermall'; it has: '"):
+        load_items([DataSet(str(path), ("cheap",), kinds=("thermall",))], ("cheap",), "train")
+    assert len(load_items([DataSet(str(path), ("cheap",), kinds=(*kinds, "thermall"))], ("cheap",), "train"))
 
 
 def test_source_without_levels_is_refused(saved: Callable[..., Path]):

@@ -2,6 +2,7 @@ import dataclasses
 import pickle
 import shutil
 import sys
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -237,6 +238,23 @@ def test_labels_that_are_not_finite_are_errors() -> None:
 
     with pytest.raises(EngineError, match="Nonsense returned an energy or forces that are not finite"):
         Engine(EngineRecord("none", "Nonsense", "0"), infinite)(Molecule(WATER_NUMBERS, WATER))
+
+
+def test_any_error_of_a_program_is_that_of_one_geometry() -> None:
+    def small(molecule: Molecule) -> EngineLabel:
+        if len(molecule.atomic_numbers) > 3:
+            raise MemoryError("9 GiB are too much")
+        return EngineLabel(1.5, np.ones_like(molecule.positions))
+
+    def many(molecules: Sequence[Molecule]) -> list[EngineLabel | EngineError]:
+        return [small(own) for own in molecules]
+
+    molecules = [Molecule(WATER_NUMBERS, WATER), Molecule(ETHANOL_NUMBERS, ETHANOL)]
+    for batched in (None, many):
+        engine = Engine(EngineRecord("none", "Small", "0"), small, batched=batched, batch_slots=100)
+        water, ethanol = engine.label_many(molecules)
+        assert isinstance(water, EngineLabel)
+        assert str(ethanol) == "Small failed: MemoryError: 9 GiB are too much; omit the geometry"
 
 
 def test_a_geometry_without_label_is_nan_among_the_others() -> None:

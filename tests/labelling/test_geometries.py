@@ -100,6 +100,15 @@ def test_a_sampler_that_fails_stops_no_other() -> None:
     assert water[0] == "thermal"
 
 
+def test_a_sampler_with_an_unexpected_error_stops_no_other() -> None:
+    def broken(origin: Origin, seed: int, n: int) -> list:
+        raise np.linalg.LinAlgError("Matrix is not positive definite")
+
+    start, nothing = sample(graph_from_smiles("O"), [*parse_samplings("start"), Sampling("mine", 1, broken)], 0)
+    assert start[0] == "start"
+    assert nothing == Rejected("mine", "LinAlgError", "Matrix is not positive definite")
+
+
 def test_thermal_displacements_grow_with_temperature_and_do_not_turn_the_molecule() -> None:
     graph, generator = graph_from_smiles("O"), np.random.default_rng(0)
     start = embed(graph)[0]

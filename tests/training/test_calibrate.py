@@ -11,15 +11,25 @@ from physcon_ase.chem.graph import MolGraph
 from physcon_ase.data.loader import evaluation_batches, load_items
 from physcon_ase.data.selection import DataSet
 from physcon_ase.data.split import TEST_FRACTION, VALIDATION_FRACTION, split_of
-from physcon_ase.data.store import Geometries, LevelLabels, Store, pack_molecules, write_store
+from physcon_ase.data.store import (
+    Geometries,
+    LevelLabels,
+    Store,
+    molecule_graph,
+    open_store,
+    pack_molecules,
+    select_geometries,
+    write_store,
+)
 from physcon_ase.errors import LabelError, StoreError, UnsupportedElementError
 from physcon_ase.model.checkpoint import read_checkpoint, save_checkpoint
 from physcon_ase.model.config import config_from_dict, config_to_dict
 from physcon_ase.model.forces import energies_and_forces
 from physcon_ase.model.physcon import PhysCon, load_model
 from physcon_ase.training import store_errors
-from physcon_ase.training.calibrate import FEWEST_GEOMETRIES, calibrate, format_calibrations
+from physcon_ase.training.calibrate import FEWEST_GEOMETRIES, FEWEST_MOLECULES, calibrate, format_calibrations
 from physcon_ase.training.store_errors import error_table
+from physcon_ase.units import CHEMICAL_SYMBOLS
 from tests.small_stores import Example
 from tests.tiny import tiny_model
 
@@ -142,27 +152,109 @@ def test_environments_of_an_earlier_training_stay_known(
         calibrate(checkpoint, [store], third, continues=checkpoint)
 
 
-def test_elements_and_charges_without_training_molecules_are_not_covered(
-    checkpoint: Path, write: Callable[..., Path], tmp_path: Path
-) -> None:
+@pytest.fixture
+def ions(checkpoint: Path, write: Callable[..., Path], tmp_path: Path) -> tuple[Path, Path]:
+    """A checkpoint that covers iodine and charges from -4 to +2; a store in which 4 molecules have +1 and 8 have +2.
+
+    Of the former one molecule is held out, of the latter two are.
+    """
     stored = read_checkpoint(checkpoint)
     levels = [
         {
             **level,
             "elements": [*level["elements"], 53],
             "references": [*level["references"], -1.0],
-            "charges": [-4, 0, 1],
+            "charges": [-4, 0, 1, 2],
         }
         for level in stored.config["levels"]
     ]
-    folder = tmp_path / "ions"
-    save_checkpoint(folder, stored.tensors, {**stored.config, "levels": levels}, recipe=stored.recipe)
-    calibrate(folder, [write(load_model(checkpoint).model)], tmp_path / "out")
-    covered = load_model(tmp_path / "out").model.level("cheap")
-    assert covered.charges == (0,)
-    assert {1, 6} <= set(covered.elements) < set(levels[0]["elements"])
-    assert len(covered.references) == len(covered.elements)
-    assert 53 not in covered.elements
+    save_checkpoint(tmp_path / "ions", stored.tensors, {**stored.config, "levels": levels}, recipe=stored.recipe)
+    path = write(load_model(checkpoint).model)
+    store = open_store(path)
+    charges = store.molecules.formal_charges.copy()
+    charges[store.molecules.offsets["n_atoms"][:12]] = np.repeat([1, 2], [4, 8])
+    keys = store.molecules.key_hash.copy()
+    keys[:12] = [HELD_OUT, *range(TRAINING, TRAINING + 3), HELD_OUT, HELD_OUT, *range(TRAINING, TRAINING + 6)]
+    write_store(path, replace(store, molecules=replace(store.molecules, formal_charges=charges, key_hash=keys)))
+    return tmp_path / "ions", path
+
+
+def test_elements_and_charges_without_training_molecules_are_not_covered(
+    ions: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint, store = ions
+    assert 53 in load_model(checkpoint).model.level("cheap").elements
+    calibrate(checkpoint, [store], tmp_path / "out")
+    level = load_model(tmp_path / "out").model.level("cheap")
+    assert level.charges == (0, 2)
+    assert {1, 6} <= set(level.elements)
+    assert 53 not in level.elements
+    assert len(level.references) == len(level.elements)
+    printed = capsys.readouterr().out
+    assert "cheap: no longer covers charges -4, +1, which fewer than 5 training molecules of the stores have" in printed
+    assert ", I, which no training molecule of the stores has" in printed
+
+
+def test_stores_with_charges_that_a_level_no_longer_covers_can_be_used(
+    ions: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint, store = ions
+    calibrate(checkpoint, [store], tmp_path / "out")
+    (first, _) = calibrate(checkpoint, [store], tmp_path / "first")
+    capsys.readouterr()
+    (again, _) = calibrate(tmp_path / "out", [store], tmp_path / "again")
+    assert (again.n_training, again.n_energies) == (first.n_training - 3, first.n_energies - 1)
+    elements = " ".join(CHEMICAL_SYMBOLS[z] for z in load_model(tmp_path / "out").model.level("cheap").elements)
+    remark = f"1 geometries left out, level 'cheap' only covers {elements} and charges 0, +2"
+    assert f"labelled, validation: {remark}" in capsys.readouterr().out
+    lines = list(error_table(tmp_path / "out", [store], split="validation"))
+    assert lines[2] == f"labelled, thermal: {remark}"
+    energies = {line.split()[1]: int(line.split()[3]) for line in lines if line.startswith("labelled ")}
+    assert energies["cheap"] == first.n_energies - 1
+
+
+def test_tables_of_levels_whose_stores_are_not_given_are_kept(
+    checkpoint: Path, write: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = write(load_model(checkpoint).model)
+    calibrate(checkpoint, [store], tmp_path / "first")
+    before = read_checkpoint(tmp_path / "first")
+    other = tmp_path / "other.h5"
+    labelled = open_store(store)
+    few = select_geometries(labelled, np.arange(90))
+    write_store(other, replace(few, labels={"dft": few.labels["cheap"]}))
+    capsys.readouterr()
+    (dft,) = calibrate(tmp_path / "first", [other], tmp_path / "second")
+    assert dft.level == "dft"
+    assert "energies: the table of cheap is kept" in capsys.readouterr().out
+    after = read_checkpoint(tmp_path / "second")
+    assert sorted(after.config["energy_uncertainty"]) == sorted(after.config["forces_uncertainty"]) == ["cheap", "dft"]
+    own = [name for name in before.tensors if "_rigidity.cheap." in name]
+    assert len(own) == 4
+    assert all(torch.equal(after.tensors[name], before.tensors[name]) for name in own)
+    known = load_model(tmp_path / "second").model.environments
+    assert known is not None
+    np.testing.assert_array_equal(
+        known.n_molecules(before.tensors["environments.hashes"].numpy()), before.tensors["environments.counts"].numpy()
+    )
+
+
+def test_a_level_with_held_out_geometries_of_few_molecules_gets_no_table(
+    checkpoint: Path, write: Callable[..., Path], tmp_path: Path
+) -> None:
+    path = write(load_model(checkpoint).model)
+    store = open_store(path)
+    # the 20 geometries of each molecule become geometries of one, of which all of water and methane are held out
+    rows = store.geometries.molecule // 20 * 20
+    molecules = replace(
+        store.molecules,
+        key_hash=np.array([HELD_OUT if row < 40 else TRAINING for row in range(100)], dtype=np.uint64),
+    )
+    write_store(path, replace(store, molecules=molecules, geometries=replace(store.geometries, molecule=rows)))
+    with pytest.raises(
+        LabelError, match=rf"{FEWEST_GEOMETRIES} validation geometries, of {FEWEST_MOLECULES} molecules"
+    ):
+        calibrate(checkpoint, [path], tmp_path / "calibrated")
 
 
 def test_calibrating_again_replaces_the_tables_and_fewer_molecules_are_enough(
@@ -187,12 +279,19 @@ def test_a_level_with_few_held_out_geometries_gets_no_table(
     assert not (tmp_path / "calibrated").exists()
 
 
-def test_energies_of_elements_that_a_level_does_not_cover_are_refused(
-    checkpoint: Path, write: Callable[..., Path], tmp_path: Path
+def test_geometries_with_elements_that_a_level_does_not_cover_are_left_out(
+    checkpoint: Path, write: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    store = write(load_model(checkpoint).model, with_bromine=True)
+    path = write(load_model(checkpoint).model, with_bromine=True)
+    calibrate(checkpoint, [path], tmp_path / "calibrated")
+    assert "geometries left out, level 'cheap' only covers" in capsys.readouterr().out
+    store = open_store(path)
+    has_bromine = np.array(
+        [35 in molecule_graph(store, row).atomic_numbers for row in store.geometries.molecule.tolist()]
+    )
+    write_store(path, select_geometries(store, np.flatnonzero(has_bromine)))
     with pytest.raises(UnsupportedElementError, match="'cheap' does not cover Br"):
-        calibrate(checkpoint, [store], tmp_path / "calibrated")
+        calibrate(checkpoint, [path], tmp_path / "calibrated")
 
 
 def test_the_table_shows_a_missing_table_as_such(checkpoint: Path, write: Callable[..., Path], tmp_path: Path) -> None:
@@ -233,6 +332,18 @@ def test_a_store_all_of_whose_molecules_were_in_the_training_is_not_held_out(
     assert len(list(error_table(checkpoint, [store], split="train"))) > 2
     other = store.rename(tmp_path / "other.h5")
     assert len(list(error_table(checkpoint, [other], split="validation"))) > 2
+
+
+def test_a_store_that_the_parent_was_trained_on_is_not_held_out_either(
+    checkpoint: Path, write: Callable[..., Path], tmp_path: Path
+) -> None:
+    stored, store = read_checkpoint(checkpoint), write(load_model(checkpoint).model)
+    parent, child = tmp_path / "parent", tmp_path / "child"
+    save_checkpoint(parent, {**stored.tensors}, stored.config, recipe=PLAIN)
+    changed = {**stored.tensors, "energy.embedding.weight": stored.tensors["energy.embedding.weight"] + 1}
+    save_checkpoint(child, changed, stored.config, recipe=f'start_from = ["{parent}#energy", "nowhere"]')
+    with pytest.raises(StoreError, match="the recipe of parent assigns all molecules"):
+        list(error_table(child, [store]))
 
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -33,7 +34,9 @@ def test_recipe_survives_being_written_and_read(recipe: Recipe):
     ],
 )
 def test_any_text_survives_being_written_and_read(recipe: Recipe, text: str):
-    changed = replace(recipe, name=text, levels=tuple(replace(level, description=text) for level in recipe.levels))
+    changed = replace(
+        recipe, start_from=(text,), levels=tuple(replace(level, description=text) for level in recipe.levels)
+    )
     assert parse_recipe(format_recipe(changed)) == changed
 
 
@@ -59,6 +62,23 @@ def test_mistyped_key_gets_a_suggestion(recipe_text: str):
         ('name = "dft"', 'name = "physcon-2.dft"', r"names levels physcon-2\.dft; a name must not contain '\.'"),
         ("[structure]", "[unstructured]", "unknown key 'unstructured'"),
         ("seed = 3", "seed = ", "is not valid TOML"),
+        ("seed = 3", "seed = -3", "has seed -3; give 0 or more"),
+        ('name = "small"', 'name = "runs/small"', "has the name 'runs/small'; the checkpoint is a folder"),
+        ('name = "small"', 'name = ""', "has the name ''; the checkpoint is a folder"),
+        ('name = "dft"', 'name = "d f t"', r"names levels \['d f t'\]; a name has only letters"),
+        ('levels = ["cheap", "dft"]', "levels = []", r"small\.h5 uses no levels"),
+        ('levels = ["cheap", "dft"]', 'levels = ["dft", "dft"]', r"small\.h5 uses a level twice: dft, dft"),
+        ('levels = ["cheap", "dft"]', 'levels = ["dft"]\nweight = -1.0', r"has data\.weight -1\.0; give 0 or more"),
+        ('levels = ["cheap", "dft"]', 'levels = ["dft"]\nmax_atoms = -1', r"has data\.max_atoms -1; give 0 or more"),
+        ("forces = 1.0", "forces = inf", r"has loss\.forces inf; give a finite number"),
+        ("n_layers = 2", "n_layers = 0", r"has encoder\.n_layers 0; give 1 or more"),
+        ("n_layers = 2", "n_layers = 2\ncutoff = 0.0", r"encoder\.cutoff is 0\.0; give a positive distance"),
+        ("n_layers = 1", "n_layers = 1\nsigma_min = 0.0", r"structure noise from 0\.0 to 5\.0 Å"),
+        ("atoms_per_batch = 40", "atoms_per_batch = 0", r"has optim\.atoms_per_batch 0; give 1 or more"),
+        ("lr = 0.01", "lr = nan", r"has optim\.lr nan; give a finite number"),
+        ("lr = 0.01", "lr = 0.01\nema = 1.5", r"optim\.ema is 1\.5"),
+        ("lr = 0.01", "lr = 0.01\nclip = 0.0", r"optim\.clip is 0\.0"),
+        ("warmup = 5", "warmup = -5", r"has optim\.warmup -5; give 0 or more"),
     ],
 )
 def test_wrong_recipe_is_one_clear_error(recipe_text: str, old: str, new: str, message: str):
@@ -154,6 +174,23 @@ def test_a_level_is_added_to_a_checkpoint_of_which_nothing_else_is_trained(recip
     assert added_to(parse_recipe(text), "tiny", config, frozen=False).optim.train == ()
     with pytest.raises(RecipeError, match=r"level 'better' begin like 'cheep', .* named before it: \['cheap', 'dft'\]"):
         added_to(parse_recipe(text.replace('like = "cheap"', 'like = "cheep"')), "tiny", config)
+
+
+def test_the_direct_head_of_an_added_level_is_trained(recipe_text: str):
+    text = 'name = "more"\n' + NEW_LEVEL + "[optim]" + recipe_text.split("[optim]")[1]
+    config = tiny_model().config
+    config = replace(config, encoder=replace(config.encoder, output_vectors=2))
+    trained = added_to(parse_recipe(text), "tiny", config).optim.train
+    assert trained == ("energy.rows.better.", "energy.heads.better.", "direct_heads.better.")
+
+
+def test_a_file_in_another_encoding_is_one_clear_error(recipe_text: str, tmp_path: Path):
+    path = tmp_path / "recipe.toml"
+    path.write_text(recipe_text.replace("random numbers", "Å", 1), encoding="utf-8")
+    assert read_recipe(path).levels[0].description == "Å"
+    path.write_text(recipe_text.replace("random numbers", "Å", 1), encoding="latin-1")
+    with pytest.raises(RecipeError, match=r"recipe\.toml is not UTF-8 text"):
+        read_recipe(path)
 
 
 def test_a_level_that_is_there_already_is_not_added(recipe: Recipe):

@@ -273,6 +273,13 @@ def test_a_scale_replaces_steps_and_sizes_and_limits_molecules(path: Path, store
     assert n_molecules(tiny[0]) == 1 < n_molecules(whole[0])
 
 
+@pytest.mark.parametrize(("own", "of_scale", "limit"), [(3, 5, 3), (5, 3, 3), (3, 0, 3), (0, 3, 3), (0, 0, 0)])
+def test_a_scale_never_takes_more_molecules(text: str, path: Path, own: int, of_scale: int, limit: int) -> None:
+    text = text.replace("max_molecules = 1", f"max_molecules = {of_scale}")
+    write(path, text.replace('use = [{ data = "labels" }]', f'use = [{{ data = "labels", max_molecules = {own} }}]'))
+    assert read_staged_recipe(path, "tiny").stages[0].recipe.data[0].max_molecules == limit
+
+
 @pytest.mark.slow
 def test_the_recipe_of_the_shipped_checkpoint_goes_from_nothing_to_a_checkpoint(tmp_path: Path) -> None:
     recipe = str(ROOT / "recipes" / "physcon-2" / "recipe.toml")

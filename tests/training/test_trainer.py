@@ -21,7 +21,7 @@ from physcon_ase.data.loader import Items, epoch_batches
 from physcon_ase.data.sample import select
 from physcon_ase.data.selection import LABELS
 from physcon_ase.data.store import LevelLabels, Store, geometry_offsets, write_store
-from physcon_ase.errors import LabelError, RecipeError, StoreError, UnsupportedChargeError
+from physcon_ase.errors import LabelError, PhysConError, RecipeError, StoreError, UnsupportedChargeError
 from physcon_ase.jobs.journal import alone
 from physcon_ase.model.checkpoint import read_checkpoint, save_checkpoint
 from physcon_ase.model.config import config_from_dict, config_to_dict
@@ -215,6 +215,41 @@ def test_a_longer_training_goes_on_where_the_shorter_one_ended(recipe: Recipe, s
     assert same(read_checkpoint(whole).tensors, read_checkpoint(parts).tensors)
 
 
+def test_a_folder_that_the_checkpoint_would_replace_is_refused_before_the_first_step(
+    recipe: Recipe, stores: Path, tmp_path: Path
+):
+    (tmp_path / "run" / "small").mkdir(parents=True)
+    (tmp_path / "run" / "small" / "notes.txt").touch()
+    with pytest.raises(PhysConError, match=r"small is no checkpoint folder: it holds notes\.txt"):
+        train(with_steps(recipe, 1), tmp_path / "run", store_root=stores, options=QUIET)
+    assert not (tmp_path / "run" / STATE_FILE).exists()
+
+
+def test_fewer_steps_than_were_made_are_refused(recipe: Recipe, stores: Path, tmp_path: Path):
+    train(with_steps(recipe, 3), tmp_path / "run", store_root=stores, options=QUIET)
+    with pytest.raises(RecipeError, match=r"the state after 3 steps, more than the 2 of the recipe"):
+        train(with_steps(recipe, 2), tmp_path / "run", store_root=stores, options=QUIET)
+
+
+def test_a_state_of_other_optimisers_is_that_of_another_recipe(recipe: Recipe, stores: Path, tmp_path: Path):
+    short = with_steps(recipe, 1)
+    train(short, tmp_path / "run", store_root=stores, options=QUIET)
+    matrices = replace(short, optim=replace(short.optim, train=("energy.interactions.0.update.0.weight",)))
+    with pytest.raises(RecipeError, match="holds the state of another recipe"):
+        train(matrices, tmp_path / "run", store_root=stores, options=QUIET)
+
+
+def test_the_log_of_a_resumed_training_has_each_step_once(recipe: Recipe, stores: Path, tmp_path: Path):
+    options = replace(QUIET, log_steps=1)
+    train(with_steps(recipe, 2), tmp_path / "run", store_root=stores, options=options)
+    log = tmp_path / "run" / LOG_FILE
+    with open(log, "a") as file:  # as if killed after the last saved state
+        file.write('{"step": 3}\n{"step": 4, "ener')
+    train(with_steps(recipe, 4), tmp_path / "run", store_root=stores, options=options)
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [line["step"] for line in lines if "energy" in line] == [1, 2, 3, 4]
+
+
 def test_weighted_loss_without_any_label_is_refused(recipe: Recipe, make_store: Callable[..., Store], tmp_path: Path):
     store = make_store(copies=8)
     labels = {"cheap": LevelLabels(store.labels["cheap"].energy)}
@@ -378,6 +413,15 @@ def test_an_added_level_leaves_the_other_levels_bit_for_bit(recipe: Recipe, stor
     for name in ("rows.{}.weight", "heads.{}.network.0.weight", "heads.{}.network.2.weight"):
         own, other = (after.tensors[f"energy.{name.format(level)}"] for level in ("dft", "cheap"))
         assert not torch.equal(own, other), "it begins like the other level"
+
+
+def test_the_direct_head_begins_like_that_of_the_other_level(recipe: Recipe, stores: Path, tmp_path: Path):
+    loss = replace(recipe.loss, structure=0.0, direct_forces=1.0)
+    both = replace(recipe, encoder=replace(recipe.encoder, output_vectors=2), loss=loss)
+    cheap = replace(both, levels=both.levels[:1], data=(replace(both.data[0], levels=("cheap",)),))
+    first = train(with_steps(cheap, 2), tmp_path / "first", store_root=stores, options=QUIET)
+    model = make_model(replace(both, start_from=(str(first),)), load_training_items(both, stores, "train"))
+    assert same(model.direct_heads["cheap"].state_dict(), model.direct_heads["dft"].state_dict())
 
 
 def test_a_level_begins_like_another_one(recipe: Recipe, stores: Path, tmp_path: Path):

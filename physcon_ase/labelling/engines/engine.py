@@ -14,7 +14,7 @@ from jaxtyping import Float, Integer
 from torch import Tensor
 
 from physcon_ase.batch import Batch, unpad
-from physcon_ase.errors import EngineError
+from physcon_ase.errors import EngineError, PhysConError
 
 
 @dataclass(frozen=True)
@@ -87,9 +87,16 @@ class Engine:
         """Labels one geometry.
 
         Raises:
-            EngineError: the program is not installed, rejects the geometry, or returns a label that is not finite.
+            EngineError: the program is not installed, rejects the geometry, fails with any error, or returns a label
+                that is not finite.
         """
-        label = self.function(molecule)
+        try:
+            label = self.function(molecule)
+        except PhysConError:
+            raise
+        except Exception as error:  # of the program, such as too little memory: one geometry must not end a run
+            reason = f"{self.record.program} failed: {type(error).__name__}: {one_line(error)}"
+            raise EngineError(f"{reason}; omit the geometry") from error
         if not _is_finite(label):
             raise EngineError(self._not_finite())
         return label
@@ -98,9 +105,15 @@ class Engine:
         """Labels many geometries, with one call of `batched` if available; a label or an error for each, in order."""
         if self.batched is None:
             return [_label_or_error(self, molecule) for molecule in molecules]
+        try:
+            labels = self.batched(molecules)
+        except PhysConError:
+            raise
+        except Exception:  # the one that the program fails for is found by labelling each alone
+            return [_label_or_error(self, molecule) for molecule in molecules]
         return [
             label if isinstance(label, EngineError) or _is_finite(label) else EngineError(self._not_finite())
-            for label in self.batched(molecules)
+            for label in labels
         ]
 
     def _not_finite(self) -> str:
