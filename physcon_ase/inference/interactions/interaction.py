@@ -200,6 +200,8 @@ def interaction(
     began = perf_counter()
     if along not in LINES:
         raise PhysConError(f"unknown line {along!r} of the distance curve; choose one of {', '.join(LINES)}")
+    for distance in () if distances is None else distances:
+        above_zero("distance [Å]", distance)
     whole, parts = _parts_of(molecules)
     if len(parts) < 2:
         raise FragmentsError(f"{_name(parts[0])} is one molecule; an interaction energy needs two or more")
@@ -364,11 +366,12 @@ def _curve(
         raise PhysConError(
             f"the centres of both molecules are {length:.3f} Å apart and define no line: use along='contact'"
         )
-    places = length + _STEPS if distances is None else np.array(distances, dtype=float)
+    places = length + _STEPS
+    places = places[places > 0] if distances is None else np.array(distances, dtype=float)
     structures = []
     for distance in places:
         structures.append(whole.copy())
-        structures[-1].positions[parts[1].atoms] += (above_zero("distance [Å]", distance) - length) * line / length
+        structures[-1].positions[parts[1].atoms] += (distance - length) * line / length
     energies = [prediction.energy for prediction in calculator.predict(structures, ("energy",))]
     alone = first.get_potential_energy() + second.get_potential_energy()
     return DistanceCurve(along, places, np.array([np.nan if value is None else value - alone for value in energies]))

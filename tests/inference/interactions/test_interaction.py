@@ -184,6 +184,14 @@ def test_capitals_and_compression_do_not_change_the_format(rigid: Interaction, t
         write_interaction(rigid, tmp_path / "d.png.gz")
 
 
+def test_default_distances_of_concentric_molecules_are_positive(double: LoadedModel) -> None:
+    ring, guest = molecule("C6H6"), molecule("H2")
+    guest.translate([0, 0, 0.2] - guest.positions.mean(axis=0))
+    curve = interaction([ring, guest], checkpoint=double, along="centres").curve
+    assert curve is not None
+    assert 0 < curve.distances.min() < 0.2
+
+
 @pytest.mark.parametrize(
     ("molecules", "options", "error", "message"),
     [
