@@ -74,6 +74,15 @@ def test_isotopes_become_masses_and_bad_records_rows_with_a_reason() -> None:
     assert isinstance(nonsense.molecule, StoreError)
 
 
+def test_a_record_without_atoms_is_a_row_with_a_reason() -> None:
+    empty = Chem.Mol()
+    empty.AddConformer(Chem.Conformer(0))
+    empty.GetConformer().Set3D(True)
+    for block in (Chem.MolToMolBlock(empty), Chem.MolToV3KMolBlock(empty)):
+        (row,) = rows(bonded.read, f"{block}$$$$\n")
+        assert "the molecule has no atoms" in str(row.molecule)
+
+
 def test_mol2_records_keep_the_names_of_their_atoms() -> None:
     (row, bad) = rows(mol2.read, f"# made by hand\n{MOL2}\n@<TRIPOS>MOLECULE\nbroken\n")
     assert row.name == "methanol"
