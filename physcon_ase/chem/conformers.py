@@ -68,6 +68,10 @@ _N_RDKIT_SEEDS: Final = 2**31 - 2
 """Number of distinct seeds of RDKit's embedding: 1 to this number. Seed 0 gives the geometry of seed 1."""
 
 
+_LONGEST: Final = 1e9
+"""Largest time limit [s] passed to RDKit, for which infinity is no number."""
+
+
 class Minimized(NamedTuple):
     """A geometry relaxed with a force field."""
 
@@ -277,7 +281,7 @@ def _parameters(rung: _Rung, seed: int, max_seconds: float) -> rdDistGeom.EmbedP
     parameters.numThreads = 1
     parameters.trackFailures = True
     parameters.maxIterations = rung.iterations
-    parameters.timeout = max(1, math.floor(max_seconds))
+    parameters.timeout = max(1, math.floor(min(max_seconds, _LONGEST)))
     for name, value in rung.options.items():
         setattr(parameters, name, value)
     return parameters

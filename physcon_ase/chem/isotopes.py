@@ -19,6 +19,18 @@ def is_isotope(atomic_number: int, mass_number: int) -> bool:
     return mass_number == 0 or _PERIODIC_TABLE.GetMassForIsotope(atomic_number, mass_number) > 0
 
 
+def mass_of_isotope(atomic_number: int, stated: float) -> float:
+    """Mass [amu] of an isotope that a file states by its mass number or its mass.
+
+    Raises:
+        ValueError: the element has no such isotope.
+    """
+    mass = _PERIODIC_TABLE.GetMassForIsotope(atomic_number, round(stated))
+    if stated < 0.5 or mass <= 0:
+        raise ValueError(f"{_PERIODIC_TABLE.GetElementSymbol(atomic_number)} has no isotope of mass {stated:g}")
+    return mass if float(stated).is_integer() else stated
+
+
 def isotope_masses(graph: MolGraph) -> list[float | None]:
     """Mass [amu] of each atom whose isotope is given; None for the natural mixture (`ase.Atoms.set_masses`)."""
     pairs = zip(graph.atomic_numbers.tolist(), graph.isotopes.tolist(), strict=True)

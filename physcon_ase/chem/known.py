@@ -158,7 +158,7 @@ def _with_stereo(mol: Chem.Mol) -> Chem.Mol:
 
 
 def _has_positions(mol: Chem.Mol) -> bool:
-    if not mol.GetNumConformers() or not mol.GetConformer().Is3D():
+    if not mol.GetNumAtoms() or not mol.GetNumConformers() or not mol.GetConformer().Is3D():
         return False
     positions = mol.GetConformer().GetPositions()
     return len(positions) == 1 or bool(np.ptp(positions, axis=0).any())

@@ -80,7 +80,7 @@ def _ensemble(options: argparse.Namespace) -> int:
         if options.output is not None:
             write_ensemble(found, options.output)
         print(format_ensemble(found))
-        return 0
+        return SOME_FAILED if found.doubts else 0
     if options.output is not None and suffix_of(options.output) == ONE_SUFFIX and len(rows) > 1:
         raise PhysConError(
             f"{options.output} can contain one molecule, but {options.molecule} has {len(rows)}: write .jsonl"
@@ -99,8 +99,9 @@ def _ensemble(options: argparse.Namespace) -> int:
         journal.unlink(missing_ok=True)
     found = [record.ensemble for record in records if record.ensemble is not None]
     details = map(format_ensemble, found if len(rows) == 1 else ())
-    n_ok = len(found)
-    summary = f"{len(rows)} molecules: {n_ok} ok, {len(rows) - n_ok} failed"
+    n_ok = sum(record.status == "ok" for record in records)
+    uncertain = f", {len(found) - n_ok} uncertain" if len(found) > n_ok else ""
+    summary = f"{len(rows)} molecules: {n_ok} ok{uncertain}, {len(rows) - len(found)} failed"
     print("\n".join([*map(format_ensemble_record, records), *details, *lines, summary]))
     return 0 if n_ok == len(rows) else SOME_FAILED
 
@@ -185,7 +186,7 @@ def _scan(options: argparse.Namespace) -> int:
     print(format_scan(found))
     for path in options.output:
         print(f"  written    {path}")
-    return SOME_FAILED if found.failures else 0
+    return SOME_FAILED if found.failures or found.doubts else 0
 
 
 def _number_or_auto(text: str) -> int | str:

@@ -24,7 +24,15 @@ from physcon_ase.chem.smiles import canonical_smiles
 from physcon_ase.errors import MissingHeadError, PhysConError
 from physcon_ase.inference.embedding import MAX_SECONDS, embed_many, embedded
 from physcon_ase.inference.formats.rows import as_list
-from physcon_ase.inference.intake import as_graph, at_least_one, check_seed, checked_graph, or_error, unless_error
+from physcon_ase.inference.intake import (
+    as_graph,
+    at_least_one,
+    check_seconds,
+    check_seed,
+    checked_graph,
+    or_error,
+    unless_error,
+)
 from physcon_ase.inference.results import Guess
 from physcon_ase.model.checkpoint import read_checkpoint, shipped_names
 from physcon_ase.model.config import StructureConfig
@@ -109,6 +117,7 @@ class StructureGenerator:
         self.sigmas = _sigmas(mode, n_steps, start_sigma, config)
         self.n_conformers = at_least_one("n_conformers", n_conformers)
         self.n_attempts = at_least_one("n_attempts", n_attempts)
+        check_seconds(max_seconds)
         self.max_seconds = max_seconds
 
     def __call__(self, molecule: str | MolGraph, *, n_samples: int = 1, seed: int = 0) -> Atoms | list[Atoms]:

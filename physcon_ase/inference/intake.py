@@ -207,6 +207,16 @@ def check_seed(seed: int) -> None:
         raise PhysConError(f"seed must be 0 or more, received {seed}")
 
 
+def check_seconds(max_seconds: float) -> None:
+    """Checks that a time limit is larger than 0; it may be infinite.
+
+    Raises:
+        PhysConError: it is not.
+    """
+    if not max_seconds > 0:
+        raise PhysConError(f"max_seconds is {max_seconds}; a time larger than 0 s is needed")
+
+
 def at_least_one(name: str, value: int) -> int:
     """Returns the value if it is 1 or larger.
 

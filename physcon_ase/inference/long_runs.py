@@ -19,7 +19,7 @@ from physcon_ase.chem.graph import MolGraph, graph_bytes
 from physcon_ase.errors import PhysConError
 from physcon_ase.inference.encoding import decoded, encoded
 from physcon_ase.inference.formats.rows import Geometry, Row, as_rows
-from physcon_ase.inference.intake import at_least_one
+from physcon_ase.inference.intake import at_least_one, or_error
 from physcon_ase.jobs.journal import Journal, alone, fingerprint, json_line
 from physcon_ase.jobs.progress import Progress
 from physcon_ase.jobs.workers import WORKER_DIED, employed, finished
@@ -132,7 +132,10 @@ def _graph_bytes(graph: MolGraph) -> bytes:
 
 def _atoms_bytes(atoms: Atoms) -> bytes:
     constraints = [encoded(constraint.todict()) for constraint in atoms.constraints]
-    state = repr([atoms.info.get("charge"), atoms.info.get("spin"), constraints]).encode()
+    # `info` and further arrays, such as names, are part of the record; what cannot be encoded is not
+    others = {name: array for name, array in atoms.arrays.items() if name not in ("numbers", "positions", "masses")}
+    told = [or_error(encoded, {name: value}) for name, value in sorted({**others, **atoms.info}.items(), key=str)]
+    state = repr([constraints, *("" if isinstance(value, PhysConError) else value for value in told)]).encode()
     arrays = (atoms.numbers, atoms.positions, atoms.get_masses())
     return b"".join(np.ascontiguousarray(values).tobytes() for values in arrays) + state
 

@@ -25,6 +25,7 @@ from physcon_ase.inference.intake import (
     charge_and_multiplicity,
     check_relaxation,
     check_same_atoms,
+    check_seconds,
     check_seed,
     check_structure,
     checked_graph,
@@ -143,6 +144,7 @@ def settings_of(
     """
     check_relaxation(fmax, max_steps)
     check_seed(seed)
+    check_seconds(max_seconds)
     loaded = checkpoint if isinstance(checkpoint, LoadedModel) else load_model(checkpoint, device=device, dtype=dtype)
     return Settings(loaded, checked_level(level, loaded.model), fmax, max_steps, max_seconds)
 

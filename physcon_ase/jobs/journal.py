@@ -20,6 +20,9 @@ from filelock import FileLock, Timeout
 
 from physcon_ase.errors import StoreError
 
+_START: Final = b'{"journal": '
+"""First bytes of a journal."""
+
 _SYNC_SECONDS: Final = 1.0
 """Interval [s] of fsync calls: at most this time is lost in a power failure; a killed process loses nothing."""
 
@@ -71,9 +74,11 @@ class Journal:
         lines = content[:n_bytes].split(b"\n")[:-1]
         try:
             entries = [json.loads(line) for line in lines]
+            if not content.startswith(_START[: len(content)]):  # any other file, which must not be overwritten
+                raise ValueError("its first line is another")
         except ValueError as error:
             raise StoreError(
-                f"{self.path} is not a journal of {program} ({error}); delete it to start again"
+                f"{self.path} is not a journal of {program} ({error}); choose another file, or delete it to start again"
             ) from error
         if entries and entries[0].get("fingerprint") != fingerprint:
             raise StoreError(

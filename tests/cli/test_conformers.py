@@ -59,6 +59,18 @@ def test_a_list_of_which_everything_fails_leaves_only_the_reasons(capsys: pytest
         assert [row["name"] for row in csv.DictReader(file)] == ["first", "second"]
 
 
+def test_doubtful_conformers_and_scans_do_not_count_as_ok(capsys: pytest.CaptureFixture) -> None:
+    assert main(["ensemble", "[H+]", "-n", "1"]) == 1
+    assert "  uncertain  " in capsys.readouterr().out
+    Path("list.smi").write_text("O\n[H+]\n")
+    assert main(["ensemble", "list.smi", "-n", "1"]) == 1
+    assert "2 molecules: 1 ok, 1 uncertain, 0 failed" in capsys.readouterr().out
+    assert main(["scan", "FOOF", "--dihedral", "0", "1", "2", "3", "--step", "120", "-n", "1"]) == 1
+    out = capsys.readouterr().out
+    assert "  uncertain  " in out
+    assert "  failed  " not in out
+
+
 def test_scan_prints_barriers_and_writes_what_was_asked_for(capsys: pytest.CaptureFixture) -> None:
     arguments = ["--dihedral", "3", "0", "1", "5", "--step", "60", "-n", "2", "-o", "scan.csv", "scan.png", "scan.xyz"]
     assert main(["scan", "CO", *arguments]) == 0

@@ -14,6 +14,10 @@ def test_other_processes_find_the_very_same_geometries() -> None:
     assert all(np.array_equal(a, b) for a, b in zip(serial, parallel, strict=True))
 
 
+def test_the_time_may_be_unlimited() -> None:
+    assert np.shape(embed_many([graph_from_smiles("O")], [0], max_seconds=float("inf"))) == (1, 3, 3)
+
+
 @pytest.mark.parametrize(
     ("one", "other"), [("CCO", "OCC"), ("NC(C)C(=O)O", "OC(=O)C(N)C"), ("CC(=O)[O-].O", "O.[O-]C(C)=O")]
 )

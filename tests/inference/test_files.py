@@ -30,6 +30,7 @@ from physcon_ase.inference.files import (
 )
 from physcon_ase.inference.formats.summary import COLUMNS
 from physcon_ase.inference.formats.table import FORMATS, READABLE, WRITABLE, format_recognised
+from physcon_ase.inference.formats.text import decoded
 from physcon_ase.inference.results import Record, Result, record_of
 from tests.tiny import ETHANOL, ETHANOL_NUMBERS
 
@@ -234,6 +235,13 @@ def test_tables_contain_failures_with_their_reason(name: str, tmp_path: Path) ->
     assert float(lines[0]["energy_eV"]) == -1.25
     assert lines[2]["reason"] == "invalid SMILES 'foo'"
     assert [int(line["row"]) for line in lines] == [7, 8, 9]
+
+
+def test_the_last_suffix_decides_on_the_delimiter(tmp_path: Path) -> None:
+    for name, delimiter in (("my.tsv.csv", ","), ("my.csv.tsv.gz", "\t")):
+        write_records(some_records(), tmp_path / name)
+        header = decoded((tmp_path / name).read_bytes(), name).partition("\n")[0]
+        assert header == delimiter.join(COLUMNS)
 
 
 def test_a_missing_package_is_named_before_the_computation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -229,6 +229,8 @@ def test_killed_and_interrupted_commands_go_on_and_processes_change_nothing(tmp_
         lambda atoms: atoms.set_masses([2.014 if number == 1 else None for number in atoms.numbers]),
         lambda atoms: atoms.rattle(1e-6),
         lambda atoms: atoms.info.update(charge=1),
+        lambda atoms: atoms.info.update(name="another"),
+        lambda atoms: atoms.set_array("labels", np.array(["C1", "O1", "H1", "H2", "H3", "H4"])),
     ],
 )
 def test_a_journal_of_other_structures_is_refused(change: Callable[[Atoms], object], tmp_path: Path) -> None:

@@ -237,6 +237,8 @@ def test_bonds_that_change_are_said(double: LoadedModel, monkeypatch: pytest.Mon
         ({"fmax": 0.0}, "fmax must be a force larger than 0"),
         ({"max_steps": -1}, "max_steps must be 0 or more"),
         ({"seed": -1}, "seed must be 0 or more"),
+        ({"max_seconds": float("nan")}, "max_seconds is nan; a time larger than 0 s is needed"),
+        ({"max_seconds": 0.0}, "max_seconds is 0.0"),
         ({"optimizer": "magic"}, "unknown optimizer 'magic'; choose one of lbfgs, bfgs, fire"),
         ({"start": "magic"}, "unknown start 'magic'; choose one of mmff94, etkdg, guess"),
     ],

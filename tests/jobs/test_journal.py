@@ -34,6 +34,21 @@ def test_a_journal_of_another_run_is_refused(tmp_path: Path) -> None:
         Journal(path, "abc", **OF)
 
 
+@pytest.mark.parametrize(
+    "text", ['{"precious": [1, 2, 3]}', "[1]\n", "12\n", "null\n", '{"index": 1}\n', "a table, without an end"]
+)
+def test_another_file_is_neither_read_nor_overwritten(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    path.write_text(text)
+    with pytest.raises(StoreError, match="is not a journal of physcon"):
+        Journal(path, "abc", **OF)
+    assert path.read_text() == text
+    for start in ("", '{"jour'):  # killed before the first line was complete
+        path.write_text(start)
+        with Journal(path, "abc", **OF) as journal:
+            assert journal.resumed == []
+
+
 @pytest.mark.parametrize("dtype", ["<f8", "<f4", "<i4", "|u1"])
 def test_arrays_are_kept_to_the_last_bit(dtype: str) -> None:
     array = (np.arange(6).reshape(2, 3) / 7).astype(dtype)

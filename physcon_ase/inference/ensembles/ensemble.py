@@ -11,6 +11,7 @@ from scipy.special import softmax
 
 from physcon_ase.chem.duplicates import Tolerances
 from physcon_ase.chem.graph import MolGraph
+from physcon_ase.inference.intake import above_zero
 from physcon_ase.inference.results import UNITS
 from physcon_ase.units import EV_PER_KELVIN
 
@@ -103,8 +104,12 @@ class Ensemble:
         return np.array([conformer.weight for conformer in self.conformers])
 
     def weights_at(self, temperature: float) -> Float[np.ndarray, " conformers"]:
-        """Boltzmann weights at another temperature [K]."""
-        return boltzmann_weights(self.energies, temperature)
+        """Boltzmann weights at another temperature [K].
+
+        Raises:
+            PhysConError: a temperature that is not larger than 0.
+        """
+        return boltzmann_weights(self.energies, above_zero("temperature [K]", temperature))
 
     def _repr_html_(self) -> str:
         from physcon_ase.inference.pages.notebook import html_of  # only notebooks need it

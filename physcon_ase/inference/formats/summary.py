@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from physcon_ase.inference.formats.table import suffix_of
 from physcon_ase.inference.formats.text import replaced, replacing
 from physcon_ase.inference.results import Record
 
@@ -68,7 +69,7 @@ def one_line(value: object) -> str:
 
 def write_csv(records: Sequence[Record], path: Path) -> None:
     """Writes the summary as comma-separated values, or tab-separated ones (.tsv)."""
-    is_tsv = ".tsv" in path.name.lower()
+    is_tsv = suffix_of(path) == ".tsv"
     with replacing(path) as file:
         table = csv.DictWriter(file, COLUMNS, delimiter="\t" if is_tsv else ",", lineterminator="\n")
         table.writeheader()

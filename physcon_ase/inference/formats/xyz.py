@@ -15,6 +15,7 @@ from typing import Any, Final
 import ase.io
 import numpy as np
 from ase import Atoms
+from ase.calculators.calculator import all_properties
 from ase.io.extxyz import key_val_dict_to_str, key_val_str_to_dict
 
 from physcon_ase.errors import StoreError, UnknownElementError
@@ -31,6 +32,9 @@ _GHOSTS: Final = ("X", "XX", "BQ", "GH", "DU", "LP", "TV")
 
 _NAMED_ATOMS: Final = re.compile(r"(H[EG]|C[ADE]|N[BDEH]|PA|SG)\d")
 """Names of atoms in PDB files, such as HG1, that begin like elements which molecules with such names do not contain."""
+
+_GHOST: Final = re.compile(r"BQ|.*(:$|-BQ)", re.IGNORECASE)
+"""Labels of ghost atoms that contain an element: BqH, H: (ORCA), H-Bq (Gaussian)."""
 
 _LETTERS: Final = re.compile(r"[A-Za-z]+")
 _FORTRAN: Final = re.compile(r"^([+-]?(?:\d+\.\d*|\.\d+))[dD]([+-]?\d+)$")
@@ -190,8 +194,10 @@ def element_of(label: str) -> Element:
     """Element of a symbol in any case, of a label such as O1, Cl_2, CB or HG1, or of an atomic number.
 
     Raises:
-        UnknownElementError: there is no such element.
+        UnknownElementError: there is no such element, or it is a ghost atom.
     """
+    if _GHOST.match(label):
+        raise UnknownElementError(f"{label!r} is not an element, but a ghost atom; remove it")
     if label.isdecimal() and int(label) in CHEMICAL_SYMBOLS:
         return Element(CHEMICAL_SYMBOLS[int(label)])
     found = _LETTERS.match(label)
@@ -236,11 +242,18 @@ def _with_origin(record: Record) -> Atoms:
 
 
 def write_frames(structures: Sequence[Atoms], path: Path) -> None:
-    """Writes geometries with energy, forces and `info`; texts in `info` read back exactly."""
+    """Writes geometries with energy, forces and `info`; texts in `info` read back exactly.
+
+    Results of an earlier calculation in `info` or `arrays`, such as the energy in the comment line of an input, are
+    left out if there are new ones.
+    """
     with replacing(path) as file:
         for atoms in structures:
             frame = atoms.copy()
-            frame.info = {key: _escaped(key, value) for key, value in atoms.info.items()}
+            old = () if atoms.calc is None else all_properties
+            frame.info = {key: _escaped(key, value) for key, value in atoms.info.items() if key not in old}
+            for key in frame.arrays.keys() & set(old):
+                del frame.arrays[key]
             frame.calc = atoms.calc
             ase.io.write(file, frame, format="extxyz")
 

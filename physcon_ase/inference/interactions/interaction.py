@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Final
@@ -38,7 +39,7 @@ _SHORTEST: Final = 0.1
 """Shortest distance [Å] of two centres that defines a line."""
 
 _FAR: Final = 50.0
-"""Distance [Å] of neighbouring molecules at which only the Coulomb interaction of their charges remains."""
+"""Distance [Å] of neighbouring molecules at which only the Coulomb interaction of their partial charges remains."""
 
 _REMAINDER: Final = 0.02
 """Largest acceptable energy [eV] between molecules 50 Å apart, beyond the Coulomb energy of their charges."""
@@ -75,8 +76,9 @@ class Interaction:
     curve: DistanceCurve | None
     """Curve as a function of the distance of two molecules; None for more than two."""
     remainder: float
-    """Energy [eV] between the molecules 50 Å apart, beyond the Coulomb energy of their charges: an error of the model
-    that is contained in the interaction energy."""
+    """Energy [eV] between the molecules 50 Å apart, beyond the Coulomb energy of the partial charges that they have
+    alone (of total charges at their centres for a model without): an error of the model that is contained in the
+    interaction energy."""
     provenance: Provenance
     """Model, revision, level and units."""
     status: str
@@ -198,6 +200,8 @@ def interaction(
     began = perf_counter()
     if along not in LINES:
         raise PhysConError(f"unknown line {along!r} of the distance curve; choose one of {', '.join(LINES)}")
+    for distance in () if distances is None else distances:
+        above_zero("distance [Å]", distance)
     whole, parts = _parts_of(molecules)
     if len(parts) < 2:
         raise FragmentsError(f"{_name(parts[0])} is one molecule; an interaction energy needs two or more")
@@ -362,11 +366,12 @@ def _curve(
         raise PhysConError(
             f"the centres of both molecules are {length:.3f} Å apart and define no line: use along='contact'"
         )
-    places = length + _STEPS if distances is None else np.array(distances, dtype=float)
+    places = length + _STEPS
+    places = places[places > 0] if distances is None else np.array(distances, dtype=float)
     structures = []
     for distance in places:
         structures.append(whole.copy())
-        structures[-1].positions[parts[1].atoms] += (above_zero("distance [Å]", distance) - length) * line / length
+        structures[-1].positions[parts[1].atoms] += (distance - length) * line / length
     energies = [prediction.energy for prediction in calculator.predict(structures, ("energy",))]
     alone = first.get_potential_energy() + second.get_potential_energy()
     return DistanceCurve(along, places, np.array([np.nan if value is None else value - alone for value in energies]))
@@ -382,10 +387,17 @@ def _remainder(whole: Atoms, rigid: Sequence[Atoms], parts: Sequence[_Part], cal
             places[number, 0] = nearest + _FAR + np.ptp(alone.positions[:, 0]) / 2
         middle = (alone.positions.max(axis=0) + alone.positions.min(axis=0)) / 2
         apart.positions[part.atoms] += places[number] - middle
-    (found,) = calculator.predict([apart], ("energy",), on_error="raise")
-    charges = np.array([_charge_of(part) for part in parts])
-    one, other = np.triu_indices(len(parts), 1)
-    coulomb = COULOMB_EV_ANGSTROM * (charges[one] * charges[other] / np.ptp(places[[one, other], 0], axis=0)).sum()
+    found, *single = calculator.predict([apart, *rigid], ("energy",), on_error="raise")
+    sites: list[tuple[np.ndarray, np.ndarray]] = [
+        (np.array([_charge_of(part)]), place[None])
+        if own.charges is None
+        else (own.charges, apart.positions[part.atoms])
+        for part, own, place in zip(parts, single, places, strict=True)
+    ]
+    coulomb = COULOMB_EV_ANGSTROM * sum(
+        float(charges @ (1 / cdist(ends, others)) @ further)
+        for (charges, ends), (further, others) in combinations(sites, 2)
+    )
     return float(found.energy - coulomb - sum(atoms.get_potential_energy() for atoms in rigid))
 
 

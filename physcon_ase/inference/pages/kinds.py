@@ -310,6 +310,8 @@ def _status_of_vibrations(found: Data) -> str:
         return "ok"
     if found["n_imaginary"]:
         return NOT_A_MINIMUM
+    if found["status"].startswith("uncertain"):  # of a given stationary point, too, which was not relaxed
+        return "uncertain"
     if not relaxation["converged"]:
         return "not converged"
     return "changed" if False in (relaxation["bonds_intact"], relaxation["stereo_intact"]) else "uncertain"

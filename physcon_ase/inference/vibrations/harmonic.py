@@ -8,9 +8,11 @@ from typing import Any, Final
 import numpy as np
 import torch
 from ase import Atoms
+from ase.data import atomic_masses
 from jaxtyping import Float
 
-from physcon_ase.chem.graph import MolGraph
+from physcon_ase.chem.graph import MolGraph, make_graph
+from physcon_ase.chem.isotopes import isotopes_of_masses
 from physcon_ase.chem.symmetry import symmetry_number as symmetry_number_of
 from physcon_ase.errors import PhysConError
 from physcon_ase.inference.embedding import MAX_SECONDS
@@ -156,7 +158,7 @@ def vibrations(
         temperature: temperature [K].
         pressure: pressure [Pa] of the standard state.
         symmetry_number: rotational symmetry number; by default that of the relaxed geometry
-            (`chem.symmetry.symmetry_number`), or 1 without bonds.
+            (`chem.symmetry.symmetry_number`).
         scale: factor of the frequencies in the thermochemistry and in `Vibrations.scaled_frequencies`.
         cutoff: frequency [1/cm] below which modes count as rotors in the quasi-RRHO entropy.
         relax: whether to relax; False for a geometry that already is a stationary point.
@@ -221,12 +223,11 @@ def _symmetry(found: Result, stated: int | None) -> tuple[int, str]:
     """Symmetry number and its origin."""
     if stated is not None:
         return stated, "stated"
-    if found.graph is None:
-        return 1, "assumed: no bonds were found"
-    counted = symmetry_number_of(found.graph, found.atoms.positions)
-    if counted is None:
-        return 1, "assumed: too many permutations of equivalent atoms"
-    return counted, "proper rotations of the geometry"
+    graph, atoms = found.graph, found.atoms
+    if graph is None:
+        isotopes = isotopes_of_masses(atoms.numbers, atoms.get_masses(), atomic_masses[atoms.numbers])
+        graph = make_graph(atoms.numbers, np.zeros((0, 2)), np.zeros(0), isotopes=isotopes)
+    return symmetry_number_of(graph, atoms.positions), "proper rotations of the geometry"
 
 
 def _status(found: Result, modes: NormalModes, was_relaxed: bool) -> str:

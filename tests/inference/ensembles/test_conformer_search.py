@@ -59,6 +59,8 @@ def test_weights_are_those_of_boltzmann(ethanol: Ensemble) -> None:
     factors = np.exp(-(ethanol.energies - ethanol.energies[0]) / (298.15 * kelvin))
     assert np.allclose(ethanol.weights, factors / factors.sum(), atol=1e-6)
     assert np.allclose(ethanol.weights_at(1e9), 1 / 3, atol=1e-6)
+    with pytest.raises(PhysConError, match=r"temperature \[K\] is 0.0"):
+        ethanol.weights_at(0.0)
     gap = EV_PER_KCAL_PER_MOL
     assert boltzmann_weights(np.array([0.0, gap]), 298.15) == pytest.approx([0.8439, 0.1561], abs=1e-4)
 

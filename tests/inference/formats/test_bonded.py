@@ -11,6 +11,7 @@ from physcon_ase.chem.smiles import canonical_smiles
 from physcon_ase.errors import BondPerceptionError, StoreError
 from physcon_ase.inference.formats import bonded, gaussian, mol2, orca, pdb
 from physcon_ase.inference.formats.rows import Geometry, ReadOptions, Row, as_list, as_rows
+from physcon_ase.units import ANGSTROM_PER_BOHR
 
 STEREO = ["C[C@H](N)C(=O)[O-]", r"F/C=C\F", "OC(=O)[C@@H](O)[C@H](O)C(=O)O", "CS(C)=O", "O=[N+]([O-])c1ccccc1"]
 
@@ -73,6 +74,15 @@ def test_isotopes_become_masses_and_bad_records_rows_with_a_reason() -> None:
     assert isinstance(nonsense.molecule, StoreError)
 
 
+def test_a_record_without_atoms_is_a_row_with_a_reason() -> None:
+    empty = Chem.Mol()
+    empty.AddConformer(Chem.Conformer(0))
+    empty.GetConformer().Set3D(True)
+    for block in (Chem.MolToMolBlock(empty), Chem.MolToV3KMolBlock(empty)):
+        (row,) = rows(bonded.read, f"{block}$$$$\n")
+        assert "the molecule has no atoms" in str(row.molecule)
+
+
 def test_mol2_records_keep_the_names_of_their_atoms() -> None:
     (row, bad) = rows(mol2.read, f"# made by hand\n{MOL2}\n@<TRIPOS>MOLECULE\nbroken\n")
     assert row.name == "methanol"
@@ -132,6 +142,39 @@ def test_inputs_of_programs_give_charge_and_multiplicity() -> None:
         "H2O", 1, 2)  # fmt: skip
     (bad,) = rows(orca.read, "! HF\n* xyzfile 0 1 a.xyz\n")
     assert "has no block '* xyz CHARGE MULTIPLICITY'" in str(bad.molecule)
+
+
+@pytest.mark.parametrize("keyword", ["units=au", "Units(Bohr)", "units=(deg,au)"])
+def test_lengths_of_a_gaussian_input_may_be_in_bohr(keyword: str) -> None:
+    text = "# HF {}\n\ntitle\n\n0 1\nH 0.0 0.0 0.0\nH 0.0 0.0 1.4\n\n"
+    (row,) = rows(gaussian.read, text.format(keyword))
+    assert row.molecule.get_distance(0, 1) == pytest.approx(1.4 * ANGSTROM_PER_BOHR)
+    (row,) = rows(gaussian.read, text.format("units=angstrom"))
+    assert row.molecule.get_distance(0, 1) == 1.4
+    (bad,) = rows(gaussian.read, text.format("units=(au,radian)"))
+    assert "angles in radians are not supported" in str(bad.molecule)
+
+
+def test_isotopes_of_inputs_of_programs_become_masses() -> None:
+    text = "# HF\n\ntitle\n\n0 1\nO(Iso=18) 0.0 0.0 0.1\nH(Iso=2.0141) 0.0 0.8 -0.5\nH 0.0 -0.8 -0.5\n\n"
+    (row,) = rows(gaussian.read, text)
+    np.testing.assert_allclose(row.molecule.get_masses(), [17.99916, 2.0141, 1.008], atol=1e-4)
+    (bad,) = rows(gaussian.read, text.replace("Iso=18", "Iso=40"))
+    assert "O has no isotope of mass 40" in str(bad.molecule)
+    (row,) = rows(orca.read, "! HF\n* xyz 0 1\nO 0 0 .1 M = 18\nH 0 .8 -.5 M=2.0141\nH 0 -.8 -.5\n*\n")
+    np.testing.assert_allclose(row.molecule.get_masses(), [17.99916, 2.0141, 1.008], atol=1e-4)
+
+
+def test_an_orca_input_may_have_bohrs_ghost_atoms_and_several_jobs() -> None:
+    hydrogen = "* xyz 0 1\nH 0 0 0\nH 0 0 1.4\n*\n"
+    text = (
+        f"! HF Bohrs\n{hydrogen}$new_job\n! HF\n* xyzfile 0 1 a.xyz\n$new_job\n! HF\n{hydrogen.replace('1.4', '.74')}"
+    )
+    first, second = rows(orca.read, text)
+    assert first.molecule.get_distance(0, 1) == pytest.approx(1.4 * ANGSTROM_PER_BOHR)
+    assert (second.molecule.get_distance(0, 1), second.number) == (0.74, 2)
+    (bad,) = rows(orca.read, f"! HF\n{hydrogen.replace('H 0 0 1', 'H: 0 0 1')}")
+    assert "'H:' is not an element, but a ghost atom" in str(bad.molecule)
 
 
 def test_one_molecule_is_never_taken_for_a_sequence() -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import molecule
+from ase.calculators.singlepoint import SinglePointCalculator
 
 from physcon_ase.errors import PeriodicCellError, StoreError, UnknownElementError
 from physcon_ase.inference.formats.rows import ReadOptions, Row
@@ -179,3 +180,26 @@ def test_texts_of_a_written_file_read_back_exactly(text: str, tmp_path: Path) ->
         assert found.info["smiles"] == text
         assert found.info["charge"] == 0
     assert atoms.info["smiles"] == text  # the structures themselves are left alone
+
+
+@pytest.mark.parametrize("label", ["H:", "C-Bq", "O-Bq1", "BQH", "BqO1"])
+def test_ghost_atoms_are_no_atoms(label: str) -> None:
+    with pytest.raises(UnknownElementError, match=f"'{label}' is not an element, but a ghost atom"):
+        element_of(label)
+
+
+def test_results_of_an_earlier_calculation_do_not_stop_or_spoil_the_output(tmp_path: Path) -> None:
+    (row,) = rows(f"3\nenergy=-5.0 free_energy=-4.0 forces=7 note=kept\n{WATER_LINES}")
+    atoms = row.molecule
+    atoms.set_array("charges", np.ones(3))
+    atoms.calc = SinglePointCalculator(atoms, energy=-1.0, forces=np.full((3, 3), 0.5))
+    write_frames([atoms], tmp_path / "out.xyz")
+    found = ase.io.read(tmp_path / "out.xyz")
+    assert isinstance(found, Atoms)
+    assert found.info == {"note": "kept"}
+    assert set(found.calc.results) == {"energy", "forces"}
+    assert found.get_potential_energy() == -1.0
+    assert atoms.info["free_energy"] == -4.0  # not modified
+    atoms.calc = None
+    write_frames([atoms], tmp_path / "out.xyz")  # without new results the old ones are kept
+    assert ase.io.read(tmp_path / "out.xyz").get_potential_energy() == -5.0

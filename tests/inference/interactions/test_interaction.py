@@ -125,6 +125,26 @@ def test_the_coulomb_energy_of_ions_is_no_remainder(double: LoadedModel, monkeyp
     assert "between the molecules" not in found.status
 
 
+def test_a_charge_at_the_end_of_a_long_ion_is_no_remainder(
+    double: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predict = PhysConCalculator.predict
+
+    def ideal(self: PhysConCalculator, structures: list[Atoms], *arguments, **options) -> list:
+        """A charge -1 on fluorine, and +1 on the nitrogen at the end of a chain of carbon."""
+        found = []
+        for prediction, atoms in zip(predict(self, structures, *arguments, **options), structures, strict=True):
+            charges = 1.0 * (atoms.numbers == 7) - 1.0 * (atoms.numbers == 9)
+            energy = -COULOMB_EV_ANGSTROM / atoms.get_distance(0, -1) if charges.any() and not charges.sum() else 0.0
+            found.append(replace(prediction, energy=energy, charges=charges))
+        return found
+
+    monkeypatch.setattr(PhysConCalculator, "predict", ideal)
+    chain = Atoms("NC7", [[1.4 * n, 0, 0] for n in range(8)], info={"charge": 1})
+    found = interaction([chain, Atoms("F", [[0, 0, 3.0]], info={"charge": -1})], checkpoint=double)
+    assert found.remainder == pytest.approx(0, abs=1e-9)
+
+
 def test_ions_keep_their_charges(double: LoadedModel) -> None:
     found = interaction(["[F-]", "O", "O"], checkpoint=double, max_steps=30)
     assert [atoms.info["charge"] for atoms in found.molecules] == [-1, 0, 0]
@@ -162,6 +182,14 @@ def test_capitals_and_compression_do_not_change_the_format(rigid: Interaction, t
     assert (tmp_path / "d.PNG").read_bytes().startswith(b"\x89PNG")
     with pytest.raises(PhysConError, match="pictures are compressed already"):
         write_interaction(rigid, tmp_path / "d.png.gz")
+
+
+def test_default_distances_of_concentric_molecules_are_positive(double: LoadedModel) -> None:
+    ring, guest = molecule("C6H6"), molecule("H2")
+    guest.translate([0, 0, 0.2] - guest.positions.mean(axis=0))
+    curve = interaction([ring, guest], checkpoint=double, along="centres").curve
+    assert curve is not None
+    assert 0 < curve.distances.min() < 0.2
 
 
 @pytest.mark.parametrize(

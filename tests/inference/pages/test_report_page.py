@@ -197,6 +197,12 @@ def test_vibrations_have_a_spectrum_and_a_table_of_modes(entries: list[Entry], r
     )
 
 
+def test_doubts_about_a_given_stationary_point_are_its_status(results: Results) -> None:
+    relaxation = replace(results.vibrations.relaxation, converged=False)  # relax=False
+    given = replace(results.vibrations, status="uncertain: few molecules", relaxation=relaxation)
+    assert entry_of(given.to_dict()).status == "uncertain"
+
+
 def test_imaginary_modes_are_no_minimum(results: Results) -> None:
     modes = replace(results.vibrations.modes, frequencies=np.array([-100.0, 1500.0, 3700.0]))
     saddle = replace(results.vibrations, modes=modes, status="1 imaginary modes", scale=0.97)
