@@ -39,7 +39,7 @@ class LevelErrors:
 
 
 def check_coverage(model: PhysCon, items: Items, level: str) -> None:
-    """Refuses items at a level that it does not cover.
+    """Refuses items that the level does not cover.
 
     Raises:
         UnsupportedElementError, UnsupportedChargeError: see `model.coverage`.
@@ -50,7 +50,7 @@ def check_coverage(model: PhysCon, items: Items, level: str) -> None:
 
 
 def evaluate_energies(model: PhysCon, items: Items) -> tuple[LevelErrors, ...]:
-    """Errors at each level that the items have; they must be on the device of the model."""
+    """Errors at each level of the items, which must be on the device of the model."""
     sums = torch.zeros(len(items.levels), 5, dtype=torch.float64)
     for labelled in evaluation_batches(items, atoms_per_batch=_ATOMS_PER_BATCH):
         prediction = predict(model, labelled, create_graph=False)

@@ -5,7 +5,7 @@ rows differ in where the weights come from and in what is seen beside the labels
 equilibrium on molecules that no training has seen, at the accurate level and, for the models that know it, at the
 cheap one. Accurate test molecules are all of the test and the validation split: neither chooses anything here.
 
-    b3lyp      GFN2-xTB (the data sets of the shipped checkpoint) and B3LYP (data/b3lyp_thermal)
+    b3lyp      GFN2-xTB (gfn2_qm9) and B3LYP (data/b3lyp_thermal)
     selfmade   GFN1-xTB and GFN2-xTB, made on the spot; anyone can run it again
 """
 
