@@ -1,4 +1,4 @@
-"""Status of `optimize_many` for held-out molecules of unusual families, compared with what AIMNet2 says of the results.
+"""Status of `optimize_many` for held-out molecules of unusual families, compared with errors relative to AIMNet2.
 
     PHYSCON_AIMNET2=WHEEL python hard.py [--limit 240]
 

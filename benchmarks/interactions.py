@@ -99,7 +99,7 @@ def interaction_energies(force_fn: ForceFn, pair: Pair, distances: Sequence[floa
 
 
 def _others() -> dict[str, ForceFn]:
-    """Methods that cover all pairs, if they are at hand."""
+    """GFN2-xTB and AIMNet2, as far as installed."""
     found: dict[str, ForceFn] = {}
     if find_spec("tblite") is not None:
         found["GFN2-xTB"] = gfn2_forces()

@@ -1,4 +1,4 @@
-"""Commands that are killed or interrupted at random moments and started again: does the result stay the same?
+"""Results of commands that are killed or interrupted at random times and started again.
 
     python benchmarks/interruptions.py [--moments 10] [--commands optimize ensemble label train]
 

@@ -3,7 +3,7 @@
     python many.py --smiles smiles_union.tsv.xz [--starts mmff94 guess etkdg]
 
 The SMILES are drawn at random from the neutral molecules of the test split whose elements the level covers. Each kind
-of start geometries has a row; fates and failures are those of the first.
+of start geometries has a row; the tables by status are those of the first.
 """
 
 import argparse
@@ -48,8 +48,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             [_summary(name, run, records) for name, run in runs.items()],
             _NOTE,
         ),
-        Table("Records by fate", _fates(records)),
-        Table("Molecules without an intact minimum", _others(records)),
+        Table("Records by status", _by_status(records)),
+        Table("Molecules that are not ok", _others(records)),
     ]
     finish("many", arguments, clock, [table for table in tables if table.rows], loaded)
 
@@ -104,8 +104,9 @@ def held_out_smiles(path: Path, limit: int, max_atoms: int, seed: int, elements:
 
 
 _NOTE = (
-    "Intact: converged, with the bonds and the stereo of the SMILES. Exploded: an atom left the molecule in the "
-    "attempt that the record keeps. Times include reading the SMILES and making the start geometries."
+    "Intact: with the bonds and the stereo of the SMILES. Uncertain: converged and intact, with a rare atomic "
+    "environment or a large estimated error. Exploded: an atom left the molecule in the attempt that the record keeps. "
+    "Times include reading the SMILES and making the start geometries."
 )
 
 
@@ -117,7 +118,8 @@ def _summary(name: str, run: Run, first: list[Record]) -> Row:
     return {
         "start": name,
         "records": n,
-        "converged, intact": percent(sum(record.status == "ok" for record in run.records), n),
+        "converged, intact": percent(sum(result.is_minimum for result in results), n),
+        "uncertain": sum(record.status == "uncertain" for record in run.records),
         "converged": percent(sum(result.converged for result in results), n),
         "exploded": sum(record.reason == RelaxStatus.EXPLODED for record in run.records),
         "second start": sum(record.attempts > 1 for record in run.records),
@@ -129,8 +131,8 @@ def _summary(name: str, run: Run, first: list[Record]) -> Row:
     }
 
 
-def _fates(records: list[Record]) -> list[Row]:
-    counts = Counter((record.status, _cause(record)) for record in records)
+def _by_status(records: list[Record]) -> list[Row]:
+    counts = Counter((record.status, _cause(record).partition(" have ")[0]) for record in records)
     return [{"status": status, "reason": cause, "molecules": count} for (status, cause), count in counts.most_common()]
 
 
@@ -149,8 +151,9 @@ def _others(records: list[Record]) -> list[Row]:
 
 
 def _cause(record: Record) -> str:
-    """The reason of a failure without the remedy, or the name of the error."""
-    return record.error or record.reason.split(":")[0] or "-"
+    """The reason of the status without the remedy, or the name of the error."""
+    reason = record.reason.removeprefix(f"{record.status}: ")
+    return record.error or reason.split(":")[0] or "-"
 
 
 if __name__ == "__main__":

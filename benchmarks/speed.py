@@ -100,7 +100,7 @@ def _calls_row(name: str, arguments, generator: np.random.Generator) -> Row:
 
 
 def _calculators(arguments) -> dict[str, Callable[[], Calculator]]:
-    """The calculators at hand; that of this package in both number formats."""
+    """The installed calculators; that of this package in float32 and float64."""
     found: dict[str, Callable[[], Calculator]] = {
         OURS: lambda: PhysConCalculator(arguments.checkpoint, level=arguments.level),
         f"{OURS} float64": lambda: PhysConCalculator(arguments.checkpoint, level=arguments.level, dtype=torch.float64),

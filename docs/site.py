@@ -55,7 +55,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Converts the links of a page, and inserts help texts where `<!-- help: COMMAND -->` stands."""
+    """Converts the links of a page, and inserts help texts at `<!-- help: COMMAND -->`."""
     assert page.file.abs_src_path is not None
     folder = Path(page.file.abs_src_path).resolve().relative_to(ROOT).parent.as_posix()
 

@@ -20,10 +20,6 @@ class FragmentsError(PhysConError):
     """Several disconnected fragments where a single molecule is required."""
 
 
-class StereoError(PhysConError):
-    """A geometry or graph with the wrong stereochemistry."""
-
-
 class EmbeddingError(PhysConError):
     """No start geometry was found within the time limit."""
 

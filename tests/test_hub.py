@@ -156,7 +156,7 @@ def test_wrong_weights_are_refused_and_fetched_anew_next_time(
 
 def test_a_web_page_in_place_of_the_config_is_refused(hub: HubServer, commit: str, cache: Path) -> None:
     hub.announce["config.json"] = hub.deliver["config.json"] = _web_page
-    with pytest.raises(CorruptCheckpointError, match="is no JSON"):
+    with pytest.raises(CorruptCheckpointError, match="is not JSON"):
         download(REPO, revision=commit, cache_dir=cache, endpoint=hub.endpoint)
     assert _cached_weights(cache) == []
 

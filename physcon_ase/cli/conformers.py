@@ -1,6 +1,7 @@
 """Commands for conformers: ``ensemble``, ``scan``."""
 
 import argparse
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -99,11 +100,10 @@ def _ensemble(options: argparse.Namespace) -> int:
         journal.unlink(missing_ok=True)
     found = [record.ensemble for record in records if record.ensemble is not None]
     details = map(format_ensemble, found if len(rows) == 1 else ())
-    n_ok = sum(record.status == "ok" for record in records)
-    uncertain = f", {len(found) - n_ok} uncertain" if len(found) > n_ok else ""
-    summary = f"{len(rows)} molecules: {n_ok} ok{uncertain}, {len(rows) - len(found)} failed"
+    counts = Counter(record.status for record in records)
+    summary = f"{len(rows)} molecules: " + ", ".join(f"{counts[name]} {name}" for name in ("ok", "uncertain", "failed"))
     print("\n".join([*map(format_ensemble_record, records), *details, *lines, summary]))
-    return 0 if n_ok == len(rows) else SOME_FAILED
+    return 0 if counts["ok"] == len(rows) else SOME_FAILED
 
 
 def _written(records: "Sequence[EnsembleRecord]", output: Path, inputs: Sequence[Path], seed: int) -> list[str]:

@@ -11,26 +11,26 @@ from physcon_ase.model.interaction import silu_back
 
 @dataclass(frozen=True)
 class Charges:
-    """Partial charges of a batch, with what `ChargeHead.pull_back` needs."""
+    """Partial charges of a batch, and intermediate values for `ChargeHead.pull_back`."""
 
     partial: Float[Tensor, "molecules slots"]
     """q [e]; they sum to the total charge. 0 in empty slots."""
     local: Float[Tensor, "molecules slots"]
-    """q̃ [e], predicted from the surroundings alone. 0 in empty slots."""
+    """q̃ [e], predicted locally from the features of the atom. 0 in empty slots."""
     shares: Float[Tensor, "molecules slots"]
-    """w, which sum to 1."""
+    """Weights w, which sum to 1."""
     missing: Float[Tensor, "molecules 1"]
-    """Q - Σ q̃ [e]."""
+    """Remainder Q - Σ q̃ [e]."""
     hidden: Float[Tensor, "molecules slots hidden"]
     """Hidden layer of the head, before its activation."""
 
 
 class ChargeHead(nn.Module):
-    """q_i = q̃_i + w_i (Q - Σ_j q̃_j): charges predicted locally, and the rest of the total charge Q distributed.
+    """q_i = q̃_i + w_i (Q - Σ_j q̃_j): local charges, and the remainder of the total charge Q distributed.
 
-    q̃ and the affinities a, w = softmax(a), are read from the features of each atom. Where q̃ is right nothing is left to
-    distribute, so that an ion and a molecule far from it keep their own charges. After the neutral charge equilibration
-    of Anstine, Zubatyuk and Isayev 2025, doi 10.1039/D4SC08572H.
+    q̃ and the affinities a, with w = softmax(a), are linear in a hidden layer of the features of each atom. If the local
+    charges are correct the remainder is zero, so that an ion and a distant molecule keep their own charges. The scheme
+    follows the neutral charge equilibration of Anstine, Zubatyuk and Isayev 2025, doi 10.1039/D4SC08572H.
     """
 
     def __init__(self, channels: int):
@@ -69,7 +69,7 @@ class ChargeHead(nn.Module):
 
 
 class ChargeEffect(nn.Module):
-    """Changes the features of each atom by what its partial charge adds to them; no change before training."""
+    """Update of the features of each atom by its partial charge; zero before training."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -81,14 +81,14 @@ class ChargeEffect(nn.Module):
     def forward(
         self, scalars: Float[Tensor, "molecules slots channels"], charges: Float[Tensor, "molecules slots"]
     ) -> tuple[Float[Tensor, "molecules slots channels"], Float[Tensor, "molecules slots hidden"]]:
-        """New features, and the hidden layer that `pull_back` needs."""
+        """Updated features, and the hidden layer for `pull_back`."""
         hidden = torch.addcmul(self.first(scalars), charges[..., None], self.of_charge)
         return scalars + self.last(nn.functional.silu(hidden)), hidden
 
     def pull_back(
         self, hidden: Tensor, grad: Float[Tensor, "molecules slots channels"]
     ) -> tuple[Float[Tensor, "molecules slots channels"], Float[Tensor, "molecules slots"]]:
-        """Derivatives with respect to features and charges from that with respect to the new features."""
+        """Derivatives with respect to features and charges from that with respect to the updated features."""
         grad_hidden = silu_back(grad @ self.last.weight, hidden)
         return torch.addmm(grad.flatten(0, 1), grad_hidden.flatten(0, 1), self.first.weight).view_as(grad), (
             grad_hidden @ self.of_charge

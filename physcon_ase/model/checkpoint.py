@@ -2,9 +2,10 @@
 
     <name>/model.safetensors   the tensors
     <name>/config.json         {"format_version", "name", "weights_sha256", "config"}
-    <name>/recipe.toml         the training recipe, for the reader
+    <name>/recipe.toml         the training recipe, for documentation
 
-The checkpoints that ship with the package are listed in `manifest.json` beside them, with size and sha256 of each file.
+The checkpoints shipped with the package are listed in `manifest.json` in their folder, with size and sha256 of each
+file.
 """
 
 import hashlib
@@ -40,23 +41,23 @@ CARD_FILE: Final = "README.md"
 """Name of the model card."""
 
 PROVENANCE_FILE: Final = "provenance.json"
-"""Origin of the weights: revision of the code, sums of recipe and stores, parents, steps, device and hours."""
+"""Origin of the weights: revision of the code, SHA-256 of recipe and stores, parents, steps, device and hours."""
 
 CHECKPOINT_FILES: Final = (WEIGHTS_FILE, CONFIG_FILE, RECIPE_FILE, PROVENANCE_FILE, CARD_FILE)
-"""Everything that a checkpoint folder may hold."""
+"""All files that a checkpoint folder can contain."""
 
 MANIFEST_FILE: Final = "manifest.json"
 """Name of the list of shipped checkpoints."""
 
 Config: TypeAlias = dict[str, Any]
-"""What `ModelConfig` writes: JSON values only."""
+"""Configuration of a model as written by `ModelConfig`: JSON values only."""
 
 Upgrade: TypeAlias = Callable[[Config, dict[str, Tensor]], tuple[Config, dict[str, Tensor]]]
-"""Turns configuration and tensors of one format version into those of the next."""
+"""Converts configuration and tensors of one format version to those of the next."""
 
 
 OLDEST_FORMAT: Final = 3
-"""Oldest format version that can be read; models of versions 1 and 2 had another network."""
+"""Oldest format version that can be read; versions 1 and 2 are of another network."""
 
 UPGRADES: tuple[Upgrade, ...] = ()
 """`upgrade_v3_v4`, ... in this order; the current format version is `OLDEST_FORMAT` plus their number."""
@@ -67,7 +68,7 @@ class Checkpoint:
     """A checkpoint in memory, verified and in the current format."""
 
     name: str
-    """Name that results quote, for instance "physcon-2"."""
+    """Name in results, for instance "physcon-2"."""
     revision: str
     """sha256 of the weights file."""
     config: Config
@@ -75,7 +76,7 @@ class Checkpoint:
     tensors: dict[str, Tensor]
     """Tensors by the name of their parameter or buffer, on the CPU."""
     recipe: str
-    """Text of the training recipe, empty if there is none."""
+    """Text of the training recipe; empty if there is none."""
 
 
 def format_version() -> int:
@@ -95,21 +96,21 @@ def save_checkpoint(
     provenance: Mapping[str, Any] | None = None,
     name: str | None = None,
 ) -> str:
-    """Writes a checkpoint folder, all of it or nothing, and returns its revision (sha256 of the weights).
+    """Writes a checkpoint folder atomically and returns its revision (sha256 of the weights).
 
-    Equal tensors give equal bytes. A checkpoint that stands there already is replaced; its model card is kept, and its
-    provenance unless another is given.
+    Equal tensors give equal bytes. An existing checkpoint is replaced; its model card is kept, and its provenance
+    unless another is given.
 
     Args:
-        directory: the checkpoint folder; it may exist only if it is a checkpoint.
+        directory: the checkpoint folder; an existing folder must be a checkpoint.
         tensors: parameters and buffers by name.
         config: configuration of the model, JSON values only.
         recipe: text of the training recipe.
         provenance: origin of the weights, JSON values only.
-        name: name that results quote; that of the folder unless given.
+        name: name in results; by default that of the folder.
 
     Raises:
-        PhysConError: the folder holds something else than a checkpoint.
+        PhysConError: the folder contains other files than those of a checkpoint.
     """
     directory = Path(directory).resolve()
     check_replaceable(directory)
@@ -139,7 +140,7 @@ def save_checkpoint(
 def write_manifest(checkpoints_dir: Path | str) -> dict[str, dict[str, dict[str, Any]]]:
     """Writes and returns `manifest.json` (name -> file -> size [bytes] and sha256) of the checkpoints in a folder.
 
-    Model cards are left out: a corrected sentence changes no result.
+    Model cards are not listed, since they do not affect results.
     """
     root = Path(checkpoints_dir)
     manifest = {
@@ -162,8 +163,8 @@ def check_replaceable(directory: Path) -> None:
     foreign = sorted({path.name for path in directory.iterdir()} - set(CHECKPOINT_FILES)) if directory.is_dir() else []
     if foreign:
         raise PhysConError(
-            f"{directory} is no checkpoint folder: it holds {', '.join(foreign[:3])}. Saving would replace the folder; "
-            "give one that is new, empty or a checkpoint."
+            f"{directory} is not a checkpoint folder: it contains {', '.join(foreign[:3])}. Saving would replace the "
+            "folder; give a new or empty folder, or a checkpoint."
         )
 
 
@@ -186,7 +187,7 @@ def _empty_sibling(directory: Path, role: str) -> Path:
 
 
 def _swap_in(new: Path, directory: Path) -> None:
-    # A folder cannot replace another in one step. Killed between the renames, the old one is still found (`_folder`).
+    # A folder cannot replace another in one step; if killed between the renames, `_folder` finds the old one.
     old = _sibling(directory, "old")
     if directory.exists():
         shutil.rmtree(old, ignore_errors=True)
@@ -199,7 +200,7 @@ def _swap_in(new: Path, directory: Path) -> None:
 
 
 def shipped_names() -> tuple[str, ...]:
-    """Names of the checkpoints that came with the package."""
+    """Names of the checkpoints shipped with the package."""
     return tuple(sorted(_manifest()))
 
 
@@ -208,7 +209,7 @@ def resolve(name_or_path: Path | str) -> Path:
 
     Args:
         name_or_path: a shipped name ("physcon-2"), a checkpoint folder, or one of its files. A shipped name
-            goes before a folder of that name; write "./physcon-2" or pass a `Path` for the folder.
+            has precedence over a folder of that name; write "./physcon-2" or pass a `Path` for the folder.
 
     Raises:
         CheckpointNotFoundError: neither a shipped name nor a folder with weights.
@@ -221,7 +222,7 @@ def resolve(name_or_path: Path | str) -> Path:
     shipped = ", ".join(shipped_names()) or "none"
     problem = f"has no {WEIGHTS_FILE}" if folder.is_dir() else "does not exist"
     if folder.is_file():
-        problem = f"is no file of a checkpoint folder ({', '.join(CHECKPOINT_FILES)})"
+        problem = f"is not a file of a checkpoint folder ({', '.join(CHECKPOINT_FILES)})"
     raise CheckpointNotFoundError(
         f"checkpoint {str(name_or_path)!r} {problem}. Shipped checkpoints: {shipped}. Give one of these names, a "
         f"folder with {WEIGHTS_FILE} and {CONFIG_FILE}, or download one first (physcon_ase.hub.download)."
@@ -229,14 +230,14 @@ def resolve(name_or_path: Path | str) -> Path:
 
 
 def shipped_root() -> Path:
-    """Folder of the shipped checkpoints: inside the package once installed, beside it in a source checkout."""
+    """Folder of the shipped checkpoints: inside the installed package, next to it in a source checkout."""
     package = Path(__file__).resolve().parent.parent
     inside = package / "checkpoints"
     return inside if inside.is_dir() else package.parent / "checkpoints"
 
 
 def _folder(path: Path) -> Path:
-    if path.is_file() and path.name in CHECKPOINT_FILES:  # any other file must not stand for the weights beside it
+    if path.is_file() and path.name in CHECKPOINT_FILES:  # no other file denotes the checkpoint in its folder
         return path.parent
     old = _sibling(path.absolute(), "old")
     return old if not path.exists() and old.is_dir() else path
@@ -258,7 +259,7 @@ def read_checkpoint(name_or_path: Path | str) -> Checkpoint:
 
     Raises:
         CheckpointNotFoundError: there is no such checkpoint.
-        CorruptCheckpointError: a file is truncated, tampered with or of another kind than it claims.
+        CorruptCheckpointError: a file is truncated, modified or of another format.
         CheckpointVersionError: written by a newer package.
     """
     folder = resolve(name_or_path)
@@ -268,7 +269,7 @@ def read_checkpoint(name_or_path: Path | str) -> Checkpoint:
     revision = hashlib.sha256(weights).hexdigest()
     if revision != header["weights_sha256"]:
         raise CorruptCheckpointError(
-            f"{folder / WEIGHTS_FILE} has sha256 {revision}, but {CONFIG_FILE} beside it expects "
+            f"{folder / WEIGHTS_FILE} has sha256 {revision}, but its {CONFIG_FILE} expects "
             f"{header['weights_sha256']}: truncated or changed. Get a fresh copy."
         )
     if folder.parent == shipped_root():
@@ -308,28 +309,28 @@ def load_into(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
 
 
 def refuse_other_formats(weights: bytes, path: Path) -> None:
-    """Looks at the first bytes of what should be safetensors, before any parser does.
+    """Checks the first bytes of a safetensors file before it is parsed.
 
-    The layout: 8 bytes little-endian header length, a JSON object of that length, the tensors.
+    Layout: 8 bytes little-endian header length, a JSON object of that length, the tensors.
 
     Raises:
-        CorruptCheckpointError: a pickle, a web page, or cut off within the header.
+        CorruptCheckpointError: a pickle, a web page, or a truncated header.
     """
     header_length = int.from_bytes(weights[:8], "little")
     if len(weights) >= 10 and header_length <= len(weights) - 8 and weights[8:9] == b"{":
         return
-    # Only now: a header of 640 bytes starts with the very bytes of a pickle.
+    # Checked second, because a safetensors header of 640 bytes begins with the same bytes as a pickle.
     if weights.startswith((b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")):
         raise CorruptCheckpointError(
-            f"{path} is a pickle, which could run code, and was not opened. Only safetensors is read; convert it with "
-            "a tool you trust."
+            f"{path} is a pickle, which could run code, and was not opened. Only safetensors files are read; "
+            "convert it with a trusted tool."
         )
     if weights[:64].lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
         raise CorruptCheckpointError(
             f"{path} is a web page (an error page?), not safetensors weights. Delete it and download again."
         )
     raise CorruptCheckpointError(
-        f"{path} ({len(weights)} bytes) is truncated or no safetensors file. Get a fresh copy."
+        f"{path} ({len(weights)} bytes) is truncated or not a safetensors file. Get a fresh copy."
     )
 
 
@@ -339,7 +340,7 @@ def _read_header(path: Path) -> dict[str, Any]:
     try:
         header = json.loads(path.read_bytes())
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise CorruptCheckpointError(f"{path} is no JSON ({error}). Get a fresh copy.") from error
+        raise CorruptCheckpointError(f"{path} is not JSON ({error}). Get a fresh copy.") from error
     expected = {"format_version": int, "name": str, "weights_sha256": str, "config_sha256": str, "config": dict}
     for key, kind in expected.items():
         if not isinstance(header, dict) or not isinstance(header.get(key), kind):
@@ -347,7 +348,7 @@ def _read_header(path: Path) -> dict[str, Any]:
                 f"{path} has no valid {key!r}; a checkpoint has {', '.join(expected)}. Get a fresh copy."
             )
     if _config_fingerprint(header["config"]) != header["config_sha256"]:
-        raise CorruptCheckpointError(f"{path}: the configuration is not the one that was written. Get a fresh copy.")
+        raise CorruptCheckpointError(f"{path}: the configuration does not match its SHA-256. Get a fresh copy.")
     version = header["format_version"]
     if version > format_version():
         raise CheckpointVersionError(
@@ -373,7 +374,7 @@ def _parse_weights(weights: bytes, path: Path) -> dict[str, Tensor]:
     try:
         return safetensors.torch.load(weights)
     except SafetensorError as error:
-        raise CorruptCheckpointError(f"{path} is no valid safetensors file ({error}). Get a fresh copy.") from error
+        raise CorruptCheckpointError(f"{path} is not a valid safetensors file ({error}). Get a fresh copy.") from error
 
 
 def _compare_with_manifest(folder: Path) -> None:

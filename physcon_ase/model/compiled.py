@@ -1,8 +1,8 @@
 """Compiled programs for energies and forces of one structure after another, as in molecular dynamics.
 
-Half of the time of a small molecule is spent on starting a few hundred operations; a compiled program has few of them.
-It is made by `torch.compile` for one level, number of atoms and width of the table of neighbours when it is needed for
-the first time; PyTorch keeps it on disk.
+For a small molecule, half of the time is overhead of launching a few hundred operations; a compiled program has few.
+A program is compiled by `torch.compile` on first use, for one level, number of atoms and width of the neighbour list;
+PyTorch caches it on disk.
 """
 
 import os
@@ -20,18 +20,18 @@ from physcon_ase.model.pairs import MATRIX_SLOTS, find_neighbours, pairs_of, sea
 from physcon_ase.model.physcon import Outputs, PhysCon
 
 _WIDTH: Final = 8
-"""Tables of neighbours are padded to a multiple of this number, by at least half of it: the first program is then not
-too narrow for the next geometries."""
+"""Neighbour lists are padded to a multiple of this number, by at least half of it, so that the program of the first
+geometry also fits the following ones."""
 
 _MOST_PROGRAMS: Final = 1000
-"""Number of programs per process up to which PyTorch compiles instead of giving up."""
+"""Maximum number of compiled programs per process (PyTorch's recompilation limit)."""
 
 
 class CompiledModel:
-    """Energies, charges and forces of single structures; larger batches and close atoms are left to the model."""
+    """Energies, charges and forces of single structures; batches and overlapping cores are not compiled."""
 
     def __init__(self, model: PhysCon):
-        """Checks that programs can be compiled; the first is compiled when it is needed.
+        """Checks that programs can be compiled; the first is compiled on first use.
 
         Raises:
             CompilationError: the model is not on a CPU, or there is no C++ compiler.
@@ -83,7 +83,7 @@ class CompiledModel:
             raise CompilationError(f"the model could not be compiled: {reason}; omit compile=True") from error
 
     def _neighbours(self, batch: Batch, level: str) -> tuple[Tensor, Tensor] | tuple[None, None]:
-        """Table of neighbours, padded to the width of a program that there is, if possible."""
+        """Neighbour list, padded to the width of an existing program if possible."""
         if not searches_neighbours(batch):
             return None, None
         neighbours, mask = find_neighbours(batch, self.model.config.encoder.cutoff)

@@ -1,7 +1,6 @@
 """Constant matrices of the spherical harmonics and their couplings, from e3nn.
 
-They are made with a new model and kept in its checkpoint, so that nobody who only uses a model needs the time that the
-import of e3nn takes.
+They are computed when a model is created and stored in its checkpoint, so that inference does not import e3nn.
 """
 
 import functools
@@ -18,24 +17,24 @@ from physcon_ase.errors import CorruptCheckpointError
 from physcon_ase.model.pairs import N_MONOMIALS, monomials
 
 COUPLED: Final = (1, 3, 5, 3)
-"""Components of the four couplings of `Couplings.vectors`."""
+"""Number of components of each of the four couplings of `Couplings.vectors`."""
 
 _PREFIX: Final = "couplings."
 
 
 @dataclass(frozen=True)
 class Couplings:
-    """What an `interaction.Interaction` needs of the algebra of rotations; float64."""
+    """Constant matrices of an `interaction.Interaction`, float64."""
 
     forms: Float[Tensor, "9 5"]
-    """Matrix that turns xx - zz, yy - zz, xy, yz, zx into the nine elements of a symmetric traceless 3x3 matrix: with
-    the harmonics of l = 2 between them, and unit Frobenius norm of the quadratic form of each."""
+    """Matrix that maps xx - zz, yy - zz, xy, yz, zx to the nine elements of a symmetric traceless 3x3 matrix by way of
+    the harmonics of l = 2; the quadratic form of each harmonic has unit Frobenius norm."""
     vectors: Float[Tensor, "12 27"]
     """Rows: couplings of (monomials ⊗ vector) to 1⊗1→0 (1), 0⊗1→1 (3), 1⊗1→2 (5), 2⊗1→1 (3).
 
-    Only natural parity: a cross product would make a pseudovector. l = 2 comes as coefficients of the monomials of
-    degree 2, so that it adds to them. The rows in spherical components have unit norm, if those of 2⊗1→1 are written
-    in xx, yy, zz, xy, yz, zx."""
+    Natural parity only: a cross product would be a pseudovector. l = 2 is given as coefficients of the monomials of
+    degree 2, so that it can be added to them. The rows in spherical components have unit norm, if
+    those of 2⊗1→1 are written in xx, yy, zz, xy, yz, zx."""
 
 
 @functools.cache
@@ -62,7 +61,7 @@ _DIRECTIONS: Final = torch.tensor([[1, 0, 0], [0, 1, 0], [1, 1, 0], [0, 1, 1], [
 
 
 class CouplingTable(nn.Module):
-    """The matrices as part of a checkpoint: float64 whatever the model is converted to."""
+    """The matrices as buffers of a model; they stay float64 when the model is converted."""
 
     def __init__(self, couplings: Couplings):
         super().__init__()

@@ -1,4 +1,4 @@
-"""What molecules a model takes: elements of a level, charge and spin; the level that is chosen for a molecule."""
+"""Coverage of a level: elements, charge and spin; choice of the level for a molecule."""
 
 from collections.abc import Iterable
 from typing import Final
@@ -11,7 +11,7 @@ from physcon_ase.model.physcon import PhysCon
 from physcon_ase.units import CHEMICAL_SYMBOLS
 
 AUTO: Final = "auto"
-"""Name that stands for the first level of the model that covers a molecule."""
+"""Name for the first level of the model that covers a molecule."""
 
 
 def checked_level(level: str, model: PhysCon) -> str:
@@ -26,7 +26,7 @@ def checked_level(level: str, model: PhysCon) -> str:
 def level_for(level: str, molecules: Iterable[tuple[np.ndarray, int]], model: PhysCon) -> str:
     """The level itself, or for `AUTO` the first one that covers the elements and the charge of all molecules.
 
-    If there is none it is the first level of the model, by which `check_elements` and `check_charge` then refuse one.
+    If there is none, it is the first level, which `check_elements` or `check_charge` then refuses.
 
     Args:
         level: name of a level, or `AUTO`.
@@ -77,12 +77,12 @@ def check_charge(
         raise SpinParityError(
             f"{n_electrons} electrons (charge {charge:+d}) cannot have spin multiplicity {multiplicity}; it must be "
             f"one of {'1, 3, 5' if n_electrons % 2 == 0 else '2, 4, 6'}, ...: correct atoms.info['charge'] or ['spin'] "
-            "(2S + 1), or the atoms; no level of any model accepts other than singlets yet"
+            "(2S + 1), or the atoms; only singlets are supported"
         )
     if multiplicity != 1:
         raise UnsupportedChargeError(
-            f"charge {charge:+d} with spin multiplicity {multiplicity} is not accepted by any level of any model yet: "
-            "only closed shells (multiplicity 1) are; pass one, or use a program that computes radicals"
+            f"charge {charge:+d} with spin multiplicity {multiplicity} is not supported: only closed shells "
+            "(multiplicity 1) are; use another program for radicals and other open shells"
         )
     check_covers_charge(charge, model, level)
 

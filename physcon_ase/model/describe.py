@@ -6,13 +6,13 @@ from physcon_ase.units import CHEMICAL_SYMBOLS
 
 
 def describe_shipped() -> str:
-    """One line for each checkpoint that came with the package: levels, heads and revision."""
+    """One line for each checkpoint shipped with the package: levels, heads and revision."""
     lines = []
     for name in shipped_names():
         stored = read_checkpoint(name)
         levels = ", ".join(level["name"] for level in stored.config["levels"])
         lines.append(f"{name}  levels {levels}  {_heads(stored.config)}  revision {stored.revision[:12]}")
-    return "\n".join(lines) or "no checkpoint came with this package"
+    return "\n".join(lines) or "no checkpoint is shipped with this package"
 
 
 def describe_checkpoint(name: str) -> str:

@@ -1,4 +1,4 @@
-"""The one place where forces are derived from an energy."""
+"""Forces of any energy function by automatic differentiation."""
 
 import torch
 from jaxtyping import Float
@@ -15,7 +15,7 @@ def energies_and_forces(
     Args:
         energy_fn: energies of a batch.
         batch: the molecules; their positions need not require gradients.
-        create_graph: keep what is needed to differentiate the forces (for training, Hessians).
+        create_graph: whether the forces can be differentiated again (training, Hessians).
     """
     with torch.enable_grad():
         positions = batch.positions

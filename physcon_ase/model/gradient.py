@@ -1,8 +1,8 @@
-"""Energies of atoms with their derivative written out: the hot path of inference and training.
+"""Atomic energies and their hand-written derivative with respect to the positions, for inference and training.
 
-Autograd needs about 500 small operations for the forces of a molecule, and for a molecule the time of an operation is
-that of starting it. By hand it is a third of them. Training differentiates energies and forces written so by the
-weights once, instead of differentiating the energy twice, and does nothing for the positions.
+Automatic differentiation needs about 500 small operations for the forces of a molecule, whose time is dominated by the
+overhead of launching them; the hand-written derivative needs a third. In training, energies and forces computed in this
+way are differentiated once with respect to the weights, instead of differentiating the energy twice.
 """
 
 from dataclasses import dataclass
@@ -25,11 +25,11 @@ def energies_of_atoms(
 ) -> tuple[Float[Tensor, "molecules slots"], Float[Tensor, "molecules slots hidden"], tuple[Tensor, ...]]:
     """Energies of atoms [eV] without references, differentiable with respect to the positions only.
 
-    Also the hidden layer of the energy head and the partial charges [e] before and after the last layer, through which
-    no gradient goes.
+    Also returned are the hidden layer of the energy head and the partial charges [e] before and after the last layer,
+    which are not differentiable.
 
     Args:
-        network: with weights that need no gradient.
+        network: the energy network, whose weights do not require a gradient.
         batch: the molecules.
         levels: level of theory of each.
         pairs: their pairs of atoms within the cutoff, made without gradient.
@@ -67,7 +67,7 @@ class _NetworkTrace:
     pairs: Pairs
     radial: Tensor
     slope: Tensor
-    """Derivative of the radial functions by the distance."""
+    """Derivative of the radial functions with respect to the distance."""
     angular: Tensor
     layers: list[Trace]
     charges: list[Charges]
@@ -77,8 +77,8 @@ class _NetworkTrace:
 
 
 def _traced(network: EnergyNetwork, batch: Batch, levels: Levels, pairs: Pairs) -> tuple[Tensor, _NetworkTrace]:
-    """Energies of atoms, and what `_pull_back` needs."""
-    # Padding is put to the cutoff, where radial functions and their slopes vanish.
+    """Energies of atoms, and intermediate values for `_pull_back`."""
+    # Padded pairs get the cutoff as distance, where radial functions and their slopes vanish.
     distances = torch.where(pairs.mask, pairs.distances, network.config.cutoff)
     radial, slope = bessel_and_slope(distances, network.config.cutoff, network.config.n_radial)
     angular = monomials(pairs.unit_vectors)
@@ -157,7 +157,7 @@ class _Energies(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         network, trace = ctx.network, ctx.trace
-        grad = grads[0]  # nothing comes back through hidden layer and charges
+        grad = grads[0]  # hidden layer and charges are not differentiable
         (positions,) = ctx.saved_tensors
         if torch.is_grad_enabled():  # the derivative itself is to be differentiated
             batch = with_positions(trace.batch, positions)

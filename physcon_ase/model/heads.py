@@ -1,4 +1,4 @@
-"""What turns features of atoms into energies: one small network per level of theory, and a repulsion of bare cores."""
+"""Energy heads, one per level of theory; direct-force head, atomic references and short-range repulsion."""
 
 from typing import Final
 
@@ -17,20 +17,19 @@ from physcon_ase.valence.internals import covalent_radii
 _SCREENING_COEFFICIENTS: Final = (0.1818, 0.5099, 0.2802, 0.02817)
 _SCREENING_EXPONENTS: Final = (3.2, 0.9423, 0.4029, 0.2016)
 _CORE_RADIUS_SCALE: Final = 0.75
-"""Cores repel below this fraction of the sum of covalent radii, which no bond of a stable molecule reaches."""
+"""Radius of a core in units of the covalent radius; bonds of stable molecules are longer than the sum of core radii."""
 
 _HYDROGEN_CORE: Final = 0.28
-"""Radius [Å] of the core of hydrogen, 0.9 of the covalent radius: with 0.75 of it, repulsion would begin too late to
-outweigh the network, which has no data below 0.5 Å (H-H) and 0.85 Å (H-C)."""
+"""Core radius [Å] of hydrogen, 0.9 of the covalent radius: with 0.75 the repulsion begins at distances too short to
+exceed the contribution of the network, which has no data below 0.5 Å (H-H) and 0.85 Å (H-C)."""
 
 _CORE_STRENGTH: Final = 7.0
-"""Multiplies the repulsion of the bare cores, which must also outweigh what the network contributed where it fades out
-(`fade_in`). With 4, three pairs of elements (C-H, N-H, P-P) of physcon-1 had a spurious minimum there, with 6 one pair,
-with 7 none."""
+"""Factor of the repulsion, which has to exceed the contribution of the network in the transition region of `fade_in`.
+With smaller factors (4 to 6) some pairs of elements have a spurious minimum there."""
 
 
 class EnergyHead(nn.Module):
-    """Energy of each atom [eV] at one level, on top of the atomic references."""
+    """Energy of each atom [eV] at one level, relative to the atomic references."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -45,7 +44,7 @@ class EnergyHead(nn.Module):
         return energies
 
     def traced(self, scalars: Float[Tensor, "molecules slots channels"]) -> tuple[Tensor, Tensor]:
-        """`forward`, and the hidden layer that `pull_back` needs."""
+        """`forward`, and the hidden layer for `pull_back`."""
         first, activation, last = self.network
         hidden = first(scalars)
         return last(activation(hidden)).squeeze(-1), hidden
@@ -53,7 +52,7 @@ class EnergyHead(nn.Module):
     def pull_back(
         self, hidden: Tensor, grad: Float[Tensor, "molecules slots"]
     ) -> Float[Tensor, "molecules slots channels"]:
-        """Derivative with respect to the features from that with respect to the energies; weights get none."""
+        """Derivative with respect to the features from that with respect to the energies."""
         first, _, last = self.network
         assert isinstance(first, nn.Linear)
         assert isinstance(last, nn.Linear)
@@ -61,9 +60,9 @@ class EnergyHead(nn.Module):
 
 
 class DirectForceHead(nn.Module):
-    """Forces [eV/Å] read off the vector features instead of derived from an energy: cheaper, but not conservative.
+    """Forces [eV/Å] as a linear function of the vector features: faster than the derivative, but not conservative.
 
-    Bigi, Langer and Ceriotti, ICML 2025, doi 10.48550/arXiv.2412.11569, on what goes wrong with them.
+    Their limitations: Bigi, Langer and Ceriotti, ICML 2025, doi 10.48550/arXiv.2412.11569.
     """
 
     def __init__(self, vectors: int):
@@ -99,7 +98,7 @@ class References(nn.Module):
 
 
 class CoreRepulsion(nn.Module):
-    """Screened nuclear repulsion that keeps atoms from falling into each other where no data reach.
+    """Screened nuclear repulsion at distances shorter than those of the training data.
 
     E_ij = s Z_i Z_j e²/(4πε₀ r) φ(r/a) f(r/c), s = 7, a = 0.8854 a₀ / (Z_i^0.23 + Z_j^0.23), and c is the sum of the
     radii of the cores: 0.28 Å for hydrogen, 0.75 of the covalent radius for others.
@@ -115,7 +114,7 @@ class CoreRepulsion(nn.Module):
         self.register_buffer("radii", radii, persistent=False)
 
     def overlap(self, batch: Batch, pairs: Pairs) -> Float[Tensor, "molecules slots neighbours"] | None:
-        """r/c of pairs closer than c and 1 for all others; None if no two atoms are that close, as is the rule."""
+        """r/c of pairs closer than c and 1 for all others; None if no two atoms are that close."""
         close = self.are_close(batch, pairs)
         if not close.any():
             return None
@@ -146,9 +145,9 @@ class CoreRepulsion(nn.Module):
 
 
 def fade_in(overlap: Tensor) -> Tensor:
-    """0 for x < .7, 1 for x ≥ 1, with two continuous derivatives: what the network may see of a pair that close.
+    """Factor of a pair in the density: 0 for x < 0.7, 1 for x ≥ 1, with two continuous derivatives.
 
-    Where cores overlap there are no data, and a network that extrapolates there makes holes.
+    It prevents artificial minima by extrapolation of the network where cores overlap and there are no data.
     """
     t = ((overlap - 0.7) / 0.3).clamp(min=0.0)
     return t * t * t * (10 + t * (6 * t - 15))

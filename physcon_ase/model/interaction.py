@@ -1,14 +1,14 @@
-"""The interaction layer, which energy network and structure network share.
+"""Interaction layer of the energy network and the structure network.
 
-The layer is an atomic cluster expansion without a single generic tensor product. Its hot path is
+The layer is an atomic cluster expansion without generic tensor products. Most of the time is spent on
 
     A[i, p, k, s] = Σ_j φ_k(r_ij) P_p(u_ij) S_s[j]
 
-with φ_k radial functions, P_p nine polynomials of degree ≤ 2 in the unit vector u_ij, and S_s the few features that
-atom j sends. The factor φ_k P_p is built once for all layers; the sum over j is one batched matrix product. Everything
-else, that is the change from polynomials to spherical harmonics, the Clebsch-Gordan coupling with vector sources, the
-mixing of radial functions with sources, and the products that raise the body order, happens per atom, so that no
-intermediate grows as pairs x channels.
+with φ_k radial functions, P_p nine polynomials of degree ≤ 2 in the unit vector u_ij, and S_s the source
+features of atom j. The factor φ_k P_p is computed once for all layers; the sum over j is one batched matrix product.
+All other operations are per atom: the change from polynomials to spherical harmonics, the Clebsch-Gordan coupling with
+vector sources, the mixing of radial functions with sources, and the products that raise the body order. No
+intermediate array therefore grows with pairs x channels.
 """
 
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ from physcon_ase.model.pairs import N_MONOMIALS, of_neighbours, sum_to_neighbour
 
 
 class Interaction(nn.Module):
-    """One layer: collects the density around each atom, raises its body order and updates the atom's features."""
+    """One layer: density around each atom, products that raise its body order, and update of the features."""
 
     quadratic_forms: Tensor
     vector_coupling: Tensor
@@ -42,7 +42,7 @@ class Interaction(nn.Module):
         couplings: Couplings,
         normalised: bool = False,
     ):
-        """Makes the weights.
+        """Initialises the weights.
 
         Args:
             n_radial: radial functions in the basis.
@@ -54,7 +54,7 @@ class Interaction(nn.Module):
             hidden: width of the hidden layer of the update network.
             neighbour_scale: multiplies the sum over neighbours.
             couplings: constant matrices.
-            normalised: divides the density by its own size, for inputs whose density has no bound (noise).
+            normalised: whether the density is divided by its norm, for inputs of unbounded density (noise).
         """
         super().__init__()
         self.normalised = normalised
@@ -99,9 +99,9 @@ class Interaction(nn.Module):
     def traced(
         self, basis: Tensor, scalars: Tensor, vectors: Tensor | None, neighbours: Tensor | None
     ) -> tuple[Tensor, Tensor | None, "Trace"]:
-        """`forward`, with the intermediate results that `pull_back` needs."""
+        """`forward`, with intermediate values for `pull_back`."""
         source = self.source(scalars)
-        if vectors is not None:  # one sum over neighbours for all that they send
+        if vectors is not None:  # one sum over neighbours for scalars and vectors
             source = torch.cat([source, vectors.flatten(2)], dim=2)
         source = source * self.neighbour_scale
         sent_by = source if neighbours is None else of_neighbours(source, neighbours)
@@ -263,11 +263,11 @@ class Trace:
     basis: Float[Tensor, "molecules slots basis neighbours"]
     """As given."""
     source: Float[Tensor, "molecules *slots neighbours features"]
-    """What the neighbours sent, scaled."""
+    """Scaled source features of the neighbours."""
     neighbours: Int[Tensor, "molecules slots neighbours"] | None
     """As given."""
     update: UpdateTrace
-    """What came of the density."""
+    """Intermediate values after the sum over neighbours."""
 
 
 def mix(
@@ -275,7 +275,7 @@ def mix(
     weight: Float[Tensor, "features channels"],
     onto: Float[Tensor, "components atoms channels"] | None = None,
 ) -> Float[Tensor, "components atoms channels"]:
-    """Components @ weight, added to `onto`, as one matrix product; left to itself torch makes many small ones."""
+    """Components @ weight, added to `onto`, as one matrix product; PyTorch would otherwise compute many small ones."""
     rows = components.flatten(0, 1)
     mixed = rows @ weight if onto is None else torch.addmm(onto.flatten(0, 1), rows, weight)
     return mixed.view(*components.shape[:2], -1)
@@ -286,7 +286,7 @@ def collect(basis: Tensor, source: Tensor) -> Float[Tensor, "molecules slots bas
 
     Args:
         basis: functions of each pair [molecules, slots, basis, neighbours].
-        source: what the neighbours send [molecules, slots, neighbours, features]; without the second dimension where
+        source: features of the neighbours [molecules, slots, neighbours, features]; without the second dimension where
             they are the same for all atoms of a molecule.
     """
     molecules, slots, width, n_neighbours = basis.shape
@@ -312,7 +312,7 @@ def collect_back_to_basis(
 def collect_back_to_source(
     grad: Float[Tensor, "molecules slots basis features"], trace: Trace
 ) -> Float[Tensor, "molecules slots features"]:
-    """Derivative with respect to what each atom sends from that with respect to the result of `collect`."""
+    """Derivative with respect to the source features from that with respect to the result of `collect`."""
     if trace.neighbours is None:
         return torch.bmm(trace.basis.flatten(1, 2).transpose(1, 2), grad.flatten(1, 2))
     return sum_to_neighbours(trace.basis.transpose(2, 3) @ grad, trace.neighbours)
@@ -326,7 +326,7 @@ def silu_back(grad: Tensor, hidden: Tensor) -> Tensor:
 
 
 class _SiluBack(torch.autograd.Function):
-    """Derivative of `silu_backward`, which PyTorch does not have."""
+    """`silu_backward` with a derivative, which PyTorch lacks."""
 
     @staticmethod
     def forward(ctx: Any, grad: Tensor, hidden: Tensor) -> Tensor:

@@ -1,11 +1,11 @@
-"""Energies of pairs of atoms at any distance: Coulomb between partial charges, and the tail of dispersion.
+"""Pair energies at any distance: Coulomb energy of partial charges, and dispersion.
 
     E = Σ_{i<j} k q_i q_j s(r)/r - a_i a_j / (r⁶ + R⁶),    s(r) = 1 - exp(-(r/d)³)
 
-Both fade out at short range, where the network describes the interaction: s/r vanishes as r² and exceeds 0.99/r
-beyond 5 Å, and R damps dispersion as Becke and Johnson do (doi 10.1063/1.2065267). Coefficients C6_ij = a_i a_j begin
-at those of free atoms (Tkatchenko and Scheffler 2009, doi 10.1103/PhysRevLett.102.073005) times 0.6, about the value of
-bound ones, and are trained.
+Both are damped at short range, where the network describes the interaction: s/r vanishes as r² and exceeds 0.99/r
+beyond 5 Å, and R damps dispersion in the form of Becke and Johnson (doi 10.1063/1.2065267). The coefficients
+C6_ij = a_i a_j are initialised with 0.6 times those of free atoms (Tkatchenko and Scheffler 2009, doi
+10.1103/PhysRevLett.102.073005), about the values of bound atoms, and trained.
 """
 
 from dataclasses import dataclass
@@ -38,7 +38,7 @@ _OTHER_C6: Final = 100.0
 
 
 _BLOCK: Final = 256
-"""Atoms whose pairs with all others are in memory at once, beyond `pairs.MATRIX_SLOTS`."""
+"""Number of atoms per block of pairs, for molecules of more than `pairs.MATRIX_SLOTS` atoms."""
 
 
 @dataclass(frozen=True)
@@ -48,11 +48,11 @@ class _Terms:
     inverse: Float[Tensor, "molecules atoms slots"]
     """1 / (r⁶ + R⁶) [1/Å⁶]."""
     inverse_slope: Float[Tensor, "molecules atoms slots"]
-    """Its derivative by r."""
+    """Its derivative with respect to r."""
     coulomb: Float[Tensor, "molecules atoms slots"]
     """k s(r)/r [eV/e²]."""
     coulomb_slope: Float[Tensor, "molecules atoms slots"]
-    """Its derivative by r."""
+    """Its derivative with respect to r."""
 
 
 @dataclass(frozen=True)
@@ -60,11 +60,11 @@ class LongRangeTrace:
     """Intermediate values of `LongRange.traced`."""
 
     charges: Float[Tensor, "molecules slots"]
-    """q [e]; 0 for a network without."""
+    """q [e]; 0 for a network without charges."""
     roots: Float[Tensor, "molecules slots"]
     """a [sqrt(eV Å⁶)]."""
     pairs: Pairs | None
-    """The pairs of all atoms; None if they are made again block by block."""
+    """The pairs of all atoms; None if they are computed again block by block."""
     terms: _Terms | None
     """Their functions; None likewise."""
 
@@ -84,8 +84,8 @@ class LongRangeGradient:
 class LongRange(nn.Module):
     """Coulomb energy of given partial charges, and dispersion with a coefficient for each element.
 
-    All pairs of a molecule count. Beyond `pairs.MATRIX_SLOTS` atoms they are made again in blocks wherever they are
-    needed, so that memory grows linearly; time remains quadratic.
+    The sum is over all pairs of a molecule. Beyond `pairs.MATRIX_SLOTS` atoms, pairs are computed in blocks whenever
+    they are needed, so that memory grows linearly; the time remains quadratic.
     """
 
     def __init__(self) -> None:
@@ -109,7 +109,7 @@ class LongRange(nn.Module):
     def traced(
         self, batch: Batch, pairs: Pairs, charges: Float[Tensor, "molecules slots"] | None
     ) -> tuple[Float[Tensor, "molecules slots"], LongRangeTrace]:
-        """`forward`, and what `pull_back` needs."""
+        """`forward`, and intermediate values for `pull_back`."""
         roots = self.root_c6[batch.atomic_numbers] * batch.atom_mask
         charges = torch.zeros_like(roots) if charges is None else charges
         if not keeps_matrices(batch):
@@ -166,7 +166,7 @@ def _energies(charges: Tensor, roots: Tensor, terms: _Terms, rows: slice) -> Flo
 def _gradients(
     charges: Tensor, roots: Tensor, terms: _Terms, grad: Tensor, rows: slice
 ) -> tuple[Float[Tensor, "molecules slots"], Float[Tensor, "molecules atoms slots"]]:
-    """Derivatives of the energies of the atoms in some rows by all charges and by the distances of their pairs."""
+    """Derivatives of the energies of the atoms in some rows with respect to all charges and their pair distances."""
     own = grad[:, rows]
     weighted = own * charges[:, rows]
     of_distances = (0.5 * weighted)[:, :, None] * charges[:, None] * terms.coulomb_slope

@@ -1,4 +1,4 @@
-"""Pairs of atoms, and the functions of their distance and direction that are collected around each atom."""
+"""Pairs of atoms, and the functions of distance and direction that are summed over the neighbours of an atom."""
 
 import math
 from dataclasses import dataclass
@@ -12,14 +12,14 @@ from torch import Tensor
 from physcon_ase.batch import Batch
 
 N_MONOMIALS: Final = 9
-"""1, x, y, z, xx - zz, yy - zz, xy, yz, zx: without xx + yy + zz, which is 1 and part of no harmonic."""
+"""1, x, y, z, xx - zz, yy - zz, xy, yz, zx; xx + yy + zz is 1 for unit vectors and therefore omitted."""
 
 DENSE_SLOTS: Final = 40
-"""Batches up to this size use all pairs; larger ones look for neighbours within the cutoff first."""
+"""Number of slots up to which all pairs are used; larger batches use a neighbour list."""
 
 MATRIX_SLOTS: Final = 300
-"""Largest batch whose neighbours are found in the matrix of all distances, and whose long-range terms keep such
-matrices; beyond, a cell list finds the neighbours, and memory grows linearly."""
+"""Number of slots up to which neighbour lists and long-range terms use matrices of all distances; larger batches use a
+cell list, and memory grows linearly."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Pairs:
     mask: Bool[Tensor, "molecules slots neighbours"]
     """False for padding and for i = j."""
     neighbours: Int[Tensor, "molecules slots neighbours"] | None
-    """Atom j as a row of all slots of the batch, molecules * slots; None if neighbour k simply is slot k."""
+    """Atom j as a row of all slots of the batch, molecules * slots; None if neighbour k is slot k."""
 
 
 def make_pairs(batch: Batch, cutoff: float | None) -> Pairs:
@@ -70,7 +70,7 @@ def pairs_of(
         others = of_neighbours(positions, neighbours).transpose(2, 3)
     vectors = others - positions[..., None]
     squared = vectors.square().sum(dim=2)
-    # Padding must not reach sqrt and the division: their derivatives at 0 are NaN even where the result is masked.
+    # Padding is excluded from sqrt and division, whose derivatives at 0 are NaN even where the result is masked.
     distances = torch.where(mask, squared, 1.0).sqrt()
     return Pairs(vectors / distances[:, :, None], distances, mask, neighbours)
 
@@ -84,7 +84,7 @@ def of_neighbours(
     features: Float[Tensor, "molecules slots *features"], neighbours: Int[Tensor, "molecules slots neighbours"]
 ) -> Float[Tensor, "molecules slots neighbours *features"]:
     """The features of each neighbour; `neighbours` as in `Pairs`."""
-    # index_select copies rows, gather single numbers: ten times slower.
+    # index_select copies rows; gather copies single numbers and is ten times slower.
     rows = features.flatten(0, 1).index_select(0, neighbours.flatten())
     return rows.view(*neighbours.shape, *features.shape[2:])
 
@@ -92,7 +92,7 @@ def of_neighbours(
 def sum_to_neighbours(
     values: Float[Tensor, "molecules slots neighbours features"], neighbours: Int[Tensor, "molecules slots neighbours"]
 ) -> Float[Tensor, "molecules slots features"]:
-    """The sum of what each atom receives as a neighbour: the derivative of `of_neighbours`."""
+    """Sum of the values that refer to each atom as a neighbour: the derivative of `of_neighbours`."""
     sums = values.new_zeros(neighbours.shape[0] * neighbours.shape[1], values.shape[-1])
     return sums.index_add(0, neighbours.flatten(), values.flatten(0, 2)).view(*neighbours.shape[:2], -1)
 

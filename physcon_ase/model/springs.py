@@ -1,4 +1,4 @@
-"""A crude Hessian that any molecule has: what `newton_steps` makes of forces with it is a step towards the minimum."""
+"""Approximate Hessian of springs between all pairs of atoms, for Newton steps without bonds or a force field."""
 
 from typing import Final
 
@@ -16,7 +16,7 @@ _DECAY: Final = 2.7
 """Decay of the springs with the distance in sums of covalent radii: 5, 0.5, 0.06 eV/Å² for 1-3, 1-4, 1-5 pairs."""
 
 _SOFTEST: Final = 0.1
-"""Stiffness [eV/Å²] that any displacement of an atom meets at least."""
+"""Smallest stiffness [eV/Å²] of any displacement of an atom."""
 
 
 @torch.no_grad()
@@ -24,7 +24,7 @@ def spring_hessian(batch: Batch) -> Float[Tensor, "molecules coordinates coordin
     """Hessian [eV/Å²] of springs between all pairs of atoms, stiff for bonds and soft for far pairs, all at rest.
 
     k = 32 exp(-2.7 (x - 1)), x the distance in sums of covalent radii; the form is that of Packwood et al. 2016,
-    doi 10.1063/1.4947024, and the numbers are those of valence force fields.
+    doi 10.1063/1.4947024, and the constants are typical of valence force fields.
     """
     positions, mask = batch.positions, batch.atom_mask
     molecules, slots, _ = positions.shape

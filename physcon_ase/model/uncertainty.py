@@ -1,18 +1,18 @@
 """Uncertainty of energies and forces from the last layer of the energy heads.
 
-Last-layer prediction rigidity (Bigi, Chong, Ceriotti and Grasselli 2024, doi 10.1088/2632-2153/ad805f) reads the last,
-linear layer of a trained network as a Bayesian regression on its input, the activated hidden layer: a molecule whose
-features f lie where those of the training molecules did is well known, one that needs other directions is not.
+Last-layer prediction rigidity (Bigi, Chong, Ceriotti and Grasselli 2024, doi 10.1088/2632-2153/ad805f) treats the last,
+linear layer of a trained network as a Bayesian linear regression on its input, the activated hidden layer. The variance
+is small for a molecule whose features f lie in directions well represented by the training molecules.
 
     σ² = α² fᵀ (FᵀF / n + s² 1)⁻¹ f
 
-F are the features of n training molecules; α is fitted to the errors of molecules that the model was not trained on, so
-that σ is a standard deviation of what users meet; s² keeps the inverse finite in float32. The features of a molecule
-are the sum over its atoms: their mean ranks the errors of molecules of unlike size worse.
+F are the features of n training molecules; α is fitted to the errors of held-out molecules, so that σ is a standard
+deviation of the error; s² keeps the inverse finite in float32. The features of a molecule are the sum over its atoms;
+their mean ranks the errors of molecules of different sizes less well.
 
-Forces get the same with the features of each atom in place of the molecule's, and with one α for each element, for
-hydrogen has half the error of carbon at equal rigidity. That is no propagation of the energy's uncertainty, which would
-need the derivative of every feature, but it ranks the errors of atoms.
+The uncertainty of forces has the same form with the features of each atom in place of those of the molecule, and with
+one α for each element, because hydrogen has half the error of carbon at equal rigidity. This is not a propagation of
+the uncertainty of the energy, which would require the derivative of every feature, but it ranks the errors of atoms.
 """
 
 from typing import Final
@@ -24,19 +24,19 @@ from torch import Tensor, nn
 from physcon_ase.model.config import MAX_ATOMIC_NUMBER
 
 REGULARISER: Final = 1e-6
-"""s² relative to the mean eigenvalue of FᵀF / n. Values up to .1 fit the held-out errors as well, but rank them
-worse; below 1e-6 nothing changes."""
+"""s² relative to the mean eigenvalue of FᵀF / n. Values up to 0.1 fit the held-out errors equally well, but rank
+them less well; smaller values have no effect."""
 
 POOLED_ATOMS: Final = 200
-"""Weight, in atoms, of the factor of all elements in that of each: few held-out atoms say little of their own."""
+"""Weight, as a number of atoms, of the common factor of all elements in that of each element (shrinkage)."""
 
 
 LIMIT_QUANTILE: Final = 0.995
-"""Share of the validation molecules whose energies count as certain."""
+"""Fraction of the validation molecules whose σ / sqrt(number of atoms) is below the limit of status "uncertain"."""
 
 
 class EnergyRigidity(nn.Module):
-    """Standard deviation [eV] of the energies of one level; a table that training does not touch."""
+    """Standard deviation [eV] of the energies of one level; a table that is not trained."""
 
     factor: Tensor
     limit: Tensor
@@ -73,7 +73,7 @@ class ForceRigidity(nn.Module):
 def features_of_atoms(
     hidden: Float[Tensor, "molecules slots hidden"], mask: Bool[Tensor, "molecules slots"]
 ) -> Float[Tensor, "molecules slots hidden"]:
-    """What the last layers see of each atom; 0 in empty slots."""
+    """Input of the last layer of the energy head for each atom; 0 in empty slots."""
     return nn.functional.silu(hidden) * mask[..., None]
 
 
@@ -89,7 +89,7 @@ def energy_table(
     errors: Float[Tensor, " molecules"],
     n_atoms: Int[Tensor, " molecules"],
 ) -> dict[str, Tensor]:
-    """The buffers of an `EnergyRigidity`; α² = mean(errors² / q) is the likeliest for Gaussian errors of variance α² q.
+    """The buffers of an `EnergyRigidity`; α² = mean(errors² / q) is the maximum-likelihood value.
 
     Args:
         second_moment: FᵀF / n of training molecules.
@@ -128,5 +128,5 @@ def force_table(
 def rigidity(
     features: Float[Tensor, "*rows features"], factor: Float[Tensor, "features features"]
 ) -> Float[Tensor, "*rows"]:
-    """|f A|, the root of fᵀ A Aᵀ f, which no rounding can make negative."""
+    """|f A|, the square root of fᵀ A Aᵀ f; unlike this product it cannot become negative by rounding."""
     return torch.linalg.vector_norm(features @ factor, dim=-1)

@@ -1,4 +1,4 @@
-"""Tables of uncertainty for a checkpoint.
+"""Uncertainty tables of a checkpoint.
 
 They hold features and environments of the training molecules, and errors on the validation molecules.
 """

@@ -79,7 +79,7 @@ def _rows(bucket: Bucket, chosen: Tensor) -> Bucket:
 
 
 def evaluate_energies(model: PhysCon, items: Items) -> tuple[LevelErrors, ...]:
-    """Errors at each level that the items have; they must be on the device of the model."""
+    """Errors at each level of the items, which must be on the device of the model."""
     sums = torch.zeros(len(items.levels), 5, dtype=torch.float64)
     for labelled in evaluation_batches(items, atoms_per_batch=_ATOMS_PER_BATCH):
         prediction = predict(model, labelled, create_graph=False)

@@ -1,4 +1,4 @@
-"""A training by the recipe in a file, with what the command line changes in it."""
+"""Training with the recipe of a file and the changes given on the command line."""
 
 from pathlib import Path
 
@@ -25,7 +25,7 @@ def train_from_file(
     save_minutes: float = 3.0,
     progress_bar: bool = True,
 ) -> Path:
-    """Trains by the recipe of a file and returns the checkpoint; goes on where an earlier training there stopped.
+    """Trains with the recipe of a file and returns the checkpoint; continues an interrupted training in the folder.
 
     Args:
         path: the recipe.
@@ -60,7 +60,7 @@ def _recipe(path: Path, add_level: str | None, unfreeze: bool) -> Recipe:
     if add_level is None:
         if unfreeze:
             raise PhysConError(
-                "--unfreeze says how to add a level; give the checkpoint with --add-level, or leave it out"
+                "--unfreeze applies to --add-level only: give the checkpoint with --add-level, or omit --unfreeze"
             )
         return read_recipe(path)
     config = config_from_dict(read_checkpoint(add_level).config)

@@ -12,17 +12,17 @@ from torch import Tensor, nn
 from physcon_ase.training.processes import sum_over_processes
 
 _COEFFICIENTS: Final = (3.4445, -4.7750, 2.0315)
-"""Of the quintic Newton-Schulz iteration: singular values from 0.02 to 1 end between 0.7 and 1.2 in five rounds."""
+"""Coefficients of the quintic Newton-Schulz iteration; five rounds map singular values from 0.02 to 1 to 0.7 to 1.2."""
 _ROUNDS: Final = 5
 _UPDATE_RMS: Final = 0.2
-"""Root mean square of the entries of an update at learning rate 1, close to that of AdamW: both take the same rate."""
+"""Root mean square of the entries of an update at learning rate 1, close to that of AdamW: both use the same rate."""
 
 
 class Muon(torch.optim.Optimizer):
     """Momentum with orthogonalised updates, for matrices only.
 
-    All singular values of an update are about equal, so that directions with small gradients are learnt as fast as
-    those with large ones. The scale of updates and the weight decay follow Liu et al. 2025 (doi
+    All singular values of an update are about equal, so that the weights change equally along directions of
+    small and of large gradients. The scale of updates and the weight decay follow Liu et al. 2025 (doi
     10.48550/arXiv.2502.16982). In contrast to `torch.optim.Muon` everything is computed in the precision of the
     weights, and matrices of one shape are orthogonalised together.
     """
@@ -32,7 +32,7 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]  # no closures
-        """One step with the present gradients; matrices without gradient stay as they are."""
+        """One step with the current gradients; matrices without a gradient are unchanged."""
         for group in self.param_groups:
             matrices = [matrix for matrix in group["params"] if matrix.grad is not None]
             updates = _shared([self._direction(matrix, group["momentum"]) for matrix in matrices])
@@ -51,7 +51,7 @@ class Muon(torch.optim.Optimizer):
 
 
 def _shared(matrices: Sequence[Tensor]) -> list[Tensor]:
-    """`orthogonalized` of each matrix; every process of a training computes some of them, and all get all."""
+    """`orthogonalized` of each matrix; each process computes a part, and all processes get all results."""
     rank, world_size = 0, 1
     if torch.distributed.is_initialized():
         rank, world_size = torch.distributed.get_rank(), torch.distributed.get_world_size()

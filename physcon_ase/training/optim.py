@@ -11,7 +11,7 @@ from physcon_ase.training.recipe import OptimRecipe
 _BETAS: Final = (0.9, 0.99)
 _MOMENTUM: Final = 0.95
 _SMALLEST_MATRIX: Final = 8
-"""Rows and columns from which on a matrix is trained by Muon."""
+"""Smallest number of rows and columns of matrices trained with Muon."""
 
 
 def learning_rate(optim: OptimRecipe, step: int) -> float:
@@ -22,9 +22,9 @@ def learning_rate(optim: OptimRecipe, step: int) -> float:
 
 
 class Optimizer:
-    """Muon for matrices; AdamW (doi 10.48550/arXiv.1711.05101) for biases, embeddings and rows of few numbers.
+    """Muon for matrices; AdamW (doi 10.48550/arXiv.1711.05101) for biases, embeddings and small matrices.
 
-    Only matrices decay.
+    Weight decay applies to the matrices of Muon only.
     """
 
     def __init__(self, model: nn.Module, optim: OptimRecipe):
@@ -40,7 +40,7 @@ class Optimizer:
             self.parts["others"] = torch.optim.AdamW(others, lr=optim.lr, betas=_BETAS, weight_decay=0.0, fused=True)
 
     def zero_grad(self) -> None:
-        """Forgets all gradients."""
+        """Clears all gradients."""
         for part in self.parts.values():
             part.zero_grad(set_to_none=True)
 
@@ -52,7 +52,7 @@ class Optimizer:
             part.step()
 
     def tensors(self) -> dict[str, Tensor]:
-        """The state as named tensors, to be kept in a safetensors file."""
+        """The state as named tensors, for a safetensors file."""
         return {
             f"{name}.{index}.{key}": value
             for name, part in self.parts.items()
@@ -61,7 +61,7 @@ class Optimizer:
         }
 
     def restore(self, tensors: dict[str, Tensor]) -> None:
-        """Puts tensors from `tensors` back."""
+        """Restores the state from the tensors of `tensors`."""
         states: dict[str, dict[int, dict[str, Tensor]]] = {name: {} for name in self.parts}
         for key, value in tensors.items():
             name, index, entry = key.split(".", 2)
@@ -71,20 +71,20 @@ class Optimizer:
 
 
 class WeightAverage:
-    """Exponential moving average of the weights, with the usual shorter memory during the first steps."""
+    """Exponential moving average of the weights, with a smaller decay constant during the first steps."""
 
     def __init__(self, model: nn.Module, decay: float):
         self.decay = decay
         self.tensors = {name: value.detach().clone() for name, value in model.named_parameters()}
 
     def update(self, model: nn.Module, step: int) -> None:
-        """Takes in the weights after a step counted from 0."""
+        """Updates the average with the weights after a step counted from 0."""
         keep = min(self.decay, (step + 1) / (step + 10))
         averages = list(self.tensors.values())
         weights = [parameter.detach() for parameter in model.parameters()]
         torch._foreach_lerp_(averages, weights, 1 - keep)  # pyright: ignore[reportPrivateImportUsage]  # one call for all
 
     def restore(self, tensors: dict[str, Tensor]) -> None:
-        """Puts stored averages back."""
+        """Restores stored averages."""
         for name, value in tensors.items():
             self.tensors[name].copy_(value)

@@ -1,4 +1,4 @@
-"""Several processes that share the steps of a training."""
+"""Data-parallel training: several processes share the batches of each step."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -15,7 +15,7 @@ _LONGEST_WAIT: Final = timedelta(days=7)
 
 
 def sum_over_processes(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """Sum of each tensor over the processes, by one message for all."""
+    """Sum of each tensor over the processes, with one communication for all tensors."""
     flat = torch.cat([tensor.flatten() for tensor in tensors])
     torch.distributed.all_reduce(flat)
     parts = flat.split([tensor.numel() for tensor in tensors])
@@ -26,8 +26,8 @@ def average_gradients(parameters: list[nn.Parameter], world_size: int) -> None:
     """Replaces the gradients by their means over the processes."""
     if world_size == 1:
         return
-    # A head without a label in this process' batch has no gradient here, but may have one elsewhere. Without one
-    # anywhere it must stay without: a gradient of zero would let the optimiser decay its weights.
+    # A head without a label in this process' batch has no gradient here, but may have one elsewhere. Without a
+    # label in any process it must have none: with a gradient of zero the optimiser would decay its weights.
     present = torch.tensor([float(p.grad is not None) for p in parameters], device=parameters[0].device)
     gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
     present, *sums = sum_over_processes([present, *gradients])
@@ -50,7 +50,7 @@ def processes() -> Iterator[tuple[int, int]]:
         torch.distributed.init_process_group(backend, timeout=_LONGEST_WAIT)
     try:
         yield torch.distributed.get_rank(), torch.distributed.get_world_size()
-        torch.distributed.barrier()  # what the first process has written is there for all
+        torch.distributed.barrier()  # files written by the first process exist for all
     finally:
         if is_outermost:
             torch.distributed.destroy_process_group()

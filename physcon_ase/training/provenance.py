@@ -1,4 +1,4 @@
-"""What a checkpoint was made from, as the record that travels with it."""
+"""Provenance of a checkpoint: code, data, parent checkpoints and computing time."""
 
 import functools
 import hashlib
@@ -18,13 +18,13 @@ from physcon_ase.training.state import Progress
 
 
 def provenance(recipe: Recipe, store_root: Path, progress: Progress, device: torch.device) -> dict[str, Any]:
-    """Code, sums of recipe and stores, parents with their own provenance, and the work done.
+    """Code, SHA-256 of recipe and stores, parents with their own provenance, steps and processor hours.
 
     Args:
         recipe: of the training.
         store_root: folder that relative store paths of the recipe refer to.
-        progress: where the training ended.
-        device: where the model computed.
+        progress: final progress of the training.
+        device: device of the model.
     """
     stores = sorted({data.store for data in recipe.data})
     return {
@@ -54,7 +54,7 @@ def file_sum(path: Path) -> str:
 
 
 def _parent(entry: str) -> dict[str, Any]:
-    """Name and revision of a checkpoint to start from, the part that was taken, and its own provenance."""
+    """Name and revision of a start checkpoint, the part that was used, and its own provenance."""
     name, _, part = entry.partition("#")
     stored = read_checkpoint(name)
     return {"name": stored.name, "revision": stored.revision, "part": part, "provenance": read_provenance(name)}

@@ -1,11 +1,11 @@
-"""A recipe of several stages: data that are made where they are missing, and one training after another.
+"""Recipes with stages: commands that generate missing data, and several successive trainings.
 
-    [data.NAME]     store, levels and labels of a data set, and the command that makes the store
-    [[stage]]       what differs from the stage before: the data it uses, what it trains, steps, loss, optimiser
-    [scale.NAME]    a smaller version of the whole, such as one for tests
+    [data.NAME]     store, levels and labels of a data set, and the command that generates the store
+    [[stage]]       differences from the previous stage: data, trained parts, steps, loss, optimiser
+    [scale.NAME]    a smaller version of the recipe, for instance for tests
 
-Each stage is a training of its own in the folder of its name, starts from the checkpoint of the stage before unless
-`from` says otherwise (with {here} for the folder of the recipe), and is skipped if it is finished.
+Each stage is a training in the folder of its name. It starts from the checkpoint of the previous stage unless `from`
+names another one ({here} stands for the folder of the recipe), and is skipped if it is finished.
 """
 
 import difflib
@@ -39,7 +39,7 @@ from physcon_ase.training.recipe_files import parse_recipe, read_text, recipe_fr
 from physcon_ase.training.trainer import RunOptions, train
 
 _INHERITED: Final = ("seed", "levels", "encoder", "structure", "optim", "loss", "optimality", "score", "asteroid")
-"""Sections of a recipe that stages share, and may change."""
+"""Sections of a recipe that are common to the stages and can be changed by each."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def is_staged(path: Path) -> bool:
     try:
         return "stage" in tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError):
-        return False  # the reader of plain recipes says what is wrong
+        return False  # the reader of plain recipes reports the error
 
 
 def read_staged_recipe(path: Path, scale: str | None = None) -> StagedRecipe:

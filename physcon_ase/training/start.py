@@ -1,4 +1,4 @@
-"""The model that a training starts from: seeded weights, fitted references, and weights of checkpoints."""
+"""Initial model of a training: random weights, fitted atomic references, and weights of start checkpoints."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import replace
@@ -28,7 +28,7 @@ _OF_LEVEL: Final = ("energy.rows", "energy.heads", "direct_heads")
 
 
 def make_model(recipe: Recipe, items: Items) -> PhysCon:
-    """A model with seeded weights and fitted references, or those of `recipe.start_from` where it has them.
+    """A model with random weights and fitted references, or those of `recipe.start_from` as far as available.
 
     Tables of uncertainty are taken over for levels that are not trained, the table of environments always.
 
@@ -37,7 +37,7 @@ def make_model(recipe: Recipe, items: Items) -> PhysCon:
             no energies to fit references to.
     """
     sources = _sources(recipe)
-    # Weights only fit the references that they were trained with.
+    # Weights are only valid with the references that they were trained with.
     known = {
         level.name: level for source, part in sources if not part for level in config_from_dict(source.config).levels
     }

@@ -1,4 +1,4 @@
-"""The state of a training on disk: weights, average, optimiser and position; enough to go on bit for bit."""
+"""State of a training on disk: weights, averages, optimiser and progress, for bit-identical continuation."""
 
 import json
 import os
@@ -21,7 +21,7 @@ STATE_FILE = "state.safetensors"
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a training stands; noise and order of the data follow from this and the recipe's seed."""
+    """Progress of a training; it determines noise and order of the data together with the seed of the recipe."""
 
     step: int = 0
     """Steps done."""
@@ -67,10 +67,10 @@ def save_state(
 def load_state(
     folder: Path, model: PhysCon, average: WeightAverage, optimizer: Optimizer
 ) -> tuple[Progress, str, ModelConfig | None]:
-    """Puts a saved state back.
+    """Restores a saved state.
 
     Returns:
-        Where it stands, the text of its recipe, and the configuration of its model; None in states of before.
+        Its progress, the text of its recipe, and the configuration of its model (None if the file has none).
 
     Raises:
         CorruptCheckpointError: the file is damaged, or its tensors do not belong to this model.
@@ -83,7 +83,7 @@ def load_state(
                 part, name = key.split("/", 1)
                 parts[part][name] = file.get_tensor(key)
     except SafetensorError as error:
-        raise CorruptCheckpointError(f"{folder / STATE_FILE} is damaged ({error}); delete it and start anew") from error
+        raise CorruptCheckpointError(f"{folder / STATE_FILE} is damaged ({error}); delete it and restart") from error
     parameters = dict(model.named_parameters())
     if {k: v.shape for k, v in parameters.items()} != {k: v.shape for k, v in parts["model"].items()}:
         raise CorruptCheckpointError(

@@ -21,16 +21,16 @@ _LINE: Final = "{:20s} {:10s} {:12s} {:>10s} {:>18s} {:>12s} {:>14s}"
 def error_table(
     checkpoint: Path | str, stores: Sequence[Path], *, split: str = "test", device: torch.device | str = "cpu"
 ) -> Iterator[str]:
-    """The lines of the table, each as soon as it is there.
+    """The lines of the table, each as soon as it is computed.
 
     Geometries with elements or total charges that a level does not cover are left out; a line says how many.
 
     Args:
         checkpoint: a shipped name or a folder.
         stores: the stores.
-        split: which molecules: "train", "validation", "test", or "all" for a store whose geometries were all kept from
-            the training.
-        device: where the model computes.
+        split: which molecules: "train", "validation", "test", or "all" for a store without
+            training molecules.
+        device: device of the model.
 
     Raises:
         StoreError: a store that cannot be read, that has no level of the model, or all of whose molecules the recipe

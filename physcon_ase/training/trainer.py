@@ -1,4 +1,4 @@
-"""`train`: a recipe in, a checkpoint out; resumable at any moment."""
+"""Training of a model with a recipe; can be interrupted and continued at any time."""
 
 import copy
 import json
@@ -49,7 +49,7 @@ _SAME_REFERENCE = 1e-6
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What does not change the result of a training."""
+    """Options that do not change the result of a training."""
 
     save_minutes: float = 3.0
     """Minutes between saved states."""
@@ -60,7 +60,7 @@ class RunOptions:
     validation_molecules: int = 200
     """Molecules per data set in a validation."""
     progress_bar: bool = True
-    """Whether to draw one."""
+    """Whether to show a progress bar on a terminal."""
 
 
 def train(
@@ -71,9 +71,9 @@ def train(
     device: torch.device | str = "cpu",
     options: RunOptions | None = None,
 ) -> Path:
-    """Trains a model, or goes on with an interrupted training in the same folder.
+    """Trains a model, or continues an interrupted training in the same folder.
 
-    Started by ``torchrun`` it shares each step among the processes.
+    With ``torchrun``, the batches of each step are distributed over the processes.
 
     Args:
         recipe: what to train on what.

@@ -2,8 +2,8 @@
 
     python recipes/b3lyp-frequencies/compute.py stores/qm9_b3lyp.h5 benchmarks/frequencies.json
 
-The smallest molecules of the test and validation splits of QM9 (no training has seen them), at QM9's B3LYP minima, with
-PySCF's analytic Hessian (density fitting, grid level 2). What is finished is kept, and an interrupted run goes on.
+The smallest molecules of the test and validation splits of QM9 (used in no training), at QM9's B3LYP minima, with
+PySCF's analytic Hessian (density fitting, grid level 2). Finished molecules are kept, and an interrupted run continues.
 """
 
 import json

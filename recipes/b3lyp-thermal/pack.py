@@ -3,7 +3,7 @@
     python recipes/b3lyp-thermal/pack.py stores data/b3lyp_thermal
     physcon data import data/b3lyp_thermal/b3lyp_thermal.npz -o stores
 
-One row for each geometry; what is still being labelled is left for the next time.
+One row for each geometry of the finished stores.
 """
 
 import argparse
@@ -84,7 +84,7 @@ def _engine(store: Store) -> str:
 
 
 def main() -> None:
-    """Packs and says how much."""
+    """Packs the stores and prints the counts."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("stores", type=Path, help="folder with the stores of label.py")
     parser.add_argument("output", type=Path, help="folder of archive and card")

@@ -1,13 +1,13 @@
-"""Labels what the sets of neutral H C N O F P S Cl molecules leave out: ions, bromine, iodine and silicon, GFN2-xTB.
+"""GFN2-xTB labels of ions and of molecules with bromine, iodine and silicon.
 
     python recipes/gfn2-more/label.py ions smiles_union.tsv.xz stores/ions.h5
     python recipes/gfn2-more/label.py halogens smiles_union.tsv.xz stores/halogens.h5
     python recipes/gfn2-more/label.py silicon smiles_union.tsv.xz stores/silicon.h5
 
 Molecules come from a list of SMILES (columns smiles, heavy, charge, allowed, sets): the ions and the bromine and iodine
-compounds in it, ions made from its neutral molecules by moving one proton, and silanes made from them by putting
-silicon in the place of one saturated carbon. Three geometries each: an ETKDG conformer and two thermal displacements of
-the MMFF94 minimum (of the conformer where MMFF94 lacks parameters). Interrupted runs go on.
+compounds in it, ions made from its neutral molecules by adding or removing one proton, and silanes made from them by
+replacing one saturated carbon with silicon. Three geometries each: an ETKDG conformer and two thermal displacements of
+the MMFF94 minimum (of the conformer where MMFF94 lacks parameters). Interrupted runs continue.
 """
 
 import argparse

@@ -1,14 +1,14 @@
-"""Writes atom_pairs.h5: two atoms alone at all distances, labelled with the mean of the four AIMNet2 networks.
+"""Writes atom_pairs.h5: isolated pairs of atoms, labelled with the mean of the four AIMNet2 networks.
 
     PHYSCON_AIMNET2=WHEEL python recipes/physcon-2/atom_pairs.py stores/atom_pairs.h5 --table atom_pairs.tsv
 
 All pairs of the 14 elements are computed as closed shells: neutral where the number of electrons is even, else as a
-cation and as an anion. AIMNet2 has seen few molecules of two atoms and no geometry with overlapping cores: below .6 to
-.85 sums of covalent radii most of its curves turn and fall. So a geometry is left out
+cation and as an anion. AIMNet2 was trained on few diatomics and on no geometry with overlapping cores: below 0.6 to
+0.85 sums of covalent radii most of its curves become attractive. A geometry is therefore left out
 
 * if the forces of the four networks differ by more than `MAX_SPREAD`,
-* inside the turning point of the wall, where on the way inwards from the minimum the repulsive force stops growing,
-* if the atoms repel each other by more than `MAX_REPULSION` far outside the minimum, where some curves have a hill,
+* at distances shorter than that of the largest repulsive force,
+* if the atoms repel each other by more than `MAX_REPULSION` far outside the minimum, where some curves have a maximum,
 * if its energy is more than `HIGHEST` above that of the minimum.
 
 All pairs belong to the training split.

@@ -1,12 +1,12 @@
 # ruff: noqa: E501 - lists of SMILES are long lines
-"""Writes families/hypervalent.xyz: molecules whose shape distance geometry does not know, or that have no SMILES.
+"""Writes families/hypervalent.xyz: molecules that distance geometry cannot embed, or that have no SMILES.
 
     PHYSCON_AIMNET2=WHEEL python recipes/physcon-2/hypervalent.py      # some minutes on one core
 
-RDKit embeds SF6, phosphoranes or iodanes with angles of tetrahedra, or not at all, and has no such valences for
-chlorine and bromine. Here the ideal shapes of small molecules are written (`SHAPES`, `SMALL`), and those with a SMILES
-start from distance geometry without any check. All are then relaxed with one AIMNet2 network, and kept if that broke or
-formed no bond; the small ones that came apart stay as written, with `relaxed=F` in their comment line.
+RDKit embeds SF6, phosphoranes or iodanes with tetrahedral angles, or not at all, and does not support such valences of
+chlorine and bromine. Small molecules are constructed with ideal geometries (`SHAPES`, `SMALL`); those with a SMILES
+start from distance geometry without any check. All are then relaxed with one AIMNet2 network, and kept if no bond was
+broken or formed; small molecules that dissociate are kept as constructed, with `relaxed=F` in their comment line.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Writes pairs.h5: two and more molecules beside each other, labelled with AIMNet2, its four networks in turn.
+"""Writes a store of complexes of two or more molecules, labelled with AIMNet2 (the four networks in turn).
 
     PHYSCON_AIMNET2=WHEEL python recipes/physcon-2/pairs.py stores/pairs.h5 --n 60000 --jobs 2
     PHYSCON_AIMNET2=WHEEL python recipes/physcon-2/pairs.py /tmp/pairs.h5 --n 200 --xyz /tmp/pairs.xyz
@@ -24,7 +24,7 @@ broken or formed is drawn again, in whole. Geometry number i depends on the seed
 --with, --often and --max-atoms only.
 
 The key hash of a geometry is the smallest of its molecules': if any of them is a test molecule it is in the test split,
-else if any is a validation molecule in the validation split. Interrupted runs go on.
+else if any is a validation molecule in the validation split. Interrupted runs continue.
 """
 
 import argparse

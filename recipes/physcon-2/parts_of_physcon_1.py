@@ -1,10 +1,10 @@
-"""The encoder and the structure network of physcon-1 (format 2) as a checkpoint that a recipe can start from.
+"""Encoder and structure network of physcon-1 (format 2) as a checkpoint from which a recipe can start.
 
     git show c4598ab:checkpoints/physcon-1/model.safetensors > physcon-1.safetensors
     python parts_of_physcon_1.py physcon-1.safetensors recipes/physcon-2/physcon-1-parts
 
-The encoder is that of level gfn2, whose head every level of physcon-2 begins with. Interactions and structure networks
-are the same in formats 2 and 3; the attention that shared the total charge in format 2 is left out.
+The recipe of physcon-2 uses the structure network only. The encoder is that of level gfn2. Interaction layers and
+structure networks are the same in formats 2 and 3; the distribution of the total charge of format 2 is left out.
 """
 
 import argparse

@@ -1,5 +1,5 @@
 # ruff: noqa: E501 - lists of SMILES are long lines
-"""Compares the teacher AIMNet2 with GFN2-xTB and with density functionals on small molecules where a network can be wrong.
+"""Compares AIMNet2 with GFN2-xTB and with density functionals on small molecules that are difficult for a network.
 
     export OMP_NUM_THREADS=1 PHYSCON_AIMNET2=WHEEL
     python recipes/physcon-2/second_opinion.py CACHE minima                   # AIMNet2 and GFN2-xTB minima, AIMNet2 Hessians
@@ -11,7 +11,7 @@
 
 `--names` restricts dft, own and hot to some cases; second_opinion.json has null where a case was not computed.
 
-Every finished case is a line of CACHE/STAGE.jsonl, and a stage goes on where it stopped. Minima of density functionals
+Every finished case is a line of CACHE/STAGE.jsonl, and an interrupted stage continues. Minima of density functionals
 are found from the AIMNet2 minimum with its Hessian: one gradient gives the Newton step; where that changes a bond by
 more than `SMALL_CHANGE` the gradient is computed again there. The last step is taken without another gradient.
 """
@@ -58,7 +58,7 @@ SHAKE: Final = 0.02
 BONDED: Final = 1.35
 """Longest bond in sums of covalent radii, where there is no SMILES."""
 SMALL_CHANGE: Final = 0.01
-"""Change [Å] of a bond below which a Newton step is believed."""
+"""Change [Å] of a bond below which a Newton step is accepted without another gradient."""
 FLOOR: Final = 0.3
 """Least curvature [eV/Å²] of a Newton step."""
 LONGEST_STEP: Final = 0.25
@@ -879,7 +879,7 @@ def curve_table(caches: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def spread_table(caches: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """How well the disagreement of the networks tells their errors against their own level."""
+    """Disagreement of the networks against their errors relative to their own level."""
     pairs = {
         "hot": [(row["name"], row["spread"], row["error"]) for row in caches["hot"].values() if "error" in row],
         "minima": [

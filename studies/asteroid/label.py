@@ -1,10 +1,10 @@
-"""Labels geometries of ethanol, toluene and aspirin: plenty at GFN2-xTB, few at B3LYP/6-31G(2df,p), and some to test.
+"""Labels geometries of ethanol, toluene and aspirin: many at GFN2-xTB, few at B3LYP/6-31G(2df,p), and a test set.
 
     python studies/asteroid/label.py stores --molecules ethanol toluene aspirin
 
-All geometries are frames of Langevin dynamics at 500 K with GFN2-xTB. Three stores for each molecule: <name>_gfn2.h5 is
-for training, as is <name>_b3lyp.h5, and <name>_b3lyp_test.h5 has trajectories of its own, none of which is trained on.
-A store that exists is left as it is, one that was interrupted is finished.
+All geometries are frames of Langevin dynamics at 500 K with GFN2-xTB. Three stores for each molecule: <name>_gfn2.h5
+and <name>_b3lyp.h5 are for training; <name>_b3lyp_test.h5 is from other trajectories and is used for tests only.
+Existing stores are kept, interrupted ones are completed.
 """
 
 import argparse
@@ -22,21 +22,21 @@ KELVIN: Final = 500.0
 """Temperature of all geometries."""
 
 WARM_UP: Final = 200
-"""Steps of half a femtosecond that are left out at the beginning: four times the decay of the velocities."""
+"""Number of steps of 0.5 fs discarded at the beginning: four times the decay time of the velocities."""
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A molecule, and how many geometries of it are labelled."""
+    """A molecule and the numbers of its labelled geometries."""
 
     smiles: str
     """The molecule."""
     cheap: int
-    """At GFN2-xTB."""
+    """Number of geometries at GFN2-xTB."""
     accurate: int
-    """At B3LYP, for training."""
+    """Number of training geometries at B3LYP."""
     test: int
-    """At B3LYP, to test."""
+    """Number of test geometries at B3LYP."""
 
 
 SUBJECTS: Final = {
@@ -47,7 +47,7 @@ SUBJECTS: Final = {
 
 
 def warm(origin: Origin, seed: int, n: int, *, engine: Engine, steps: int) -> list[Geometry]:
-    """Frames of one trajectory, without its beginning; their kind names the trajectory, as all are of one molecule."""
+    """Frames of one trajectory without the discarded steps; their kind is that of the trajectory."""
     left_out = WARM_UP // steps
     frames = md(origin, seed, left_out + n, engine=engine, kelvin=KELVIN, steps=steps)[left_out:]
     return [(f"{kind}-{seed}", positions) for kind, positions in frames]
@@ -74,7 +74,7 @@ def trajectories(subject: Subject, engine: Engine, output: Path, *, n: int, fram
 
 
 def main() -> None:
-    """The stores of the molecules that were asked for."""
+    """Writes the stores of the requested molecules."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--molecules", nargs="+", choices=tuple(SUBJECTS), default=tuple(SUBJECTS))

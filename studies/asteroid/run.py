@@ -1,11 +1,11 @@
-"""What plenty of cheap forces are worth when accurate ones are few: trains every way to use them, prints the table.
+"""Study of many inexpensive and few accurate forces of one molecule: trainings and table of force errors.
 
     python studies/asteroid/label.py stores                        # the geometries and their labels
     python studies/asteroid/run.py stores runs --molecules ethanol --seeds 0 1 2
     python studies/asteroid/run.py stores runs20 --molecules ethanol --trajectories 2       # 20 accurate labels, not 80
 
-Force MAE on the test geometries, at B3LYP/6-31G(2df,p). Every row has as many optimiser steps as "accurate alone". What
-is trained already in the folder is not trained again, and an interrupted training goes on.
+Force MAE on the test geometries, at B3LYP/6-31G(2df,p). Every row has the number of optimiser steps of "accurate
+alone". Finished trainings in the folder are not repeated, and interrupted ones continue.
 """
 
 import argparse
@@ -35,7 +35,7 @@ OPTIONS: Final = RunOptions(log_steps=100, validate_steps=10**9, progress_bar=Fa
 
 
 def first_stages(cheap: Recipe, judge: Path) -> dict[str, Recipe]:
-    """What comes before the fine-tuning, by the name of the row."""
+    """Recipes of the trainings before the fine-tuning, by the name of the row."""
     assert cheap.asteroid is not None
     bare = replace(cheap.data[0], borrow_forces_from="", unlabelled=True)
     return {
@@ -129,7 +129,7 @@ def table(
 
 
 def main() -> None:
-    """Trains and prints."""
+    """Runs the trainings and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("stores", type=Path, help="folder that label.py wrote to")
     parser.add_argument("folder", type=Path, help="where trainings go")

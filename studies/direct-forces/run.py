@@ -1,10 +1,10 @@
-"""What forces that derive from no energy cost, and what they are good for.
+"""Study of direct forces: errors, speed, relaxations and dynamics in comparison with conservative forces.
 
     python studies/direct-forces/run.py --checkpoint FOLDER --stores STORES [--runs RUNS] [--plot drift.png]
 
 The checkpoint has direct-force heads (pretrained.toml makes one). Conservative and direct forces of the same
-checkpoint are compared on held-out molecules; then direct forces drive the inner steps of multiple time stepping. With
---runs, the folder of the trainings by the three recipes, also at what processor time which force error is reached.
+checkpoint are compared on held-out molecules; then direct forces are used in the inner steps of multiple time stepping.
+With --runs, the folder of the trainings with the three recipes, force errors at equal processor time are compared, too.
 Bigi, Langer and Ceriotti, ICML 2025, doi 10.48550/arXiv.2412.11569.
 """
 
@@ -47,19 +47,19 @@ KINDS = tuple(FORCES_FROM)
 """Conservative and direct."""
 
 START = "thermal"
-"""Kind of the geometries from which molecules are relaxed and set in motion."""
+"""Kind of the start geometries of relaxations and trajectories."""
 
 STEP_FS = 0.5
 """Time step."""
 
 FMAX, MAX_STEPS = 0.02, 300
-"""When a relaxation has converged [eV/Å], and how many steps it may take."""
+"""Convergence threshold [eV/Å] and maximum number of steps of relaxations."""
 
 BETWEEN_MEANS = 0.8
-"""Part of a trajectory between the middles of its first and its last fifth, which `drift_of` compares."""
+"""Fraction of a trajectory between the centres of its first and last fifth, which `drift_of` compares."""
 
 ROUNDS = 20
-"""Pieces of a trajectory; those of different integrators take turns, so that all meet the same machine."""
+"""Number of segments of a trajectory; integrators are run alternately, so that all are timed under the same load."""
 
 MakeCalculator: TypeAlias = Callable[..., PhysConCalculator]
 """A calculator of the checkpoint and level, given `forces`."""
@@ -72,7 +72,7 @@ LOSSES = {
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Measures and prints the tables."""
+    """Runs the comparison and prints the tables."""
     parser = make_parser(__doc__, limit=200, what="molecules for errors and relaxations")
     add_stores(parser)
     parser.add_argument("--level", default="gfn2", help="(default: %(default)s)")
@@ -186,7 +186,7 @@ def _force_error(force_fn: ForceFn, molecules: list[Molecule], level: str) -> fl
 
 
 def _fates(force_fn: ForceFn, molecules: list[Molecule]) -> list[str]:
-    """What went wrong with each relaxation that failed."""
+    """Reason of each failed relaxation."""
     graphs = [m.graph for m in molecules]
     starts = [m.geometries[START].positions for m in molecules]
     ended = relax_all(force_fn, graphs, starts, fmax=FMAX, max_steps=MAX_STEPS)
@@ -242,20 +242,20 @@ class Trajectory:
     name: str
     """Of the integrator."""
     atoms: Atoms
-    """With the calculator whose energy is told."""
+    """Atoms with the calculator of the conservative energy."""
     dynamics: MolecularDynamics
     """The integrator."""
     every: int
     """Steps of `STEP_FS` per step of the integrator."""
     energies: list[float]
-    """Total energy [eV] after each step of the integrator, until an accident."""
+    """Total energy [eV] after each step of the integrator, until the molecule dissociates."""
     seconds: float = 0.0
-    """Processor time so far."""
+    """Processor time [s] so far."""
     ended: bool = False
-    """Whether atoms have met each other or left."""
+    """Whether atoms have collided or dissociated."""
 
     def run(self, n_steps: int) -> None:
-        """Goes on for this many steps of the integrator, unless it has ended."""
+        """Performs this number of steps of the integrator, unless the trajectory has ended."""
         for _ in range(0 if self.ended else n_steps):
             before = time.process_time()
             try:
@@ -271,19 +271,19 @@ class Trajectory:
 
     @property
     def picoseconds(self) -> float:
-        """Length so far."""
+        """Length [ps] so far."""
         return len(self.energies) * self.every * STEP_FS / 1000
 
     @property
     def drift(self) -> float:
-        """[meV/atom/ps]; NaN if it ended before its time."""
+        """Drift [meV/atom/ps]; NaN if the trajectory ended early."""
         if self.ended:
             return np.nan
         return drift_of(self.energies, len(self.atoms)) / (BETWEEN_MEANS * self.picoseconds)
 
     @property
     def milliseconds(self) -> float:
-        """Processor time of `STEP_FS` of dynamics."""
+        """Processor time [ms] per `STEP_FS` of dynamics."""
         return STEP_FS * self.seconds / self.picoseconds if self.energies else np.nan
 
 
@@ -309,7 +309,7 @@ def _relaxed_aspirin(calculator: PhysConCalculator) -> Atoms:
 
 
 def _heated(start: Atoms, seed: int) -> Atoms:
-    """The same molecule with twice 300 K in its velocities, half of which goes into the springs."""
+    """The molecule with velocities of 600 K, half of which becomes potential energy."""
     atoms, generator = start.copy(), np.random.default_rng(seed)
     masses = atoms.get_masses()[:, None]
     velocities = generator.normal(size=(len(atoms), 3)) * np.sqrt(600 * kB / masses)
@@ -318,7 +318,7 @@ def _heated(start: Atoms, seed: int) -> Atoms:
 
 
 def _integrators(start: Atoms, make: MakeCalculator, every: Sequence[int]) -> list[Trajectory]:
-    """One trajectory of each kind, each with calculators of its own, which remember its atoms."""
+    """One trajectory of each kind, with separate calculators, because calculators cache the last structure."""
     found = []
     for kind in KINDS:
         atoms = start.copy()
@@ -413,7 +413,7 @@ def _pretraining(runs: Path) -> Table:
 
 
 def _time_of(found: np.ndarray, error: float) -> float:
-    """Processor time [s] at which a force error is reached, NaN if it is not or was before the first validation."""
+    """Processor time [s] at which a force error is reached; NaN if never, or before the first validation."""
     errors = found[:, 2]
     if not errors[-1] <= error <= errors[0]:
         return float("nan")

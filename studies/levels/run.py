@@ -1,10 +1,10 @@
-"""The study of few accurate labels: makes its data, trains all of its rows, prints the learning curves.
+"""Study of the number of accurate labels: generates its data, trains all rows, prints the learning curves.
 
     python studies/levels/run.py --scale tiny                       # minutes; small: hours; full: a night
     python studies/levels/run.py --data b3lyp --stores stores
 
-Self-made data are GFN1-xTB and GFN2-xTB labels (needs tblite). What an earlier run in the same folder has made is not
-made again, and an interrupted one goes on. Records, tables and trainings go to the folder.
+Self-made data are GFN1-xTB and GFN2-xTB labels (needs tblite). Results of an earlier run in the folder are reused, and
+an interrupted run continues. Records, tables and trainings are written to the folder.
 """
 
 import argparse

@@ -1,12 +1,12 @@
-"""How far few accurate force labels reach: learning curves of one accurate level beside a cheap one.
+"""Learning curves for few accurate force labels: one accurate level together with an inexpensive one.
 
-Every row is a way to train the accurate level on N labelled geometries, with the same steps on the same geometries;
-rows differ in where the weights come from and in what is seen beside the labels. What is asked for are forces off
-equilibrium on molecules that no training has seen, at the accurate level and, for the models that know it, at the
-cheap one. Accurate test molecules are all of the test and the validation split: neither chooses anything here.
+Every row is a way to train the accurate level on N labelled geometries, with the same number of steps on the same
+geometries; rows differ in the initial weights and in the additional data. Errors are those of forces off equilibrium
+on held-out molecules, at the accurate level and, for models that have it, at the cheap one. The accurate test molecules
+are those of the test and validation splits, since nothing is selected by validation here.
 
-    b3lyp      GFN2-xTB (the data sets of the shipped checkpoint) and B3LYP (data/b3lyp_thermal)
-    selfmade   GFN1-xTB and GFN2-xTB, made on the spot; anyone can run it again
+    b3lyp      GFN2-xTB (gfn2_qm9) and B3LYP (data/b3lyp_thermal)
+    selfmade   GFN1-xTB and GFN2-xTB, computed by the study; reproducible without stores
 """
 
 import json
@@ -58,7 +58,7 @@ _CHEAP, _CHEAP_TEST, _BARE, _MINIMA = "cheap.h5", "cheap-test.h5", "bare.h5", "m
 
 @dataclass(frozen=True)
 class Scale:
-    """How much is spent."""
+    """Sizes of a study."""
 
     counts: tuple[int, ...]
     """Numbers of labelled geometries, beside none and all."""
@@ -90,7 +90,7 @@ SCALES: Final = {
     "full": Scale((50, 150, 500), EncoderConfig(channels=128, mixed_channels=128, hidden=256), 40000, 4000, 2000, 1500,
                   5000, 10000, 1000),
 }  # fmt: skip
-"""Seconds, an hour, and a night on one core."""
+"""Scales of seconds, an hour, and a night on one core."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ class Row:
 
 
 SCRATCH: Final = "from scratch"
-"""The row whose need of labels the others are measured by, and the judge of ASTEROID."""
+"""Row with which the others are compared, and the reference model of ASTEROID."""
 
 ROWS: Final = {
     SCRATCH: Row(start=""),
@@ -293,7 +293,7 @@ def score_recipe(levels: Levels, scale: Scale) -> Recipe:
 
 
 def asteroid_recipe(levels: Levels, scale: Scale, name: str, seed: int, *, pretrained: Path, judge: Path) -> Recipe:
-    """Cheap forces, as those of the accurate level, that count the less the more the judge disagrees."""
+    """Cheap forces as labels of the accurate level, weighted by their deviation from the reference model."""
     lent = DataSet(_CHEAP, (levels.accurate.name,), borrow_forces_from=levels.cheap.name, labels=ENERGY_LABELS)
     return Recipe(
         name=name,
@@ -377,7 +377,7 @@ def _both(levels: Levels) -> tuple[LevelRecipe, ...]:
 
 
 def _optim(scale: Scale, steps: int, atoms_per_batch: int, *, train: tuple[str, ...] = ()) -> OptimRecipe:
-    """One schedule for all rows."""
+    """Schedule of all rows."""
     return OptimRecipe(
         steps,
         lr=scale.lr,

@@ -1,4 +1,4 @@
-"""An empty picture, drawn without a screen."""
+"""Empty figure, without a display."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from physcon_ase.errors import PhysConError
 
 
 def figure() -> Any:
-    """An empty picture for `savefig`.
+    """Empty figure for `savefig`.
 
     Raises:
         PhysConError: matplotlib is not installed.

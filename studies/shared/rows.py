@@ -1,4 +1,4 @@
-"""Rows of a study that were asked for by name."""
+"""Selection of rows of a study by name."""
 
 from collections.abc import Sequence
 

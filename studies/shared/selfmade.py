@@ -1,10 +1,10 @@
-"""Data that anyone can make in minutes: MMFF94 minima as cheap structures, GFN2-xTB as the accurate level.
+"""Data generated in minutes: MMFF94 minima as inexpensive structures, GFN2-xTB as the accurate level.
 
-For every molecule that nothing goes wrong with, a store gets
+For every molecule without an error, a store contains
 
     start           MMFF94 minimum of one ETKDG conformer
     thermal (two)   displaced from it as at 0 to 700 K
-    minimum         GFN2-xTB minimum reached from it, the truth of the study
+    minimum         GFN2-xTB minimum reached from it, the reference of the study
 
 each with its GFN2-xTB energy and forces.
 
@@ -44,7 +44,7 @@ _MAX_STEPS: Final = 200
 
 @dataclass(frozen=True)
 class _Molecule:
-    """What one molecule contributes; geometries in the order of `_KINDS`."""
+    """Geometries and labels of one molecule, in the order of `_KINDS`."""
 
     graph: MolGraph
     positions: list[np.ndarray]

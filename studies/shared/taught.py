@@ -1,4 +1,4 @@
-"""Minima of an energy model, reached from those of a cheap method: structures as the energy itself would have them."""
+"""Minima of a teacher, reached by relaxation from those of an inexpensive method."""
 
 from collections.abc import Sequence
 from typing import Final

@@ -1,4 +1,4 @@
-"""A training of a study: done once, gone on with after an interruption."""
+"""A training of a study: not repeated if it is finished, continued if it was interrupted."""
 
 from pathlib import Path
 

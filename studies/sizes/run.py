@@ -1,8 +1,8 @@
-"""The study of sizes: trains energy networks of several sizes for about the same time and prints their errors.
+"""Study of sizes: trains energy networks of several sizes for about the same time and prints their errors.
 
     python studies/sizes/run.py --stores stores --folder sizes [--sizes base small]
 
-Trainings that are finished in the folder are not repeated, and an interrupted one goes on. One core is used.
+Finished trainings in the folder are not repeated, and interrupted ones continue. One core is used.
 """
 
 import argparse

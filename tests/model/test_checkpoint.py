@@ -100,7 +100,7 @@ def test_saving_over_a_checkpoint_replaces_it_and_keeps_the_card(folder: Path) -
 
 def test_saving_over_other_files_is_refused(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
-    with pytest.raises(PhysConError, match=r"no checkpoint folder: it holds thesis\.tex"):
+    with pytest.raises(PhysConError, match=r"not a checkpoint folder: it contains thesis\.tex"):
         save_checkpoint(tmp_path, {"w": torch.zeros(1)}, {})
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
 
@@ -210,7 +210,7 @@ def test_a_broken_header_with_the_right_sha256_is_refused(folder: Path) -> None:
     data = (20).to_bytes(8, "little") + b"{" + b"?" * 40
     (folder / "model.safetensors").write_bytes(data)
     _edit_header(folder, weights_sha256=checkpoint.hashlib.sha256(data).hexdigest())
-    with pytest.raises(CorruptCheckpointError, match="no valid safetensors file"):
+    with pytest.raises(CorruptCheckpointError, match="not a valid safetensors file"):
         read_checkpoint(folder)
 
 
@@ -219,7 +219,7 @@ def test_a_broken_header_with_the_right_sha256_is_refused(folder: Path) -> None:
 )
 def test_a_config_that_is_none_is_refused(folder: Path, text: str) -> None:
     (folder / "config.json").write_text(text, encoding="latin-1")
-    with pytest.raises(CorruptCheckpointError, match=r"config\.json (is no JSON|has no valid)"):
+    with pytest.raises(CorruptCheckpointError, match=r"config\.json (is not JSON|has no valid)"):
         read_checkpoint(folder)
 
 
@@ -332,5 +332,5 @@ def test_another_file_does_not_stand_for_the_weights_beside_it(shipped: Path) ->
     folder = shipped / "small"
     assert resolve(folder / "model.safetensors") == folder
     (folder / "other.pt").write_bytes(b"")
-    with pytest.raises(CheckpointNotFoundError, match=r"other.pt' is no file of a checkpoint folder"):
+    with pytest.raises(CheckpointNotFoundError, match=r"other.pt' is not a file of a checkpoint folder"):
         resolve(folder / "other.pt")

@@ -1,4 +1,4 @@
-"""Import of the NumPy archives used to train the shipped checkpoint.
+"""Import of the NumPy archives of docs/data.md and of earlier checkpoints.
 
 Per-atom and per-bond arrays are ragged: molecule i has `n_atoms[i]` and `n_bonds[i]` consecutive entries. The format of
 an archive is recognised by its fields, not by its file name.
