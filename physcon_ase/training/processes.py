@@ -1,5 +1,6 @@
 """Data-parallel training: several processes share the batches of each step."""
 
+import importlib
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -46,6 +47,9 @@ def processes() -> Iterator[tuple[int, int]]:
         return
     is_outermost = not torch.distributed.is_initialized()
     if is_outermost:
+        # Optimisers import this module. Imported after the group was made, default arguments of its functions would
+        # keep the group and its threads until the interpreter ends, which aborts if one of them still holds a tensor.
+        importlib.import_module("torch.distributed.nn.functional")
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         torch.distributed.init_process_group(backend, timeout=_LONGEST_WAIT)
     try:

@@ -1,4 +1,5 @@
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,17 @@ import torch
 from safetensors.torch import load_file
 
 from physcon_ase.training.muon import Muon, orthogonalized
+
+NO_GROUP_LEFT = """
+import weakref
+import torch
+from physcon_ase.training.muon import Muon
+from physcon_ase.training.processes import processes
+with processes():
+    Muon([torch.nn.Parameter(torch.zeros(8, 8))], lr=0.1, momentum=0.95, weight_decay=0.0)
+    group = weakref.ref(torch.distributed.group.WORLD)
+assert group() is None
+"""
 
 ONE_STEP = """
 import torch
@@ -71,6 +83,18 @@ def test_badly_scaled_problem_is_solved_faster_than_by_gradients():
         muon.step()
     after_gradients = target * (1 - scales**2) ** 200
     assert (matrix - target).norm() < 0.5 * after_gradients.norm()
+
+
+def test_no_group_and_none_of_its_threads_outlive_the_processes(tmp_path: Path):
+    """A thread that does makes the interpreter abort at its end, now and then."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    place = {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
+    environment = {**os.environ, **place, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+    command = [sys.executable, "-c", NO_GROUP_LEFT]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_two_processes_share_the_work_and_make_the_same_step(tmp_path: Path):

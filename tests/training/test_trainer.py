@@ -58,6 +58,7 @@ train(read_recipe(sys.argv[1]), sys.argv[2], store_root=sys.argv[3], options=opt
 
 WEIGHTS_OF_EACH_PROCESS = """
 import sys
+import weakref
 from pathlib import Path
 import torch
 from safetensors.torch import save_file
@@ -75,6 +76,8 @@ with processes() as (rank, world_size):
     training.run()
     weights = {name: value.detach() for name, value in training.model.named_parameters()}
     save_file(weights, f"weights{rank}.safetensors")
+    group = weakref.ref(torch.distributed.group.WORLD)
+assert group() is None, "its threads may abort the interpreter at its end"
 """
 
 
