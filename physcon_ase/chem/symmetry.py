@@ -79,6 +79,7 @@ def _candidates(
         is_like = (kinds == kinds[second]) & (np.abs(lengths - lengths[second]) < _SLACK)
         is_like &= (np.abs(apart[one] - apart[first, second]) < _SLACK) & (areas[one] > 0.5 * areas[first, second])
         for other in np.flatnonzero(is_like):
+            places = np.arange(len(kinds))
             moved = centred @ frame @ _frame(centred[one], centred[other]).T
             for _ in range(2):  # the second time from the superposition of all atoms
                 places = (cdist(moved, centred) + other_kind).argmin(axis=1)

@@ -398,6 +398,7 @@ def _remainder(whole: Atoms, rigid: Sequence[Atoms], parts: Sequence[_Part], cal
         float(charges @ (1 / cdist(ends, others)) @ further)
         for (charges, ends), (further, others) in combinations(sites, 2)
     )
+    assert found.energy is not None
     return float(found.energy - coulomb - sum(atoms.get_potential_energy() for atoms in rigid))
 
 
