@@ -213,7 +213,7 @@ class StructureGenerator:
     def _draw(
         self, graphs: list[MolGraph], starts: list[np.ndarray | None], seeds: list[int], attempt: int
     ) -> list[np.ndarray]:
-        """Positions [Å] of one guess for each molecule; the composition of the batch and the atom order do not matter."""
+        """Positions [Å] of one guess for each molecule; independent of the other molecules and of the atom order."""
         weight = next(self.model.parameters())
         orders = [canonical_order(graph) for graph in graphs]
         ordered = [order.graph for order in orders]

@@ -208,5 +208,6 @@ def check_teachers(recipe: Recipe, items: Items, known: Collection[str]) -> None
         if untaught:
             raise LabelError(
                 f"recipe {recipe.name}: the forces of level {', '.join(untaught)} are to guide the structure network, "
-                "but no force trains them here and no checkpoint of start_from has them; add one, or unset structure.guided"
+                "but no force trains them here and no checkpoint of start_from has them; add one, or unset "
+                "structure.guided"
             )
