@@ -8,8 +8,8 @@ store: drug-like molecules with several B3LYP-D3(BJ)/DZVP minima at level b3lyp-
 B3LYP/6-31G(2df,p) minimum at level b3lyp. The second table counts the steps of `optimize` from each start.
 
 With --evaluations: distance of the default guess from the minimum of the same energies as a function of the number of
-evaluations of the structure head, with its cost and the saving in a relaxation; for QM9 molecules and for half as many
-drug-like ones.
+evaluations of the structure network, with its cost and the saving in a relaxation; for QM9 molecules and for half as
+many drug-like ones.
 """
 
 import time
@@ -35,6 +35,7 @@ from physcon_ase.batch import make_batch, unpad
 from physcon_ase.chem.compare import distance_mae_rmse, rmsd, symmetric_rmsd
 from physcon_ase.chem.conformers import mmff94_minimize
 from physcon_ase.chem.graph import MolGraph
+from physcon_ase.chem.hydrogens import hydrogen_order
 from physcon_ase.errors import MissingParametersError, PhysConError
 from physcon_ase.inference.embedding import embed_many
 from physcon_ase.inference.generator import N_CONFORMERS, REFINE_SIGMA, StructureGenerator
@@ -49,7 +50,6 @@ STORES = {"b3lyp-d3": DRUG_LIKE, "b3lyp": QM9}
 """Where the minima of each level are."""
 
 MODES: dict[str, str] = {
-    "denoise": "guess, one-step denoising",
     "ddim": "guess, DDIM from noise",
     "refine": "guess, MMFF94 refined (default)",
 }
@@ -115,7 +115,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     note = (
         "First guess of each molecule: heavy RMSD (heavy atoms, symmetry-aware), D-MAE (mean absolute error of all "
         f"interatomic distances), intact bonds and stereo. All {arguments.samples} samples: RMSD of all atoms with "
-        "identity map, mean and smallest of each molecule, averaged over molecules. Of several minima of a molecule "
+        "identity map, mean and smallest of each molecule, averaged over molecules; equivalent hydrogens in the order "
+        "of physcon_ase.chem.hydrogens, or as drawn. Of several minima of a molecule "
         "the one with the smallest value counts, each time. Failed: no geometry. Fallback: "
         "start geometries that stand in for guesses with wrong bonds or stereo, of the "
         f"{arguments.samples * len(graphs)} samples. Processor time of all stages of one guess, batched."
@@ -246,11 +247,12 @@ def _row(guesses: Guesses, graphs: list[MolGraph], goals: list[list[np.ndarray]]
     firsts = [
         (g, own[0], minima) for g, own, minima in zip(graphs, guesses.samples, goals, strict=True) if own[0] is not None
     ]
-    identity = [
-        [min(rmsd(place, goal) for goal in minima) for place in own if place is not None]
-        for own, minima in zip(guesses.samples, goals, strict=True)
+    ordered = [
+        [[place[hydrogen_order(graph, place)] for place in places if place is not None] for places in (own, minima)]
+        for graph, own, minima in zip(graphs, guesses.samples, goals, strict=True)
     ]
-    identity = [own for own in identity if own]
+    identity = _identity_rmsd(ordered)
+    as_drawn = _identity_rmsd([[own, minima] for own, minima in zip(guesses.samples, goals, strict=True)])
     heavy = np.array([min(symmetric_rmsd(graph, place, goal) for goal in minima) for graph, place, minima in firsts])
     return {
         "method": guesses.method,
@@ -263,9 +265,20 @@ def _row(guesses: Guesses, graphs: list[MolGraph], goals: list[list[np.ndarray]]
         "90 %": float(np.quantile(heavy, 0.9)) if len(heavy) else float("nan"),
         "RMSD, mean of samples [Å]": _mean([np.mean(own) for own in identity]),
         "smallest of samples": _mean([min(own) for own in identity]),
+        "mean, hydrogens as drawn": _mean([np.mean(own) for own in as_drawn]),
+        "smallest, as drawn": _mean([min(own) for own in as_drawn]),
         "D-MAE [Å]": _mean([min(distance_mae_rmse(place, goal)[0] for goal in minima) for _, place, minima in firsts]),
         "ms per molecule": 1000 * guesses.seconds,
     }
+
+
+def _identity_rmsd(samples_and_goals: list[list]) -> list[list[float]]:
+    """RMSD [Å] of each sample from the nearest goal, for each molecule with samples."""
+    values = [
+        [min(rmsd(place, goal) for goal in goals) for place in samples if place is not None]
+        for samples, goals in samples_and_goals
+    ]
+    return [own for own in values if own]
 
 
 def _steps_table(methods: list[Guesses], graphs: list[MolGraph], level: str, arguments) -> Table:

@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from physcon_ase.chem.graph import MolGraph, pair_types
+from physcon_ase.chem.hydrogens import hydrogen_tetrahedra
 from physcon_ase.errors import PhysConError
 
 
@@ -33,8 +34,8 @@ class Batch:
     """Spin multiplicity 2S + 1."""
     pair_types: Int[Tensor, "molecules slots slots"] | None = None
     """`chem.graph.pair_types` of each atom pair, 0 in empty slots; None without graphs."""
-    tetrahedra: Int[Tensor, "molecules stereocentres 4"] | None = None
-    """`MolGraph.tetrahedra`, padded with -1; None without graphs."""
+    tetrahedra: Int[Tensor, "molecules centres 4"] | None = None
+    """`MolGraph.tetrahedra` and `chem.hydrogens.hydrogen_tetrahedra`, padded with -1; None without graphs."""
 
     @property
     def atom_mask(self) -> Bool[Tensor, "molecules slots"]:
@@ -74,7 +75,7 @@ def make_batch(
     Args:
         atomic_numbers: atomic numbers [atoms] of each molecule.
         positions: positions [atoms, 3] [Å] of each molecule.
-        graphs: graph of each molecule; only required by the structure head. Default charges and multiplicities are
+        graphs: graph of each molecule; only required by the structure network. Default charges and multiplicities are
             taken from the graphs.
         charges: total charge [e] of each molecule; 0 by default.
         multiplicities: spin multiplicity of each molecule; 1 by default.
@@ -181,12 +182,12 @@ def pad_pair_types(graphs: Sequence[MolGraph], n_slots: int) -> UInt8[np.ndarray
     return padded
 
 
-def pad_tetrahedra(graphs: Sequence[MolGraph]) -> Int16[np.ndarray, "molecules stereocentres 4"]:
-    """`MolGraph.tetrahedra` of each molecule, padded with -1."""
-    n_centres = max((len(graph.tetrahedra) for graph in graphs), default=0)
-    padded = np.full((len(graphs), n_centres, 4), -1, dtype=np.int16)
-    for row, graph in enumerate(graphs):
-        padded[row, : len(graph.tetrahedra)] = graph.tetrahedra
+def pad_tetrahedra(graphs: Sequence[MolGraph]) -> Int16[np.ndarray, "molecules centres 4"]:
+    """`MolGraph.tetrahedra` and `hydrogen_tetrahedra` of each molecule, padded with -1."""
+    tetrahedra = [np.concatenate([graph.tetrahedra, hydrogen_tetrahedra(graph)]) for graph in graphs]
+    padded = np.full((len(graphs), max(map(len, tetrahedra), default=0), 4), -1, dtype=np.int16)
+    for row, own in enumerate(tetrahedra):
+        padded[row, : len(own)] = own
     return padded
 
 

@@ -77,7 +77,7 @@ class UnknownLevelError(PhysConError):
 
 
 class MissingHeadError(PhysConError):
-    """A checkpoint without the required head, e.g. a structure head."""
+    """A checkpoint without the required head, e.g. a structure network."""
 
 
 class CheckpointNotFoundError(PhysConError):

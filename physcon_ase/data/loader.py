@@ -19,6 +19,8 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from physcon_ase.batch import Batch, pad_pair_types, pad_tetrahedra
+from physcon_ase.chem.graph import MolGraph
+from physcon_ase.chem.hydrogens import hydrogen_order
 from physcon_ase.data.sample import LabelledBatch
 from physcon_ase.data.selection import DataSet, Selection, select_items
 from physcon_ase.data.store import geometry_offsets, molecule_graph, open_store
@@ -62,8 +64,8 @@ class Bucket:
     """Row of the molecule in the two tensors below; shared by the items of one molecule and source."""
     pair_types: UInt8[Tensor, "molecules slots slots"] | None
     """`chem.graph.pair_types` of the molecules; None without graphs."""
-    tetrahedra: Int[Tensor, "molecules stereocentres 4"] | None
-    """`MolGraph.tetrahedra` of the molecules, padded with -1; None without graphs."""
+    tetrahedra: Int[Tensor, "molecules centres 4"] | None
+    """`Batch.tetrahedra` of the molecules; None without graphs."""
 
     @property
     def n_slots(self) -> int:
@@ -111,7 +113,8 @@ def load_items(
         root: base folder of relative store paths.
         n_slots_buckets: number of slots per molecule of each bucket; if there are larger molecules, a bucket of the
             size of the largest is added.
-        with_graph: whether batches contain `pair_types` and `tetrahedra`, as required by the structure head.
+        with_graph: whether batches contain `pair_types` and `tetrahedra`, as required by the structure network;
+            equivalent hydrogens are then in the order of `chem.hydrogens`.
 
     Raises:
         LabelError: a level requested by a data set is missing in its store or in `levels`, or a label is unknown.
@@ -323,10 +326,14 @@ def _fill_piece(chosen: Selection, n_slots: int, with_graph: bool) -> Bucket:
     of_molecule = (store.molecules.offsets["n_atoms"][molecule_of_item], n_atoms, n_slots)
     energy, forces, charges = _labels_of(chosen, of_geometry)
     graphs = [molecule_graph(store, row) for row in rows.tolist()] if with_graph else []
+    positions = _pad_atoms(store.geometries.positions, *of_geometry)
+    if with_graph:
+        order = _hydrogen_orders(graphs, molecule, positions)
+        positions, forces, charges = (_reordered(values, order) for values in (positions, forces, charges))
     n_items = len(geometry)
     return Bucket(
         atomic_numbers=torch.from_numpy(_pad_atoms(store.molecules.atomic_numbers, *of_molecule)),
-        positions=torch.from_numpy(_pad_atoms(store.geometries.positions, *of_geometry)),
+        positions=torch.from_numpy(positions),
         forces=torch.from_numpy(forces),
         charges=torch.from_numpy(charges),
         energy=torch.from_numpy(energy),
@@ -343,6 +350,22 @@ def _fill_piece(chosen: Selection, n_slots: int, with_graph: bool) -> Bucket:
         pair_types=torch.from_numpy(pad_pair_types(graphs, n_slots)) if with_graph else None,
         tetrahedra=torch.from_numpy(pad_tetrahedra(graphs)) if with_graph else None,
     )
+
+
+def _hydrogen_orders(
+    graphs: Sequence[MolGraph], molecule: np.ndarray, positions: np.ndarray
+) -> Int[np.ndarray, "items slots"]:
+    """`chem.hydrogens.hydrogen_order` of each item, empty slots in place."""
+    orders = np.tile(np.arange(positions.shape[1]), (len(positions), 1))
+    for order, row, padded in zip(orders, molecule.tolist(), positions, strict=True):
+        graph = graphs[row]
+        order[: graph.n_atoms] = hydrogen_order(graph, padded[: graph.n_atoms])
+    return orders
+
+
+def _reordered(values: np.ndarray, orders: Int[np.ndarray, "items slots"]) -> np.ndarray:
+    """Values of atoms [items, slots, ...] in other slots."""
+    return np.take_along_axis(values, orders.reshape(*orders.shape, *[1] * (values.ndim - 2)), axis=1)
 
 
 def _labels_of(

@@ -15,7 +15,7 @@ LABELS: Final = ("energy", "forces", "zero_force", "target", "charges")
 """Kinds of labels, see `DataSet.labels`."""
 
 ENERGY_LABELS: Final = ("energy", "forces", "zero_force", "charges")
-"""Labels used for training without a structure head."""
+"""Labels used for training without a structure network."""
 
 
 @dataclass(frozen=True)

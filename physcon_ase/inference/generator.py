@@ -1,8 +1,9 @@
-"""Prediction of equilibrium structures from molecular graphs with the structure head.
+"""Prediction of equilibrium structures from molecular graphs with the structure network.
 
 refine    repeated denoising of the lowest MMFF94 minimum of several ETKDG geometries (`model.structure.refined`)
 ddim      deterministic reverse diffusion process from pure noise (`model.structure.ddim`)
-denoise   a single denoising step from pure noise
+
+Equivalent hydrogens of guesses are in the order of `chem.hydrogens`.
 """
 
 from collections.abc import Iterable
@@ -16,9 +17,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from physcon_ase.batch import Batch, in_chunks, make_batch, threads_for, unpad, with_positions
-from physcon_ase.chem.canonical import canonical_order
+from physcon_ase.chem.canonical import Reordered, canonical_order
 from physcon_ase.chem.compare import bonds_intact, stereo_intact
 from physcon_ase.chem.graph import MolGraph
+from physcon_ase.chem.hydrogens import hydrogen_order
 from physcon_ase.chem.isotopes import isotope_masses
 from physcon_ase.chem.smiles import canonical_smiles
 from physcon_ase.errors import MissingHeadError, PhysConError
@@ -41,8 +43,8 @@ from physcon_ase.model.noise import gaussian_noise, sigma_schedule
 from physcon_ase.model.physcon import DEFAULT_CHECKPOINT, LoadedModel, load_model
 from physcon_ase.model.structure import ddim, refined
 
-N_STEPS: Final[dict[str, int]] = {"refine": 8, "ddim": 30, "denoise": 1}
-"""Number of structure head evaluations per guess, by mode."""
+N_STEPS: Final[dict[str, int]] = {"refine": 8, "ddim": 30}
+"""Number of structure network evaluations per guess, by mode."""
 
 REFINE_SIGMA: Final = 0.03
 """Noise level [Å per coordinate] of "refine"."""
@@ -88,10 +90,10 @@ class StructureGenerator:
 
         Args:
             checkpoint: shipped name, folder, or a loaded model, which determines device and dtype.
-            mode: "refine", "ddim" or "denoise".
-            level: level of theory of the guiding forces, if the structure head uses guidance; "auto" for the first of
-                the model that covers the molecule.
-            n_steps: number of structure head evaluations; by default `N_STEPS`, and always 1 for "denoise".
+            mode: "refine" or "ddim".
+            level: level of theory of the guiding forces, if the structure network uses guidance; "auto" for the first
+                of the model that covers the molecule.
+            n_steps: number of structure network evaluations; by default `N_STEPS`.
             start_sigma: initial noise width [Å], by default the largest of the model; for "refine" the constant noise
                 level, by default `REFINE_SIGMA`.
             n_conformers: number of ETKDG geometries of which "refine" uses the lowest MMFF94 minimum.
@@ -101,7 +103,7 @@ class StructureGenerator:
             dtype: dtype of the model.
 
         Raises:
-            MissingHeadError: the checkpoint has no structure head.
+            MissingHeadError: the checkpoint has no structure network.
             UnknownLevelError: the checkpoint has no such level.
             PhysConError: invalid settings.
             CheckpointNotFoundError, CorruptCheckpointError, CheckpointVersionError: see `model.physcon.load_model`.
@@ -220,26 +222,27 @@ class StructureGenerator:
     def _draw(
         self, graphs: list[MolGraph], starts: list[np.ndarray | None], seeds: list[int], attempt: int
     ) -> list[np.ndarray]:
-        """Positions [Å] of one guess for each molecule; independent of the composition of the batch."""
+        """Positions [Å] of one guess for each molecule; independent of the other molecules and of the atom order."""
         weight = next(self.model.parameters())
+        orders = [canonical_order(graph) for graph in graphs]
+        ordered = [order.graph for order in orders]
+        places = [_in_order(start, order) for start, order in zip(starts, orders, strict=True)]
         sigmas, n_refined = self.sigmas, 0
         if self.mode == "refine":
             sigmas = [] if attempt == 0 else sigma_schedule(_RETRY_SIGMA, self.sigmas[0], _RETRY_STEPS)
             n_refined = len(self.sigmas)
-            places = [start for start in starts if start is not None]
-        else:
-            places = [np.zeros((graph.n_atoms, 3)) for graph in graphs]
         if sigmas:  # no noise is added to a start geometry in the first attempt
             width = _RETRY_SIGMA if self.mode == "refine" else sigmas[0]
-            own = zip(places, graphs, seeds, strict=True)
-            places = [place + width * _noise(graph, seed, attempt) for place, graph, seed in own]
-        numbers = [graph.atomic_numbers for graph in graphs]
-        batch: Batch = make_batch(numbers, places, graphs=graphs, dtype=weight.dtype, device=weight.device)
+            places = [
+                place + width * _noise(len(place), seed, attempt) for place, seed in zip(places, seeds, strict=True)
+            ]
+        numbers = [graph.atomic_numbers for graph in ordered]
+        batch: Batch = make_batch(numbers, places, graphs=ordered, dtype=weight.dtype, device=weight.device)
         denoiser = self.model.denoiser_at(torch.tensor([self._level_index(graph) for graph in graphs]).to(batch.charge))
         with torch.no_grad(), threads_for(batch):
             drawn = with_positions(batch, ddim(denoiser, batch, sigmas))
-            drawn = refined(denoiser, drawn, self.sigmas[0], n_refined)
-            return [place.astype(np.float64) for place in unpad(batch, drawn)]
+            places = unpad(batch, refined(denoiser, drawn, self.sigmas[0], n_refined))
+        return [place.astype(np.float64)[order.places] for place, order in zip(places, orders, strict=True)]
 
     def _level_index(self, graph: MolGraph) -> int:
         level = level_for(self.level, [(graph.atomic_numbers, graph.charge)], self.model)
@@ -252,6 +255,7 @@ class StructureGenerator:
         return self._guess(graph, positions, seed, self.n_attempts, fallback=why)
 
     def _guess(self, graph: MolGraph, positions: np.ndarray, seed: int, attempts: int, *, fallback: str = "") -> Guess:
+        positions = positions[hydrogen_order(graph, positions)]
         # bonds_intact does not detect NaN positions of a single atom
         is_finite = bool(np.isfinite(positions).all())
         has_bonds = is_finite and bonds_intact(graph, positions).intact
@@ -264,8 +268,8 @@ def _structure_config(loaded: LoadedModel) -> StructureConfig:
     if config is None:
         able = [name for name in shipped_names() if read_checkpoint(name).config.get("structure") is not None]
         raise MissingHeadError(
-            f"checkpoint {loaded.name!r} has no structure head and cannot guess structures; shipped checkpoints with "
-            f"one: {', '.join(able) or 'none'}. Use one of these, or start='etkdg' or 'mmff94'"
+            f"checkpoint {loaded.name!r} has no structure network and cannot guess structures; shipped "
+            f"checkpoints with one: {', '.join(able) or 'none'}. Use one of these, or start='etkdg' or 'mmff94'"
         )
     return config
 
@@ -274,8 +278,6 @@ def _sigmas(mode: str, n_steps: int | None, start_sigma: float | None, config: S
     if mode not in N_STEPS:
         raise PhysConError(f"unknown mode {mode!r} of the generator; choose one of {', '.join(N_STEPS)}")
     n_steps = at_least_one("n_steps", N_STEPS[mode] if n_steps is None else n_steps)
-    if mode == "denoise" and n_steps != 1:
-        raise PhysConError(f"n_steps is {n_steps}, but mode 'denoise' has one step: omit n_steps or use mode 'ddim'")
     if start_sigma is None:
         start_sigma = REFINE_SIGMA if mode == "refine" else config.sigma_max
     if not config.sigma_min <= start_sigma <= config.sigma_max:
@@ -304,9 +306,17 @@ def set_isotopes(atoms: Atoms, graph: MolGraph) -> None:
         atoms.set_masses(isotope_masses(graph))  # pyright: ignore[reportArgumentType]  # ASE takes lists, too
 
 
-def _noise(graph: MolGraph, seed: int, attempt: int) -> Float[np.ndarray, "atoms 3"]:
-    """Reproducible standard normal noise; independent of the order of the atoms."""
+def _in_order(start: Float[np.ndarray, "atoms 3"] | None, order: Reordered) -> Float[np.ndarray, "atoms 3"]:
+    """Start geometry [Å] in the canonical order of the atoms and the conventional one of hydrogens; 0 without one."""
+    if start is None:
+        return np.zeros((order.graph.n_atoms, 3))
+    positions = start[np.argsort(order.places)]
+    return positions[hydrogen_order(order.graph, positions)]
+
+
+def _noise(n_atoms: int, seed: int, attempt: int) -> Float[np.ndarray, "atoms 3"]:
+    """Reproducible standard normal noise."""
     generator = torch.Generator().manual_seed((seed * _SEED_STRIDE + attempt) % 2**63)
-    mask = torch.ones(1, graph.n_atoms, dtype=torch.bool)
+    mask = torch.ones(1, n_atoms, dtype=torch.bool)
     noise: Tensor = gaussian_noise(mask, generator=generator, dtype=torch.float64)
-    return noise[0].numpy()[canonical_order(graph).places]
+    return noise[0].numpy()

@@ -39,7 +39,7 @@ class EncoderConfig:
 
 @dataclass(frozen=True)
 class StructureConfig:
-    """Sizes of a `structure.StructureHead`."""
+    """Sizes of a `structure.StructureNetwork`."""
 
     n_layers: int = 4
     """Number of interaction layers."""
@@ -88,7 +88,7 @@ class ModelConfig:
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     """Sizes of the energy network."""
     structure: StructureConfig | None = None
-    """The structure head; None for a model that predicts energies only."""
+    """The structure network; None for a model that predicts energies only."""
     energy_uncertainty: tuple[str, ...] = ()
     """Levels with a table for the uncertainty of energies."""
     forces_uncertainty: tuple[str, ...] = ()

@@ -21,7 +21,7 @@ from physcon_ase.model.forces import energies_and_forces
 from physcon_ase.model.gradient import energies_and_gradient, energies_of_atoms
 from physcon_ase.model.heads import CoreRepulsion, DirectForceHead, References, fade_in
 from physcon_ase.model.pairs import Pairs, make_pairs
-from physcon_ase.model.structure import Denoiser, StructureHead
+from physcon_ase.model.structure import Denoiser, StructureNetwork
 from physcon_ase.model.uncertainty import EnergyRigidity, ForceRigidity, features_of_atoms
 
 DEFAULT_CHECKPOINT = "physcon-2"
@@ -134,7 +134,7 @@ class PhysCon(nn.Module):
         self.core = CoreRepulsion()
         n_vectors = config.encoder.output_vectors
         self.direct_heads = nn.ModuleDict({name: DirectForceHead(n_vectors) for name in names if n_vectors})
-        self.structure = None if config.structure is None else StructureHead(config.structure, couplings)
+        self.structure = None if config.structure is None else StructureNetwork(config.structure, couplings)
         self.references = nn.ModuleDict({level.name: References(level) for level in config.levels})
         for name in (*config.energy_uncertainty, *config.forces_uncertainty):
             self.level(name)
@@ -313,11 +313,11 @@ class PhysCon(nn.Module):
         return Outputs(energies * mask + references, features_of_atoms(hidden.detach(), mask), charges, early)
 
     def denoiser(self, level: str) -> Denoiser:
-        """The structure head; if it is guided, by the forces of this level.
+        """The structure network; if it is guided, by the forces of this level.
 
         Raises:
             UnknownLevelError: there is no such level.
-            MissingHeadError: the model has no structure head.
+            MissingHeadError: the model has no structure network.
         """
         return self._denoiser(self.energy_fn(level))
 
@@ -325,14 +325,14 @@ class PhysCon(nn.Module):
         """The same with a level of its own for each molecule (an index into `level_names`).
 
         Raises:
-            MissingHeadError: the model has no structure head.
+            MissingHeadError: the model has no structure network.
         """
         return self._denoiser(self.energy_fn(level_index))
 
     def _denoiser(self, energy_fn: EnergyFn) -> Denoiser:
         head = self.structure
         if head is None:
-            raise MissingHeadError("this model has no structure head; train one with a [structure] section")
+            raise MissingHeadError("this model has no structure network; train one with a [structure] section")
         if not head.config.guided:
             return head
 

@@ -1,4 +1,4 @@
-"""The structure head: a denoiser that knows the molecular graph, and the ways to draw structures from it."""
+"""The structure network: a denoiser conditioned on the molecular graph, and ways to draw structures from it."""
 
 import itertools
 import math
@@ -39,17 +39,18 @@ Denoiser: TypeAlias = Callable[[Batch, Tensor], Tensor]
 """(noisy batch, σ [molecules]) -> clean positions; `PhysCon.denoiser` makes one."""
 
 
-class StructureHead(nn.Module):
+class StructureNetwork(nn.Module):
     """D(G, R_σ, σ): the most probable equilibrium structure given the graph and a noisy structure.
 
     Preconditioned so that the network learns a quantity of order one at every σ: D = c_skip R + c_out F(R, σ),
     Karras, Aittala, Aila and Laine, NeurIPS 2022, doi 10.48550/arXiv.2206.00364, table 1.
 
-    A network that is equivariant under reflection cannot tell enantiomers apart. Here the graph breaks the symmetry:
-    each stereocentre pushes its neighbours along the derivative of their signed volume, whose order the graph knows.
+    A network that is equivariant under reflection cannot distinguish enantiomers. Here the graph breaks the symmetry:
+    the derivative of the signed volume of `Batch.tetrahedra`, whose sign the graph determines, is an input vector of
+    their atoms.
 
-    A guided head is told where an energy pulls the noisy structure. Whose minimum it finds then depends on whose forces
-    it is given, and soft torsions, which no graph determines, are found by following them.
+    A guided network also receives the forces of an energy at the noisy structure. They decide whose minimum it finds,
+    and determine soft torsions, which the graph does not.
     """
 
     def __init__(self, config: StructureConfig, couplings: Couplings):
@@ -97,7 +98,7 @@ class StructureHead(nn.Module):
         Args:
             batch: molecules with graphs (`pair_types`, `tetrahedra`) at noisy positions.
             sigma: noise standard deviation [Å] of each molecule.
-            forces: what guides a guided head [eV/Å], at the noisy positions.
+            forces: input of a guided network [eV/Å], at the noisy positions.
         """
         mask = batch.atom_mask
         noisy = centred(batch.positions, mask)
@@ -141,10 +142,10 @@ class StructureHead(nn.Module):
 def chirality_features(
     batch: Batch, positions: Float[Tensor, "molecules slots 3"]
 ) -> tuple[Float[Tensor, "molecules slots 3"], Float[Tensor, "molecules slots 2"]]:
-    """Where each atom must go for its stereocentres to have the right hand, and whether they have it.
+    """Direction in which each atom increases the signed volumes of its tetrahedra, and the signs of the volumes.
 
     Returns:
-        The derivative of the signed volume V of the tetrahedra of `MolGraph.tetrahedra` with respect to each atom,
+        The derivative of the signed volume V of the tetrahedra of `Batch.tetrahedra` with respect to each atom,
         divided by the squared size of the tetrahedron; and, per atom, the sums of 1 and of tanh(V/V₀) over its
         tetrahedra.
     """
@@ -192,7 +193,7 @@ def ddim(denoiser: Denoiser, batch: Batch, sigmas: list[float]) -> Float[Tensor,
     variance-exploding form.
 
     Args:
-        denoiser: the structure head.
+        denoiser: the structure network.
         batch: molecules with graphs.
         sigmas: falling noise levels [Å]; one evaluation each, none if there are none.
     """
@@ -204,9 +205,9 @@ def ddim(denoiser: Denoiser, batch: Batch, sigmas: list[float]) -> Float[Tensor,
 
 
 def refined(denoiser: Denoiser, batch: Batch, sigma: float, n_steps: int) -> Float[Tensor, "molecules slots 3"]:
-    """`batch.positions`, free of noise and nearly right, after R ← D(R, σ) so many times.
+    """`batch.positions`, without noise and close to a minimum, after `n_steps` times R ← D(R, σ).
 
-    For a head trained on its own predictions (`losses.structure.refinement_loss`); σ [Å] tells it how far it may go.
+    For a network trained on its own predictions (`losses.structure.refinement_loss`); σ [Å] limits the displacement.
     """
     positions = batch.positions
     for _ in range(n_steps):

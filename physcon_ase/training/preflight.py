@@ -147,7 +147,7 @@ def _check_consistency(recipe: Recipe, origin: str) -> None:
         assert recipe.structure is not None
         names = [level.name for level in recipe.levels]
         _require(
-            section.level in names,
+            section.level in ("", *names),
             origin,
             f"takes level {section.level!r} as teacher in [{name}], which has no energy head; [[levels]] has {names}",
         )
@@ -269,17 +269,22 @@ def check_teachers(recipe: Recipe, items: Items, known: Collection[str]) -> None
     if recipe.loss.forces > 0 or recipe.loss.displacement > 0:
         with_forces = [bucket.level[bucket.forces[:, 0].isfinite().all(dim=1)] for bucket in items.buckets]
         trained |= {items.levels[index] for index in torch.cat(with_forces).unique().tolist()}
+    of_minima = torch.cat([bucket.level[bucket.is_minimum] for bucket in items.buckets]).unique().tolist()
+    levels_of_minima = {items.levels[index] for index in of_minima}
     for term, section in (("optimality", recipe.optimality), ("score", recipe.score)):
-        if section is not None and getattr(recipe.loss, term) > 0 and section.level not in trained:
-            raise LabelError(
-                f"recipe {recipe.name}: level {section.level!r} is to teach loss.{term}, but no force trains it here "
-                "and no checkpoint of start_from has it; add force labels and loss.forces, or a trained checkpoint"
-            )
-    if recipe.structure is not None and recipe.structure.guided and trains(recipe.loss, "structures"):
-        of_minima = torch.cat([bucket.level[bucket.is_minimum] for bucket in items.buckets]).unique().tolist()
-        untaught = sorted({items.levels[index] for index in of_minima} - trained)
+        if section is None or getattr(recipe.loss, term) == 0:
+            continue
+        untaught = sorted(({section.level} if section.level else levels_of_minima) - trained)
         if untaught:
             raise LabelError(
-                f"recipe {recipe.name}: the forces of level {', '.join(untaught)} are to guide the structure head, but "
-                "no force trains them here and no checkpoint of start_from has them; add one, or unset structure.guided"
+                f"recipe {recipe.name}: level {', '.join(untaught)} is to teach loss.{term}, but no force trains it "
+                "here and no checkpoint of start_from has it; add force labels and loss.forces, or a trained checkpoint"
+            )
+    if recipe.structure is not None and recipe.structure.guided and trains(recipe.loss, "structures"):
+        untaught = sorted(levels_of_minima - trained)
+        if untaught:
+            raise LabelError(
+                f"recipe {recipe.name}: the forces of level {', '.join(untaught)} are to guide the structure network, "
+                "but no force trains them here and no checkpoint of start_from has them; add one, or unset "
+                "structure.guided"
             )

@@ -52,8 +52,8 @@ class LossRecipe:
 class OptimalityRecipe:
     """Optimality consistency: predicted structures are minima of an energy."""
 
-    level: str
-    """Level of theory of the teacher."""
+    level: str = ""
+    """Level of theory of the teacher; empty for that of each minimum."""
     variant: str = "hinge"
     """One of `OPTIMALITY_VARIANTS`."""
     sigma_min: float = 0.3
@@ -70,8 +70,8 @@ class OptimalityRecipe:
 class ScoreRecipe:
     """Score consistency: what pulls a noisy structure back is the derivative of an energy."""
 
-    level: str
-    """Level of theory of the teacher."""
+    level: str = ""
+    """Level of theory of the teacher; empty for that of each minimum."""
     variant: str = "noisy"
     """One of `SCORE_VARIANTS`."""
     sigma_min: float = 0.01
@@ -144,7 +144,7 @@ class Recipe:
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     """Sizes of the encoder."""
     structure: StructureConfig | None = None
-    """Sizes of the structure head, if there is to be one."""
+    """Sizes of the structure network, if there is to be one."""
     loss: LossRecipe = field(default_factory=LossRecipe)
     """Weights of the loss terms."""
     optimality: OptimalityRecipe | None = None

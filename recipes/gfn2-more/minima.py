@@ -1,4 +1,4 @@
-"""Minima of a checkpoint's level gfn2 for ions, bromine, iodine and silicon: targets of the structure head.
+"""Minima of a checkpoint's level gfn2 for ions, bromine, iodine and silicon: targets of the structure network.
 
     python recipes/gfn2-more/minima.py runs/energy-6/energy-6 stores
 

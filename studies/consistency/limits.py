@@ -1,4 +1,4 @@
-"""How near to the true minimum the energy alone brings cheap minima, and the samples of a structure head.
+"""How near to the true minimum the energy alone brings cheap minima, and the samples of a structure network.
 
     python studies/consistency/run.py --folder study --scale small --seeds 0 --rows multi-task
     python studies/consistency/limits.py --folder study --checkpoint TEACHER

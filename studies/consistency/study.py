@@ -1,6 +1,6 @@
 """What physical consistency does to predicted structures: studies of one form.
 
-A structure head is shown the minima of a cheap method; the truth are the minima of an accurate level, for molecules
+A structure network is shown the minima of a cheap method; the truth are the minima of an accurate level, for molecules
 never seen. Stage one trains it on cheap structures alone. Stage two goes on for the same number of steps in every row,
 with or without consistency with the energy of the accurate level (the teacher): by the published losses, by their
 variants with Newton steps, or all the way: what is shown are then minima of the teacher, reached from the cheap ones.
@@ -58,7 +58,7 @@ class Scale:
     teacher_steps: int
     """Steps of a teacher."""
     first_steps: int
-    """Steps of the structure head on cheap structures."""
+    """Steps of the structure network on cheap structures."""
     second_steps: int
     """Steps of each row of the study."""
     n_samples: int
@@ -96,7 +96,7 @@ class Row:
     optimality: OptimalityRecipe | None = None
     score: ScoreRecipe | None = None
     shown: str = "cheap"
-    """Which minima the structure head is shown: the "cheap" ones, those of the teacher ("taught"), or the "true"."""
+    """Which minima the structure network is shown: the "cheap" ones, those of the teacher ("taught"), or the "true"."""
     refined: bool = False
     """Whether it also learns to mend its own predictions."""
     guided: bool = False
@@ -114,7 +114,7 @@ class Study:
     accurate: str
     """Level of the truth, which the teachers teach."""
     cheap_structures: DataSet
-    """What the structure head is shown."""
+    """What the structure network is shown."""
     true_structures: DataSet
     """The same molecules' accurate minima, for the upper bound; test molecules come from its store."""
     teachers: dict[str, Teacher]
@@ -336,7 +336,7 @@ def teacher_recipe(study: Study, name: str, scale: Scale, seed: int) -> Recipe:
 
 
 def first_recipe(study: Study, scale: Scale, seed: int) -> Recipe:
-    """The structure head on cheap structures alone, at a constant learning rate."""
+    """The structure network on cheap structures alone, at a constant learning rate."""
     cheap = study.cheap_structures
     return Recipe(
         name=f"first-{seed}",
@@ -478,7 +478,7 @@ class _Runner:
         return teacher.checkpoint or self._trained(teacher_recipe(self.study, name, self.scale, seed))
 
     def _taught(self, teacher: LoadedModel) -> Store:
-        """The teacher's minima of the molecules that the structure head is shown."""
+        """The teacher's minima of the molecules that the structure network is shown."""
         cheap = self.study.cheap_structures
         store = open_store(self.stores / cheap.store)
         used = DataSet("", cheap.levels, max_atoms=cheap.max_atoms, max_molecules=self.scale.n_train)

@@ -11,6 +11,7 @@ import torch
 
 from physcon_ase.batch import make_batch
 from physcon_ase.chem.graph import make_graph, pair_types
+from physcon_ase.chem.hydrogens import hydrogen_order
 from physcon_ase.data.describe import describe_store
 from physcon_ase.data.loader import (
     DEFAULT_SLOTS,
@@ -84,18 +85,21 @@ def test_an_item_is_a_geometry_at_a_level(saved: Callable[..., Path]):
 def test_items_carry_the_labels_of_their_geometry(make_store: Callable[..., Store], saved: Callable[..., Path]):
     store = make_store()
     offsets = geometry_offsets(store)
-    by_positions = {store.geometries.positions[a:b].tobytes(): g for g, (a, b) in enumerate(pairwise(offsets))}
+    by_positions = {}
+    for geometry, (begin, end) in enumerate(pairwise(offsets)):
+        graph = molecule_graph(store, int(store.geometries.molecule[geometry]))
+        order = begin + hydrogen_order(graph, store.geometries.positions[begin:end])
+        by_positions[store.geometries.positions[order].tobytes()] = (geometry, order)
+    assert any((np.diff(order) != 1).any() for _, order in by_positions.values())
     seen = set()
     for batch in everything(load(saved(), with_graph=True)):
         for row in range(len(batch)):
             n = int(batch.batch.n_atoms[row])
-            geometry = by_positions[batch.batch.positions[row, :n].numpy().tobytes()]
+            geometry, atoms = by_positions[batch.batch.positions[row, :n].numpy().tobytes()]
             level = LEVELS[batch.level[row]]
             seen.add((geometry, level))
-            atoms = slice(offsets[geometry], offsets[geometry + 1])
             graph = molecule_graph(store, int(store.geometries.molecule[geometry]))
             assert batch.batch.atomic_numbers[row, :n].tolist() == graph.atomic_numbers.tolist()
-            np.testing.assert_array_equal(batch.batch.positions[row, :n], store.geometries.positions[atoms])
             np.testing.assert_array_equal(batch.energy[row], store.labels[level].energy[geometry])
             np.testing.assert_array_equal(batch.batch.pair_types[row, :n, :n], pair_types(graph))
             is_minimum = level == "dft"
@@ -114,8 +118,9 @@ def test_batch_equals_make_batch(make_store: Callable[..., Store], saved: Callab
     batch = labelled.batch
     row = int(np.flatnonzero(store.molecules.n_atoms == 9)[0])
     begin, end = geometry_offsets(store)[row : row + 2]
-    graph = molecule_graph(store, row)
-    expected = make_batch([graph.atomic_numbers], [store.geometries.positions[begin:end]], graphs=[graph], n_slots=12)
+    graph, positions = molecule_graph(store, row), store.geometries.positions[begin:end]
+    positions = positions[hydrogen_order(graph, positions)]
+    expected = make_batch([graph.atomic_numbers], [positions], graphs=[graph], n_slots=12)
     for name in ("atomic_numbers", "positions", "charge", "multiplicity", "pair_types", "tetrahedra"):
         torch.testing.assert_close(getattr(batch, name), getattr(expected, name), rtol=0, atol=0)
 
@@ -151,13 +156,20 @@ def test_graphs_stay_with_their_items_when_stores_are_joined(
             assert not types[n:].any()
 
 
-def test_stereocentres_are_padded_across_stores(saved: Callable[..., Path]):
+def test_tetrahedra_are_padded_across_stores(saved: Callable[..., Path]):
     items = load(saved("a"), saved("b"), with_graph=True)
-    chiral = [batch.batch.tetrahedra[(batch.batch.atomic_numbers == 35).any(dim=1)] for batch in everything(items)]
-    rows = [row for rows in chiral for row in rows.reshape(-1, 4).tolist()]
-    assert rows == [[1, 2, 3, 4]] * 6  # two stores, two geometries at "cheap" and one at "dft"
-    others = [batch.batch.tetrahedra[(batch.batch.atomic_numbers != 35).all(dim=1)] for batch in everything(items)]
-    assert all((rows == -1).all() for rows in others)
+    rows = Counter()
+    for labelled in everything(items):
+        batch = labelled.batch
+        for numbers, tetrahedra in zip(batch.atomic_numbers, batch.tetrahedra, strict=True):
+            known = [corners for corners in tetrahedra.tolist() if corners[0] >= 0]
+            rows[tuple(numbers[numbers > 0].tolist())] += len(known)
+            if 35 in numbers:
+                assert known == [[1, 2, 3, 4]]
+            else:
+                assert all((numbers[corners[:2]] == 1).all() for corners in known)
+    # two stores, two geometries at "cheap" and one at "dft"; methane, methanol, ethane, ethanol, the halomethane
+    assert sorted(rows.values()) == [6 * n for n in (0, 1, 1, 1, 2, 2)]
 
 
 def test_computed_forces_win_over_zero_force(make_store: Callable[..., Store], tmp_path: Path):

@@ -32,7 +32,7 @@ MOLECULES = {
 """Atomic numbers, positions [Å] and charge [e]; ions count at the levels that cover them."""
 
 NOISE_LEVELS = (0.1, 1.0)
-"""σ [Å] that the structure head is told about the geometry of ethanol."""
+"""σ [Å] that the structure network is told about the geometry of ethanol."""
 
 
 def golden_file(name: str) -> Path:

@@ -3,8 +3,10 @@ import pytest
 import torch
 from ase import Atoms
 
-from physcon_ase.chem.compare import bonds_intact, rmsd, stereo_intact
+from physcon_ase.chem.canonical import canonical_order
+from physcon_ase.chem.compare import bonds_intact, rmsd, stereo_intact, symmetric_rmsd
 from physcon_ase.chem.conformers import embed
+from physcon_ase.chem.hydrogens import hydrogen_order
 from physcon_ase.chem.smiles import graph_from_smiles
 from physcon_ase.errors import (
     DummyAtomError,
@@ -17,7 +19,7 @@ from physcon_ase.errors import (
     UnsupportedElementError,
 )
 from physcon_ase.inference.calculator import PhysConCalculator
-from physcon_ase.inference.generator import N_ATTEMPTS, StructureGenerator
+from physcon_ase.inference.generator import N_ATTEMPTS, N_STEPS, StructureGenerator
 from physcon_ase.inference.results import Guess
 from physcon_ase.model.config import EncoderConfig, LevelConfig, ModelConfig, StructureConfig
 from physcon_ase.model.physcon import LoadedModel, PhysCon, load_model
@@ -63,7 +65,7 @@ def test_every_guess_has_the_bonds_and_the_stereo_asked_for(shipped: LoadedModel
         assert stereo_intact(graph, atoms.positions).intact
 
 
-@pytest.mark.parametrize("mode", ["refine", "ddim", "denoise"])
+@pytest.mark.parametrize("mode", ["refine", "ddim"])
 def test_the_seed_alone_decides_and_no_global_state_changes(mode) -> None:
     generator = StructureGenerator(untrained(), mode=mode, n_attempts=1)
     before, numpy_before = torch.get_rng_state(), np.random.get_state()[1].copy()
@@ -72,6 +74,18 @@ def test_the_seed_alone_decides_and_no_global_state_changes(mode) -> None:
     assert rmsd(first.positions, other.positions) > 0.01
     assert torch.equal(torch.get_rng_state(), before)
     assert np.array_equal(np.random.get_state()[1], numpy_before)
+
+
+@pytest.mark.parametrize("mode", ["refine", "ddim"])
+def test_the_spelling_of_a_smiles_does_not_change_the_guess(shipped: LoadedModel, mode: str) -> None:
+    generator = StructureGenerator(shipped, mode=mode)
+    graphs = [graph_from_smiles(smiles) for smiles in ("CCC(=O)NC", "N(C)C(CC)=O")]
+    first, second = (generator(graph, seed=2).positions for graph in graphs)
+    places = canonical_order(graphs[1]).places
+    mapped = second[np.argsort(places)][canonical_order(graphs[0]).places]
+    assert symmetric_rmsd(graphs[0], mapped, first, heavy_only=False) < SINGLE
+    for graph, positions in zip(graphs, (first, second), strict=True):
+        assert (hydrogen_order(graph, positions) == np.arange(graph.n_atoms)).all()
 
 
 def test_sample_i_is_what_seed_plus_i_gives_alone() -> None:
@@ -92,41 +106,42 @@ def test_a_guess_does_not_depend_on_its_company_and_errors_stay_in_their_place()
 
 
 def test_broken_guesses_end_in_the_etkdg_geometry_and_say_so() -> None:
-    generator = StructureGenerator(untrained(), mode="denoise")
+    generator = StructureGenerator(untrained(), mode="ddim")
     (guess,) = generator.generate_many(["CCO"], seed=4)
     assert isinstance(guess, Guess)
     assert guess.attempts == N_ATTEMPTS
-    assert np.array_equal(guess.positions, embed(graph_from_smiles("CCO"), seed=4)[0])
+    (positions,) = embed(guess.graph, seed=4)
+    assert np.array_equal(guess.positions, positions[hydrogen_order(guess.graph, positions)])
     assert generator.to_atoms(guess).info["fallback"] == "ETKDG geometry: 4 guesses had wrong bonds or stereo"
 
 
 def test_a_broken_guess_is_tried_again_with_other_noise() -> None:
-    generator = StructureGenerator(untrained(), mode="denoise")
+    generator = StructureGenerator(untrained(), mode="ddim")
     goal = embed(graph_from_smiles("CCO"), seed=1)[0]
     seen = []
+    n_first_two = 2 * N_STEPS["ddim"]
 
     def denoiser(batch, sigma):
         seen.append(batch.positions.clone())
-        return batch.positions if len(seen) < 3 else torch.tensor(goal, dtype=torch.float32)[None]
+        return batch.positions if len(seen) <= n_first_two else torch.tensor(goal, dtype=torch.float32)[None]
 
     generator.model.denoiser_at = lambda index: denoiser
     (guess,) = generator.generate_many(["CCO"])
     assert isinstance(guess, Guess)
     assert (guess.attempts, guess.fallback) == (3, "")
-    assert not torch.equal(seen[0], seen[1])
+    assert not torch.equal(seen[0], seen[N_STEPS["ddim"]])
 
 
 def test_a_model_without_structure_head_is_refused_and_the_message_names_those_with_one() -> None:
-    with pytest.raises(MissingHeadError, match=r"'untrained' has no structure head.*one: physcon-2"):
+    with pytest.raises(MissingHeadError, match=r"'untrained' has no structure network.*one: physcon-2"):
         StructureGenerator(untrained(with_structure=False))
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"mode": "magic"}, "unknown mode 'magic'.*refine, ddim, denoise"),
+        ({"mode": "magic"}, "unknown mode 'magic'.*refine, ddim"),
         ({"n_steps": 0}, "n_steps is 0; 1 or more"),
-        ({"mode": "denoise", "n_steps": 3}, "'denoise' has one step"),
         ({"start_sigma": 50.0}, r"start_sigma is 50.0 Å.*from 0.01 to 5.0 Å"),
         ({"n_attempts": 0}, "n_attempts is 0; 1 or more"),
     ],

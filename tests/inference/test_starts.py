@@ -46,6 +46,6 @@ def test_a_guess_that_is_relaxed_afterwards_costs_two_evaluations_and_any_other_
 def test_without_structure_head_only_a_guess_is_refused(double: LoadedModel) -> None:
     bare = load_model(dtype=torch.float64)
     bare.model.structure = None
-    with pytest.raises(MissingHeadError, match="has no structure head"):
+    with pytest.raises(MissingHeadError, match="has no structure network"):
         optimize("O", checkpoint=bare, start="guess")
     assert optimize("O", checkpoint=bare, max_steps=0).start == "mmff94"

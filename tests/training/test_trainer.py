@@ -313,8 +313,10 @@ def test_a_part_of_a_checkpoint_is_taken_alone(recipe: Recipe, stores: Path, tmp
 def test_a_teacher_that_no_force_has_taught_is_refused(recipe: Recipe, stores: Path, tmp_path: Path):
     untaught = consistent(recipe)
     untaught = replace(untaught, loss=replace(untaught.loss, forces=0.0, displacement=0.0))
-    with pytest.raises(LabelError, match=r"level 'dft' is to teach loss\.optimality, but no force trains it"):
-        train(untaught, tmp_path / "run", store_root=stores, options=QUIET)
+    of_each = replace(untaught, optimality=replace(untaught.optimality, level=""))
+    for number, refused in enumerate((untaught, of_each)):
+        with pytest.raises(LabelError, match=r"level dft is to teach loss\.optimality, but no force trains it"):
+            train(refused, tmp_path / f"run-{number}", store_root=stores, options=QUIET)
 
 
 def test_guidance_by_forces_that_nothing_has_taught_is_refused(recipe: Recipe, stores: Path, tmp_path: Path):
@@ -322,7 +324,7 @@ def test_guidance_by_forces_that_nothing_has_taught_is_refused(recipe: Recipe, s
     guided = replace(recipe, structure=replace(recipe.structure, guided=True))
     train(with_steps(guided, 2), tmp_path / "taught", store_root=stores, options=QUIET)
     untaught = replace(guided, loss=LossRecipe(energy=0.0, forces=0.0, structure=1.0))
-    with pytest.raises(LabelError, match="forces of level dft are to guide the structure head"):
+    with pytest.raises(LabelError, match="forces of level dft are to guide the structure network"):
         train(untaught, tmp_path / "run", store_root=stores, options=QUIET)
 
 

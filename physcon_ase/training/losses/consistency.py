@@ -1,4 +1,4 @@
-"""Physical consistency: the structure head learns to obey the energy head.
+"""Physical consistency: the structure network learns to obey the energy head.
 
 Ren, Bai, Zhang, He, Xiao and Liu, NeurIPS 2024, doi 10.48550/arXiv.2410.10118. Structures come from a cheap method,
 energies from a better one; an equilibrium structure is a minimum of the energy (optimality consistency), and what
@@ -47,7 +47,7 @@ def optimality_loss(
     """How far the structures D(R_0 + τ ε, τ) are from minima of the energy.
 
     Args:
-        denoiser: the structure head, which alone is trained.
+        denoiser: the structure network, which alone is trained.
         energy_fn: the teacher.
         minima: what is made noisy.
         recipe: variant, noise and settings.
@@ -78,7 +78,7 @@ def score_loss(
     """How far D(R, τ) is from where the energy pulls R = R_0 + τ ε.
 
     Args:
-        denoiser: the structure head, which alone is trained.
+        denoiser: the structure network, which alone is trained.
         energy_fn: the teacher.
         minima: the R_0.
         recipe: variant, noise and settings.

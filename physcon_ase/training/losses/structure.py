@@ -1,4 +1,4 @@
-"""The structure head learns to undo noise on equilibrium structures, and its own errors."""
+"""Losses of the structure network: denoising of equilibrium structures, and refinement of its own predictions."""
 
 from typing import Final
 
@@ -42,10 +42,11 @@ def denoising_loss(
 
 
 def refinement_loss(denoiser: Denoiser, minima: LabelledBatch, *, generator: torch.Generator) -> Float[Tensor, ""]:
-    """Mean of |D(R', σ) - R_0| over atoms, in units of `_WIDTH`, with R' what the head predicted from a noisy minimum.
+    """Mean of |D(R', σ) - R_0| over atoms, in units of `_WIDTH`; R' is predicted by the network from a noisy minimum.
 
-    Predicted structures have stiff modes in order and soft ones not. Isotropic noise never makes such structures, so a
-    head that was trained on it alone takes them as right. Not the square: some are in another basin, past mending.
+    In predicted structures the stiff modes are correct and the soft ones are not. Isotropic noise does not produce such
+    structures, and a network trained on it alone leaves them unchanged. Not the square, because some are in another
+    basin.
     """
     batch, mask = minima.batch, minima.batch.atom_mask
     clean = centred(batch.positions, mask)
@@ -54,7 +55,7 @@ def refinement_loss(denoiser: Denoiser, minima: LabelledBatch, *, generator: tor
     noise = gaussian_noise(mask, generator=generator, dtype=clean.dtype)
     with torch.no_grad():
         place = denoiser(with_positions(batch, clean + first[:, None, None] * noise), first)
-        # half of the time a second time, so that the head knows what it leaves behind
+        # a second time for half of the molecules: results of a refinement are inputs of the next
         again = (torch.rand(len(batch), generator=generator) < 0.5).to(clean.device)
         place = torch.where(again[:, None, None], denoiser(with_positions(batch, place), sigma), place)
         target = align(clean, place, mask)

@@ -110,15 +110,15 @@ def _refinement(step: Step) -> Tensor:
 def _optimality(step: Step) -> Tensor:
     recipe = step.recipe.optimality
     assert recipe is not None
-    return optimality_loss(
-        step.denoiser, step.model.energy_fn(recipe.level), step.minima, recipe, generator=step.generator
-    )
+    teacher = step.model.energy_fn(recipe.level or step.minima.level)
+    return optimality_loss(step.denoiser, teacher, step.minima, recipe, generator=step.generator)
 
 
 def _score(step: Step) -> Tensor:
     recipe = step.recipe.score
     assert recipe is not None
-    return score_loss(step.denoiser, step.model.energy_fn(recipe.level), step.minima, recipe, generator=step.generator)
+    teacher = step.model.energy_fn(recipe.level or step.minima.level)
+    return score_loss(step.denoiser, teacher, step.minima, recipe, generator=step.generator)
 
 
 def _of_minima(compute: Callable[[Step], Tensor]) -> Callable[[Step], Tensor]:
