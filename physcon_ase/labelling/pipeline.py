@@ -2,8 +2,8 @@
 
 Workers return finished geometries every two seconds (or after each geometry that takes longer), and the parent process
 appends them to the journal next to the store (`journal`). Geometries and labels only depend on the molecule, its row
-and the seed, not on the number of workers or on interruptions. With a `Selection`, the sampled geometries are first
-evaluated by a committee, with a separate journal, and only the selected ones are labelled.
+and the seed, not on the number of workers or on interruptions. With a `CommitteeSelection`, the sampled geometries are
+first evaluated by a committee, with a separate journal, and only the selected ones are labelled.
 """
 
 import json
@@ -31,16 +31,16 @@ from physcon_ase.labelling.geometries import (
     describe_samplings,
 )
 from physcon_ase.labelling.inputs import Input, KnownGeometry
-from physcon_ase.labelling.journal import Entry, Journal
+from physcon_ase.labelling.journal import LabelEntry, LabelJournal
 from physcon_ase.labelling.packing import failure_records, pack
 from physcon_ase.labelling.selection import (
+    CommitteeSelection,
     Disagreement,
-    Selection,
     check_selection,
     committee_engine,
     most_disputed,
 )
-from physcon_ase.labelling.tasks import Job, JobQueue, Plan, lost, work
+from physcon_ase.labelling.tasks import JobQueue, LabelJob, Plan, lost, work
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def label(
     samplings: Sequence[Sampling],
     output: str | Path,
     *,
-    selection: Selection | None = None,
+    selection: CommitteeSelection | None = None,
     seed: int = 0,
     processes: int | None = None,
     scheduler: str | None = None,
@@ -163,7 +163,7 @@ def label(
     )
 
 
-def format_label_report(report: LabelReport, engine: Engine, *, n_shown: int = 10) -> str:
+def format_labelling_report(report: LabelReport, engine: Engine, *, n_shown: int = 10) -> str:
     """Report as text for the terminal, with the first `n_shown` failures."""
     record = engine.record
     where = f"{record.level} of {record.program} {record.version}".strip()
@@ -193,9 +193,9 @@ def _finish(
     candidates: _Candidates | None = None,
     *,
     progress_bar: bool,
-) -> tuple[list[Entry], int]:
+) -> tuple[list[LabelEntry], int]:
     """Finishes all open jobs; returns all entries of the journal and the number of entries of an earlier run."""
-    with Journal(path, _fingerprint(molecules, description)) as journal:
+    with LabelJournal(path, _fingerprint(molecules, description)) as journal:
         n_resumed = len(journal.finished.entries)
         jobs = _open_jobs(molecules, journal, candidates)
         n_resumed_molecules = len(molecules) - len(jobs)
@@ -208,12 +208,12 @@ def _finish(
         return [journal.finished.entries[key] for key in sorted(journal.finished.entries)], n_resumed
 
 
-def _open_jobs(molecules: Sequence[Input], journal: Journal, candidates: _Candidates | None) -> list[Job]:
+def _open_jobs(molecules: Sequence[Input], journal: LabelJournal, candidates: _Candidates | None) -> list[LabelJob]:
     done: dict[int, set[int]] = {}
     for row, number in journal.finished.entries:
         done.setdefault(row, set()).add(number)
     jobs = [
-        Job(row, molecule, frozenset(done.get(row, ())))
+        LabelJob(row, molecule, frozenset(done.get(row, ())))
         for row, molecule in enumerate(molecules)
         if row not in journal.finished.complete
     ]
@@ -227,7 +227,7 @@ def _open_jobs(molecules: Sequence[Input], journal: Journal, candidates: _Candid
     return [job for job in chosen if len(job.done) < len(job.geometries or ())]
 
 
-def _choose(judged: Sequence[Entry], selection: Selection) -> _Candidates:
+def _choose(judged: Sequence[LabelEntry], selection: CommitteeSelection) -> _Candidates:
     """Selects candidates by the committee disagreement, stored as their "energy"."""
     candidates = [entry for entry in judged if not entry.error]
     scores = np.array([entry.energy for entry in candidates])
@@ -257,7 +257,7 @@ def _choose(judged: Sequence[Entry], selection: Selection) -> _Candidates:
 
 
 def _check(
-    molecules: Sequence[Input], plan: Plan, selection: Selection | None, output: Path, processes: int | None
+    molecules: Sequence[Input], plan: Plan, selection: CommitteeSelection | None, output: Path, processes: int | None
 ) -> None:
     if not molecules:
         raise PhysConError("no molecules to label; give at least one")
@@ -293,7 +293,7 @@ def _bytes_of(molecule: Input) -> bytes:
     return atoms.tobytes() + molecule.positions.tobytes() + repr(details).encode()
 
 
-def _describe(plan: Plan, selection: Selection | None = None) -> dict[str, Any]:
+def _describe(plan: Plan, selection: CommitteeSelection | None = None) -> dict[str, Any]:
     """All settings that determine the labels, for fingerprint and provenance."""
     description = {
         "engine": record_as_dict(plan.engine.record),

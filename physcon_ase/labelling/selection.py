@@ -20,7 +20,7 @@ from physcon_ase.labelling.engines import (
 
 
 @dataclass(frozen=True)
-class Selection:
+class CommitteeSelection:
     """Selection of the sampled geometries with the largest disagreement of a committee."""
 
     n: int
@@ -88,7 +88,7 @@ def most_disputed(
     return np.array(chosen, dtype=np.int64)
 
 
-def check_selection(selection: Selection) -> None:
+def check_selection(selection: CommitteeSelection) -> None:
     """Checks the settings of a selection.
 
     Raises:

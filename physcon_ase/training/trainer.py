@@ -38,7 +38,7 @@ from physcon_ase.training.provenance import provenance
 from physcon_ase.training.recipe import Recipe
 from physcon_ase.training.recipe_files import format_recipe, parse_recipe
 from physcon_ase.training.start import judged_items, known_levels, make_model
-from physcon_ase.training.state import STATE_FILE, Progress, load_state, save_state
+from physcon_ase.training.state import STATE_FILE, TrainingProgress, load_state, save_state
 
 LOG_FILE = "log.jsonl"
 """Name of the log in the folder of a run: one JSON object per line; null for what is not a finite number."""
@@ -132,7 +132,7 @@ class _Training:
         own = [data for data in recipe.data if not data.borrow_forces_from]  # lent labels are no measure of errors
         validation = replace(recipe, data=tuple(_limited(data, options.validation_molecules) for data in own))
         self.validation = move_items(load_training_items(validation, store_root, "validation"), device)
-        self.progress = Progress()
+        self.progress = TrainingProgress()
         if (folder / STATE_FILE).exists():
             self.progress, saved, config = load_state(folder, self.model, self.average, self.optimizer)
             _check_same_recipe(recipe, saved, folder)
@@ -359,7 +359,7 @@ def _not_finite(norm: float, labelled: LabelledBatch, step: int, folder: Path) -
     )
 
 
-def _check_steps(progress: Progress, recipe: Recipe, folder: Path) -> None:
+def _check_steps(progress: TrainingProgress, recipe: Recipe, folder: Path) -> None:
     """A checkpoint is that of as many steps as its recipe has."""
     if progress.step > recipe.optim.steps:
         raise RecipeError(
@@ -368,7 +368,7 @@ def _check_steps(progress: Progress, recipe: Recipe, folder: Path) -> None:
         )
 
 
-def _check_same_processes(progress: Progress, n_processes: int, folder: Path) -> None:
+def _check_same_processes(progress: TrainingProgress, n_processes: int, folder: Path) -> None:
     if progress.n_processes not in (0, n_processes):
         raise RecipeError(
             f"{folder} holds the state of a training by {progress.n_processes} process(es), now there are "
