@@ -19,9 +19,9 @@ import numpy as np
 
 from physcon_ase.data.store import check_level_name, write_store
 from physcon_ase.errors import PhysConError, StoreError
-from physcon_ase.jobs.journal import alone, fingerprint
+from physcon_ase.jobs.journal import fingerprint, output_lock
 from physcon_ase.jobs.progress import Progress
-from physcon_ase.jobs.workers import Workers, employed, finished
+from physcon_ase.jobs.workers import Workers, finished, worker_pool
 from physcon_ase.labelling.engines import Engine, record_as_dict
 from physcon_ase.labelling.geometries import (
     Geometry,
@@ -118,14 +118,14 @@ def label(
     molecules = [molecules] if isinstance(molecules, str) else molecules
     plan = Plan(engine, tuple(samplings), seed)
     _check(molecules, plan, selection, output, processes)
-    with alone(output, "labelling"):
+    with output_lock(output, "labelling"):
         judged, label_journal = (
             output.with_name(f"{output.name}.{name}") for name in ("candidates.journal", "journal")
         )
         if output.exists() and not label_journal.exists():
             raise StoreError(f"{output} exists already; choose another output, or delete it to label again")
         description = _describe(plan, selection)
-        with employed(processes, scheduler) as workers:
+        with worker_pool(processes, scheduler) as workers:
             candidates = None
             if selection is not None:
                 judging = replace(plan, engine=committee_engine(selection.committee))

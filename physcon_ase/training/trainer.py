@@ -24,7 +24,7 @@ from physcon_ase.data.loader import Items, epoch_batches, load_items, move_items
 from physcon_ase.data.sample import LabelledBatch
 from physcon_ase.data.selection import DataSet
 from physcon_ase.errors import LabelError, RecipeError
-from physcon_ase.jobs.journal import alone
+from physcon_ase.jobs.journal import output_lock
 from physcon_ase.jobs.progress import is_terminal
 from physcon_ase.model.checkpoint import check_replaceable, load_into, save_checkpoint
 from physcon_ase.model.config import LevelConfig, ModelConfig, config_to_dict
@@ -37,7 +37,7 @@ from physcon_ase.training.processes import average_gradients, processes
 from physcon_ase.training.provenance import provenance
 from physcon_ase.training.recipe import Recipe
 from physcon_ase.training.recipe_files import format_recipe, parse_recipe
-from physcon_ase.training.start import judged_items, known_levels, make_model
+from physcon_ase.training.start import bias_weighted_items, known_levels, make_model
 from physcon_ase.training.state import STATE_FILE, TrainingProgress, load_state, save_state
 
 LOG_FILE = "log.jsonl"
@@ -98,7 +98,7 @@ def train(
     folder = Path(folder)
     check_replaceable(folder / recipe.name)
     folder.mkdir(parents=True, exist_ok=True)
-    with processes() as (rank, world_size), alone(folder / STATE_FILE, "writing") if rank == 0 else nullcontext():
+    with processes() as (rank, world_size), output_lock(folder / STATE_FILE, "writing") if rank == 0 else nullcontext():
         return _Training(recipe, folder, Path(store_root), device, options, rank, world_size).run()
 
 
@@ -124,7 +124,7 @@ class _Training:
             tqdm.write(format_label_report(rows))
         check_labels(recipe, self.items)
         check_teachers(recipe, self.items, known_levels(recipe))
-        self.items = judged_items(recipe, self.items)
+        self.items = bias_weighted_items(recipe, self.items)
         self.model = make_model(recipe, self.items).to(device)
         self.items = move_items(self.items, device)
         self.average = WeightAverage(self.model, recipe.optim.ema)

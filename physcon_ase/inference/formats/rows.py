@@ -8,7 +8,7 @@ import numpy as np
 from ase import Atoms
 
 from physcon_ase.chem.graph import MolGraph
-from physcon_ase.chem.known import KnownMolecule, is_rdkit_molecule, known_from_rdkit
+from physcon_ase.chem.rdkit_molecules import KnownMolecule, is_rdkit_molecule, known_from_rdkit
 from physcon_ase.errors import PhysConError
 
 
