@@ -14,6 +14,7 @@ from physcon_ase.inference.figures import new_figure
 from physcon_ase.inference.files import check_output, write_records
 from physcon_ase.inference.formats.text import replaced
 from physcon_ase.inference.results import STATUSES, Record, Result, record_of
+from physcon_ase.units import EV_PER_KCAL_PER_MOL
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -55,6 +56,11 @@ def format_summary(records: Sequence[Record]) -> str:
     counts = {status: sum(record.status == status for record in records) for status in STATUSES}
     shown = ", ".join(f"{count} {status}" for status, count in counts.items() if count or status == "ok")
     return f"{len(records)} molecules: {shown}; {sum(record.seconds for record in records):.2f} s"
+
+
+def in_two_units(energy: float, *, decimals: int = 6) -> str:
+    """Energy difference [eV] as text in eV, with `decimals` decimals, and in kcal/mol."""
+    return f"{energy:.{decimals}f} eV ({energy / EV_PER_KCAL_PER_MOL:.2f} kcal/mol)"
 
 
 def format_energy(index: int, atoms: Atoms) -> str:

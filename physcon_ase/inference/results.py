@@ -9,6 +9,7 @@ from jaxtyping import Float
 
 from physcon_ase.chem.graph import MolGraph
 from physcon_ase.errors import PhysConError
+from physcon_ase.inference.pages.view import NotebookView
 
 UNITS: Final = "energies eV, positions Angstrom, forces eV/Angstrom"
 """Units of every result."""
@@ -88,7 +89,7 @@ class Guess:
 
 
 @dataclass(frozen=True, repr=False)
-class Result:
+class Result(NotebookView):
     """Relaxed molecule; energy and forces are evaluated at the final geometry."""
 
     atoms: Atoms
@@ -144,11 +145,6 @@ class Result:
             f"Result({self.smiles or self.atoms.get_chemical_formula()!r}, {self.energy:.4f}{spread} eV, "
             f"fmax {self.fmax:.4f} eV/Å, {self.steps} steps, level {self.level!r}, status {self.status!r})"
         )
-
-    def _repr_html_(self) -> str:
-        from physcon_ase.inference.pages.notebook import html_of  # only notebooks need it
-
-        return html_of(self)
 
     @property
     def is_minimum(self) -> bool:

@@ -12,6 +12,7 @@ from scipy.special import softmax
 from physcon_ase.chem.duplicates import Tolerances
 from physcon_ase.chem.graph import MolGraph
 from physcon_ase.inference.intake import above_zero
+from physcon_ase.inference.pages.view import NotebookView
 from physcon_ase.inference.results import UNITS
 from physcon_ase.units import EV_PER_KELVIN
 
@@ -41,7 +42,7 @@ class Conformer:
 
 
 @dataclass(frozen=True, repr=False)
-class Ensemble:
+class Ensemble(NotebookView):
     """Conformers of one molecule by increasing energy."""
 
     conformers: tuple[Conformer, ...]
@@ -110,11 +111,6 @@ class Ensemble:
             PhysConError: a temperature that is not larger than 0.
         """
         return boltzmann_weights(self.energies, above_zero("temperature [K]", temperature))
-
-    def _repr_html_(self) -> str:
-        from physcon_ase.inference.pages.notebook import html_of  # only notebooks need it
-
-        return html_of(self)
 
     def to_dict(self) -> dict[str, Any]:
         """The ensemble as numbers, texts and lists, for instance for `json.dump`; units in the names."""

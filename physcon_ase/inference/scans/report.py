@@ -34,14 +34,14 @@ def format_scan(scan: Scan) -> str:
     lines += [f"  undefined  {line}: decided by the seed" for line in scan.undefined_stereo]
     lines += [f"  uncertain  {line}" for line in scan.doubts]
     for point in scan.minima:
-        lines.append(f"  minimum    {_degrees(scan.angles_of(point))}  {scan.relative_energies[point]:.3f} kcal/mol")
+        lines.append(f"  minimum    {in_degrees(scan.angles_of(point))}  {scan.relative_energies[point]:.3f} kcal/mol")
     for barrier in scan.barriers:
-        first, second = (_degrees(angles) for angles in barrier.minima)
+        first, second = (in_degrees(angles) for angles in barrier.minima)
         lines.append(
-            f"  barrier    {first} to {second}: top at {_degrees(barrier.top)}, "
+            f"  barrier    {first} to {second}: top at {in_degrees(barrier.top)}, "
             f"{barrier.heights[0]:.3f} kcal/mol forward, {barrier.heights[1]:.3f} back"
         )
-    lines += [f"  failed     {_degrees(scan.angles_of(point))}  {reason}" for point, reason in scan.failures.items()]
+    lines += [f"  failed     {in_degrees(scan.angles_of(point))}  {reason}" for point, reason in scan.failures.items()]
     return "\n".join(lines)
 
 
@@ -150,5 +150,6 @@ def _sdf_record(scan: Scan, point: tuple[int, ...]) -> str:
     return sdf_block(scan.graph, scan.geometries[point].positions, properties, title=scan.smiles)
 
 
-def _degrees(angles: tuple[float, ...]) -> str:
+def in_degrees(angles: Iterable[float]) -> str:
+    """Angles [°] as text."""
     return ", ".join(f"{angle:g}°" for angle in angles)

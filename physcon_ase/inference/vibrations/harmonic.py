@@ -19,6 +19,7 @@ from physcon_ase.inference.embedding import MAX_SECONDS
 from physcon_ase.inference.formats.rows import Geometry, as_rows
 from physcon_ase.inference.intake import above_zero, at_least_one, unless_error
 from physcon_ase.inference.one import optimize
+from physcon_ase.inference.pages.view import NotebookView
 from physcon_ase.inference.results import Result
 from physcon_ase.inference.vibrations.normal_modes import NormalModes, normal_modes
 from physcon_ase.inference.vibrations.thermochemistry import CUTOFF, Thermochemistry, thermochemistry
@@ -39,7 +40,7 @@ _MAX_FOLLOWED: Final = 5
 
 
 @dataclass(frozen=True, repr=False)
-class Vibrations:
+class Vibrations(NotebookView):
     """Harmonic vibrations of a molecule at a stationary point."""
 
     relaxation: Result
@@ -90,11 +91,6 @@ class Vibrations:
             f"ZPE {thermo.zero_point_energy:.4f} eV, G({thermo.temperature:g} K) {thermo.gibbs_energy:.4f} eV, "
             f"level {self.relaxation.level!r}, status {self.status!r})"
         )
-
-    def _repr_html_(self) -> str:
-        from physcon_ase.inference.pages.notebook import html_of  # only notebooks need it
-
-        return html_of(self)
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the Hessian as numbers, texts and lists, for instance for `json.dump`; units in the names."""
