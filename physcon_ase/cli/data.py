@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from physcon_ase.cli.command import SOME_FAILED, add_command
 from physcon_ase.errors import PhysConError
 from physcon_ase.inference.formats.table import READABLE, listed
+from physcon_ase.plurals import counted
 
 if TYPE_CHECKING:
     from physcon_ase.labelling.selection import CommitteeSelection
@@ -87,7 +88,10 @@ def _data_separate(options: argparse.Namespace) -> int:
     found = separate_files(
         options.stores, options.output, level=options.level, n=options.n, max_atoms=options.max_atoms, seed=options.seed
     )
-    print(f"{len(found.geometries)} pairs of molecules with labels of {options.level} written to {options.output}")
+    print(
+        f"{counted(len(found.geometries), 'pair')} of molecules with labels of {options.level} written to "
+        f"{options.output}"
+    )
     return 0
 
 
@@ -97,7 +101,9 @@ def _data_exclude(options: argparse.Namespace) -> int:
 
     check_output(options.output, [options.store], kinds=(".h5",))
     found = exclude_elements(options.store, options.output, options.elements)
-    print(f"{len(found.molecules)} molecules, {len(found.geometries)} geometries written to {options.output}")
+    n_molecules = counted(len(found.molecules), "molecule")
+    n_geometries = counted(len(found.geometries), "geometry", "geometries")
+    print(f"{n_molecules}, {n_geometries} written to {options.output}")
     return 0
 
 

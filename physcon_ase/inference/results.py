@@ -10,6 +10,7 @@ from jaxtyping import Float
 from physcon_ase.chem.graph import MolGraph
 from physcon_ase.errors import PhysConError
 from physcon_ase.inference.pages.view import NotebookView
+from physcon_ase.plurals import counted
 
 UNITS: Final = "energies eV, positions Angstrom, forces eV/Angstrom"
 """Units of every result."""
@@ -143,7 +144,7 @@ class Result(NotebookView):
         spread = "" if self.energy_uncertainty is None else f" ± {self.energy_uncertainty:.3f}"
         return (
             f"Result({self.smiles or self.atoms.get_chemical_formula()!r}, {self.energy:.4f}{spread} eV, "
-            f"fmax {self.fmax:.4f} eV/Å, {self.steps} steps, level {self.level!r}, status {self.status!r})"
+            f"fmax {self.fmax:.4f} eV/Å, {counted(self.steps, 'step')}, level {self.level!r}, status {self.status!r})"
         )
 
     @property

@@ -41,6 +41,7 @@ from physcon_ase.labelling.selection import (
     most_disputed,
 )
 from physcon_ase.labelling.tasks import JobQueue, LabelJob, Plan, lost, work
+from physcon_ase.plurals import counted
 
 
 @dataclass(frozen=True)
@@ -149,7 +150,7 @@ def label(
             path.unlink(missing_ok=True)
     if not n_labelled:
         raise PhysConError(
-            f"none of {len(molecules)} molecules could be labelled; first failure: {failures[0]['reason']}"
+            f"none of {counted(len(molecules), 'molecule')} could be labelled; first failure: {failures[0]['reason']}"
         )
     return LabelReport(
         output=output,
@@ -167,15 +168,17 @@ def format_labelling_report(report: LabelReport, engine: Engine, *, n_shown: int
     """Report as text for the terminal, with the first `n_shown` failures."""
     record = engine.record
     where = f"{record.level} of {record.program} {record.version}".strip()
-    lines = [f"{report.n_molecules} molecules, {report.n_labelled} geometries labelled at {where}"]
+    n_molecules = counted(report.n_molecules, "molecule")
+    n_labelled = counted(report.n_labelled, "geometry", "geometries")
+    lines = [f"{n_molecules}, {n_labelled} labelled at {where}"]
     if report.disagreement is not None:
         spread = report.disagreement
         lines.append(
-            f"  selected   from {spread.n_candidates} candidates, disagreement {spread.smallest_chosen:.3f} to "
-            f"{spread.largest:.3f} eV/Å (median of the candidates {spread.median:.3f})"
+            f"  selected   from {counted(spread.n_candidates, 'candidate')}, disagreement {spread.smallest_chosen:.3f} "
+            f"to {spread.largest:.3f} eV/Å (median of the candidates {spread.median:.3f})"
         )
     if report.n_resumed:
-        lines.append(f"  resumed    {report.n_resumed} geometries of an interrupted run")
+        lines.append(f"  resumed    {counted(report.n_resumed, 'geometry', 'geometries')} of an interrupted run")
     for failure in report.failures[:n_shown]:
         kind = failure["kind"] or "molecule"
         lines.append(f"  failed     {failure['molecule']} {failure['name']} ({kind}): {failure['reason']}")

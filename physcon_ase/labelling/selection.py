@@ -17,6 +17,7 @@ from physcon_ase.labelling.engines import (
     force_disagreement,
     record_as_dict,
 )
+from physcon_ase.plurals import counted
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ def check_selection(selection: CommitteeSelection) -> None:
         PhysConError: fewer than two committee members, or a number below 1.
     """
     if len(selection.committee) < 2:
-        raise PhysConError(f"the committee has {len(selection.committee)} member(s); give at least two")
+        raise PhysConError(f"the committee has {counted(len(selection.committee), 'member')}; give at least two")
     for name, number in (("select", selection.n), ("per_molecule", selection.per_molecule)):
         if number is not None and number < 1:
             raise PhysConError(f"{name} is {number}; it must be 1 or larger")

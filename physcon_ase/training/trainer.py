@@ -29,6 +29,7 @@ from physcon_ase.jobs.progress import is_terminal
 from physcon_ase.model.checkpoint import check_replaceable, load_into, save_checkpoint
 from physcon_ase.model.config import LevelConfig, ModelConfig, config_to_dict
 from physcon_ase.model.physcon import PhysCon, usable_device
+from physcon_ase.plurals import counted
 from physcon_ase.training.evaluate import evaluate_denoising, evaluate_energies
 from physcon_ase.training.losses.terms import active_terms, compute_losses, trains
 from physcon_ase.training.optim import Optimizer, WeightAverage, learning_rate
@@ -363,15 +364,15 @@ def _check_steps(progress: TrainingProgress, recipe: Recipe, folder: Path) -> No
     """A checkpoint is that of as many steps as its recipe has."""
     if progress.step > recipe.optim.steps:
         raise RecipeError(
-            f"{folder} holds the state after {progress.step} steps, more than the {recipe.optim.steps} of the recipe; "
-            f"give as many or more, train into another folder, or delete {STATE_FILE} there to begin anew"
+            f"{folder} holds the state after {counted(progress.step, 'step')}, more than the {recipe.optim.steps} of "
+            f"the recipe; give as many or more, train into another folder, or delete {STATE_FILE} there to begin anew"
         )
 
 
 def _check_same_processes(progress: TrainingProgress, n_processes: int, folder: Path) -> None:
     if progress.n_processes not in (0, n_processes):
         raise RecipeError(
-            f"{folder} holds the state of a training by {progress.n_processes} process(es), now there are "
-            f"{n_processes}, which would see the data in another order; start it as before (torchrun "
+            f"{folder} holds the state of a training by {counted(progress.n_processes, 'process', 'processes')}, now "
+            f"there are {n_processes}, which would see the data in another order; start it as before (torchrun "
             f"--nproc-per-node={progress.n_processes}), or train into another folder"
         )

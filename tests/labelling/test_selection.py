@@ -151,7 +151,7 @@ def test_an_interrupted_selection_goes_on_and_computes_nothing_twice(stop_in_jud
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"committee": COMMITTEE[:1]}, r"the committee has 1 member\(s\); give at least two"),
+        ({"committee": COMMITTEE[:1]}, "the committee has 1 member; give at least two"),
         ({"n": 0}, "select is 0; it must be 1 or larger"),
         ({"per_molecule": 0}, "per_molecule is 0; it must be 1 or larger"),
     ],

@@ -463,7 +463,7 @@ def test_ions_need_a_model_that_sees_the_charge(recipe: Recipe, make_store: Call
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"n_processes": 2}, r"training by 2 process\(es\), now there are 1"),
+        ({"n_processes": 2}, "training by 2 processes, now there are 1"),
         ({"batch": 10**6}, "stopped at batch 1000000 of an epoch that now has"),
     ],
 )

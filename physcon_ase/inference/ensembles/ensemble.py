@@ -14,6 +14,7 @@ from physcon_ase.chem.graph import MolGraph
 from physcon_ase.inference.intake import above_zero
 from physcon_ase.inference.pages.view import NotebookView
 from physcon_ase.inference.results import UNITS
+from physcon_ase.plurals import counted
 from physcon_ase.units import EV_PER_KELVIN
 
 STANDARD_TEMPERATURE: Final = 298.15
@@ -90,7 +91,7 @@ class Ensemble(NotebookView):
 
     def __repr__(self) -> str:
         return (
-            f"<Ensemble of {self.smiles}: {counted(len(self))} within {self.window:g} kcal/mol, "
+            f"<Ensemble of {self.smiles}: {counted(len(self), 'conformer')} within {self.window:g} kcal/mol, "
             f"level {self.level} of {self.model}>"
         )
 
@@ -170,11 +171,6 @@ class EnsembleRecord:
         fields |= {"input": self.smiles, "status": self.status, "reason": self.reason, "error": self.error}
         found = {} if self.ensemble is None else self.ensemble.to_dict()
         return {**fields, **found, "seconds": self.seconds}
-
-
-def counted(n_conformers: int) -> str:
-    """Number of conformers as text."""
-    return "1 conformer" if n_conformers == 1 else f"{n_conformers} conformers"
 
 
 def boltzmann_weights(

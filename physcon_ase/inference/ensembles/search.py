@@ -36,6 +36,7 @@ from physcon_ase.inference.long_runs import Outcome, run_each
 from physcon_ase.inference.starts import PicklableSettings, Settings, graph_and_positions, name_of, settings_of
 from physcon_ase.model.coverage import AUTO
 from physcon_ase.model.physcon import DEFAULT_CHECKPOINT, LoadedModel
+from physcon_ase.plurals import counted
 from physcon_ase.units import EV_PER_KCAL_PER_MOL
 
 MAX_SECONDS: Final = 120.0
@@ -215,7 +216,8 @@ def _search(molecule: Any, seed: int, options: _Options, settings: Settings) -> 
     reasons = {reason: count for reason, count in left_out.items() if count}
     if not found:
         raise NoConformersError(
-            f"no conformer of {canonical_smiles(graph)!r} from {n_starts} start geometries "
+            f"no conformer of {canonical_smiles(graph)!r} from "
+            f"{counted(n_starts, 'start geometry', 'start geometries')} "
             f"({', '.join(f'{count} {reason}' for reason, count in reasons.items())}): try another seed, more steps or "
             "another level"
         )

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from physcon_ase.inference.ensembles.ensemble import counted
 from physcon_ase.inference.interactions.report import LINE_NAMES
 from physcon_ase.inference.pages import plots
 from physcon_ase.inference.pages.entry import NOT_A_MINIMUM, Entry, Table
@@ -11,6 +10,7 @@ from physcon_ase.inference.pages.structure import structures_of
 from physcon_ase.inference.report import in_two_units
 from physcon_ase.inference.scans.report import in_degrees
 from physcon_ase.inference.vibrations.spectra import WIDTH, broadened
+from physcon_ase.plurals import counted
 from physcon_ase.units import CHEMICAL_SYMBOLS, EV_PER_KCAL_PER_MOL
 
 Data = Mapping[str, Any]
@@ -33,7 +33,7 @@ def relaxation_entry(found: Data) -> Entry:
             ("Energy", _energy(found["energy_ev"], found["energy_uncertainty_ev"])),
             ("Energy from the start", f"{above:+.4f} eV"),
             ("Largest force", f"{found['fmax_ev_per_angstrom']:.4f} eV/Å"),
-            ("Relaxation", f"{_count(found['steps'], 'step')} of {found['optimizer']}"),
+            ("Relaxation", f"{counted(found['steps'], 'step')} of {found['optimizer']}"),
             *_of_molecule(found),
             ("Bonds", _kept(found["bonds_intact"])),
             ("Configuration", _kept(found["stereo_intact"])),
@@ -58,7 +58,7 @@ def ensemble_entry(found: Data) -> Entry:
         energy=lowest["energy_ev"],
         energy_uncertainty=lowest["energy_uncertainty_ev"],
         fmax=lowest["fmax_ev_per_angstrom"],
-        summary=f"{counted(len(conformers))} within {found['window_kcal_per_mol']:g} kcal/mol",
+        summary=f"{counted(len(conformers), 'conformer')} within {found['window_kcal_per_mol']:g} kcal/mol",
         numbers=(
             ("Conformers", f"{len(conformers)} within {found['window_kcal_per_mol']:g} kcal/mol"),
             ("Energy of the lowest", _energy(lowest["energy_ev"], lowest["energy_uncertainty_ev"])),
@@ -107,7 +107,7 @@ def scan_entry(found: Data) -> Entry:
     n_failed = len(points) - len(there)
     common = _common(found)
     if n_failed:
-        common |= {"status": "uncertain", "reason": f"{n_failed} of {_count(len(points), 'grid point')} failed"}
+        common |= {"status": "uncertain", "reason": f"{n_failed} of {counted(len(points), 'grid point')} failed"}
     plot = (
         plots.profile(angles, energies, names[0])
         if is_profile
@@ -126,7 +126,7 @@ def scan_entry(found: Data) -> Entry:
         kind="scan",
         **common,
         energy=lowest["energy_ev"],
-        summary=f"{_count(len(found['minima_degrees']), 'minimum', 'minima')}, up to {highest:.2f} kcal/mol",
+        summary=f"{counted(len(found['minima_degrees']), 'minimum', 'minima')}, up to {highest:.2f} kcal/mol",
         numbers=(
             ("Dihedral angles" if len(names) > 1 else "Dihedral angle", ", ".join(names)),
             ("Grid points", f"{len(points)}, of which {n_failed} without geometry"),
@@ -270,7 +270,7 @@ def _of_molecule(found: Data) -> tuple[tuple[str, str], ...]:
         ("Undefined in the input", f"{line}: decided by the seed") for line in found.get("undefined_stereo", ())
     )
     charge = f", charge {found['charge']:+d}" if found["charge"] else ""
-    return (("Molecule", f"{found['formula']}, {_count(len(found['atomic_numbers']), 'atom')}{charge}"), *stereo)
+    return (("Molecule", f"{found['formula']}, {counted(len(found['atomic_numbers']), 'atom')}{charge}"), *stereo)
 
 
 def _origin(found: Data) -> tuple[tuple[str, str], ...]:
@@ -326,10 +326,6 @@ def _dihedral_names(found: Data) -> list[str]:
 
 def _energy(energy: float, uncertainty: float | None) -> str:
     return f"{energy:.6f} eV" if uncertainty is None else f"{energy:.6f} ± {uncertainty:.3f} eV"
-
-
-def _count(number: int, singular: str, plural: str = "") -> str:
-    return f"{number} {singular if number == 1 else plural or f'{singular}s'}"
 
 
 def _kept(intact: bool | None) -> str:

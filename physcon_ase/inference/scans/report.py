@@ -8,13 +8,13 @@ from typing import Any, Final
 import numpy as np
 
 from physcon_ase.chem.files import sdf_block
-from physcon_ase.inference.ensembles.ensemble import counted
 from physcon_ase.inference.figures import new_figure
 from physcon_ase.inference.files import XYZ_SUFFIXES, check_output, write_structures
 from physcon_ase.inference.formats.table import suffix_of
 from physcon_ase.inference.formats.text import replacing, write_json
 from physcon_ase.inference.report import save_figure
 from physcon_ase.inference.scans.scan import Scan
+from physcon_ase.plurals import counted
 from physcon_ase.units import CHEMICAL_SYMBOLS
 
 SCAN_SUFFIXES: Final = (*XYZ_SUFFIXES, ".sdf", ".csv", ".json", ".png")
@@ -26,9 +26,9 @@ def format_scan(scan: Scan) -> str:
     lines = [
         f"{scan.smiles}  about {' and '.join(dihedral_names(scan))}",
         f"  model      {scan.model} (revision {scan.revision[:12]}), level {scan.level}",
-        f"  starts     {counted(scan.n_starts)}, seed {scan.seed}",
-        f"  grid       {scan.energies.size} points, {scan.n_relaxations} relaxations in {scan.n_waves} rounds, "
-        f"{scan.seconds:.1f} s",
+        f"  starts     {counted(scan.n_starts, 'conformer')}, seed {scan.seed}",
+        f"  grid       {counted(scan.energies.size, 'point')}, {counted(scan.n_relaxations, 'relaxation')} in "
+        f"{counted(scan.n_waves, 'round')}, {scan.seconds:.1f} s",
         f"  energy     {np.nanmin(scan.energies):.6f} eV (lowest point)",
     ]
     lines += [f"  undefined  {line}: decided by the seed" for line in scan.undefined_stereo]

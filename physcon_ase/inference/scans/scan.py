@@ -14,6 +14,7 @@ from scipy.sparse.csgraph import breadth_first_order, minimum_spanning_tree
 from physcon_ase.chem.graph import MolGraph
 from physcon_ase.inference.pages.view import NotebookView
 from physcon_ase.inference.results import UNITS
+from physcon_ase.plurals import counted
 from physcon_ase.units import EV_PER_KCAL_PER_MOL
 
 
@@ -78,8 +79,8 @@ class Scan(NotebookView):
     def __repr__(self) -> str:
         angles = " and ".join("-".join(map(str, members)) for members in self.dihedrals)
         return (
-            f"<Scan of {self.smiles} about {angles}: {self.energies.size} points, {len(self.failures)} failed, "
-            f"level {self.level} of {self.model}>"
+            f"<Scan of {self.smiles} about {angles}: {counted(self.energies.size, 'point')}, {len(self.failures)} "
+            f"failed, level {self.level} of {self.model}>"
         )
 
     @property

@@ -25,6 +25,7 @@ from physcon_ase.inference.vibrations.normal_modes import NormalModes, normal_mo
 from physcon_ase.inference.vibrations.thermochemistry import CUTOFF, Thermochemistry, thermochemistry
 from physcon_ase.model.coverage import AUTO
 from physcon_ase.model.physcon import DEFAULT_CHECKPOINT, LoadedModel, load_model
+from physcon_ase.plurals import counted
 
 FMAX: Final = 5e-4
 """Default convergence threshold [eV/Å] of the relaxation, 1e-5 hartree/bohr."""
@@ -87,7 +88,7 @@ class Vibrations(NotebookView):
         name = self.relaxation.smiles or self.relaxation.atoms.get_chemical_formula()
         thermo = self.thermochemistry
         return (
-            f"Vibrations({name!r}, {len(self.frequencies)} modes, {self.n_imaginary} imaginary, "
+            f"Vibrations({name!r}, {counted(len(self.frequencies), 'mode')}, {self.n_imaginary} imaginary, "
             f"ZPE {thermo.zero_point_energy:.4f} eV, G({thermo.temperature:g} K) {thermo.gibbs_energy:.4f} eV, "
             f"level {self.relaxation.level!r}, status {self.status!r})"
         )
@@ -234,8 +235,8 @@ def _status(found: Result, modes: NormalModes, was_relaxed: bool) -> str:
     n_imaginary = int((modes.frequencies < 0).sum())
     if n_imaginary:
         return (
-            f"{n_imaginary} imaginary modes, the lowest {abs(modes.frequencies[0]):.0f}i 1/cm: not a minimum; use "
-            "follow_imaginary=True, or another start"
+            f"{counted(n_imaginary, 'imaginary mode')}, the lowest {abs(modes.frequencies[0]):.0f}i 1/cm: not a "
+            "minimum; use follow_imaginary=True, or another start"
         )
     return f"uncertain: {'; '.join(found.doubts)}" if found.doubts else "minimum"
 

@@ -19,6 +19,7 @@ from physcon_ase.inference.formats.text import replacing, write_json
 from physcon_ase.inference.intake import above_zero
 from physcon_ase.inference.report import in_two_units, save_figure
 from physcon_ase.inference.vibrations.harmonic import Vibrations
+from physcon_ase.plurals import counted
 from physcon_ase.units import EV_PER_KCAL_PER_MOL
 
 OUTPUTS: Final = (".csv", ".json", ".png")
@@ -82,9 +83,10 @@ def format_vibrations(vibrations: Vibrations) -> str:
     at = f"({thermo.temperature:g} K)"
     quasi = thermo.quasi_rrho_gibbs_energy
     lines = [
-        f"{name or formula}  ({formula}, {len(found.atoms)} atoms)",
+        f"{name or formula}  ({formula}, {counted(len(found.atoms), 'atom')})",
         f"  model        {found.model} (revision {found.revision[:12]}), level {found.level}, float64",
-        f"  energy       {found.energy:.6f} eV, fmax {found.fmax:.5f} eV/Å, {found.steps} steps of {found.optimizer}",
+        f"  energy       {found.energy:.6f} eV, fmax {found.fmax:.5f} eV/Å, {counted(found.steps, 'step')} of "
+        f"{found.optimizer}",
         f"  frequencies  {_range(vibrations)}",
         f"  zero point   {in_two_units(thermo.zero_point_energy)}",
         f"  H{at}  {thermo.enthalpy:.6f} eV, {in_two_units(thermo.enthalpy - found.energy)} above the energy",
