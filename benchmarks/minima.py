@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from heldout import Relaxed, covered, differences, is_intact, model_forces, read_test_molecules, relax_all
-from reporting import Row, Table, add_stores, finish, make_parser, start, statistics
+from reporting import Row, Table, add_stores, finish, make_parser, mean_of_known, start, statistics
 
 from physcon_ase.chem.graph import MolGraph
 from physcon_ase.relax.state import ForceFn
@@ -82,17 +82,12 @@ def _row(
         "intact": sum(map(is_intact, graphs, places)),
         **statistics(columns["rmsd"], "RMSD", "Å"),
         "heavy RMSD, median [Å]": float(np.median(columns["heavy_rmsd"])) if n else float("nan"),
-        "heavy bonds MAE [Å]": _mean(columns["heavy_bonds"]),
-        "X-H bonds MAE [Å]": _mean(columns["hydrogen_bonds"]),
-        "angles MAE [°]": _mean(columns["angles"]),
+        "heavy bonds MAE [Å]": mean_of_known(columns["heavy_bonds"]),
+        "X-H bonds MAE [Å]": mean_of_known(columns["hydrogen_bonds"]),
+        "angles MAE [°]": mean_of_known(columns["angles"]),
         "steps, median": None if not relaxed else float(np.median([own.steps for own in relaxed])),
         "processor ms per molecule": None if seconds is None or not n else 1000 * seconds / n,
     }
-
-
-def _mean(values: list[float]) -> float:
-    known = [value for value in values if not np.isnan(value)]
-    return float(np.mean(known)) if known else float("nan")
 
 
 if __name__ == "__main__":

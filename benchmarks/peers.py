@@ -30,7 +30,7 @@ from heldout import (
     relax_all,
 )
 from rates import batched_rate, geometry, latency
-from reporting import Row, Table, add_stores, finish, make_parser, start, statistics
+from reporting import Row, Table, add_stores, finish, make_parser, mean_of_known, start, statistics
 
 from physcon_ase.chem.conformers import mmff94_minimize
 from physcon_ase.chem.graph import MolGraph
@@ -218,15 +218,10 @@ def _row(
         "converged": None if ended is None else sum(own.status is RelaxStatus.CONVERGED for own in ended),
         "intact": sum(map(is_intact, graphs, places)),
         **statistics([own["rmsd"] for own in found], "RMSD", "Å"),
-        "heavy bonds [Å]": _mean([own["heavy_bonds"] for own in found]),
-        "angles [°]": _mean([own["angles"] for own in found]),
+        "heavy bonds [Å]": mean_of_known([own["heavy_bonds"] for own in found]),
+        "angles [°]": mean_of_known([own["angles"] for own in found]),
         "steps, median": None if not ended else float(np.median([own.steps for own in ended])),
     }
-
-
-def _mean(values: list[float]) -> float:
-    known = [value for value in values if not np.isnan(value)]
-    return float(np.mean(known)) if known else float("nan")
 
 
 if __name__ == "__main__":

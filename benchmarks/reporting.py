@@ -156,6 +156,12 @@ def statistics(
     }
 
 
+def mean_of_known(values: Sequence[float]) -> float:
+    """Mean of the values that are not NaN; NaN if there are none."""
+    known = [value for value in values if not np.isnan(value)]
+    return float(np.mean(known)) if known else float("nan")
+
+
 def percent(part: int, whole: int) -> str:
     """A share as text."""
     return f"{part} ({100 * part / whole:.1f} %)" if whole else "0"

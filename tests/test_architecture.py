@@ -11,7 +11,7 @@ import physcon_ase
 PACKAGE = Path(__file__).resolve().parents[1] / "physcon_ase"
 
 LAYERS = (
-    "units errors memory interrupts < chem jobs < batch < valence < model relax data < labelling training hub "
+    "units errors memory interrupts plurals < chem jobs < batch < valence < model relax data < labelling training hub "
     "< inference checks < cli"
 )
 RANK = {part: rank for rank, layer in enumerate(LAYERS.split(" < ")) for part in layer.split()}

@@ -19,6 +19,7 @@ from physcon_ase.chem.smiles import (
     stereo_of_rdkit,
 )
 from physcon_ase.errors import BondPerceptionError, EmptyStructureError, NonFinitePositionsError, UnknownElementError
+from physcon_ase.plurals import counted
 from physcon_ase.units import ATOMIC_NUMBERS
 
 _MAX_VALENCE_ASSIGNMENTS: Final = 10_000
@@ -103,8 +104,8 @@ def graph_from_geometry(
             rdDetermineBonds.DetermineBonds(mol, charge=charge, maxIterations=_MAX_VALENCE_ASSIGNMENTS)
     except (ValueError, RuntimeError) as error:
         raise BondPerceptionError(
-            f"no bonds found for {len(numbers)} atoms with total charge {charge:+d}: {str(error).splitlines()[0]}; "
-            "check the charge, or pass the bonds explicitly"
+            f"no bonds found for {counted(len(numbers), 'atom')} with total charge {charge:+d}: "
+            f"{str(error).splitlines()[0]}; check the charge, or pass the bonds explicitly"
         ) from error
     return _oriented(graph_from_rdkit(mol), positions)
 

@@ -22,6 +22,7 @@ from physcon_ase.errors import (
     UnknownElementError,
     UnsupportedChargeError,
 )
+from physcon_ase.plurals import counted
 from physcon_ase.units import ATOMIC_NUMBERS
 
 _BRACKET_SYMBOL: Final = re.compile(r"\[\d*([A-Z][a-z]?)")
@@ -308,7 +309,7 @@ def _refuse_dummies(mol: Chem.Mol) -> None:
     dummies = sum(atom.GetAtomicNum() == 0 for atom in mol.GetAtoms())
     if dummies:
         raise DummyAtomError(
-            f"molecule {Chem.MolToSmiles(mol)!r} has {dummies} dummy atom(s) '*'; "
+            f"molecule {Chem.MolToSmiles(mol)!r} has {counted(dummies, 'dummy atom')} '*'; "
             "only elements are allowed: replace them, for instance by hydrogen"
         )
 

@@ -17,6 +17,7 @@ from physcon_ase.cli.command import (
     write_failures,
 )
 from physcon_ase.errors import PhysConError
+from physcon_ase.plurals import counted
 
 if TYPE_CHECKING:
     from physcon_ase.inference.ensembles.ensemble import EnsembleRecord
@@ -101,21 +102,22 @@ def _ensemble(options: argparse.Namespace) -> int:
     found = [record.ensemble for record in records if record.ensemble is not None]
     details = map(format_ensemble, found if len(rows) == 1 else ())
     counts = Counter(record.status for record in records)
-    summary = f"{len(rows)} molecules: " + ", ".join(f"{counts[name]} {name}" for name in ("ok", "uncertain", "failed"))
+    summary = f"{counted(len(rows), 'molecule')}: " + ", ".join(
+        f"{counts[name]} {name}" for name in ("ok", "uncertain", "failed")
+    )
     print("\n".join([*map(format_ensemble_record, records), *details, *lines, summary]))
     return 0 if counts["ok"] == len(rows) else SOME_FAILED
 
 
 def _written(records: "Sequence[EnsembleRecord]", output: Path, inputs: Sequence[Path], seed: int) -> list[str]:
     """Writes conformers, and failures that the output cannot contain to a table; returns what was written."""
-    from physcon_ase.inference.ensembles.ensemble import counted
     from physcon_ase.inference.ensembles.report import write_ensemble_records
     from physcon_ase.inference.files import failures_path
     from physcon_ase.inference.results import Record
 
     left_out = write_ensemble_records(records, output, inputs=inputs)
     n_written = sum(len(record.ensemble) for record in records if record.ensemble is not None)
-    lines = [f"{counted(n_written)} written to {output}"] if len(left_out) < len(records) else []
+    lines = [f"{counted(n_written, 'conformer')} written to {output}"] if len(left_out) < len(records) else []
     fields = ("index", "name", "status", "reason", "error", "seconds", "smiles", "row", "source")
     failures = [
         Record(**{name: getattr(record, name) for name in fields}, seed=seed, attempts=1, result=None)
@@ -168,7 +170,9 @@ def _scan(options: argparse.Namespace) -> int:
         check_output(path, inputs, kinds=SCAN_SUFFIXES)
     molecules = molecules_named(options.molecule)
     if len(molecules) != 1:
-        raise PhysConError(f"{options.molecule} has {len(molecules)} molecules; a scan needs a file with one")
+        raise PhysConError(
+            f"{options.molecule} has {counted(len(molecules), 'molecule')}; a scan needs a file with one"
+        )
     found = scan(
         molecules[0],
         options.dihedral,

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 from physcon_ase.cli.command import SOME_FAILED, add_command
 from physcon_ase.errors import PhysConError
 from physcon_ase.inference.formats.table import READABLE, listed
+from physcon_ase.plurals import counted
 
 if TYPE_CHECKING:
-    from physcon_ase.labelling.selection import Selection
+    from physcon_ase.labelling.selection import CommitteeSelection
 
 
 def add_data(commands: argparse._SubParsersAction) -> None:
@@ -87,7 +88,10 @@ def _data_separate(options: argparse.Namespace) -> int:
     found = separate_files(
         options.stores, options.output, level=options.level, n=options.n, max_atoms=options.max_atoms, seed=options.seed
     )
-    print(f"{len(found.geometries)} pairs of molecules with labels of {options.level} written to {options.output}")
+    print(
+        f"{counted(len(found.geometries), 'pair')} of molecules with labels of {options.level} written to "
+        f"{options.output}"
+    )
     return 0
 
 
@@ -97,7 +101,9 @@ def _data_exclude(options: argparse.Namespace) -> int:
 
     check_output(options.output, [options.store], kinds=(".h5",))
     found = exclude_elements(options.store, options.output, options.elements)
-    print(f"{len(found.molecules)} molecules, {len(found.geometries)} geometries written to {options.output}")
+    n_molecules = counted(len(found.molecules), "molecule")
+    n_geometries = counted(len(found.geometries), "geometry", "geometries")
+    print(f"{n_molecules}, {n_geometries} written to {options.output}")
     return 0
 
 
@@ -185,7 +191,7 @@ def _label(options: argparse.Namespace) -> int:
     from physcon_ase.labelling.engines import engine_by_name
     from physcon_ase.labelling.geometries import parse_samplings
     from physcon_ase.labelling.inputs import known_geometries
-    from physcon_ase.labelling.pipeline import format_label_report, label
+    from physcon_ase.labelling.pipeline import format_labelling_report, label
 
     files = [path for molecule in options.molecules for path in files_named(molecule)]
     check_output(options.output, files, kinds=(".h5",))
@@ -212,7 +218,7 @@ def _label(options: argparse.Namespace) -> int:
         licence=options.licence,
         progress_bar=not options.quiet,
     )
-    print(format_label_report(report, engine))
+    print(format_labelling_report(report, engine))
     return SOME_FAILED if report.failures else 0
 
 
@@ -223,9 +229,9 @@ def _part(text: str) -> slice:
     return slice(int(matched[1]) - 1, None, int(matched[2]))
 
 
-def _selection(options: argparse.Namespace) -> "Selection | None":
+def _selection(options: argparse.Namespace) -> "CommitteeSelection | None":
     from physcon_ase.labelling.engines import engine_by_name
-    from physcon_ase.labelling.selection import Selection
+    from physcon_ase.labelling.selection import CommitteeSelection
 
     if options.select is None:
         if options.committee or options.per_molecule is not None:
@@ -233,4 +239,4 @@ def _selection(options: argparse.Namespace) -> "Selection | None":
         return None
     members = [member.partition(":") for member in options.committee]
     committee = tuple(engine_by_name(name, level=level or None) for name, _, level in members)
-    return Selection(options.select, committee, options.per_molecule)
+    return CommitteeSelection(options.select, committee, options.per_molecule)

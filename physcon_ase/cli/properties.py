@@ -6,6 +6,7 @@ from typing import Any
 
 from physcon_ase.cli.command import SOME_FAILED, add_command, add_model_options, add_start_options
 from physcon_ase.errors import PhysConError
+from physcon_ase.plurals import counted
 
 
 def add_vibrations(commands: argparse._SubParsersAction) -> None:
@@ -138,5 +139,7 @@ def _molecules(argument: str, number: int) -> list[Any]:
 
     molecules = molecules_named(argument)
     if len(molecules) != number:
-        raise PhysConError(f"{argument} has {len(molecules)} molecules, but {number} is needed: give a file with one")
+        raise PhysConError(
+            f"{argument} has {counted(len(molecules), 'molecule')}, but {number} is needed: give a file with one"
+        )
     return molecules

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from physcon_ase.cli.command import add_command
+from physcon_ase.plurals import counted
 
 
 def add_report(commands: argparse._SubParsersAction) -> None:
@@ -26,5 +27,5 @@ def _report(options: argparse.Namespace) -> int:
     from physcon_ase.inference.pages.page import write_report
 
     entries = write_report(options.inputs, options.output, title=options.title)
-    print(f"{len(entries)} molecules written to {options.output}")
+    print(f"{counted(len(entries), 'molecule')} written to {options.output}")
     return 0

@@ -18,6 +18,7 @@ from physcon_ase.cli.command import (
 )
 from physcon_ase.errors import PhysConError
 from physcon_ase.inference.formats.table import STRUCTURES, WRITABLE, listed
+from physcon_ase.plurals import counted
 
 if TYPE_CHECKING:
     from physcon_ase.inference.formats.rows import Row
@@ -154,7 +155,7 @@ def _written(records: "Sequence[Record]", outputs: Sequence[Path], inputs: Seque
     tables: dict[Path, dict[int, Record]] = {failures_path(output): {} for output in outputs}
     for output in outputs:
         left_out = write_records(records, output, inputs=inputs)
-        lines.append(f"{len(records) - len(left_out)} of {len(records)} molecules written to {output}")
+        lines.append(f"{len(records) - len(left_out)} of {counted(len(records), 'molecule')} written to {output}")
         tables[failures_path(output)] |= {record.index: record for record in left_out}
     for path, left_out in tables.items():
         lines += write_failures(list(left_out.values()), path, inputs)
@@ -193,8 +194,8 @@ def _predict(options: argparse.Namespace) -> int:
     write_structures(done, options.output)
     failed, uncertain = _print_errors(outcomes), sum("doubts" in atoms.info for atoms in done)
     print(
-        f"{len(outcomes)} structures: {len(done)} with energy and forces written to {options.output}, {failed} failed, "
-        f"{uncertain} uncertain"
+        f"{counted(len(outcomes), 'structure')}: {len(done)} with energy and forces written to {options.output}, "
+        f"{failed} failed, {uncertain} uncertain"
     )
     return SOME_FAILED if failed or uncertain else 0
 

@@ -7,6 +7,7 @@ from physcon_ase.data.labels import format_label_report, label_report
 from physcon_ase.data.loader import load_items
 from physcon_ase.data.selection import DataSet
 from physcon_ase.data.store import open_store
+from physcon_ase.plurals import counted
 
 
 def describe_store(path: Path) -> Iterator[str]:
@@ -17,7 +18,8 @@ def describe_store(path: Path) -> Iterator[str]:
         LabelError: the store has no level of theory.
     """
     store = open_store(path)
-    yield f"{store.source}: {len(store.molecules)} molecules, {len(store.geometries)} geometries"
+    n_molecules = counted(len(store.molecules), "molecule")
+    yield f"{store.source}: {n_molecules}, {counted(len(store.geometries), 'geometry', 'geometries')}"
     for name in ("licence", "doi", "provenance"):
         if getattr(store, name):
             yield f"  {name:10s} {getattr(store, name)}"

@@ -10,6 +10,7 @@ from physcon_ase.chem.perceive import graph_from_geometry
 from physcon_ase.chem.smiles import canonical_key, canonical_smiles, charge_of_smiles
 from physcon_ase.data.split import key_hash
 from physcon_ase.errors import PhysConError, SpinParityError, UnsupportedChargeError
+from physcon_ase.plurals import counted
 from physcon_ase.units import CHEMICAL_SYMBOLS
 
 _UNPERCEIVED = "formula and name, perception failed"
@@ -70,9 +71,9 @@ def _check_state(atomic_numbers: np.ndarray, charge: int, multiplicity: int, smi
     n_electrons = int(np.sum(atomic_numbers)) - charge
     if not 1 <= multiplicity <= n_electrons + 1 or (n_electrons + multiplicity) % 2 == 0:
         raise SpinParityError(
-            f"{n_electrons} electrons (charge {charge:+d}) cannot have spin multiplicity {multiplicity}; it must be "
-            f"one of {'1, 3, 5' if n_electrons % 2 == 0 else '2, 4, 6'}, ...: correct the charge, the spin (2S + 1) or "
-            "the atoms"
+            f"{counted(n_electrons, 'electron')} (charge {charge:+d}) cannot have spin multiplicity {multiplicity}; it "
+            f"must be one of {'1, 3, 5' if n_electrons % 2 == 0 else '2, 4, 6'}, ...: correct the charge, the spin (2S "
+            "+ 1) or the atoms"
         )
 
 

@@ -20,6 +20,7 @@ from jaxtyping import Float32, Float64, Int, UInt8, UInt64
 
 from physcon_ase.chem.graph import MolGraph, make_graph
 from physcon_ase.errors import LabelError, StoreError
+from physcon_ase.plurals import counted
 
 FORMAT: Final = "physcon_ase store"
 """Value of the attribute `format` that identifies a store."""
@@ -365,8 +366,8 @@ def _check_labels(level: str, labels: LevelLabels, offsets: np.ndarray) -> None:
         return
     if labels.forces.shape != (offsets[-1], 3):
         raise LabelError(
-            f"{level}: forces have shape {labels.forces.shape}, but the geometries have {offsets[-1]} atoms; "
-            "give three components for each atom, NaN for missing forces"
+            f"{level}: forces have shape {labels.forces.shape}, but the geometries have "
+            f"{counted(offsets[-1], 'atom')}; give three components for each atom, NaN for missing forces"
         )
     finite, absent = np.isfinite(labels.forces).all(axis=1), np.isnan(labels.forces).all(axis=1)
     n_atoms = np.diff(offsets)
@@ -390,7 +391,7 @@ def _expect_atom_indices(name: str, indices: np.ndarray, n_atoms: np.ndarray) ->
     wrong = np.flatnonzero(((indices < 0) | (indices >= n_atoms[:, None])).any(axis=1))
     if len(wrong):
         row = wrong[0]
-        raise StoreError(f"{name}[{row}] = {indices[row].tolist()} is out of range for {n_atoms[row]} atoms")
+        raise StoreError(f"{name}[{row}] = {indices[row].tolist()} is out of range for {counted(n_atoms[row], 'atom')}")
 
 
 def _join(arrays: Sequence[np.ndarray], dtype: Any, width: tuple[int, ...]) -> np.ndarray:

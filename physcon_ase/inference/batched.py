@@ -13,14 +13,14 @@ from physcon_ase.inference.constraints import constraints_of
 from physcon_ase.inference.intake import charge_and_multiplicity
 from physcon_ase.inference.outcome import result_of
 from physcon_ase.inference.results import Result
-from physcon_ase.inference.starts import Job, Settings, bonds_of
+from physcon_ase.inference.starts import RelaxationJob, Settings, bonds_of
 from physcon_ase.model.forces import energies_and_forces
 from physcon_ase.model.physcon import PhysCon
 from physcon_ase.relax.driver import RelaxResult, relax
 
 
 def relax_jobs(
-    jobs: Sequence[Job], settings: Settings, on_batch: Callable[[Sequence[Result]], None] | None = None
+    jobs: Sequence[RelaxationJob], settings: Settings, on_batch: Callable[[Sequence[Result]], None] | None = None
 ) -> list[Result | str]:
     """Relaxes start geometries in batches of similar size.
 
@@ -52,7 +52,7 @@ def relax_jobs(
     return outcomes
 
 
-def _relax_batch(jobs: Sequence[Job], settings: Settings) -> list[Result]:
+def _relax_batch(jobs: Sequence[RelaxationJob], settings: Settings) -> list[Result]:
     """Results of molecules that have the same level."""
     level = jobs[0].level
     began, model = perf_counter(), settings.loaded.model
@@ -101,7 +101,7 @@ def _energy_uncertainties(model: PhysCon, level: str, batch: Batch) -> Sequence[
 
 
 def _result_of_batch(
-    job: Job,
+    job: RelaxationJob,
     settings: Settings,
     relaxed: RelaxResult,
     row: int,

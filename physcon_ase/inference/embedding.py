@@ -11,7 +11,7 @@ from physcon_ase.chem.conformers import embed, lowest_conformer
 from physcon_ase.chem.graph import MolGraph
 from physcon_ase.errors import EmbeddingError, PhysConError
 from physcon_ase.inference.intake import or_error
-from physcon_ase.jobs.workers import employed
+from physcon_ase.jobs.workers import worker_pool
 
 MAX_SECONDS: Final = 30.0
 """Default time limit [s] for the start geometry of one molecule."""
@@ -38,7 +38,7 @@ def embed_many(
         n_processes: number of processes.
     """
     tasks = [(graph, seed, n_conformers, max_seconds) for graph, seed in zip(graphs, seeds, strict=True)]
-    with employed(0 if n_processes <= 1 else n_processes) as workers:
+    with worker_pool(0 if n_processes <= 1 else n_processes) as workers:
         futures = [workers.executor.submit(_start_or_error, *task) for task in tasks]
         return [future.result() for future in futures]
 

@@ -155,12 +155,12 @@ def checked_graph(molecule: object, model: PhysCon, level: str, fragments: str =
 def as_graph(molecule: object, fragments: str = "one") -> MolGraph:
     """Graph of a SMILES or an RDKit molecule, or the graph itself, with the chosen fragments.
 
-    Raises the errors of `chem.smiles.graph_from_smiles`, `chem.known.known_from_rdkit` and
+    Raises the errors of `chem.smiles.graph_from_smiles`, `chem.rdkit_molecules.known_from_rdkit` and
     `chem.fragments.chosen_fragments`.
     """
     # Imported lazily: RDKit is slow to load and modifies the environment, and the calculator does not need it.
     from physcon_ase.chem.fragments import chosen_fragments
-    from physcon_ase.chem.known import known_from_rdkit
+    from physcon_ase.chem.rdkit_molecules import known_from_rdkit
     from physcon_ase.chem.smiles import graph_from_smiles
 
     if isinstance(molecule, str):

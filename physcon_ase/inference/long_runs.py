@@ -20,9 +20,9 @@ from physcon_ase.errors import PhysConError
 from physcon_ase.inference.encoding import decoded, encoded
 from physcon_ase.inference.formats.rows import Geometry, Row, as_rows
 from physcon_ase.inference.intake import at_least_one, or_error
-from physcon_ase.jobs.journal import Journal, alone, fingerprint, json_line
+from physcon_ase.jobs.journal import Journal, fingerprint, json_line, output_lock
 from physcon_ase.jobs.progress import Progress
-from physcon_ase.jobs.workers import WORKER_DIED, employed, finished
+from physcon_ase.jobs.workers import WORKER_DIED, finished, worker_pool
 
 _PROGRAM: Final = "physcon"
 
@@ -98,7 +98,7 @@ def run(
             records |= {line["index"]: task.decode(line["record"]) for line in file.resumed}
         progress = stack.enter_context(Progress(len(rows), initial=len(records), show=progress_bar))
         queue = _Queue(chunk for chunk in chunks if any(item.index not in records for item in chunk))
-        workers = stack.enter_context(employed(n_processes, scheduler))
+        workers = stack.enter_context(worker_pool(n_processes, scheduler))
         for done in finished(workers, partial(_work, task.work), queue, partial(_lost, task.lost)):
             new = {index: record for index, record in done if index not in records}
             if file is not None:
@@ -111,7 +111,7 @@ def run(
 
 
 def _journal(path: Path, task: Task[Any], rows: Sequence[Row], stack: ExitStack) -> Journal:
-    stack.enter_context(alone(path, "writing"))
+    stack.enter_context(output_lock(path, "writing"))
     mark = fingerprint(dict(task.settings), map(_bytes_of, rows))
     return Journal(path, mark, program=_PROGRAM, depends_on="molecules or settings")
 

@@ -23,7 +23,15 @@ from physcon_ase.inference.formats.rows import Geometry, Row, as_rows
 from physcon_ase.inference.intake import at_least_one, check_fragments, or_error
 from physcon_ase.inference.long_runs import Chunk, Item, Task, run
 from physcon_ase.inference.results import STATUSES, Record, Result, record_of
-from physcon_ase.inference.starts import STARTS, Job, Sendable, Settings, jobs_of, name_of, settings_of
+from physcon_ase.inference.starts import (
+    STARTS,
+    PicklableSettings,
+    RelaxationJob,
+    Settings,
+    jobs_of,
+    name_of,
+    settings_of,
+)
 from physcon_ase.model.coverage import AUTO
 from physcon_ase.model.physcon import DEFAULT_CHECKPOINT, LoadedModel
 from physcon_ase.relax.driver import METHODS
@@ -104,7 +112,7 @@ def optimize_many(
     check_fragments(fragments)
     settings = settings_of(checkpoint, level, fmax, max_steps, seed, max_seconds, device, dtype)
     settings = replace(settings, method=method, fragments=fragments, atoms_per_batch=atoms_per_batch)
-    plan = _Plan(Sendable(settings, checkpoint, device, dtype), start, max(1, n_attempts))
+    plan = _Plan(PicklableSettings(settings, checkpoint, device, dtype), start, max(1, n_attempts))
     return run(
         Task(partial(_relax_chunk, plan), _lost, encoded, partial(decoded, Record), plan.description | {"seed": seed}),
         _chunks(rows, seed, plan),
@@ -121,7 +129,7 @@ def optimize_many(
 class _Plan:
     """Settings shared by all molecules of a run."""
 
-    shared: Sendable
+    shared: PicklableSettings
     start: str | None
     n_attempts: int
 
@@ -183,7 +191,7 @@ def _attempt(items: Sequence[Item], start: str | None, attempt: int, settings: S
     jobs = jobs_of([item.row.molecule for item in items], start, seeds, settings)
     outcomes: list[Any] = [_with_supported_constraints(job) for job in jobs]
     share = (perf_counter() - began) / len(items)
-    places = [place for place, job in enumerate(outcomes) if isinstance(job, Job)]
+    places = [place for place, job in enumerate(outcomes) if isinstance(job, RelaxationJob)]
     for place, outcome in zip(places, relax_jobs([outcomes[place] for place in places], settings), strict=True):
         outcomes[place] = outcome
     return [
@@ -191,7 +199,7 @@ def _attempt(items: Sequence[Item], start: str | None, attempt: int, settings: S
     ]
 
 
-def _with_supported_constraints(job: Job | PhysConError) -> Job | PhysConError:
+def _with_supported_constraints(job: RelaxationJob | PhysConError) -> RelaxationJob | PhysConError:
     if isinstance(job, PhysConError):
         return job
     return or_error(check_constraints, job.atoms) or job

@@ -21,7 +21,7 @@ from physcon_ase.inference.intake import check_fragments, or_error, unless_error
 from physcon_ase.inference.outcome import result_of
 from physcon_ase.inference.quasi_newton import ModelLBFGS, StalledError
 from physcon_ase.inference.results import Result
-from physcon_ase.inference.starts import Job, bonds_of, jobs_of, settings_of
+from physcon_ase.inference.starts import RelaxationJob, bonds_of, jobs_of, settings_of
 from physcon_ase.model.coverage import AUTO
 from physcon_ase.model.physcon import DEFAULT_CHECKPOINT, LoadedModel
 from physcon_ase.relax.driver import RelaxStatus
@@ -136,7 +136,7 @@ def _unusable(optimizer: Optimizer | type[Optimizer], reason: str) -> PhysConErr
     return PhysConError(f"optimizer {name} cannot be used here: {reason}; choose one of {', '.join(OPTIMIZERS)}")
 
 
-def _use_model_hessian(run: Optimizer, job: Job) -> None:
+def _use_model_hessian(run: Optimizer, job: RelaxationJob) -> None:
     """Replaces the initial Hessian of BFGS and related ASE optimisers, a multiple of the unit matrix."""
     stiffness = _RIGID_STIFFNESS if job.atoms.constraints else 0.0
     first_guess, n_coordinates = getattr(run, "H0", 0.0), 3 * len(job.atoms)

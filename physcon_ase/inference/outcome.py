@@ -12,7 +12,7 @@ from physcon_ase.chem.environments import bonds_by_distance
 from physcon_ase.chem.smiles import canonical_smiles, undefined_stereo
 from physcon_ase.inference.doubts import doubts_of
 from physcon_ase.inference.results import Result
-from physcon_ase.inference.starts import Job, Settings
+from physcon_ase.inference.starts import RelaxationJob, Settings
 from physcon_ase.relax.driver import RelaxStatus
 
 CHANGED_BONDS: Final = "bonds changed during the relaxation: start from another geometry or seed"
@@ -29,7 +29,7 @@ _INFO: Final = (
 
 
 def result_of(
-    job: Job,
+    job: RelaxationJob,
     settings: Settings,
     *,
     positions: np.ndarray,

@@ -14,6 +14,8 @@ from physcon_ase.inference.figures import new_figure
 from physcon_ase.inference.files import check_output, write_records
 from physcon_ase.inference.formats.text import replaced
 from physcon_ase.inference.results import STATUSES, Record, Result, record_of
+from physcon_ase.plurals import counted
+from physcon_ase.units import EV_PER_KCAL_PER_MOL
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -23,12 +25,13 @@ def format_result(result: Result) -> str:
     """Result as text for the terminal."""
     formula = result.atoms.get_chemical_formula("reduce" if result.graph is None else "hill")
     lines = [
-        f"{result.smiles or formula}  ({formula}, {len(result.atoms)} atoms)",
+        f"{result.smiles or formula}  ({formula}, {counted(len(result.atoms), 'atom')})",
         f"  model      {result.model} (revision {result.revision[:12]}), level {result.level}",
         f"  start      {result.start}, seed {result.seed}",
         f"  energy     {result.energy:.6f}{_spread(result)} eV ({result.energy - result.energies[0]:+.4f} eV from the "
         "start)",
-        f"  fmax       {result.fmax:.4f} eV/Å, {result.steps} steps of {result.optimizer}, {result.seconds:.2f} s",
+        f"  fmax       {result.fmax:.4f} eV/Å, {counted(result.steps, 'step')} of {result.optimizer}, "
+        f"{result.seconds:.2f} s",
         f"  bonds      {_yes_or_no(result.bonds_intact)}, stereo {_yes_or_no(result.stereo_intact)}",
         f"  status     {result.status}",
     ]
@@ -45,7 +48,7 @@ def format_record(record: Record) -> str:
     if record.result is None:
         return f"{record.index:5d}  {record.status:13s}  {record.name}  {record.error}: {record.reason}"
     result = record.result
-    numbers = f"{result.energy:.6f} eV, fmax {result.fmax:.4f} eV/Å, {result.steps} steps"
+    numbers = f"{result.energy:.6f} eV, fmax {result.fmax:.4f} eV/Å, {counted(result.steps, 'step')}"
     reason = f", {record.reason}" if record.reason else ""
     return f"{record.index:5d}  {record.status:13s}  {record.name}  {numbers}{reason}"
 
@@ -54,7 +57,12 @@ def format_summary(records: Sequence[Record]) -> str:
     """Number of records by status, as one line."""
     counts = {status: sum(record.status == status for record in records) for status in STATUSES}
     shown = ", ".join(f"{count} {status}" for status, count in counts.items() if count or status == "ok")
-    return f"{len(records)} molecules: {shown}; {sum(record.seconds for record in records):.2f} s"
+    return f"{counted(len(records), 'molecule')}: {shown}; {sum(record.seconds for record in records):.2f} s"
+
+
+def in_two_units(energy: float, *, decimals: int = 6) -> str:
+    """Energy difference [eV] as text in eV, with `decimals` decimals, and in kcal/mol."""
+    return f"{energy:.{decimals}f} eV ({energy / EV_PER_KCAL_PER_MOL:.2f} kcal/mol)"
 
 
 def format_energy(index: int, atoms: Atoms) -> str:

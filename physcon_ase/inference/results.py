@@ -9,6 +9,8 @@ from jaxtyping import Float
 
 from physcon_ase.chem.graph import MolGraph
 from physcon_ase.errors import PhysConError
+from physcon_ase.inference.pages.view import NotebookView
+from physcon_ase.plurals import counted
 
 UNITS: Final = "energies eV, positions Angstrom, forces eV/Angstrom"
 """Units of every result."""
@@ -88,7 +90,7 @@ class Guess:
 
 
 @dataclass(frozen=True, repr=False)
-class Result:
+class Result(NotebookView):
     """Relaxed molecule; energy and forces are evaluated at the final geometry."""
 
     atoms: Atoms
@@ -142,13 +144,8 @@ class Result:
         spread = "" if self.energy_uncertainty is None else f" ± {self.energy_uncertainty:.3f}"
         return (
             f"Result({self.smiles or self.atoms.get_chemical_formula()!r}, {self.energy:.4f}{spread} eV, "
-            f"fmax {self.fmax:.4f} eV/Å, {self.steps} steps, level {self.level!r}, status {self.status!r})"
+            f"fmax {self.fmax:.4f} eV/Å, {counted(self.steps, 'step')}, level {self.level!r}, status {self.status!r})"
         )
-
-    def _repr_html_(self) -> str:
-        from physcon_ase.inference.pages.notebook import html_of  # only notebooks need it
-
-        return html_of(self)
 
     @property
     def is_minimum(self) -> bool:

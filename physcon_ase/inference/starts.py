@@ -46,7 +46,7 @@ GUESS_STEPS: Final = 2
 
 
 @dataclass(frozen=True)
-class Job:
+class RelaxationJob:
     """A molecule with its start geometry."""
 
     graph: MolGraph | None
@@ -84,7 +84,7 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Sendable:
+class PicklableSettings:
     """Settings sent to other processes without the model, which these processes load by its name."""
 
     settings: Settings
@@ -151,7 +151,7 @@ def settings_of(
 
 def jobs_of(
     molecules: Sequence[Any], start: str | Atoms | None, seeds: Sequence[int], settings: Settings
-) -> list[Job | PhysConError]:
+) -> list[RelaxationJob | PhysConError]:
     """Start geometry, or error, of each molecule; molecules with known bonds lose their positions if `start` is given.
 
     Args:
@@ -160,7 +160,7 @@ def jobs_of(
         seeds: random seed of each molecule.
         settings: settings of the call.
     """
-    jobs: list[Job | PhysConError | None] = [None] * len(molecules)
+    jobs: list[RelaxationJob | PhysConError | None] = [None] * len(molecules)
     graphs: dict[int, MolGraph] = {}
     for index, (molecule, seed) in enumerate(zip(molecules, seeds, strict=True)):
         if isinstance(molecule, PhysConError):
@@ -182,14 +182,14 @@ def jobs_of(
     return [job if isinstance(job, PhysConError) else _with_level(job, settings) for job in jobs if job is not None]
 
 
-def _with_level(job: Job, settings: Settings) -> Job:
+def _with_level(job: RelaxationJob, settings: Settings) -> RelaxationJob:
     charge, _ = charge_and_multiplicity(job.atoms)
     return replace(job, level=level_for(settings.level, [(job.atoms.numbers, charge)], settings.loaded.model))
 
 
 def _jobs_of_graphs(
     graphs: Sequence[MolGraph], start: str | Atoms | None, seeds: Sequence[int], settings: Settings
-) -> list[Job | PhysConError]:
+) -> list[RelaxationJob | PhysConError]:
     if isinstance(start, Atoms):
         return [or_error(_job_at, graph, start, seed) for graph, seed in zip(graphs, seeds, strict=True)]
     start = start or STARTS[0]
@@ -205,18 +205,20 @@ def _jobs_of_graphs(
     ]
 
 
-def _job_of_embedded(graph: MolGraph, positions: np.ndarray, start: str, seed: int) -> Job:
+def _job_of_embedded(graph: MolGraph, positions: np.ndarray, start: str, seed: int) -> RelaxationJob:
     if start == "mmff94" and not has_parameters(graph):
         start = "etkdg (MMFF94 has no parameters)"
-    return Job(graph, atoms_of(graph, positions), start, seed)
+    return RelaxationJob(graph, atoms_of(graph, positions), start, seed)
 
 
-def _jobs_of_guesses(graphs: Sequence[MolGraph], seeds: Sequence[int], settings: Settings) -> list[Job | PhysConError]:
+def _jobs_of_guesses(
+    graphs: Sequence[MolGraph], seeds: Sequence[int], settings: Settings
+) -> list[RelaxationJob | PhysConError]:
     """Guesses of single molecules, and MMFF94 minima of complexes, for which the structure network is not trained."""
     generator = StructureGenerator(
         settings.loaded, level=settings.level, n_steps=GUESS_STEPS, max_seconds=settings.max_seconds
     )
-    jobs: dict[int, Job | PhysConError] = {}
+    jobs: dict[int, RelaxationJob | PhysConError] = {}
     single = [index for index, graph in enumerate(graphs) if n_fragments(graph) == 1]
     guesses = generator.generate_many(
         [graphs[index] for index in single],
@@ -230,33 +232,33 @@ def _jobs_of_guesses(graphs: Sequence[MolGraph], seeds: Sequence[int], settings:
     return [jobs[index] for index in range(len(graphs))]
 
 
-def _job_of_guess(guess: Guess | PhysConError) -> Job | PhysConError:
+def _job_of_guess(guess: Guess | PhysConError) -> RelaxationJob | PhysConError:
     if isinstance(guess, PhysConError):
         return guess
     start = f"guess ({guess.fallback})" if guess.fallback else "guess"
-    return Job(guess.graph, atoms_of(guess.graph, guess.positions), start, guess.seed)
+    return RelaxationJob(guess.graph, atoms_of(guess.graph, guess.positions), start, guess.seed)
 
 
-def _job_at(graph: MolGraph, start: Atoms, seed: int) -> Job:
+def _job_at(graph: MolGraph, start: Atoms, seed: int) -> RelaxationJob:
     check_same_atoms(start, graph)
     atoms = start.copy()
     atoms.info["charge"] = graph.charge
     set_isotopes(atoms, graph)
-    return Job(graph, atoms, "geometry", seed)
+    return RelaxationJob(graph, atoms, "geometry", seed)
 
 
-def _job_of_geometry(geometry: Geometry, seed: int, settings: Settings) -> Job:
+def _job_of_geometry(geometry: Geometry, seed: int, settings: Settings) -> RelaxationJob:
     check_structure(geometry.atoms, settings.loaded.model, settings.level)
-    return Job(geometry.graph, geometry.atoms.copy(), geometry.origin, seed)
+    return RelaxationJob(geometry.graph, geometry.atoms.copy(), geometry.origin, seed)
 
 
-def _job_of_atoms(atoms: Atoms, start: str | Atoms | None, seed: int, settings: Settings) -> Job:
+def _job_of_atoms(atoms: Atoms, start: str | Atoms | None, seed: int, settings: Settings) -> RelaxationJob:
     if start is not None:
         raise PhysConError(
             "start was given, but the molecule is already a geometry: omit start, or pass a SMILES instead"
         )
     charge, _ = check_structure(atoms, settings.loaded.model, settings.level)
-    return Job(graph_of_geometry(atoms, charge), atoms.copy(), "geometry", seed)
+    return RelaxationJob(graph_of_geometry(atoms, charge), atoms.copy(), "geometry", seed)
 
 
 def graph_of_geometry(atoms: Atoms, charge: int) -> MolGraph | None:
@@ -272,7 +274,7 @@ def _perceived(atoms: Atoms, charge: int) -> MolGraph:
     return graph_from_geometry(atoms.numbers, atoms.positions, charge, isotopes)
 
 
-def bonds_of(job: Job) -> np.ndarray | None:
+def bonds_of(job: RelaxationJob) -> np.ndarray | None:
     """Bonds of a molecule; None without a graph."""
     return None if job.graph is None else job.graph.bonds
 

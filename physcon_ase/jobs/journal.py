@@ -115,7 +115,7 @@ def unpacked(text: str, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
 
 
 @contextmanager
-def alone(output: Path, verb: str) -> Iterator[None]:
+def output_lock(output: Path, verb: str) -> Iterator[None]:
     """Context manager: locks an output against other runs on this machine; the lock of a killed run is released.
 
     Args:

@@ -163,7 +163,7 @@ class _ProcessPool(Executor):
 
 
 @contextmanager
-def employed(processes: int | None, scheduler: str | None = None) -> Iterator[Workers]:
+def worker_pool(processes: int | None, scheduler: str | None = None) -> Iterator[Workers]:
     """Context manager that provides workers; if it is left by an exception, the workers are stopped at once.
 
     A daemonic process, e.g. a worker of `multiprocessing.Pool`, may not have children and does the work itself.

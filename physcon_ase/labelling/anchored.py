@@ -42,6 +42,7 @@ from physcon_ase.data.store import (
 )
 from physcon_ase.errors import LabelError
 from physcon_ase.labelling.geometries import NewtonStep
+from physcon_ase.plurals import counted
 from physcon_ase.valence.internals import Internals, internal_values, make_internals
 from physcon_ase.valence.model_hessian import (
     SMALL_UNIT_TERM,
@@ -161,7 +162,9 @@ def anchor_file(path: str | Path, output: str | Path, *, level: str, teacher: st
 
 def format_anchor_report(report: AnchorReport, source: str) -> str:
     """The report as text for the terminal."""
-    lines = [f"{source}: {report.n_minima} minima, {report.n_displaced} displacements"]
+    lines = [
+        f"{source}: {counted(report.n_minima, 'minimum', 'minima')}, {counted(report.n_displaced, 'displacement')}"
+    ]
     return "\n".join(lines + [f"  left out: {count} {reason}" for reason, count in report.left_out.items()])
 
 

@@ -19,7 +19,7 @@ from physcon_ase.labelling.geometries import Geometry, Rejected
 
 
 @dataclass(frozen=True)
-class Entry:
+class LabelEntry:
     """Label of one geometry, or the reason why it has none."""
 
     molecule: int
@@ -48,7 +48,7 @@ class Entry:
 class Finished:
     """Content of a journal."""
 
-    entries: dict[tuple[int, int], Entry] = field(default_factory=dict)
+    entries: dict[tuple[int, int], LabelEntry] = field(default_factory=dict)
     """Entries by molecule and geometry."""
     complete: dict[int, int] = field(default_factory=dict)
     """Number of geometries of each finished molecule."""
@@ -81,7 +81,7 @@ def complete_line(molecule: int, n_geometries: int) -> str:
     return json_line(m=molecule, n=n_geometries)
 
 
-class Journal:
+class LabelJournal:
     """Open journal of a labelling run."""
 
     def __init__(self, path: Path, fingerprint: str):
@@ -96,7 +96,7 @@ class Journal:
         for record in self._file.resumed:
             _take(record, self.finished)
 
-    def __enter__(self) -> "Journal":
+    def __enter__(self) -> "LabelJournal":
         self._file.__enter__()
         return self
 
@@ -119,7 +119,7 @@ def _take(record: dict[str, Any], finished: Finished) -> list[int]:
     if "n" in record:
         finished.complete[molecule] = record["n"]
         return [molecule]
-    entry = Entry(
+    entry = LabelEntry(
         molecule,
         record["g"],
         record["kind"],

@@ -10,12 +10,12 @@ from physcon_ase.data.rows import GeometryRow, Label, MoleculeRow, store_from_ro
 from physcon_ase.data.store import Store
 from physcon_ase.labelling.geometries import DISPLACED
 from physcon_ase.labelling.inputs import Identity, Input, KnownGeometry, identify
-from physcon_ase.labelling.journal import Entry
+from physcon_ase.labelling.journal import LabelEntry
 
 
 def pack(
     molecules: Sequence[Input],
-    entries: Sequence[Entry],
+    entries: Sequence[LabelEntry],
     level: str,
     *,
     source: str,
@@ -67,7 +67,7 @@ def _group(identities: Sequence[Identity]) -> tuple[list[Identity], list[int]]:
     return kept, index_of
 
 
-def _labels(entry: Entry, level: str, identity: Identity) -> dict[str, Label]:
+def _labels(entry: LabelEntry, level: str, identity: Identity) -> dict[str, Label]:
     """Label of the engine, and the known energy of a given minimum at its own level."""
     labels = {level: Label(entry.energy, entry.forces, entry.charges, entry.force_spread)}
     if entry.kind == "start" and identity.minimum_of != level and np.isfinite(identity.energy):
@@ -75,7 +75,7 @@ def _labels(entry: Entry, level: str, identity: Identity) -> dict[str, Label]:
     return labels
 
 
-def failure_records(molecules: Sequence[Input], entries: Sequence[Entry]) -> list[dict[str, Any]]:
+def failure_records(molecules: Sequence[Input], entries: Sequence[LabelEntry]) -> list[dict[str, Any]]:
     """Record of each entry without a label."""
 
     def name(molecule: Input) -> str:

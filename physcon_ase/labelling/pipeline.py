@@ -2,8 +2,8 @@
 
 Workers return finished geometries every two seconds (or after each geometry that takes longer), and the parent process
 appends them to the journal next to the store (`journal`). Geometries and labels only depend on the molecule, its row
-and the seed, not on the number of workers or on interruptions. With a `Selection`, the sampled geometries are first
-evaluated by a committee, with a separate journal, and only the selected ones are labelled.
+and the seed, not on the number of workers or on interruptions. With a `CommitteeSelection`, the sampled geometries are
+first evaluated by a committee, with a separate journal, and only the selected ones are labelled.
 """
 
 import json
@@ -19,9 +19,9 @@ import numpy as np
 
 from physcon_ase.data.store import check_level_name, write_store
 from physcon_ase.errors import PhysConError, StoreError
-from physcon_ase.jobs.journal import alone, fingerprint
+from physcon_ase.jobs.journal import fingerprint, output_lock
 from physcon_ase.jobs.progress import Progress
-from physcon_ase.jobs.workers import Workers, employed, finished
+from physcon_ase.jobs.workers import Workers, finished, worker_pool
 from physcon_ase.labelling.engines import Engine, record_as_dict
 from physcon_ase.labelling.geometries import (
     Geometry,
@@ -31,16 +31,17 @@ from physcon_ase.labelling.geometries import (
     describe_samplings,
 )
 from physcon_ase.labelling.inputs import Input, KnownGeometry
-from physcon_ase.labelling.journal import Entry, Journal
+from physcon_ase.labelling.journal import LabelEntry, LabelJournal
 from physcon_ase.labelling.packing import failure_records, pack
 from physcon_ase.labelling.selection import (
+    CommitteeSelection,
     Disagreement,
-    Selection,
     check_selection,
     committee_engine,
     most_disputed,
 )
-from physcon_ase.labelling.tasks import Job, JobQueue, Plan, lost, work
+from physcon_ase.labelling.tasks import JobQueue, LabelJob, Plan, lost, work
+from physcon_ase.plurals import counted
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ def label(
     samplings: Sequence[Sampling],
     output: str | Path,
     *,
-    selection: Selection | None = None,
+    selection: CommitteeSelection | None = None,
     seed: int = 0,
     processes: int | None = None,
     scheduler: str | None = None,
@@ -118,14 +119,14 @@ def label(
     molecules = [molecules] if isinstance(molecules, str) else molecules
     plan = Plan(engine, tuple(samplings), seed)
     _check(molecules, plan, selection, output, processes)
-    with alone(output, "labelling"):
+    with output_lock(output, "labelling"):
         judged, label_journal = (
             output.with_name(f"{output.name}.{name}") for name in ("candidates.journal", "journal")
         )
         if output.exists() and not label_journal.exists():
             raise StoreError(f"{output} exists already; choose another output, or delete it to label again")
         description = _describe(plan, selection)
-        with employed(processes, scheduler) as workers:
+        with worker_pool(processes, scheduler) as workers:
             candidates = None
             if selection is not None:
                 judging = replace(plan, engine=committee_engine(selection.committee))
@@ -149,7 +150,7 @@ def label(
             path.unlink(missing_ok=True)
     if not n_labelled:
         raise PhysConError(
-            f"none of {len(molecules)} molecules could be labelled; first failure: {failures[0]['reason']}"
+            f"none of {counted(len(molecules), 'molecule')} could be labelled; first failure: {failures[0]['reason']}"
         )
     return LabelReport(
         output=output,
@@ -163,19 +164,21 @@ def label(
     )
 
 
-def format_label_report(report: LabelReport, engine: Engine, *, n_shown: int = 10) -> str:
+def format_labelling_report(report: LabelReport, engine: Engine, *, n_shown: int = 10) -> str:
     """Report as text for the terminal, with the first `n_shown` failures."""
     record = engine.record
     where = f"{record.level} of {record.program} {record.version}".strip()
-    lines = [f"{report.n_molecules} molecules, {report.n_labelled} geometries labelled at {where}"]
+    n_molecules = counted(report.n_molecules, "molecule")
+    n_labelled = counted(report.n_labelled, "geometry", "geometries")
+    lines = [f"{n_molecules}, {n_labelled} labelled at {where}"]
     if report.disagreement is not None:
         spread = report.disagreement
         lines.append(
-            f"  selected   from {spread.n_candidates} candidates, disagreement {spread.smallest_chosen:.3f} to "
-            f"{spread.largest:.3f} eV/Å (median of the candidates {spread.median:.3f})"
+            f"  selected   from {counted(spread.n_candidates, 'candidate')}, disagreement {spread.smallest_chosen:.3f} "
+            f"to {spread.largest:.3f} eV/Å (median of the candidates {spread.median:.3f})"
         )
     if report.n_resumed:
-        lines.append(f"  resumed    {report.n_resumed} geometries of an interrupted run")
+        lines.append(f"  resumed    {counted(report.n_resumed, 'geometry', 'geometries')} of an interrupted run")
     for failure in report.failures[:n_shown]:
         kind = failure["kind"] or "molecule"
         lines.append(f"  failed     {failure['molecule']} {failure['name']} ({kind}): {failure['reason']}")
@@ -193,9 +196,9 @@ def _finish(
     candidates: _Candidates | None = None,
     *,
     progress_bar: bool,
-) -> tuple[list[Entry], int]:
+) -> tuple[list[LabelEntry], int]:
     """Finishes all open jobs; returns all entries of the journal and the number of entries of an earlier run."""
-    with Journal(path, _fingerprint(molecules, description)) as journal:
+    with LabelJournal(path, _fingerprint(molecules, description)) as journal:
         n_resumed = len(journal.finished.entries)
         jobs = _open_jobs(molecules, journal, candidates)
         n_resumed_molecules = len(molecules) - len(jobs)
@@ -208,12 +211,12 @@ def _finish(
         return [journal.finished.entries[key] for key in sorted(journal.finished.entries)], n_resumed
 
 
-def _open_jobs(molecules: Sequence[Input], journal: Journal, candidates: _Candidates | None) -> list[Job]:
+def _open_jobs(molecules: Sequence[Input], journal: LabelJournal, candidates: _Candidates | None) -> list[LabelJob]:
     done: dict[int, set[int]] = {}
     for row, number in journal.finished.entries:
         done.setdefault(row, set()).add(number)
     jobs = [
-        Job(row, molecule, frozenset(done.get(row, ())))
+        LabelJob(row, molecule, frozenset(done.get(row, ())))
         for row, molecule in enumerate(molecules)
         if row not in journal.finished.complete
     ]
@@ -227,7 +230,7 @@ def _open_jobs(molecules: Sequence[Input], journal: Journal, candidates: _Candid
     return [job for job in chosen if len(job.done) < len(job.geometries or ())]
 
 
-def _choose(judged: Sequence[Entry], selection: Selection) -> _Candidates:
+def _choose(judged: Sequence[LabelEntry], selection: CommitteeSelection) -> _Candidates:
     """Selects candidates by the committee disagreement, stored as their "energy"."""
     candidates = [entry for entry in judged if not entry.error]
     scores = np.array([entry.energy for entry in candidates])
@@ -257,7 +260,7 @@ def _choose(judged: Sequence[Entry], selection: Selection) -> _Candidates:
 
 
 def _check(
-    molecules: Sequence[Input], plan: Plan, selection: Selection | None, output: Path, processes: int | None
+    molecules: Sequence[Input], plan: Plan, selection: CommitteeSelection | None, output: Path, processes: int | None
 ) -> None:
     if not molecules:
         raise PhysConError("no molecules to label; give at least one")
@@ -293,7 +296,7 @@ def _bytes_of(molecule: Input) -> bytes:
     return atoms.tobytes() + molecule.positions.tobytes() + repr(details).encode()
 
 
-def _describe(plan: Plan, selection: Selection | None = None) -> dict[str, Any]:
+def _describe(plan: Plan, selection: CommitteeSelection | None = None) -> dict[str, Any]:
     """All settings that determine the labels, for fingerprint and provenance."""
     description = {
         "engine": record_as_dict(plan.engine.record),

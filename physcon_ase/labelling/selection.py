@@ -17,10 +17,11 @@ from physcon_ase.labelling.engines import (
     force_disagreement,
     record_as_dict,
 )
+from physcon_ase.plurals import counted
 
 
 @dataclass(frozen=True)
-class Selection:
+class CommitteeSelection:
     """Selection of the sampled geometries with the largest disagreement of a committee."""
 
     n: int
@@ -88,14 +89,14 @@ def most_disputed(
     return np.array(chosen, dtype=np.int64)
 
 
-def check_selection(selection: Selection) -> None:
+def check_selection(selection: CommitteeSelection) -> None:
     """Checks the settings of a selection.
 
     Raises:
         PhysConError: fewer than two committee members, or a number below 1.
     """
     if len(selection.committee) < 2:
-        raise PhysConError(f"the committee has {len(selection.committee)} member(s); give at least two")
+        raise PhysConError(f"the committee has {counted(len(selection.committee), 'member')}; give at least two")
     for name, number in (("select", selection.n), ("per_molecule", selection.per_molecule)):
         if number is not None and number < 1:
             raise PhysConError(f"{name} is {number}; it must be 1 or larger")

@@ -19,6 +19,7 @@ from physcon_ase.chem.smiles import canonical_smiles
 from physcon_ase.data.rows import GeometryRow, Label, MoleculeRow, store_from_rows
 from physcon_ase.data.store import Store, check_other_file, geometry_offsets, molecule_graph, open_store, write_store
 from physcon_ase.errors import LabelError
+from physcon_ase.plurals import counted
 from physcon_ase.units import COULOMB_EV_ANGSTROM
 
 DISTANCES: Final = (50.0, 150.0)
@@ -118,8 +119,8 @@ def separated(
     others = [(source, molecule) for source, molecule in pool if not source.charges[molecule]]
     if not ions or not others:
         raise LabelError(
-            f"the stores have {len(ions)} ions and {len(others)} neutral molecules of fewer than {max_atoms} atoms "
-            f"with energies and forces of {level!r}; add a store that has some"
+            f"the stores have {counted(len(ions), 'ion')} and {counted(len(others), 'neutral molecule')} of fewer than "
+            f"{max_atoms} atoms with energies and forces of {level!r}; add a store that has some"
         )
 
     smallest = sum(min(source.n_atoms[molecule] for source, molecule in kind) for kind in (ions, others))

@@ -43,7 +43,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Job:
+class LabelJob:
     """One molecule and its remaining work."""
 
     row: int
@@ -60,7 +60,7 @@ class Job:
 class _Opened:
     """A job with sampled geometries."""
 
-    job: Job
+    job: LabelJob
     graph: MolGraph
     geometries: list[Sampled]
     done: set[int]
@@ -83,21 +83,21 @@ class _Opened:
 class JobQueue:
     """Waiting jobs (`jobs.workers.Queue`); tasks become smaller towards the end, so that no worker idles for long."""
 
-    def __init__(self, jobs: Sequence[Job], engine: Engine, n_workers: int):
+    def __init__(self, jobs: Sequence[LabelJob], engine: Engine, n_workers: int):
         self._jobs, self._n_workers = deque(jobs), n_workers
         self._largest = _LARGEST_TASK if engine.batched is None else _LARGEST_BATCHED_TASK
 
-    def take(self) -> list[Job]:
+    def take(self) -> list[LabelJob]:
         """Removes and returns the jobs of the next task."""
         size = max(1, min(self._largest, len(self._jobs) // (4 * self._n_workers)))
         return [self._jobs.popleft() for _ in range(min(size, len(self._jobs)))]
 
-    def put_back(self, jobs: Sequence[Job]) -> None:
+    def put_back(self, jobs: Sequence[LabelJob]) -> None:
         """Puts unfinished jobs to the front."""
         self._jobs.extendleft(reversed(jobs))
 
 
-def lost(job: Job) -> tuple[list[str], list[Job]]:
+def lost(job: LabelJob) -> tuple[list[str], list[LabelJob]]:
     """Journal lines of a molecule that crashed its worker."""
     number = next(number for number in itertools.count() if number not in job.done)
     return [
@@ -106,7 +106,7 @@ def lost(job: Job) -> tuple[list[str], list[Job]]:
     ], []
 
 
-def work(plan: Plan, jobs: Sequence[Job]) -> tuple[list[str], list[Job]]:
+def work(plan: Plan, jobs: Sequence[LabelJob]) -> tuple[list[str], list[LabelJob]]:
     """Samples for one second and labels for two; returns journal lines of finished geometries and unfinished jobs."""
     deadline, lines = monotonic() + _TASK_SECONDS / 2, []
     opened: list[_Opened] = []
@@ -136,7 +136,7 @@ def work(plan: Plan, jobs: Sequence[Job]) -> tuple[list[str], list[Job]]:
     return lines, [*unfinished, *jobs[n_seen:]]
 
 
-def _open_job(plan: Plan, job: Job) -> _Opened | list[str]:
+def _open_job(plan: Plan, job: LabelJob) -> _Opened | list[str]:
     """Samples the geometries of a job; journal lines of the failure if the molecule is invalid."""
     try:
         identity = identify(job.molecule)

@@ -24,7 +24,7 @@ _PREFIX: Final = "couplings."
 
 @dataclass(frozen=True)
 class Couplings:
-    """Constant matrices of an `interaction.Interaction`, float64."""
+    """Constant matrices of an `interaction.InteractionLayer`, float64."""
 
     forms: Float[Tensor, "9 5"]
     """Matrix that maps xx - zz, yy - zz, xy, yz, zx to the nine elements of a symmetric traceless 3x3 matrix by way of

@@ -8,6 +8,7 @@ from jaxtyping import Int
 
 from physcon_ase.errors import SpinParityError, UnsupportedChargeError, UnsupportedElementError
 from physcon_ase.model.physcon import PhysCon
+from physcon_ase.plurals import counted
 from physcon_ase.units import CHEMICAL_SYMBOLS
 
 AUTO: Final = "auto"
@@ -75,9 +76,9 @@ def check_charge(
     n_electrons = int(atomic_numbers.sum()) - charge
     if multiplicity < 1 or (n_electrons + multiplicity) % 2 == 0:
         raise SpinParityError(
-            f"{n_electrons} electrons (charge {charge:+d}) cannot have spin multiplicity {multiplicity}; it must be "
-            f"one of {'1, 3, 5' if n_electrons % 2 == 0 else '2, 4, 6'}, ...: correct atoms.info['charge'] or ['spin'] "
-            "(2S + 1), or the atoms; only singlets are supported"
+            f"{counted(n_electrons, 'electron')} (charge {charge:+d}) cannot have spin multiplicity {multiplicity}; it "
+            f"must be one of {'1, 3, 5' if n_electrons % 2 == 0 else '2, 4, 6'}, ...: correct atoms.info['charge'] or "
+            "['spin'] (2S + 1), or the atoms; only singlets are supported"
         )
     if multiplicity != 1:
         raise UnsupportedChargeError(

@@ -13,7 +13,7 @@ from physcon_ase.model.charges import ChargeEffect, ChargeHead, Charges
 from physcon_ase.model.config import MAX_ATOMIC_NUMBER, EncoderConfig
 from physcon_ase.model.couplings import Couplings
 from physcon_ase.model.heads import EnergyHead
-from physcon_ase.model.interaction import Interaction
+from physcon_ase.model.interaction import InteractionLayer
 from physcon_ase.model.long_range import LongRange
 from physcon_ase.model.pairs import Pairs, bessel, monomials, pair_products
 
@@ -97,9 +97,9 @@ class EnergyNetwork(nn.Module):
         return Evaluation(energies, hidden, vectors, tuple(charges))
 
     @property
-    def layers(self) -> list[Interaction]:
+    def layers(self) -> list[InteractionLayer]:
         """Interaction layers in their order."""
-        return [cast(Interaction, layer) for layer in self.interactions]
+        return [cast(InteractionLayer, layer) for layer in self.interactions]
 
     def is_charged_before(self, layer: int) -> bool:
         """Whether partial charges change the features before a layer: the last one of a charged network."""
@@ -164,9 +164,9 @@ def _zero_embedding(channels: int) -> nn.Embedding:
     return embedding
 
 
-def _layer(config: EncoderConfig, layer: int, couplings: Couplings) -> Interaction:
+def _layer(config: EncoderConfig, layer: int, couplings: Couplings) -> InteractionLayer:
     """The interaction at this place."""
-    return Interaction(
+    return InteractionLayer(
         n_radial=config.n_radial,
         channels=config.channels,
         mixed_channels=config.mixed_channels,

@@ -22,7 +22,7 @@ from physcon_ase.model.couplings import COUPLED, Couplings
 from physcon_ase.model.pairs import N_MONOMIALS, of_neighbours, sum_to_neighbours
 
 
-class Interaction(nn.Module):
+class InteractionLayer(nn.Module):
     """One layer: density around each atom, products that raise its body order, and update of the features."""
 
     quadratic_forms: Tensor
@@ -240,7 +240,7 @@ class Interaction(nn.Module):
 
 @dataclass(frozen=True)
 class UpdateTrace:
-    """Intermediate values of `Interaction.forward`, after the sum over neighbours."""
+    """Intermediate values of `InteractionLayer.forward`, after the sum over neighbours."""
 
     f1: Float[Tensor, "3 atoms channels"]
     """Density, l = 1."""
@@ -258,7 +258,7 @@ class UpdateTrace:
 
 @dataclass(frozen=True)
 class Trace:
-    """Intermediate values of `Interaction.forward`."""
+    """Intermediate values of `InteractionLayer.forward`."""
 
     basis: Float[Tensor, "molecules slots basis neighbours"]
     """As given."""

@@ -13,7 +13,7 @@ from physcon_ase.batch import Batch, with_positions
 from physcon_ase.chem.graph import N_PAIR_TYPES
 from physcon_ase.model.config import MAX_ATOMIC_NUMBER, StructureConfig
 from physcon_ase.model.couplings import Couplings
-from physcon_ase.model.interaction import Interaction
+from physcon_ase.model.interaction import InteractionLayer
 from physcon_ase.model.noise import centred
 from physcon_ase.model.pairs import Pairs, make_pairs, monomials, pair_products
 from physcon_ase.model.springs import spring_hessian
@@ -67,7 +67,7 @@ class StructureNetwork(nn.Module):
         self.pair_noise = nn.Linear(2 * _N_PHASES, width, bias=False)
         self.pair_functions = nn.Linear(width, config.n_radial)
         self.interactions = nn.ModuleList(
-            Interaction(
+            InteractionLayer(
                 n_radial=config.n_radial,
                 channels=channels,
                 mixed_channels=config.mixed_channels,

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from physcon_ase.batch import Batch
 from physcon_ase.errors import PhysConError
+from physcon_ase.plurals import counted
 from physcon_ase.relax.constraints import Constraints
 from physcon_ase.relax.fire import FireState, fire_init, fire_step
 from physcon_ase.relax.lbfgs import lbfgs_init, lbfgs_step
@@ -250,10 +251,12 @@ def _check_bonds(batch: Batch, bonds: Sequence[np.ndarray | None] | None) -> Non
         return
     if len(bonds) != len(batch):
         raise PhysConError(
-            f"bonds of {len(bonds)} molecules for a batch of {len(batch)}: pass MolGraph.bonds or None for each"
+            f"bonds of {counted(len(bonds), 'molecule')} for a batch of {len(batch)}: pass MolGraph.bonds or None for "
+            "each"
         )
     for row, (n_atoms, pairs) in enumerate(zip(batch.n_atoms.tolist(), bonds, strict=True)):
         if pairs is not None and pairs.max(initial=-1) >= n_atoms:
             raise PhysConError(
-                f"molecule {row} has {n_atoms} atoms, but a bond to atom {pairs.max()}: pass the bonds of its graph"
+                f"molecule {row} has {counted(n_atoms, 'atom')}, but a bond to atom {pairs.max()}: pass the bonds of "
+                "its graph"
             )

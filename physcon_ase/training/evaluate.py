@@ -15,6 +15,7 @@ from physcon_ase.data.sample import LabelledBatch, select
 from physcon_ase.model.coverage import check_elements, format_charges
 from physcon_ase.model.noise import align, centred, gaussian_noise
 from physcon_ase.model.physcon import PhysCon
+from physcon_ase.plurals import counted
 from physcon_ase.training.losses.multitask import predict
 from physcon_ase.units import CHEMICAL_SYMBOLS
 
@@ -68,7 +69,8 @@ def left_out(number: int, model: PhysCon, level: str) -> str:
     covered = model.level(level)
     elements = " ".join(CHEMICAL_SYMBOLS[element] for element in covered.elements)
     charges = format_charges(covered.charges)
-    return f"{number} geometries left out, level {level!r} only covers {elements} and charges {charges}"
+    n_left_out = counted(number, "geometry", "geometries")
+    return f"{n_left_out} left out, level {level!r} only covers {elements} and charges {charges}"
 
 
 def _rows(bucket: Bucket, chosen: Tensor) -> Bucket:

@@ -14,10 +14,10 @@ import torch
 from physcon_ase.model.checkpoint import PROVENANCE_FILE, read_checkpoint, resolve
 from physcon_ase.training.recipe import Recipe
 from physcon_ase.training.recipe_files import format_recipe
-from physcon_ase.training.state import Progress
+from physcon_ase.training.state import TrainingProgress
 
 
-def provenance(recipe: Recipe, store_root: Path, progress: Progress, device: torch.device) -> dict[str, Any]:
+def provenance(recipe: Recipe, store_root: Path, progress: TrainingProgress, device: torch.device) -> dict[str, Any]:
     """Code, SHA-256 of recipe and stores, parents with their own provenance, steps and processor hours.
 
     Args:

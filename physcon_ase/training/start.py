@@ -186,19 +186,19 @@ def _take_over(model: PhysCon, source: Checkpoint, part: str) -> list[str]:
     return shared
 
 
-def judged_items(recipe: Recipe, items: Items) -> Items:
+def bias_weighted_items(recipe: Recipe, items: Items) -> Items:
     """The items with the weights of borrowed labels reduced by their bias, as `recipe.asteroid` asks."""
     if recipe.asteroid is None or not recipe.asteroid.checkpoint:
         return items
     judge, gamma = load_model(recipe.asteroid.checkpoint).model, recipe.asteroid.gamma
     borrowed = torch.tensor([bool(data.borrow_forces_from) for data in recipe.data])
     buckets = tuple(
-        _judged(bucket, borrowed[bucket.source.long()], items.levels, judge, gamma) for bucket in items.buckets
+        _bias_weighted(bucket, borrowed[bucket.source.long()], items.levels, judge, gamma) for bucket in items.buckets
     )
     return replace(items, buckets=buckets)
 
 
-def _judged(bucket: Bucket, borrowed: Tensor, levels: Sequence[str], judge: PhysCon, gamma: float) -> Bucket:
+def _bias_weighted(bucket: Bucket, borrowed: Tensor, levels: Sequence[str], judge: PhysCon, gamma: float) -> Bucket:
     weight, rows = bucket.weight.clone(), borrowed.nonzero().squeeze(1)
     for chosen in rows.split(max(1, _JUDGED_SLOTS // bucket.n_slots)):
         labelled = take(bucket, chosen.numpy())

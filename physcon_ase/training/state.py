@@ -20,7 +20,7 @@ STATE_FILE = "state.safetensors"
 
 
 @dataclass(frozen=True)
-class Progress:
+class TrainingProgress:
     """Progress of a training; it determines noise and order of the data together with the seed of the recipe."""
 
     step: int = 0
@@ -37,7 +37,7 @@ class Progress:
 
 def save_state(
     folder: Path,
-    progress: Progress,
+    progress: TrainingProgress,
     recipe_text: str,
     model: PhysCon,
     average: WeightAverage,
@@ -66,7 +66,7 @@ def save_state(
 
 def load_state(
     folder: Path, model: PhysCon, average: WeightAverage, optimizer: Optimizer
-) -> tuple[Progress, str, ModelConfig | None]:
+) -> tuple[TrainingProgress, str, ModelConfig | None]:
     """Restores a saved state.
 
     Returns:
@@ -95,4 +95,4 @@ def load_state(
     average.restore(parts["average"])
     optimizer.restore(parts["optimizer"])
     config = config_from_dict(json.loads(metadata["config"])) if "config" in metadata else None
-    return Progress(**json.loads(metadata["progress"])), metadata["recipe"], config
+    return TrainingProgress(**json.loads(metadata["progress"])), metadata["recipe"], config

@@ -24,11 +24,12 @@ from physcon_ase.data.loader import Items, epoch_batches, load_items, move_items
 from physcon_ase.data.sample import LabelledBatch
 from physcon_ase.data.selection import DataSet
 from physcon_ase.errors import LabelError, RecipeError
-from physcon_ase.jobs.journal import alone
+from physcon_ase.jobs.journal import output_lock
 from physcon_ase.jobs.progress import is_terminal
 from physcon_ase.model.checkpoint import check_replaceable, load_into, save_checkpoint
 from physcon_ase.model.config import LevelConfig, ModelConfig, config_to_dict
 from physcon_ase.model.physcon import PhysCon, usable_device
+from physcon_ase.plurals import counted
 from physcon_ase.training.evaluate import evaluate_denoising, evaluate_energies
 from physcon_ase.training.losses.terms import active_terms, compute_losses, trains
 from physcon_ase.training.optim import Optimizer, WeightAverage, learning_rate
@@ -37,8 +38,8 @@ from physcon_ase.training.processes import average_gradients, processes
 from physcon_ase.training.provenance import provenance
 from physcon_ase.training.recipe import Recipe
 from physcon_ase.training.recipe_files import format_recipe, parse_recipe
-from physcon_ase.training.start import judged_items, known_levels, make_model
-from physcon_ase.training.state import STATE_FILE, Progress, load_state, save_state
+from physcon_ase.training.start import bias_weighted_items, known_levels, make_model
+from physcon_ase.training.state import STATE_FILE, TrainingProgress, load_state, save_state
 
 LOG_FILE = "log.jsonl"
 """Name of the log in the folder of a run: one JSON object per line; null for what is not a finite number."""
@@ -98,7 +99,7 @@ def train(
     folder = Path(folder)
     check_replaceable(folder / recipe.name)
     folder.mkdir(parents=True, exist_ok=True)
-    with processes() as (rank, world_size), alone(folder / STATE_FILE, "writing") if rank == 0 else nullcontext():
+    with processes() as (rank, world_size), output_lock(folder / STATE_FILE, "writing") if rank == 0 else nullcontext():
         return _Training(recipe, folder, Path(store_root), device, options, rank, world_size).run()
 
 
@@ -124,7 +125,7 @@ class _Training:
             tqdm.write(format_label_report(rows))
         check_labels(recipe, self.items)
         check_teachers(recipe, self.items, known_levels(recipe))
-        self.items = judged_items(recipe, self.items)
+        self.items = bias_weighted_items(recipe, self.items)
         self.model = make_model(recipe, self.items).to(device)
         self.items = move_items(self.items, device)
         self.average = WeightAverage(self.model, recipe.optim.ema)
@@ -132,7 +133,7 @@ class _Training:
         own = [data for data in recipe.data if not data.borrow_forces_from]  # lent labels are no measure of errors
         validation = replace(recipe, data=tuple(_limited(data, options.validation_molecules) for data in own))
         self.validation = move_items(load_training_items(validation, store_root, "validation"), device)
-        self.progress = Progress()
+        self.progress = TrainingProgress()
         if (folder / STATE_FILE).exists():
             self.progress, saved, config = load_state(folder, self.model, self.average, self.optimizer)
             _check_same_recipe(recipe, saved, folder)
@@ -359,19 +360,19 @@ def _not_finite(norm: float, labelled: LabelledBatch, step: int, folder: Path) -
     )
 
 
-def _check_steps(progress: Progress, recipe: Recipe, folder: Path) -> None:
+def _check_steps(progress: TrainingProgress, recipe: Recipe, folder: Path) -> None:
     """A checkpoint is that of as many steps as its recipe has."""
     if progress.step > recipe.optim.steps:
         raise RecipeError(
-            f"{folder} holds the state after {progress.step} steps, more than the {recipe.optim.steps} of the recipe; "
-            f"give as many or more, train into another folder, or delete {STATE_FILE} there to begin anew"
+            f"{folder} holds the state after {counted(progress.step, 'step')}, more than the {recipe.optim.steps} of "
+            f"the recipe; give as many or more, train into another folder, or delete {STATE_FILE} there to begin anew"
         )
 
 
-def _check_same_processes(progress: Progress, n_processes: int, folder: Path) -> None:
+def _check_same_processes(progress: TrainingProgress, n_processes: int, folder: Path) -> None:
     if progress.n_processes not in (0, n_processes):
         raise RecipeError(
-            f"{folder} holds the state of a training by {progress.n_processes} process(es), now there are "
-            f"{n_processes}, which would see the data in another order; start it as before (torchrun "
+            f"{folder} holds the state of a training by {counted(progress.n_processes, 'process', 'processes')}, now "
+            f"there are {n_processes}, which would see the data in another order; start it as before (torchrun "
             f"--nproc-per-node={progress.n_processes}), or train into another folder"
         )

@@ -53,7 +53,7 @@ from physcon_ase.errors import MissingParametersError, PhysConError
 from physcon_ase.labelling.engines import Engine, aimnet2_engine, engine_by_name
 from physcon_ase.labelling.geometries import Geometry, Origin, Sampling, hessian_factor, thermal_displacements
 from physcon_ase.labelling.inputs import KnownGeometry
-from physcon_ase.labelling.pipeline import format_label_report, label
+from physcon_ase.labelling.pipeline import format_labelling_report, label
 from physcon_ase.units import CHEMICAL_SYMBOLS
 
 MONOMERS: Final = Path(__file__).parent / "monomers.smi"
@@ -553,7 +553,7 @@ def main() -> None:
         source="pairs",
         licence="CC0",
     )
-    print(format_label_report(report, engine))
+    print(format_labelling_report(report, engine))
 
 
 if __name__ == "__main__":

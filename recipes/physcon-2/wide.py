@@ -16,7 +16,7 @@ import numpy as np
 from physcon_ase.data.importers.smiles_list import read_smiles_list
 from physcon_ase.labelling.engines import aimnet2_engine
 from physcon_ase.labelling.geometries import parse_samplings
-from physcon_ase.labelling.pipeline import format_label_report, label
+from physcon_ase.labelling.pipeline import format_labelling_report, label
 
 GEOMETRIES = "relaxing:1,thermal:3,torsion:2"
 MAX_KELVIN = 800.0
@@ -47,7 +47,7 @@ def main() -> None:
         processes=options.jobs,
         licence="MIT",
     )
-    print(format_label_report(report, engine, n_shown=0))
+    print(format_labelling_report(report, engine, n_shown=0))
 
 
 if __name__ == "__main__":

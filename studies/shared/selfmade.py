@@ -31,6 +31,7 @@ from physcon_ase.data.store import Store
 from physcon_ase.errors import PhysConError
 from physcon_ase.labelling.engines import EngineFunction, Molecule, engine_forces
 from physcon_ase.labelling.geometries import hessian_factor, thermal_displacements
+from physcon_ase.plurals import counted
 from physcon_ase.relax.driver import RelaxStatus, relax
 
 CHEAP: Final = "mmff94"
@@ -80,7 +81,7 @@ def make_store(
             failed[text] = str(error)
     if not found:
         raise PhysConError(
-            f"none of {len(smiles)} molecules could be made; the first failed because: {failed[smiles[0]]}"
+            f"none of {counted(len(smiles), 'molecule')} could be made; the first failed because: {failed[smiles[0]]}"
         )
     return _pack(found, seed), failed
 

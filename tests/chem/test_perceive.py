@@ -5,8 +5,8 @@ from rdkit.Chem import AllChem
 
 from physcon_ase.chem.compare import stereo_intact
 from physcon_ase.chem.conformers import embed
-from physcon_ase.chem.known import known_from_rdkit
 from physcon_ase.chem.perceive import graph_from_bonds, graph_from_geometry
+from physcon_ase.chem.rdkit_molecules import known_from_rdkit
 from physcon_ase.chem.smiles import canonical_smiles, graph_from_smiles
 from physcon_ase.errors import (
     BondPerceptionError,

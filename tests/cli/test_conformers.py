@@ -39,7 +39,7 @@ def test_the_ensemble_of_a_file_with_one_molecule_has_its_name(capsys: pytest.Ca
     out = capsys.readouterr().out
     assert "    0  ok         water_lot7  1 conformer" in out
     assert "1 conformer within 6 kcal/mol" in out
-    assert "1 molecules: 1 ok, 0 uncertain, 0 failed" in out
+    assert "1 molecule: 1 ok, 0 uncertain, 0 failed" in out
     assert not Path("one.failed.csv").exists()
     text = gzip.decompress(Path("one.SDF.gz").read_bytes()).decode()
     assert text.startswith("water_lot7\n")

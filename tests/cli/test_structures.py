@@ -20,7 +20,7 @@ def test_optimize_says_what_it_did_and_writes_what_was_asked_for(capsys: pytest.
     for part in ("CCO  (C2H6O, 9 atoms)", "model      physcon-2", "seed 2", "eV", "status     converged"):
         assert part in out
     assert "bonds      intact, stereo intact" in out
-    assert "1 of 1 molecules written to ethanol.xyz" in out
+    assert "1 of 1 molecule written to ethanol.xyz" in out
     assert len(ase.io.read("ethanol.xyz")) == 9
     assert Path("ethanol.png").stat().st_size > 1000
 
@@ -80,7 +80,7 @@ def test_a_file_with_one_molecule_is_a_list_of_one(capsys: pytest.CaptureFixture
     out = capsys.readouterr().out
     assert "    0  ok             water  " in out
     assert "  plot       one.png" in out
-    assert "1 molecules: 1 ok;" in out
+    assert "1 molecule: 1 ok;" in out
     assert Path("one.sdf").read_text().startswith("water\n")
     assert Path("one.png").stat().st_size > 1000
 
@@ -97,7 +97,7 @@ def test_a_file_with_one_molecule_that_fails_says_why(
     assert main(["optimize", name, "--plot", "plot.png"]) == 1
     out = capsys.readouterr().out
     assert f"  {error}: " in out
-    assert "1 molecules: 0 ok, 1 failed;" in out
+    assert "1 molecule: 0 ok, 1 failed;" in out
     assert not Path("plot.png").exists()
 
 

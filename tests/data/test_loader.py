@@ -472,7 +472,7 @@ def test_molecules_of_more_atoms_than_the_default_buckets_are_loaded_and_describ
     write_store(tmp_path / "large.h5", store)
     items = load(tmp_path / "large.h5", levels=("dft",), n_slots_buckets=DEFAULT_SLOTS)
     assert [bucket.n_slots for bucket in items.buckets] == [n_atoms]
-    assert "1 molecules, 1 geometries" in next(describe_store(tmp_path / "large.h5"))
+    assert "1 molecule, 1 geometry" in next(describe_store(tmp_path / "large.h5"))
     assert list(describe_store(tmp_path / "large.h5"))
 
 

@@ -83,7 +83,7 @@ def test_molecules_are_read_from_smiles_lists_and_xyz_files(tmp_path: Path) -> N
     with pytest.raises(StoreError, match="there is no file"):
         read_molecules(tmp_path / "none.smi")
     (tmp_path / "broken.xyz").write_text("3\n\nO 0 0\n")
-    with pytest.raises(StoreError, match="frame 1 has 1 atoms instead of 3"):
+    with pytest.raises(StoreError, match="frame 1 has 1 atom instead of 3"):
         read_molecules(tmp_path / "broken.xyz")
     (tmp_path / "strange.doc").write_text("")
     with pytest.raises(StoreError, match="unknown file format"):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from physcon_ase.errors import StoreError
-from physcon_ase.jobs.journal import Journal, alone, fingerprint, json_line, packed, unpacked
+from physcon_ase.jobs.journal import Journal, fingerprint, json_line, output_lock, packed, unpacked
 
 OF = {"program": "physcon", "depends_on": "molecules or settings"}
 
@@ -58,6 +58,6 @@ def test_arrays_are_kept_to_the_last_bit(dtype: str) -> None:
 def test_an_output_has_one_writer(tmp_path: Path) -> None:
     output = tmp_path / "out"
     refused = pytest.raises(StoreError, match="another process is currently writing")
-    with alone(output, "writing"), refused, alone(output, "writing"):
+    with output_lock(output, "writing"), refused, output_lock(output, "writing"):
         pass
     assert list(tmp_path.iterdir()) == []

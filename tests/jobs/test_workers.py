@@ -12,7 +12,7 @@ import pytest
 
 from physcon_ase.errors import EngineError
 from physcon_ase.jobs import workers
-from physcon_ase.jobs.workers import employed, finished
+from physcon_ase.jobs.workers import finished, worker_pool
 
 PATIENCE = 120
 """Seconds until a program on a busy machine counts as hanging."""
@@ -43,7 +43,7 @@ def lost(number: int) -> tuple[list[int], list[int]]:
 
 
 def test_unfinished_jobs_are_done_later() -> None:
-    with employed(0) as here:
+    with worker_pool(0) as here:
         done = list(finished(here, partial(squares, 99), Numbers(range(5)), lost))
     assert sorted(chain(*done)) == [0, 1, 4, 9, 16]
     assert all(len(one) == 1 for one in done)
@@ -51,16 +51,16 @@ def test_unfinished_jobs_are_done_later() -> None:
 
 @pytest.mark.slow
 def test_a_job_that_kills_its_process_costs_no_other() -> None:
-    with employed(2) as processes:
+    with worker_pool(2) as processes:
         done = list(chain(*finished(processes, partial(squares, 3), Numbers(range(6)), lost)))
     assert sorted(done) == [-3, 0, 1, 4, 16, 25]
-    with pytest.raises(EngineError, match="worker processes crash repeatedly"), employed(1) as processes:
+    with pytest.raises(EngineError, match="worker processes crash repeatedly"), worker_pool(1) as processes:
         list(finished(processes, partial(squares, 3), Numbers([3] * 4), lost))
 
 
 def test_an_interruption_stops_workers_in_the_middle_of_a_task(tmp_path: Path) -> None:
     began = time.monotonic()
-    with pytest.raises(KeyboardInterrupt), employed(1) as processes:  # noqa: PT012  # the interruption is the last line
+    with pytest.raises(KeyboardInterrupt), worker_pool(1) as processes:  # noqa: PT012  # the interruption is the last line
         future = processes.executor.submit(announce_and_sleep, tmp_path / "started")
         while not (tmp_path / "started").exists():
             assert not future.done(), future.result()
@@ -80,7 +80,7 @@ def announce_and_sleep(path: Path) -> None:
 
 def test_a_process_that_may_not_have_children_works_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workers.multiprocessing.current_process(), "_config", {"daemon": True})
-    with employed(3) as here:
+    with worker_pool(3) as here:
         assert here.executor.submit(os.getpid).result() == os.getpid()
 
 

@@ -18,7 +18,7 @@ from physcon_ase.errors import EngineError, PhysConError, StoreError
 from physcon_ase.labelling.engines import Engine, EngineLabel, EngineRecord, Molecule, tblite_engine
 from physcon_ase.labelling.geometries import Origin, Sampling, parse_samplings
 from physcon_ase.labelling.inputs import known_geometries
-from physcon_ase.labelling.pipeline import LabelReport, format_label_report, label
+from physcon_ase.labelling.pipeline import LabelReport, format_labelling_report, label
 from tests.labelling import interrupted
 from tests.tiny import WATER
 
@@ -204,7 +204,7 @@ def test_one_bad_molecule_among_many_is_a_record_and_stops_nobody(tmp_path: Path
     chlorine = next(failure for failure in report.failures if failure["name"] == "CCCl")
     assert chlorine["reason"] == "SCF not converged within 100 cycles"
     assert open_store(tmp_path / "out.h5").molecules.name.tolist() == [*many, "O"]
-    text = format_label_report(report, HARMONIC, n_shown=2)
+    text = format_labelling_report(report, HARMONIC, n_shown=2)
     assert "12 molecules, 14 geometries labelled at harmonic of tests 1" in text
     assert text.count("failed  ") == 2
     assert "failures   7, all in" in text

@@ -10,8 +10,8 @@ from physcon_ase.data.store import Store, geometry_offsets, molecule_graph, open
 from physcon_ase.errors import EngineError, PhysConError, StoreError
 from physcon_ase.labelling.engines import Engine, EngineFunction, EngineLabel, EngineRecord, Molecule
 from physcon_ase.labelling.geometries import parse_samplings
-from physcon_ase.labelling.pipeline import LabelReport, format_label_report, label
-from physcon_ase.labelling.selection import Selection, committee_engine, force_disagreement, most_disputed
+from physcon_ase.labelling.pipeline import LabelReport, format_labelling_report, label
+from physcon_ase.labelling.selection import CommitteeSelection, committee_engine, force_disagreement, most_disputed
 from tests.tiny import WATER, WATER_NUMBERS
 
 MOLECULES = ["O", "CCO", "foo", "CCl", "CO"]
@@ -38,7 +38,7 @@ COMMITTEE = (engine("one", 1.0), engine("other", 3.0))
 
 
 def run(output: Path, n: int = 3, *, accurate: Engine = ACCURATE, committee=COMMITTEE, **options) -> LabelReport:
-    selection = Selection(n, committee, options.pop("per_molecule", None))
+    selection = CommitteeSelection(n, committee, options.pop("per_molecule", None))
     samplings = parse_samplings(CANDIDATES)
     return label(
         MOLECULES, accurate, samplings, output, selection=selection, processes=0, progress_bar=False, **options
@@ -90,7 +90,7 @@ def test_only_the_most_disputed_candidates_are_labelled_and_what_failed_is_told(
     failures = [(failure["name"], failure["kind"], failure["reason"]) for failure in report.failures]
     assert failures[0][:2] == ("foo", "")
     assert failures[1:] == [("CCl", kind, "does not cover Cl") for kind in ("conformer", *["thermal"] * 3)]
-    assert "selected   from 12 candidates, disagreement" in format_label_report(report, ACCURATE)
+    assert "selected   from 12 candidates, disagreement" in format_labelling_report(report, ACCURATE)
 
 
 def test_labels_of_a_selection_are_those_of_the_engine_and_the_store_tells_the_committee(tmp_path: Path) -> None:
@@ -151,7 +151,7 @@ def test_an_interrupted_selection_goes_on_and_computes_nothing_twice(stop_in_jud
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"committee": COMMITTEE[:1]}, r"the committee has 1 member\(s\); give at least two"),
+        ({"committee": COMMITTEE[:1]}, "the committee has 1 member; give at least two"),
         ({"n": 0}, "select is 0; it must be 1 or larger"),
         ({"per_molecule": 0}, "per_molecule is 0; it must be 1 or larger"),
     ],

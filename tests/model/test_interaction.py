@@ -8,7 +8,7 @@ from e3nn import o3
 from torch import Tensor
 
 from physcon_ase.model.couplings import make_couplings
-from physcon_ase.model.interaction import Interaction, collect, silu_back
+from physcon_ase.model.interaction import InteractionLayer, collect, silu_back
 from physcon_ase.model.pairs import bessel, make_pairs, monomials, of_neighbours
 from tests.model.harmonics import e3nn_harmonics, harmonics_from_monomials
 from tests.tiny import ETHANOL, ETHANOL_NUMBERS, pack, tiny_model
@@ -20,17 +20,17 @@ SYMMETRIC = math.sqrt(5) * o3.wigner_3j(1, 1, 2, dtype=torch.float64).reshape(9,
 """Turns the components of l = 2 into the elements of a symmetric matrix."""
 
 
-def interaction(**changes: object) -> Interaction:
+def interaction(**changes: object) -> InteractionLayer:
     sizes = {
         "n_radial": 4, "channels": 6, "mixed_channels": 5, "source_scalars": 3, "received_vectors": 2,
         "sent_vectors": 2, "hidden": 7, "neighbour_scale": 0.3, "couplings": make_couplings(),
     }  # fmt: skip
     torch.manual_seed(5)
-    return Interaction(**{**sizes, **changes}).double()
+    return InteractionLayer(**{**sizes, **changes}).double()
 
 
 def slow_density(
-    layer: Interaction, positions: Tensor, radial: Tensor, scalars: Tensor, vectors: Tensor
+    layer: InteractionLayer, positions: Tensor, radial: Tensor, scalars: Tensor, vectors: Tensor
 ) -> list[Tensor]:
     """f_l[i] = Σ_j of (φ_k Y(u_ij)) ⊗ (features of j), pair by pair with e3nn's constants, then mixed."""
     n_atoms, n_radial = len(positions), radial.shape[-1]

@@ -205,7 +205,7 @@ def test_stores_with_charges_that_a_level_no_longer_covers_can_be_used(
     (again, _) = calibrate(tmp_path / "out", [store], tmp_path / "again")
     assert (again.n_training, again.n_energies) == (first.n_training - 3, first.n_energies - 1)
     elements = " ".join(CHEMICAL_SYMBOLS[z] for z in load_model(tmp_path / "out").model.level("cheap").elements)
-    remark = f"1 geometries left out, level 'cheap' only covers {elements} and charges 0, +2"
+    remark = f"1 geometry left out, level 'cheap' only covers {elements} and charges 0, +2"
     assert f"labelled, validation: {remark}" in capsys.readouterr().out
     lines = list(error_table(tmp_path / "out", [store], split="validation"))
     assert lines[2] == f"labelled, thermal: {remark}"

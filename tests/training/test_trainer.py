@@ -22,7 +22,7 @@ from physcon_ase.data.sample import select
 from physcon_ase.data.selection import LABELS
 from physcon_ase.data.store import LevelLabels, Store, geometry_offsets, write_store
 from physcon_ase.errors import LabelError, PhysConError, RecipeError, StoreError, UnsupportedChargeError
-from physcon_ase.jobs.journal import alone
+from physcon_ase.jobs.journal import output_lock
 from physcon_ase.model.checkpoint import read_checkpoint, save_checkpoint
 from physcon_ase.model.config import config_from_dict, config_to_dict
 from physcon_ase.model.physcon import PhysCon, load_model
@@ -40,7 +40,7 @@ from physcon_ase.training.recipe import (
     with_steps,
 )
 from physcon_ase.training.recipe_files import parse_recipe
-from physcon_ase.training.start import added_to, judged_items, make_model
+from physcon_ase.training.start import added_to, bias_weighted_items, make_model
 from physcon_ase.training.state import STATE_FILE
 from physcon_ase.training.trainer import LOG_FILE, RunOptions, load_training_items, train
 
@@ -345,7 +345,7 @@ def test_borrowed_labels_are_judged_by_a_model_of_the_accurate_ones(
     lent = replace(own, store="cheap.h5", borrow_forces_from="cheap", labels=LABELS[:3])
     recipe = replace(recipe, data=(own, lent), asteroid=AsteroidRecipe(str(judge), gamma=0.5))
     items = load_training_items(recipe, stores, "train")
-    for before, after in zip(items.buckets, judged_items(recipe, items).buckets, strict=True):
+    for before, after in zip(items.buckets, bias_weighted_items(recipe, items).buckets, strict=True):
         is_lent, has_forces = before.source == 1, before.forces[:, 0].isfinite().all(dim=1)
         assert torch.equal(after.weight[~is_lent], before.weight[~is_lent])
         assert (after.weight[is_lent & has_forces] < before.weight[is_lent & has_forces]).all()
@@ -465,7 +465,7 @@ def test_ions_need_a_model_that_sees_the_charge(recipe: Recipe, make_store: Call
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"n_processes": 2}, r"training by 2 process\(es\), now there are 1"),
+        ({"n_processes": 2}, "training by 2 processes, now there are 1"),
         ({"batch": 10**6}, "stopped at batch 1000000 of an epoch that now has"),
     ],
 )
@@ -570,7 +570,7 @@ def test_a_state_without_the_configuration_of_its_model_goes_on(recipe: Recipe, 
 def test_a_second_training_in_the_same_folder_is_refused(recipe: Recipe, stores: Path, tmp_path: Path):
     (tmp_path / "run").mkdir()
     with (
-        alone(tmp_path / "run" / STATE_FILE, "writing"),
+        output_lock(tmp_path / "run" / STATE_FILE, "writing"),
         pytest.raises(StoreError, match=f"another process is currently writing .*{STATE_FILE}"),
     ):
         train(with_steps(recipe, 2), tmp_path / "run", store_root=stores, options=QUIET)

@@ -17,6 +17,7 @@ from physcon_ase.data.importers.report import ImportReport
 from physcon_ase.data.importers.structures import Structure, store_from_structures
 from physcon_ase.data.store import Store
 from physcon_ase.errors import LabelError, PhysConError, StoreError
+from physcon_ase.plurals import counted
 
 DATABASE_SUFFIXES: Final = (".db", ".json")
 """Suffixes of ASE databases."""
@@ -107,7 +108,9 @@ def structure_from_atoms(
             "set pbc to False or remove the frame"
         )
     if len(atoms) == 0 or not np.isfinite(atoms.positions).all():
-        raise StoreError(f"frame {number} has {len(atoms)} atoms, or positions that are not finite; remove it")
+        raise StoreError(
+            f"frame {number} has {counted(len(atoms), 'atom')}, or positions that are not finite; remove it"
+        )
     overlap = overlapping_atoms(atoms.numbers, atoms.positions)
     if overlap:
         raise StoreError(f"frame {number}: {overlap}")

@@ -22,6 +22,7 @@ from physcon_ase.data.importers.report import ImportReport
 from physcon_ase.data.split import key_hash
 from physcon_ase.data.store import Geometries, LevelLabels, Store, n_with_forces, offsets_of, pack_molecules
 from physcon_ase.errors import LabelError, PhysConError, StoreError
+from physcon_ase.plurals import counted
 
 _COUNTS: Final = ("n_atoms", "n_bonds")
 
@@ -289,8 +290,8 @@ def _check_rows(path: str | Path, archive: Mapping[str, np.ndarray]) -> None:
     if len(outside):
         row = molecule_of_bond[outside[0]]
         raise StoreError(
-            f"{path}: row {row} has {archive['n_atoms'][row]} atoms, but a bond to an atom index out of range; "
-            "the archive is damaged"
+            f"{path}: row {row} has {counted(archive['n_atoms'][row], 'atom')}, but a bond to an atom index out of "
+            "range; the archive is damaged"
         )
 
 
@@ -466,8 +467,13 @@ def _report(store: Store, geometries: list[_Geometry], present: list[np.ndarray]
     ]
     for level, labels in store.labels.items():
         n_energies = int(np.isfinite(labels.energy).sum())
-        forces = "no forces" if labels.forces is None else f"{n_with_forces(store, level)} geometries with forces"
-        notes.append(f"{level}: {n_energies} energies ({len(labels.energy) - n_energies} absent), {forces}")
+        forces = (
+            "no forces"
+            if labels.forces is None
+            else f"{counted(n_with_forces(store, level), 'geometry', 'geometries')} with forces"
+        )
+        n_absent = len(labels.energy) - n_energies
+        notes.append(f"{level}: {counted(n_energies, 'energy', 'energies')} ({n_absent} absent), {forces}")
     return ImportReport(
         store.source, len(present[0]), len(store.molecules), len(store.geometries), left_out, tuple(notes)
     )

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+from physcon_ase.plurals import counted
+
 
 @dataclass(frozen=True)
 class ImportReport:
@@ -24,7 +26,8 @@ class ImportReport:
 def format_import_report(report: ImportReport) -> str:
     """The report as text for the terminal."""
     lines = [
-        f"{report.source}: {report.n_rows} rows -> {report.n_molecules} molecules, {report.n_geometries} geometries"
+        f"{report.source}: {counted(report.n_rows, 'row')} -> {counted(report.n_molecules, 'molecule')}, "
+        f"{counted(report.n_geometries, 'geometry', 'geometries')}"
     ]
     lines += [f"  left out: {count} {reason}" for reason, count in report.left_out.items()]
     return "\n".join([*lines, *(f"  {note}" for note in report.notes)])

@@ -11,6 +11,7 @@ from physcon_ase.data.importers.report import ImportReport
 from physcon_ase.data.rows import GeometryRow, Label, MoleculeRow, store_from_rows
 from physcon_ase.data.store import Store, n_with_forces
 from physcon_ase.errors import LabelError, PhysConError
+from physcon_ase.plurals import counted
 
 
 @dataclass(frozen=True)
@@ -116,9 +117,10 @@ def _identify(number: int, structure: Structure) -> GeometryIdentity:
 def _report(store: Store, level: str, identities: Sequence[GeometryIdentity]) -> ImportReport:
     ways, counts = np.unique([identity.found_by for identity in identities], return_counts=True)
     n_energies = int(np.isfinite(store.labels[level].energy).sum())
-    notes = [f"{count} molecules identified by {way}" for way, count in zip(ways, counts, strict=True)]
-    notes.append(f"{level}: {n_energies} energies, {n_with_forces(store, level)} geometries with forces")
+    notes = [f"{counted(count, 'molecule')} identified by {way}" for way, count in zip(ways, counts, strict=True)]
+    n_forces = counted(n_with_forces(store, level), "geometry", "geometries")
+    notes.append(f"{level}: {counted(n_energies, 'energy', 'energies')}, {n_forces} with forces")
     n_bare = sum(len(identity.graph.bonds) == 0 and identity.graph.n_atoms > 1 for identity in identities)
-    notes.append(f"{n_bare} molecules without bonds: the structure task cannot use them")
+    notes.append(f"{counted(n_bare, 'molecule')} without bonds: the structure task cannot use them")
     n = len(store.geometries)
     return ImportReport(store.source, n, len(store.molecules), n, {}, tuple(notes))

@@ -12,7 +12,9 @@ from scipy.special import softmax
 from physcon_ase.chem.duplicates import Tolerances
 from physcon_ase.chem.graph import MolGraph
 from physcon_ase.inference.intake import above_zero
+from physcon_ase.inference.pages.view import NotebookView
 from physcon_ase.inference.results import UNITS
+from physcon_ase.plurals import counted
 from physcon_ase.units import EV_PER_KELVIN
 
 STANDARD_TEMPERATURE: Final = 298.15
@@ -41,7 +43,7 @@ class Conformer:
 
 
 @dataclass(frozen=True, repr=False)
-class Ensemble:
+class Ensemble(NotebookView):
     """Conformers of one molecule by increasing energy."""
 
     conformers: tuple[Conformer, ...]
@@ -89,7 +91,7 @@ class Ensemble:
 
     def __repr__(self) -> str:
         return (
-            f"<Ensemble of {self.smiles}: {counted(len(self))} within {self.window:g} kcal/mol, "
+            f"<Ensemble of {self.smiles}: {counted(len(self), 'conformer')} within {self.window:g} kcal/mol, "
             f"level {self.level} of {self.model}>"
         )
 
@@ -110,11 +112,6 @@ class Ensemble:
             PhysConError: a temperature that is not larger than 0.
         """
         return boltzmann_weights(self.energies, above_zero("temperature [K]", temperature))
-
-    def _repr_html_(self) -> str:
-        from physcon_ase.inference.pages.notebook import html_of  # only notebooks need it
-
-        return html_of(self)
 
     def to_dict(self) -> dict[str, Any]:
         """The ensemble as numbers, texts and lists, for instance for `json.dump`; units in the names."""
@@ -174,11 +171,6 @@ class EnsembleRecord:
         fields |= {"input": self.smiles, "status": self.status, "reason": self.reason, "error": self.error}
         found = {} if self.ensemble is None else self.ensemble.to_dict()
         return {**fields, **found, "seconds": self.seconds}
-
-
-def counted(n_conformers: int) -> str:
-    """Number of conformers as text."""
-    return "1 conformer" if n_conformers == 1 else f"{n_conformers} conformers"
 
 
 def boltzmann_weights(

@@ -9,11 +9,12 @@ from ase import Atoms
 
 from physcon_ase.chem.files import sdf_block
 from physcon_ase.errors import PhysConError
-from physcon_ase.inference.ensembles.ensemble import Conformer, Ensemble, EnsembleRecord, counted
+from physcon_ase.inference.ensembles.ensemble import Conformer, Ensemble, EnsembleRecord
 from physcon_ase.inference.files import XYZ_SUFFIXES, check_output, read_structures, write_structures
 from physcon_ase.inference.formats.summary import one_line
 from physcon_ase.inference.formats.table import suffix_of
 from physcon_ase.inference.formats.text import decoded, replacing
+from physcon_ase.plurals import counted
 
 ENSEMBLE_SUFFIXES: Final = (*XYZ_SUFFIXES, ".sdf", ".json", ".jsonl")
 """Suffixes of files of conformers."""
@@ -31,12 +32,13 @@ def format_ensemble(ensemble: Ensemble) -> str:
     start = "ETKDG, relaxed with MMFF94" if ensemble.prerelaxed else "ETKDG"
     left_out = ", ".join(f"{count} {reason}" for reason, count in ensemble.left_out.items()) or "none"
     lines = [
-        f"{ensemble.smiles}  ({formula}, {ensemble.graph.n_atoms} atoms)",
+        f"{ensemble.smiles}  ({formula}, {counted(ensemble.graph.n_atoms, 'atom')})",
         f"  model      {ensemble.model} (revision {ensemble.revision[:12]}), level {ensemble.level}",
-        f"  starts     {ensemble.n_starts} geometries ({start}), seed {ensemble.seed}, {ensemble.seconds:.1f} s",
+        f"  starts     {counted(ensemble.n_starts, 'geometry', 'geometries')} ({start}), seed {ensemble.seed}, "
+        f"{ensemble.seconds:.1f} s",
         f"  left out   {left_out}",
         f"  energy     {ensemble.conformers[0].energy:.6f} eV (lowest conformer)",
-        f"  ensemble   {counted(len(ensemble))} within {ensemble.window:g} kcal/mol",
+        f"  ensemble   {counted(len(ensemble), 'conformer')} within {ensemble.window:g} kcal/mol",
     ]
     lines += [f"  undefined  {line}: decided by the seed" for line in ensemble.undefined_stereo]
     lines += [f"  uncertain  {line}" for line in ensemble.doubts]
@@ -56,8 +58,8 @@ def format_ensemble_record(record: EnsembleRecord) -> str:
         return f"{line}{record.error}: {record.reason}"
     lowest = record.ensemble.conformers[0]
     return (
-        f"{line}{counted(len(record.ensemble))}, lowest {lowest.energy:.6f} eV (weight {lowest.weight:.3f}), "
-        f"{record.seconds:.1f} s{f', {record.reason}' if record.reason else ''}"
+        f"{line}{counted(len(record.ensemble), 'conformer')}, lowest {lowest.energy:.6f} eV (weight "
+        f"{lowest.weight:.3f}), {record.seconds:.1f} s{f', {record.reason}' if record.reason else ''}"
     )
 
 

@@ -33,9 +33,10 @@ from physcon_ase.inference.ensembles.stages import Relaxed, Stages
 from physcon_ase.inference.generator import ATOMS_PER_BATCH, atoms_of
 from physcon_ase.inference.intake import above_zero, at_least_one
 from physcon_ase.inference.long_runs import Outcome, run_each
-from physcon_ase.inference.starts import Sendable, Settings, graph_and_positions, name_of, settings_of
+from physcon_ase.inference.starts import PicklableSettings, Settings, graph_and_positions, name_of, settings_of
 from physcon_ase.model.coverage import AUTO
 from physcon_ase.model.physcon import DEFAULT_CHECKPOINT, LoadedModel
+from physcon_ase.plurals import counted
 from physcon_ase.units import EV_PER_KCAL_PER_MOL
 
 MAX_SECONDS: Final = 120.0
@@ -135,7 +136,7 @@ def ensemble_many(
     """
     options = _Options(n, window, temperature, prerelax, tolerances or Tolerances(), progress_bar=False)
     settings = settings_of(checkpoint, level, fmax, max_steps, seed, max_seconds, device, dtype)
-    shared = Sendable(replace(settings, atoms_per_batch=atoms_per_batch), checkpoint, device, dtype)
+    shared = PicklableSettings(replace(settings, atoms_per_batch=atoms_per_batch), checkpoint, device, dtype)
     outcomes = run_each(
         partial(_search_with, shared, options),
         molecules,
@@ -190,7 +191,7 @@ def _record(outcome: Outcome) -> EnsembleRecord:
     )
 
 
-def _search_with(shared: Sendable, options: _Options, molecule: Any, seed: int) -> Ensemble:
+def _search_with(shared: PicklableSettings, options: _Options, molecule: Any, seed: int) -> Ensemble:
     return _search(molecule, seed, options, shared.settings)
 
 
@@ -215,7 +216,8 @@ def _search(molecule: Any, seed: int, options: _Options, settings: Settings) -> 
     reasons = {reason: count for reason, count in left_out.items() if count}
     if not found:
         raise NoConformersError(
-            f"no conformer of {canonical_smiles(graph)!r} from {n_starts} start geometries "
+            f"no conformer of {canonical_smiles(graph)!r} from "
+            f"{counted(n_starts, 'start geometry', 'start geometries')} "
             f"({', '.join(f'{count} {reason}' for reason, count in reasons.items())}): try another seed, more steps or "
             "another level"
         )

@@ -16,7 +16,7 @@ from physcon_ase.chem.graph import MolGraph
 from physcon_ase.inference.batched import relax_jobs
 from physcon_ase.inference.generator import atoms_of
 from physcon_ase.inference.results import Result
-from physcon_ase.inference.starts import Job, Settings
+from physcon_ase.inference.starts import RelaxationJob, Settings
 from physcon_ase.relax.driver import RelaxStatus
 from physcon_ase.units import EV_PER_KCAL_PER_MOL
 
@@ -94,7 +94,10 @@ class Stages:
         def count(results: Sequence[Result]) -> None:
             bar.update(len(results))
 
-        jobs = [Job(self.graph, atoms_of(self.graph, start), "etkdg", seed=0, level=settings.level) for start in starts]
+        jobs = [
+            RelaxationJob(self.graph, atoms_of(self.graph, start), "etkdg", seed=0, level=settings.level)
+            for start in starts
+        ]
         kept = []
         for outcome in relax_jobs(jobs, settings, on_batch=count):
             reason = "not enough memory" if isinstance(outcome, str) else _defect(outcome, settings is self.settings)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from physcon_ase.chem.files import sdf_block
-from physcon_ase.chem.known import KnownMolecule, known_from_mol_block
+from physcon_ase.chem.rdkit_molecules import KnownMolecule, known_from_mol_block
 from physcon_ase.errors import BondPerceptionError, PhysConError
 from physcon_ase.inference.formats.rows import ReadOptions, Row, geometry_or_graph
 from physcon_ase.inference.formats.summary import one_line, summary

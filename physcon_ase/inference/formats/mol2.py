@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 
-from physcon_ase.chem.known import known_from_mol2_block
+from physcon_ase.chem.rdkit_molecules import known_from_mol2_block
 from physcon_ase.inference.formats.bonded import row_of
 from physcon_ase.inference.formats.rows import ReadOptions, Row
 

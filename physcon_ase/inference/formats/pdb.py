@@ -9,7 +9,7 @@ import numpy as np
 from ase import Atoms
 
 from physcon_ase.chem.files import pdb_block
-from physcon_ase.chem.known import pdb_atoms
+from physcon_ase.chem.rdkit_molecules import pdb_atoms
 from physcon_ase.errors import PhysConError
 from physcon_ase.inference.formats.rows import ReadOptions, Row
 from physcon_ase.inference.formats.summary import one_line, summary

@@ -8,8 +8,9 @@ import numpy as np
 from ase import Atoms
 
 from physcon_ase.chem.graph import MolGraph
-from physcon_ase.chem.known import KnownMolecule, is_rdkit_molecule, known_from_rdkit
+from physcon_ase.chem.rdkit_molecules import KnownMolecule, is_rdkit_molecule, known_from_rdkit
 from physcon_ase.errors import PhysConError
+from physcon_ase.plurals import counted
 
 
 @dataclass(frozen=True)
@@ -89,5 +90,5 @@ def geometry_or_graph(known: KnownMolecule) -> MolGraph | Geometry:
         masses = atoms.get_masses()
         masses[list(known.isotopes)] = list(known.isotopes.values())
         atoms.set_array("masses", masses)
-    origin = f"geometry ({known.n_added} hydrogens added)" if known.n_added else "geometry"
+    origin = f"geometry ({counted(known.n_added, 'hydrogen')} added)" if known.n_added else "geometry"
     return Geometry(atoms, graph, origin)

@@ -22,6 +22,7 @@ from physcon_ase.errors import StoreError, UnknownElementError
 from physcon_ase.inference.formats.rows import ReadOptions, Row
 from physcon_ase.inference.formats.text import replacing
 from physcon_ase.inference.results import Record
+from physcon_ase.plurals import counted
 from physcon_ase.units import ATOMIC_NUMBERS, CHEMICAL_SYMBOLS
 
 ISOTOPES: Final = {"D": 2.014101778, "T": 3.016049281}
@@ -94,7 +95,8 @@ def read(text: str, options: ReadOptions) -> Iterator[Row]:
         n_lines = next((count for count, line in enumerate(body) if not line.strip()), len(body))
         place += 2 + n_lines
         if n_lines < n_atoms:
-            reason = f"frame {number} has {n_lines} atoms instead of {n_atoms}; complete it, or correct the number"
+            has = f"frame {number} has {counted(n_lines, 'atom')} instead of {n_atoms}"
+            reason = f"{has}; complete it, or correct the number"
             yield Row(StoreError(reason), number=number)
         else:
             yield _row(body, comment, number)

@@ -23,6 +23,7 @@ from physcon_ase.inference.embedding import MAX_SECONDS
 from physcon_ase.inference.formats.rows import Geometry, as_list, as_rows
 from physcon_ase.inference.intake import above_zero, as_graph, charge_and_multiplicity, check_atoms, unless_error
 from physcon_ase.inference.one import optimize
+from physcon_ase.inference.pages.view import NotebookView
 from physcon_ase.inference.results import Provenance, Result
 from physcon_ase.inference.starts import graph_of_geometry
 from physcon_ase.model.coverage import AUTO, checked_level, level_for
@@ -58,7 +59,7 @@ class DistanceCurve:
 
 
 @dataclass(frozen=True, repr=False)
-class Interaction:
+class Interaction(NotebookView):
     """Interaction energy of two or more molecules."""
 
     complex: Atoms
@@ -115,11 +116,6 @@ class Interaction:
             f"Interaction({' + '.join(self.names)}, {self.energy:.4f} eV ({kcal:.2f} kcal/mol), "
             f"level {self.provenance.level!r}, status {self.status!r})"
         )
-
-    def _repr_html_(self) -> str:
-        from physcon_ase.inference.pages.notebook import html_of  # only notebooks need it
-
-        return html_of(self)
 
     def to_dict(self) -> dict[str, Any]:
         """All results as numbers, texts and lists, for instance for `json.dump`; units in the names."""

@@ -13,7 +13,7 @@ from physcon_ase.inference.files import check_output, write_structures
 from physcon_ase.inference.formats.table import suffix_of
 from physcon_ase.inference.formats.text import replacing, write_json
 from physcon_ase.inference.interactions.interaction import DistanceCurve, Interaction
-from physcon_ase.inference.report import save_figure
+from physcon_ase.inference.report import in_two_units, save_figure
 from physcon_ase.units import EV_PER_KCAL_PER_MOL
 
 OUTPUTS: Final = (".json", ".csv", ".png", ".xyz")
@@ -29,17 +29,19 @@ def format_interaction(interaction: Interaction) -> str:
     lines = [
         " + ".join(interaction.names),
         f"  model        {origin.model} (revision {origin.revision[:12]}), level {origin.level}",
-        f"  interaction  {_both(interaction.energy)}, molecules as they are in the complex",
+        f"  interaction  {in_two_units(interaction.energy)}, molecules as they are in the complex",
     ]
     if interaction.deformation_energy is not None and interaction.binding_energy is not None:
-        lines.append(f"  deformation  {_both(interaction.deformation_energy)}")
-        lines.append(f"  binding      {_both(interaction.binding_energy)}, relaxed molecules, no zero-point energies")
+        lines.append(f"  deformation  {in_two_units(interaction.deformation_energy)}")
+        lines.append(
+            f"  binding      {in_two_units(interaction.binding_energy)}, relaxed molecules, no zero-point energies"
+        )
     curve = interaction.curve
     if curve is not None and np.isfinite(curve.energies).any():
         lowest = int(np.nanargmin(curve.energies))
         lines.append(
-            f"  curve        lowest {_both(float(curve.energies[lowest]))} at {curve.distances[lowest]:.2f} Å "
-            f"({LINE_NAMES[curve.along]}), {_both(float(curve.energies[-1]))} at {curve.distances[-1]:.2f} Å"
+            f"  curve        lowest {in_two_units(float(curve.energies[lowest]))} at {curve.distances[lowest]:.2f} Å "
+            f"({LINE_NAMES[curve.along]}), {in_two_units(float(curve.energies[-1]))} at {curve.distances[-1]:.2f} Å"
         )
     return "\n".join([*lines, f"  status       {interaction.status}"])
 
@@ -94,7 +96,3 @@ def _draw(interaction: Interaction, curve: DistanceCurve, path: Path) -> None:
     origin = interaction.provenance
     figure.suptitle(f"{' + '.join(interaction.names)} ({origin.model}, level {origin.level})", fontsize=10)
     save_figure(figure, path)
-
-
-def _both(energy: float) -> str:
-    return f"{energy:.6f} eV ({energy / EV_PER_KCAL_PER_MOL:.2f} kcal/mol)"

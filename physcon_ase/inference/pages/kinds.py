@@ -3,12 +3,14 @@
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from physcon_ase.inference.ensembles.ensemble import counted
 from physcon_ase.inference.interactions.report import LINE_NAMES
 from physcon_ase.inference.pages import plots
 from physcon_ase.inference.pages.entry import NOT_A_MINIMUM, Entry, Table
 from physcon_ase.inference.pages.structure import structures_of
+from physcon_ase.inference.report import in_two_units
+from physcon_ase.inference.scans.report import in_degrees
 from physcon_ase.inference.vibrations.spectra import WIDTH, broadened
+from physcon_ase.plurals import counted
 from physcon_ase.units import CHEMICAL_SYMBOLS, EV_PER_KCAL_PER_MOL
 
 Data = Mapping[str, Any]
@@ -31,7 +33,7 @@ def relaxation_entry(found: Data) -> Entry:
             ("Energy", _energy(found["energy_ev"], found["energy_uncertainty_ev"])),
             ("Energy from the start", f"{above:+.4f} eV"),
             ("Largest force", f"{found['fmax_ev_per_angstrom']:.4f} eV/Å"),
-            ("Relaxation", f"{_count(found['steps'], 'step')} of {found['optimizer']}"),
+            ("Relaxation", f"{counted(found['steps'], 'step')} of {found['optimizer']}"),
             *_of_molecule(found),
             ("Bonds", _kept(found["bonds_intact"])),
             ("Configuration", _kept(found["stereo_intact"])),
@@ -56,7 +58,7 @@ def ensemble_entry(found: Data) -> Entry:
         energy=lowest["energy_ev"],
         energy_uncertainty=lowest["energy_uncertainty_ev"],
         fmax=lowest["fmax_ev_per_angstrom"],
-        summary=f"{counted(len(conformers))} within {found['window_kcal_per_mol']:g} kcal/mol",
+        summary=f"{counted(len(conformers), 'conformer')} within {found['window_kcal_per_mol']:g} kcal/mol",
         numbers=(
             ("Conformers", f"{len(conformers)} within {found['window_kcal_per_mol']:g} kcal/mol"),
             ("Energy of the lowest", _energy(lowest["energy_ev"], lowest["energy_uncertainty_ev"])),
@@ -105,7 +107,7 @@ def scan_entry(found: Data) -> Entry:
     n_failed = len(points) - len(there)
     common = _common(found)
     if n_failed:
-        common |= {"status": "uncertain", "reason": f"{n_failed} of {_count(len(points), 'grid point')} failed"}
+        common |= {"status": "uncertain", "reason": f"{n_failed} of {counted(len(points), 'grid point')} failed"}
     plot = (
         plots.profile(angles, energies, names[0])
         if is_profile
@@ -113,22 +115,22 @@ def scan_entry(found: Data) -> Entry:
     )
     barriers = tuple(
         (
-            *(_degrees(angles) for angles in barrier["minima_degrees"]),
-            _degrees(barrier["top_degrees"]),
+            *(in_degrees(angles) for angles in barrier["minima_degrees"]),
+            in_degrees(barrier["top_degrees"]),
             *(f"{height:.2f}" for height in barrier["heights_kcal_per_mol"]),
         )
         for barrier in found["barriers"]
     )
-    failures = tuple((_degrees(point["angles_degrees"]), point["failure"]) for point in points if point["failure"])
+    failures = tuple((in_degrees(point["angles_degrees"]), point["failure"]) for point in points if point["failure"])
     return Entry(
         kind="scan",
         **common,
         energy=lowest["energy_ev"],
-        summary=f"{_count(len(found['minima_degrees']), 'minimum', 'minima')}, up to {highest:.2f} kcal/mol",
+        summary=f"{counted(len(found['minima_degrees']), 'minimum', 'minima')}, up to {highest:.2f} kcal/mol",
         numbers=(
             ("Dihedral angles" if len(names) > 1 else "Dihedral angle", ", ".join(names)),
             ("Grid points", f"{len(points)}, of which {n_failed} without geometry"),
-            ("Lowest point", f"{_energy(lowest['energy_ev'], None)} at {_degrees(lowest['angles_degrees'])}"),
+            ("Lowest point", f"{_energy(lowest['energy_ev'], None)} at {in_degrees(lowest['angles_degrees'])}"),
             ("Highest point", f"{highest:.2f} kcal/mol above the lowest"),
             *_of_molecule(found),
             *_origin(found),
@@ -137,7 +139,7 @@ def scan_entry(found: Data) -> Entry:
             found["atomic_numbers"],
             [point["positions_angstrom"] for point in there],
             [
-                f"{_degrees(point['angles_degrees'])}: {point['relative_energy_kcal_per_mol']:.2f} kcal/mol"
+                f"{in_degrees(point['angles_degrees'])}: {point['relative_energy_kcal_per_mol']:.2f} kcal/mol"
                 for point in there
             ],
             shown=there.index(lowest),
@@ -172,7 +174,7 @@ def vibrations_entry(found: Data) -> Entry:
         numbers=(
             ("Energy", _energy(found["energy_ev"], relaxation["energy_uncertainty_ev"])),
             ("Modes", f"{len(scaled)}, of which {found['n_imaginary']} imaginary"),
-            ("Zero-point energy", _both(zero_point)),
+            ("Zero-point energy", in_two_units(zero_point, decimals=4)),
             (f"Enthalpy {at}", f"{thermo['enthalpy']:.6f} eV"),
             (f"Entropy {at}", f"{1000 * thermo['entropy']:.4f} meV/K"),
             (f"Gibbs energy {at}", f"{thermo['gibbs_energy']:.6f} eV"),
@@ -211,8 +213,8 @@ def interaction_entry(found: Data) -> Entry:
         energy=found["complex_energy_ev"],
         summary=f"interaction {energy / EV_PER_KCAL_PER_MOL:.2f} kcal/mol",
         numbers=(
-            ("Interaction energy", _both(energy)),
-            *((name, _both(value)) for name, value in further.items() if value is not None),
+            ("Interaction energy", in_two_units(energy, decimals=4)),
+            *((name, in_two_units(value, decimals=4)) for name, value in further.items() if value is not None),
             ("Energy of the complex", _energy(found["complex_energy_ev"], None)),
             *(
                 (f"Energy of {name}", _energy(value, None))
@@ -268,7 +270,7 @@ def _of_molecule(found: Data) -> tuple[tuple[str, str], ...]:
         ("Undefined in the input", f"{line}: decided by the seed") for line in found.get("undefined_stereo", ())
     )
     charge = f", charge {found['charge']:+d}" if found["charge"] else ""
-    return (("Molecule", f"{found['formula']}, {_count(len(found['atomic_numbers']), 'atom')}{charge}"), *stereo)
+    return (("Molecule", f"{found['formula']}, {counted(len(found['atomic_numbers']), 'atom')}{charge}"), *stereo)
 
 
 def _origin(found: Data) -> tuple[tuple[str, str], ...]:
@@ -322,20 +324,8 @@ def _dihedral_names(found: Data) -> list[str]:
     return ["-".join(f"{symbols[atom]}{atom}" for atom in members) for members in found["dihedrals"]]
 
 
-def _degrees(angles: Any) -> str:
-    return ", ".join(f"{angle:g}°" for angle in angles)
-
-
 def _energy(energy: float, uncertainty: float | None) -> str:
     return f"{energy:.6f} eV" if uncertainty is None else f"{energy:.6f} ± {uncertainty:.3f} eV"
-
-
-def _both(energy: float) -> str:
-    return f"{energy:.4f} eV ({energy / EV_PER_KCAL_PER_MOL:.2f} kcal/mol)"
-
-
-def _count(number: int, singular: str, plural: str = "") -> str:
-    return f"{number} {singular if number == 1 else plural or f'{singular}s'}"
 
 
 def _kept(intact: bool | None) -> str:

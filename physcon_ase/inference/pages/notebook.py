@@ -3,26 +3,20 @@
 from dataclasses import replace
 from itertools import count
 from secrets import token_hex
-from typing import TYPE_CHECKING
 
 from physcon_ase.errors import MissingPackageError
 from physcon_ase.inference.pages.detail import detail_of, figures_of
 from physcon_ase.inference.pages.entry import Entry
 from physcon_ase.inference.pages.kinds import entry_of
 from physcon_ase.inference.pages.page import as_json, asset, plotly_script
+from physcon_ase.inference.pages.view import NotebookView
 from physcon_ase.inference.results import Result, record_of
-
-if TYPE_CHECKING:
-    from physcon_ase.inference.ensembles.ensemble import Ensemble
-    from physcon_ase.inference.interactions.interaction import Interaction
-    from physcon_ase.inference.scans.scan import Scan
-    from physcon_ase.inference.vibrations.harmonic import Vibrations
 
 _views = count()
 """Numbers of the views of this process; the first one contains plotly."""
 
 
-def html_of(found: "Result | Ensemble | Scan | Vibrations | Interaction") -> str:
+def html_of(found: NotebookView) -> str:
     """HTML of a result for a notebook; without plotly, numbers, drawing and tables only."""
     if isinstance(found, Result):
         record = record_of(found)

@@ -17,6 +17,7 @@ from physcon_ase.inference.pages.detail import detail_of, figures_of, status_of
 from physcon_ase.inference.pages.entry import NOT_A_MINIMUM, Entry
 from physcon_ase.inference.pages.result_files import read_entries, result_files
 from physcon_ase.inference.results import STATUSES
+from physcon_ase.plurals import counted
 
 SUFFIXES: Final = (".html", ".htm")
 """Suffixes of pages."""
@@ -110,7 +111,7 @@ def _origin(entries: Sequence[Entry]) -> str:
     found = Counter((entry.model, entry.level, entry.revision) for entry in entries if entry.model)
     lines = [
         f"<li>{escape(model)}, level {escape(level)}, revision <code>{escape(revision)}</code>: "
-        f"{_molecules(number)}</li>"
+        f"{counted(number, 'molecule')}</li>"
         for (model, level, revision), number in sorted(found.items())
     ]
     return "".join(lines) or "<li>no model: all molecules failed</li>"
@@ -124,11 +125,7 @@ def _counts(entries: Sequence[Entry]) -> str:
         for status in (*STATUSES, NOT_A_MINIMUM)
         if counts[status]
     ]
-    return f"<span>{_molecules(len(entries))}</span>{''.join(shown)}"
-
-
-def _molecules(number: int) -> str:
-    return "1 molecule" if number == 1 else f"{number} molecules"
+    return f"<span>{counted(len(entries), 'molecule')}</span>{''.join(shown)}"
 
 
 def _row(entry: Entry, number: int) -> str:

@@ -8,13 +8,13 @@ from typing import Any, Final
 import numpy as np
 
 from physcon_ase.chem.files import sdf_block
-from physcon_ase.inference.ensembles.ensemble import counted
 from physcon_ase.inference.figures import new_figure
 from physcon_ase.inference.files import XYZ_SUFFIXES, check_output, write_structures
 from physcon_ase.inference.formats.table import suffix_of
 from physcon_ase.inference.formats.text import replacing, write_json
 from physcon_ase.inference.report import save_figure
 from physcon_ase.inference.scans.scan import Scan
+from physcon_ase.plurals import counted
 from physcon_ase.units import CHEMICAL_SYMBOLS
 
 SCAN_SUFFIXES: Final = (*XYZ_SUFFIXES, ".sdf", ".csv", ".json", ".png")
@@ -26,22 +26,22 @@ def format_scan(scan: Scan) -> str:
     lines = [
         f"{scan.smiles}  about {' and '.join(dihedral_names(scan))}",
         f"  model      {scan.model} (revision {scan.revision[:12]}), level {scan.level}",
-        f"  starts     {counted(scan.n_starts)}, seed {scan.seed}",
-        f"  grid       {scan.energies.size} points, {scan.n_relaxations} relaxations in {scan.n_waves} rounds, "
-        f"{scan.seconds:.1f} s",
+        f"  starts     {counted(scan.n_starts, 'conformer')}, seed {scan.seed}",
+        f"  grid       {counted(scan.energies.size, 'point')}, {counted(scan.n_relaxations, 'relaxation')} in "
+        f"{counted(scan.n_waves, 'round')}, {scan.seconds:.1f} s",
         f"  energy     {np.nanmin(scan.energies):.6f} eV (lowest point)",
     ]
     lines += [f"  undefined  {line}: decided by the seed" for line in scan.undefined_stereo]
     lines += [f"  uncertain  {line}" for line in scan.doubts]
     for point in scan.minima:
-        lines.append(f"  minimum    {_degrees(scan.angles_of(point))}  {scan.relative_energies[point]:.3f} kcal/mol")
+        lines.append(f"  minimum    {in_degrees(scan.angles_of(point))}  {scan.relative_energies[point]:.3f} kcal/mol")
     for barrier in scan.barriers:
-        first, second = (_degrees(angles) for angles in barrier.minima)
+        first, second = (in_degrees(angles) for angles in barrier.minima)
         lines.append(
-            f"  barrier    {first} to {second}: top at {_degrees(barrier.top)}, "
+            f"  barrier    {first} to {second}: top at {in_degrees(barrier.top)}, "
             f"{barrier.heights[0]:.3f} kcal/mol forward, {barrier.heights[1]:.3f} back"
         )
-    lines += [f"  failed     {_degrees(scan.angles_of(point))}  {reason}" for point, reason in scan.failures.items()]
+    lines += [f"  failed     {in_degrees(scan.angles_of(point))}  {reason}" for point, reason in scan.failures.items()]
     return "\n".join(lines)
 
 
@@ -150,5 +150,6 @@ def _sdf_record(scan: Scan, point: tuple[int, ...]) -> str:
     return sdf_block(scan.graph, scan.geometries[point].positions, properties, title=scan.smiles)
 
 
-def _degrees(angles: tuple[float, ...]) -> str:
+def in_degrees(angles: Iterable[float]) -> str:
+    """Angles [°] as text."""
     return ", ".join(f"{angle:g}°" for angle in angles)

@@ -12,7 +12,9 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import breadth_first_order, minimum_spanning_tree
 
 from physcon_ase.chem.graph import MolGraph
+from physcon_ase.inference.pages.view import NotebookView
 from physcon_ase.inference.results import UNITS
+from physcon_ase.plurals import counted
 from physcon_ase.units import EV_PER_KCAL_PER_MOL
 
 
@@ -31,7 +33,7 @@ class Barrier:
 
 
 @dataclass(frozen=True, repr=False)
-class Scan:
+class Scan(NotebookView):
     """Relaxed energies of one molecule on a periodic grid of one or two dihedral angles."""
 
     dihedrals: tuple[tuple[int, int, int, int], ...]
@@ -77,8 +79,8 @@ class Scan:
     def __repr__(self) -> str:
         angles = " and ".join("-".join(map(str, members)) for members in self.dihedrals)
         return (
-            f"<Scan of {self.smiles} about {angles}: {self.energies.size} points, {len(self.failures)} failed, "
-            f"level {self.level} of {self.model}>"
+            f"<Scan of {self.smiles} about {angles}: {counted(self.energies.size, 'point')}, {len(self.failures)} "
+            f"failed, level {self.level} of {self.model}>"
         )
 
     @property
@@ -119,11 +121,6 @@ class Scan:
     def angles_of(self, indices: tuple[int, ...]) -> tuple[float, ...]:
         """Dihedral angles [degrees] of a grid point."""
         return tuple(float(self.angles[index]) for index in indices)
-
-    def _repr_html_(self) -> str:
-        from physcon_ase.inference.pages.notebook import html_of  # only notebooks need it
-
-        return html_of(self)
 
     def to_dict(self) -> dict[str, Any]:
         """The scan as numbers, texts and lists, for instance for `json.dump`; units in the names, NaN becomes None."""

@@ -28,7 +28,7 @@ from physcon_ase.inference.generator import ATOMS_PER_BATCH, atoms_of
 from physcon_ase.inference.intake import at_least_one
 from physcon_ase.inference.results import Result
 from physcon_ase.inference.scans.scan import Scan
-from physcon_ase.inference.starts import Job, Settings, graph_and_positions, settings_of
+from physcon_ase.inference.starts import RelaxationJob, Settings, graph_and_positions, settings_of
 from physcon_ase.model.coverage import AUTO
 from physcon_ase.model.physcon import DEFAULT_CHECKPOINT, LoadedModel
 
@@ -179,7 +179,7 @@ class _Front:
     def advance(self, tasks: Sequence[tuple[_Point, np.ndarray]], bar: tqdm) -> list[tuple[_Point, np.ndarray]]:
         """Relaxes geometries at grid points; returns those that lowered an energy, at the neighbouring points."""
         jobs = [
-            Job(self.graph, self._turned_to(point, positions), "scan", seed=0, level=self.settings.level)
+            RelaxationJob(self.graph, self._turned_to(point, positions), "scan", seed=0, level=self.settings.level)
             for point, positions in tasks
         ]
         lowered = set()

@@ -19,11 +19,13 @@ from physcon_ase.inference.embedding import MAX_SECONDS
 from physcon_ase.inference.formats.rows import Geometry, as_rows
 from physcon_ase.inference.intake import above_zero, at_least_one, unless_error
 from physcon_ase.inference.one import optimize
+from physcon_ase.inference.pages.view import NotebookView
 from physcon_ase.inference.results import Result
 from physcon_ase.inference.vibrations.normal_modes import NormalModes, normal_modes
 from physcon_ase.inference.vibrations.thermochemistry import CUTOFF, Thermochemistry, thermochemistry
 from physcon_ase.model.coverage import AUTO
 from physcon_ase.model.physcon import DEFAULT_CHECKPOINT, LoadedModel, load_model
+from physcon_ase.plurals import counted
 
 FMAX: Final = 5e-4
 """Default convergence threshold [eV/Å] of the relaxation, 1e-5 hartree/bohr."""
@@ -39,7 +41,7 @@ _MAX_FOLLOWED: Final = 5
 
 
 @dataclass(frozen=True, repr=False)
-class Vibrations:
+class Vibrations(NotebookView):
     """Harmonic vibrations of a molecule at a stationary point."""
 
     relaxation: Result
@@ -86,15 +88,10 @@ class Vibrations:
         name = self.relaxation.smiles or self.relaxation.atoms.get_chemical_formula()
         thermo = self.thermochemistry
         return (
-            f"Vibrations({name!r}, {len(self.frequencies)} modes, {self.n_imaginary} imaginary, "
+            f"Vibrations({name!r}, {counted(len(self.frequencies), 'mode')}, {self.n_imaginary} imaginary, "
             f"ZPE {thermo.zero_point_energy:.4f} eV, G({thermo.temperature:g} K) {thermo.gibbs_energy:.4f} eV, "
             f"level {self.relaxation.level!r}, status {self.status!r})"
         )
-
-    def _repr_html_(self) -> str:
-        from physcon_ase.inference.pages.notebook import html_of  # only notebooks need it
-
-        return html_of(self)
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the Hessian as numbers, texts and lists, for instance for `json.dump`; units in the names."""
@@ -238,8 +235,8 @@ def _status(found: Result, modes: NormalModes, was_relaxed: bool) -> str:
     n_imaginary = int((modes.frequencies < 0).sum())
     if n_imaginary:
         return (
-            f"{n_imaginary} imaginary modes, the lowest {abs(modes.frequencies[0]):.0f}i 1/cm: not a minimum; use "
-            "follow_imaginary=True, or another start"
+            f"{counted(n_imaginary, 'imaginary mode')}, the lowest {abs(modes.frequencies[0]):.0f}i 1/cm: not a "
+            "minimum; use follow_imaginary=True, or another start"
         )
     return f"uncertain: {'; '.join(found.doubts)}" if found.doubts else "minimum"
 

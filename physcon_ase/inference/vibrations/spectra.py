@@ -17,8 +17,9 @@ from physcon_ase.inference.files import check_output
 from physcon_ase.inference.formats.table import suffix_of
 from physcon_ase.inference.formats.text import replacing, write_json
 from physcon_ase.inference.intake import above_zero
-from physcon_ase.inference.report import save_figure
+from physcon_ase.inference.report import in_two_units, save_figure
 from physcon_ase.inference.vibrations.harmonic import Vibrations
+from physcon_ase.plurals import counted
 from physcon_ase.units import EV_PER_KCAL_PER_MOL
 
 OUTPUTS: Final = (".csv", ".json", ".png")
@@ -82,12 +83,13 @@ def format_vibrations(vibrations: Vibrations) -> str:
     at = f"({thermo.temperature:g} K)"
     quasi = thermo.quasi_rrho_gibbs_energy
     lines = [
-        f"{name or formula}  ({formula}, {len(found.atoms)} atoms)",
+        f"{name or formula}  ({formula}, {counted(len(found.atoms), 'atom')})",
         f"  model        {found.model} (revision {found.revision[:12]}), level {found.level}, float64",
-        f"  energy       {found.energy:.6f} eV, fmax {found.fmax:.5f} eV/Å, {found.steps} steps of {found.optimizer}",
+        f"  energy       {found.energy:.6f} eV, fmax {found.fmax:.5f} eV/Å, {counted(found.steps, 'step')} of "
+        f"{found.optimizer}",
         f"  frequencies  {_range(vibrations)}",
-        f"  zero point   {_both(thermo.zero_point_energy)}",
-        f"  H{at}  {thermo.enthalpy:.6f} eV, {_both(thermo.enthalpy - found.energy)} above the energy",
+        f"  zero point   {in_two_units(thermo.zero_point_energy)}",
+        f"  H{at}  {thermo.enthalpy:.6f} eV, {in_two_units(thermo.enthalpy - found.energy)} above the energy",
         f"  S{at}  {1000 * thermo.entropy:.4f} meV/K ({_cal(thermo.entropy):.2f} cal/(mol K)); quasi-RRHO "
         f"{1000 * thermo.quasi_rrho_entropy:.4f} meV/K",
         f"  G{at}  {thermo.gibbs_energy:.6f} eV; quasi-RRHO {quasi:.6f} eV",
@@ -176,10 +178,6 @@ def _range(vibrations: Vibrations) -> str:
         return "none: a single atom"
     text = f"{len(found)} from {found[0]:.1f} to {found[-1]:.1f} 1/cm, {vibrations.n_imaginary} imaginary"
     return text if vibrations.scale == 1 else f"{text}, unscaled (thermochemistry: times {vibrations.scale:g})"
-
-
-def _both(energy: float) -> str:
-    return f"{energy:.6f} eV ({energy / EV_PER_KCAL_PER_MOL:.2f} kcal/mol)"
 
 
 def _cal(entropy: float) -> float:

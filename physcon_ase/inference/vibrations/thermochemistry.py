@@ -9,6 +9,7 @@ from ase.thermochemistry import IdealGasThermo, MSRRHOThermo
 from ase.units import invcm
 from jaxtyping import Float
 
+from physcon_ase.plurals import counted
 from physcon_ase.valence.rigid import is_linear
 
 CUTOFF: Final = 100.0
@@ -90,9 +91,10 @@ def thermochemistry(
         conventions=(
             f"ideal gas at {temperature:g} K and {pressure:g} Pa, singlet, rigid rotor and harmonic oscillator "
             f"(ase.thermochemistry.IdealGasThermo); symmetry number {symmetry_number} ({origin_of_symmetry}); "
-            f"frequencies times {scale:g}, {int((frequencies <= 0).sum())} imaginary modes left out; quasi-RRHO "
-            f"entropy of Grimme, doi 10.1002/chem.201200497 (ase.thermochemistry.MSRRHOThermo), with cutoff {cutoff:g} "
-            "1/cm and the mean moment of inertia of the molecule; standard atomic weights unless isotopes are given"
+            f"frequencies times {scale:g}, {counted(int((frequencies <= 0).sum()), 'imaginary mode')} left out; "
+            "quasi-RRHO entropy of Grimme, doi 10.1002/chem.201200497 (ase.thermochemistry.MSRRHOThermo), with cutoff "
+            f"{cutoff:g} 1/cm and the mean moment of inertia of the molecule; standard atomic weights unless isotopes "
+            "are given"
         ),
     )
 

@@ -18,7 +18,7 @@ _CHARGE_WIDTH = 0.02
 
 
 @dataclass(frozen=True)
-class Prediction:
+class BatchPrediction:
     """Energies, forces and charges of a labelled batch, each molecule at the level of its labels."""
 
     energies: Float[Tensor, " molecules"]
@@ -35,7 +35,7 @@ class Prediction:
 
 def predict(
     model: PhysCon, labelled: LabelledBatch, *, create_graph: bool, forces: bool = True, direct_forces: bool = False
-) -> Prediction:
+) -> BatchPrediction:
     """Energies and forces at the level of each label, from one pass through the energy network.
 
     Args:
@@ -51,10 +51,10 @@ def predict(
     with torch.set_grad_enabled(create_graph):
         found = model.evaluate(labelled.batch, labelled.level, forces=forces, direct_forces=direct_forces)
     charges = tuple(own for own in (found.charges, found.early_charges) if own is not None)
-    return Prediction(found.energies, found.forces, found.direct_forces, charges, found.local_charges)
+    return BatchPrediction(found.energies, found.forces, found.direct_forces, charges, found.local_charges)
 
 
-def energy_loss(prediction: Prediction, labelled: LabelledBatch) -> Float[Tensor, ""]:
+def energy_loss(prediction: BatchPrediction, labelled: LabelledBatch) -> Float[Tensor, ""]:
     """Mean error of the total energies [eV], smoothed at zero; 0 if no molecule has a label."""
     known = labelled.has_energy
     # where() before the arithmetic: a NaN label would poison the gradient even if multiplied by zero.
@@ -63,7 +63,7 @@ def energy_loss(prediction: Prediction, labelled: LabelledBatch) -> Float[Tensor
     return _weighted_mean(errors.to(labelled.weight.dtype), labelled.weight * known)
 
 
-def relative_energy_loss(prediction: Prediction, labelled: LabelledBatch) -> Float[Tensor, ""]:
+def relative_energy_loss(prediction: BatchPrediction, labelled: LabelledBatch) -> Float[Tensor, ""]:
     """Mean error of energies relative to the mean of the molecule's geometries in the batch [eV], smoothed at zero.
 
     Geometries without label or without another one of the same molecule and level do not count; 0 without any.
@@ -78,7 +78,7 @@ def relative_energy_loss(prediction: Prediction, labelled: LabelledBatch) -> Flo
     return _weighted_mean(_smooth(deviations).to(labelled.weight.dtype), labelled.weight[rows] * (size > 1))
 
 
-def charge_loss(prediction: Prediction, labelled: LabelledBatch) -> Float[Tensor, ""]:
+def charge_loss(prediction: BatchPrediction, labelled: LabelledBatch) -> Float[Tensor, ""]:
     """Mean error of the partial charges [e], also of the local ones; 0 if no molecule has labels."""
     known = labelled.has_charges
     weights = (labelled.weight * known)[:, None] * labelled.batch.atom_mask
@@ -90,7 +90,7 @@ def charge_loss(prediction: Prediction, labelled: LabelledBatch) -> Float[Tensor
     return torch.stack(errors).mean()
 
 
-def total_charge_loss(prediction: Prediction, labelled: LabelledBatch) -> Float[Tensor, ""]:
+def total_charge_loss(prediction: BatchPrediction, labelled: LabelledBatch) -> Float[Tensor, ""]:
     """Mean deviation of the sum of the local charges from the total charge [e], smoothed at zero; needs no labels.
 
     What is missing is distributed among all atoms, those of other molecules far away included.

@@ -16,7 +16,7 @@ from physcon_ase.training.losses.asteroid import score_matching_loss
 from physcon_ase.training.losses.consistency import optimality_loss, score_loss
 from physcon_ase.training.losses.displacement import displacement_loss
 from physcon_ase.training.losses.multitask import (
-    Prediction,
+    BatchPrediction,
     charge_loss,
     energy_loss,
     force_loss,
@@ -42,7 +42,7 @@ class Step:
     """Source of all noise."""
 
     @functools.cached_property
-    def prediction(self) -> Prediction:
+    def prediction(self) -> BatchPrediction:
         """Energies, charges and, if a term needs them, forces, from one pass through the energy network."""
         asked = {term.name for term in active_terms(self.recipe.loss)}
         return predict(

@@ -244,8 +244,8 @@ def test_structure_without_recognisable_bonds_goes_by_its_formula():
     check_store(store)
     assert store.molecules.n_bonds.tolist() == [0]
     assert store.molecules.key_hash.tolist() == [key_hash("H6C2O1")]
-    assert "1 molecules identified by formula and name, perception failed" in report.notes
-    assert "1 molecules without bonds: the structure task cannot use them" in report.notes
+    assert "1 molecule identified by formula and name, perception failed" in report.notes
+    assert "1 molecule without bonds: the structure task cannot use them" in report.notes
 
 
 def test_forces_that_do_not_match_the_atoms_name_their_structure():
@@ -276,7 +276,7 @@ def test_periodic_empty_and_infinite_structures_are_refused():
         structure_from_atoms(Atoms("H", pbc=True, cell=[5, 5, 5]), 2)
     with pytest.raises(StoreError, match="frame 2 has 0 atoms"):
         structure_from_atoms(Atoms(), 2)
-    with pytest.raises(StoreError, match="frame 2 has 1 atoms, or positions that are not finite"):
+    with pytest.raises(StoreError, match="frame 2 has 1 atom, or positions that are not finite"):
         structure_from_atoms(Atoms("H", positions=[[np.nan, 0, 0]]), 2)
 
 

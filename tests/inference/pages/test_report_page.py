@@ -205,9 +205,9 @@ def test_doubts_about_a_given_stationary_point_are_its_status(results: Results) 
 
 def test_imaginary_modes_are_no_minimum(results: Results) -> None:
     modes = replace(results.vibrations.modes, frequencies=np.array([-100.0, 1500.0, 3700.0]))
-    saddle = replace(results.vibrations, modes=modes, status="1 imaginary modes", scale=0.97)
+    saddle = replace(results.vibrations, modes=modes, status="1 imaginary mode", scale=0.97)
     entry = entry_of(saddle.to_dict())
-    assert (entry.status, entry.reason) == ("not a minimum", "1 imaginary modes")
+    assert (entry.status, entry.reason) == ("not a minimum", "1 imaginary mode")
     assert entry.tables[0].rows[0][:3] == ("1", "100.0i", "97.0i")
 
 

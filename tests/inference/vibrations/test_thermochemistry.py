@@ -41,7 +41,7 @@ def test_a_soft_mode_is_a_rotor_in_the_quasi_rrho_entropy_and_an_imaginary_one_c
     assert soft.quasi_rrho_gibbs_energy > soft.gibbs_energy
     imaginary = of_water(np.array([-300.0, 3657.1, 3755.9]))
     assert imaginary.zero_point_energy == pytest.approx(of_water(WATER[1:]).zero_point_energy, rel=1e-3)
-    assert "1 imaginary modes left out" in imaginary.conventions
+    assert "1 imaginary mode left out" in imaginary.conventions
 
 
 @pytest.mark.parametrize(

@@ -96,7 +96,7 @@ def test_a_saddle_point_is_said_and_followed_downhill(double: LoadedModel) -> No
     saddle = vibrations(planar, checkpoint=double, level="b3lyp")
     assert saddle.n_imaginary == 1
     assert not saddle.is_ok
-    assert saddle.status.startswith("1 imaginary modes")
+    assert saddle.status.startswith("1 imaginary mode")
     assert "follow_imaginary=True" in saddle.status
     found = vibrations(planar, checkpoint=double, level="b3lyp", follow_imaginary=True)
     assert found.is_ok

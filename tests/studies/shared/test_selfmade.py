@@ -29,7 +29,7 @@ def test_a_store_has_starts_hot_geometries_and_minima_with_labels_and_names_what
 
 
 def test_nothing_made_is_an_error() -> None:
-    with pytest.raises(PhysConError, match="none of 1 molecules could be made"):
+    with pytest.raises(PhysConError, match="none of 1 molecule could be made"):
         make_store(["C1=CC"], tblite_engine(), progress=False)
 
 

@@ -9,7 +9,7 @@ from physcon_ase.data.sample import LabelledBatch, select
 from physcon_ase.model import physcon
 from physcon_ase.model.energy import EnergyNetwork
 from physcon_ase.training.losses.multitask import (
-    Prediction,
+    BatchPrediction,
     charge_loss,
     energy_loss,
     force_loss,
@@ -42,8 +42,8 @@ def labelled() -> LabelledBatch:
     )
 
 
-def prediction(**changes: torch.Tensor) -> Prediction:
-    zero = Prediction(
+def prediction(**changes: torch.Tensor) -> BatchPrediction:
+    zero = BatchPrediction(
         torch.zeros(2, dtype=torch.float64, requires_grad=True),
         torch.zeros(2, 3, 3, requires_grad=True),
         charges=(torch.zeros(2, 3, requires_grad=True),),
@@ -65,7 +65,7 @@ def test_relative_energies_count_within_a_molecule_only(labelled: LabelledBatch)
     """Errors of 7 ± 1 of one molecule, 100 ± 0 of another; a single geometry and an absent label do not count."""
     own = conformers(labelled, [4, 9, 4, 9, 5, 4], [6.0, 100.0, 8.0, 100.0, -3.0, float("nan")])
     energies = torch.zeros(6, dtype=torch.float64, requires_grad=True)
-    loss = relative_energy_loss(Prediction(energies, None), own)
+    loss = relative_energy_loss(BatchPrediction(energies, None), own)
     assert loss.item() == pytest.approx(2 * 2**0.5 / 4, abs=SMOOTHING)
     loss.backward()
     assert energies.grad is not None
@@ -76,7 +76,7 @@ def test_relative_energies_count_within_a_molecule_only(labelled: LabelledBatch)
 def test_relative_energies_of_different_levels_are_not_compared(labelled: LabelledBatch):
     own = replace(conformers(labelled, [4, 4], [6.0, 8.0]), level=torch.tensor([0, 1]))
     energies = torch.zeros(2, dtype=torch.float64)
-    assert relative_energy_loss(Prediction(energies, None), own).item() == 0
+    assert relative_energy_loss(BatchPrediction(energies, None), own).item() == 0
 
 
 def test_force_loss_is_the_mean_length_of_the_errors_of_labelled_atoms(labelled: LabelledBatch):

@@ -1,0 +1,16 @@
+"""Base class of the results that notebooks show."""
+
+from typing import Any
+
+
+class NotebookView:
+    """A result that a notebook shows with `notebook.html_of`."""
+
+    def _repr_html_(self) -> str:
+        from physcon_ase.inference.pages.notebook import html_of  # only notebooks need it
+
+        return html_of(self)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The result as numbers, texts and lists."""
+        raise NotImplementedError
