@@ -223,7 +223,7 @@ def test_a_folder_that_the_checkpoint_would_replace_is_refused_before_the_first_
 ):
     (tmp_path / "run" / "small").mkdir(parents=True)
     (tmp_path / "run" / "small" / "notes.txt").touch()
-    with pytest.raises(PhysConError, match=r"small is no checkpoint folder: it holds notes\.txt"):
+    with pytest.raises(PhysConError, match=r"small is not a checkpoint folder: it contains notes\.txt"):
         train(with_steps(recipe, 1), tmp_path / "run", store_root=stores, options=QUIET)
     assert not (tmp_path / "run" / STATE_FILE).exists()
 
