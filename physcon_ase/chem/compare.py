@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from rdkit import Chem
 from scipy.optimize import linear_sum_assignment
 
-from physcon_ase.chem.graph import MolGraph
+from physcon_ase.chem.graph import MolGraph, signed_volumes
 from physcon_ase.chem.smiles import to_rdkit
 
 BROKEN_BEYOND: Final = 1.3
@@ -157,14 +157,6 @@ def stereo_intact(graph: MolGraph, positions: Float[np.ndarray, "atoms 3"]) -> S
         inverted=[tuple(corners) for corners in inverted.tolist()],
         flipped=[tuple(atoms) for atoms in flipped.tolist()],
     )
-
-
-def signed_volumes(
-    tetrahedra: Int[np.ndarray, "stereocentres 4"], positions: Float[np.ndarray, "atoms 3"]
-) -> Float[np.ndarray, " stereocentres"]:
-    """Six times the signed volume [Å³] of each tetrahedron; positive if it matches `MolGraph.tetrahedra`."""
-    a, b, c, d = np.moveaxis(positions[tetrahedra], 1, 0)
-    return ((a - d) * np.cross(b - d, c - d)).sum(axis=1)
 
 
 def bond_lengths_mae(graph: MolGraph, a: Float[np.ndarray, "atoms 3"], b: Float[np.ndarray, "atoms 3"]) -> float:

@@ -117,3 +117,11 @@ def pair_types(graph: MolGraph) -> UInt8[np.ndarray, "atoms atoms"]:
     first, last = graph.double_bonds[:, 0], graph.double_bonds[:, 3]
     types[first, last] = types[last, first] = np.where(graph.double_bond_is_cis, _CIS, _TRANS)
     return types
+
+
+def signed_volumes(
+    tetrahedra: Int[np.ndarray, "stereocentres 4"], positions: Float[np.ndarray, "atoms 3"]
+) -> Float[np.ndarray, " stereocentres"]:
+    """Six times the signed volume [Å³] of each tetrahedron; positive if it matches `MolGraph.tetrahedra`."""
+    a, b, c, d = np.moveaxis(positions[tetrahedra], 1, 0)
+    return ((a - d) * np.cross(b - d, c - d)).sum(axis=1)

@@ -9,8 +9,7 @@ negative. The geometries of QM9 follow it without exception.
 import numpy as np
 from jaxtyping import Float, Int
 
-from physcon_ase.chem.compare import signed_volumes
-from physcon_ase.chem.graph import MolGraph
+from physcon_ase.chem.graph import MolGraph, signed_volumes
 
 
 def hydrogen_tetrahedra(graph: MolGraph) -> Int[np.ndarray, "centres 4"]:

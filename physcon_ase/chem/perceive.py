@@ -8,8 +8,7 @@ from jaxtyping import Float, Int, Integer
 from rdkit import Chem, rdBase
 from rdkit.Chem import rdDetermineBonds
 
-from physcon_ase.chem.compare import signed_volumes
-from physcon_ase.chem.graph import MolGraph, make_graph
+from physcon_ase.chem.graph import MolGraph, make_graph, signed_volumes
 from physcon_ase.chem.smiles import (
     graph_from_rdkit,
     multiplicity_of_rdkit,

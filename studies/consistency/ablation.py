@@ -1,8 +1,8 @@
 """Recipe with the stage `consistency` reduced to its multi-task terms: the same steps without optimality and score.
 
-    python studies/consistency/ablation.py recipes/physcon-2/recipe.toml without.toml
-    cp -r runs/p2 runs/without          # the earlier stages of the complete training are the same
-    physcon train without.toml --folder runs/without --stores stores
+python studies/consistency/ablation.py recipes/physcon-2/recipe.toml without.toml
+cp -r runs/p2 runs/without          # the earlier stages of the complete training are the same
+physcon train without.toml --folder runs/without --stores stores
 """
 
 import argparse

@@ -2,9 +2,8 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from physcon_ase.chem.compare import signed_volumes
 from physcon_ase.chem.conformers import embed
-from physcon_ase.chem.graph import make_graph
+from physcon_ase.chem.graph import make_graph, signed_volumes
 from physcon_ase.chem.hydrogens import hydrogen_order, hydrogen_tetrahedra
 from physcon_ase.chem.smiles import graph_from_smiles
 

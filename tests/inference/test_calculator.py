@@ -273,7 +273,7 @@ def test_a_charge_stated_in_info_is_noticed_after_a_calculation(calculator: Phys
     atoms.calc = calculator
     energy = atoms.get_potential_energy()
     atoms.info.update(charge=1, spin=2)
-    with pytest.raises(UnsupportedChargeError, match=r"spin multiplicity 2 is not accepted by"):
+    with pytest.raises(UnsupportedChargeError, match=r"charge \+1 with spin multiplicity 2 is not supported"):
         atoms.get_potential_energy()
     with pytest.raises(UnsupportedChargeError):  # and it stays refused
         atoms.get_potential_energy()
