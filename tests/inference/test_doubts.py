@@ -81,7 +81,7 @@ def test_the_calculator_warns_once_for_each_molecule(loaded: LoadedModel) -> Non
     with pytest.warns(UncertainWarning, match="H2O is uncertain: fewer than 5 training molecules"):
         water.get_potential_energy()
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.simplefilter("error", UncertainWarning)
         ethanol.get_potential_energy()
         water.rattle(0.01)
         water.get_potential_energy()
