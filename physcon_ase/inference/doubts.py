@@ -13,7 +13,7 @@ _SHOWN: Final = 3
 
 FEWEST: Final = 5
 """Minimum number of training molecules with an environment for it to be known. Of unusual molecules
-below it, 38 % have energy errors above 0.3 eV, of the others 22 % (`benchmarks/hard.py`); 4 % of drug-like molecules
+below it, 35 % have energy errors above 0.3 eV, of the others 22 % (`benchmarks/hard.py`); 4 % of drug-like molecules
 are below it (`benchmarks/many.py`)."""
 
 _NEGLIGIBLE: Final = 0.25
