@@ -35,9 +35,15 @@ def hydrogen_tetrahedra(graph: MolGraph) -> Int[np.ndarray, "centres 4"]:
 
 def hydrogen_order(graph: MolGraph, positions: Float[np.ndarray, "atoms 3"]) -> Int[np.ndarray, " atoms"]:
     """Permutation p such that the hydrogens of `positions[p]` follow the convention."""
-    tetrahedra = hydrogen_tetrahedra(graph)
+    return order_of(hydrogen_tetrahedra(graph), positions)
+
+
+def order_of(
+    tetrahedra: Int[np.ndarray, "centres 4"], positions: Float[np.ndarray, "atoms 3"]
+) -> Int[np.ndarray, " atoms"]:
+    """`hydrogen_order` from the `hydrogen_tetrahedra` of the graph, for several geometries of one molecule."""
     first, second = tetrahedra[signed_volumes(tetrahedra, positions) < 0, :2].T
-    order = np.arange(graph.n_atoms)
+    order = np.arange(len(positions))
     order[first], order[second] = second, first
     return order
 

@@ -20,7 +20,7 @@ from torch.nn.functional import pad
 
 from physcon_ase.batch import Batch, pad_pair_types, pad_tetrahedra
 from physcon_ase.chem.graph import MolGraph
-from physcon_ase.chem.hydrogens import hydrogen_order
+from physcon_ase.chem.hydrogens import hydrogen_tetrahedra, order_of
 from physcon_ase.data.sample import LabelledBatch
 from physcon_ase.data.selection import DataSet, Selection, select_items
 from physcon_ase.data.store import geometry_offsets, molecule_graph, open_store
@@ -357,9 +357,10 @@ def _hydrogen_orders(
 ) -> Int[np.ndarray, "items slots"]:
     """`chem.hydrogens.hydrogen_order` of each item, empty slots in place."""
     orders = np.tile(np.arange(positions.shape[1]), (len(positions), 1))
+    tetrahedra = [hydrogen_tetrahedra(graph) for graph in graphs]
     for order, row, padded in zip(orders, molecule.tolist(), positions, strict=True):
-        graph = graphs[row]
-        order[: graph.n_atoms] = hydrogen_order(graph, padded[: graph.n_atoms])
+        n_atoms = graphs[row].n_atoms
+        order[:n_atoms] = order_of(tetrahedra[row], padded[:n_atoms])
     return orders
 
 

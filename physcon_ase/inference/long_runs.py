@@ -134,8 +134,8 @@ def _atoms_bytes(atoms: Atoms) -> bytes:
     constraints = [encoded(constraint.todict()) for constraint in atoms.constraints]
     # `info` and further arrays, such as names, are part of the record; what cannot be encoded is not
     others = {name: array for name, array in atoms.arrays.items() if name not in ("numbers", "positions", "masses")}
-    told = [or_error(encoded, {name: value}) for name, value in sorted({**others, **atoms.info}.items(), key=str)]
-    state = repr([constraints, *("" if isinstance(value, PhysConError) else value for value in told)]).encode()
+    fields = [or_error(encoded, {name: value}) for name, value in sorted({**others, **atoms.info}.items(), key=str)]
+    state = repr([constraints, *("" if isinstance(value, PhysConError) else value for value in fields)]).encode()
     arrays = (atoms.numbers, atoms.positions, atoms.get_masses())
     return b"".join(np.ascontiguousarray(values).tobytes() for values in arrays) + state
 

@@ -59,7 +59,7 @@ def check_elements(atomic_numbers: Int[np.ndarray, " atoms"], model: PhysCon, le
         remedy = f"use level {' or '.join(map(repr, others))}" if others else "no level of this model covers all atoms"
         raise UnsupportedElementError(
             f"level {level!r} does not cover {', '.join(CHEMICAL_SYMBOLS[number] for number in missing)}; it covers "
-            f"{' '.join(CHEMICAL_SYMBOLS[number] for number in sorted(covered))}: {remedy}"
+            f"{format_elements(covered)}: {remedy}"
         )
 
 
@@ -101,6 +101,11 @@ def check_covers_charge(charge: int, model: PhysCon, level: str) -> None:
         raise UnsupportedChargeError(
             f"level {level!r} does not cover charge {charge:+d}; it covers {covered}: {remedy}"
         )
+
+
+def format_elements(elements: Iterable[int]) -> str:
+    """Symbols of elements by atomic number."""
+    return " ".join(CHEMICAL_SYMBOLS[element] for element in sorted(elements))
 
 
 def format_charges(charges: Iterable[int]) -> str:

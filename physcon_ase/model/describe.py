@@ -1,8 +1,7 @@
 """Checkpoints as text for the terminal."""
 
 from physcon_ase.model.checkpoint import read_checkpoint, shipped_names
-from physcon_ase.model.coverage import format_charges
-from physcon_ase.units import CHEMICAL_SYMBOLS
+from physcon_ase.model.coverage import format_charges, format_elements
 
 
 def describe_shipped() -> str:
@@ -25,7 +24,7 @@ def describe_checkpoint(name: str) -> str:
     size = sum(tensor.numel() for tensor in stored.tensors.values())
     lines = [f"{stored.name}\n  revision   {stored.revision}\n  parameters {size}, {_heads(stored.config)}"]
     for level in stored.config["levels"]:
-        elements = " ".join(CHEMICAL_SYMBOLS[z] for z in level["elements"])
+        elements = format_elements(level["elements"])
         charges = format_charges(level.get("charges", [0]))
         lines.append(f"  level      {level['name']}: {level['description']}; {elements}; charge {charges}")
     return "\n".join(lines)

@@ -12,12 +12,11 @@ from physcon_ase.batch import with_positions
 from physcon_ase.data.labels import elements_at
 from physcon_ase.data.loader import Bucket, Items, evaluation_batches
 from physcon_ase.data.sample import LabelledBatch, select
-from physcon_ase.model.coverage import check_elements, format_charges
+from physcon_ase.model.coverage import check_elements, format_charges, format_elements
 from physcon_ase.model.noise import align, centred, gaussian_noise
 from physcon_ase.model.physcon import PhysCon
 from physcon_ase.plurals import counted
 from physcon_ase.training.losses.multitask import predict
-from physcon_ase.units import CHEMICAL_SYMBOLS
 
 _ATOMS_PER_BATCH = 1024
 
@@ -67,8 +66,7 @@ def covered_items(model: PhysCon, items: Items, level: str) -> tuple[Items, int]
 def left_out(number: int, model: PhysCon, level: str) -> str:
     """Number of items that `covered_items` left out, as a remark."""
     covered = model.level(level)
-    elements = " ".join(CHEMICAL_SYMBOLS[element] for element in covered.elements)
-    charges = format_charges(covered.charges)
+    elements, charges = format_elements(covered.elements), format_charges(covered.charges)
     n_left_out = counted(number, "geometry", "geometries")
     return f"{n_left_out} left out, level {level!r} only covers {elements} and charges {charges}"
 

@@ -1,9 +1,10 @@
 """Base class of the results that notebooks show."""
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 
-class NotebookView:
+class NotebookView(ABC):
     """A result that a notebook shows with `notebook.html_of`."""
 
     def _repr_html_(self) -> str:
@@ -11,6 +12,6 @@ class NotebookView:
 
         return html_of(self)
 
+    @abstractmethod
     def to_dict(self) -> dict[str, Any]:
         """The result as numbers, texts and lists."""
-        raise NotImplementedError
