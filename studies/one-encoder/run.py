@@ -23,8 +23,8 @@ from physcon_ase.training.trainer import LOG_FILE, RunOptions, train
 from studies.shared.rows import check_rows
 
 RECIPE: Final = Path(__file__).parents[1] / "sizes" / "recipe.toml"
-N_STEPS: Final = 6000
-"""Steps of each row, about 15 minutes."""
+N_STEPS: Final = 3600
+"""Steps of each row, about ten minutes."""
 
 
 @dataclass(frozen=True)
