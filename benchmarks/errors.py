@@ -20,7 +20,6 @@ STORES = {
         "wb97m_openff_torsions",
         "wb97m_qm9_6",
         "wb97m_pairs_3",
-        "wb97m_pairs_4",
         "wb97m_halides_2",
         "wb97m_families_3",
         "wb97m_hypervalent",

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from physcon_ase.model.fragments import Fragments, integer_charges
 from physcon_ase.model.interaction import silu_back
 
 
@@ -17,20 +18,68 @@ class Charges:
     """q [e]; they sum to the total charge. 0 in empty slots."""
     local: Float[Tensor, "molecules slots"]
     """q̃ [e], predicted locally from the features of the atom. 0 in empty slots."""
+    hidden: Float[Tensor, "molecules slots hidden"]
+    """Hidden layer of the head, before its activation."""
+    remainder: "_Remainder | _FragmentRemainder"
+    """The part of the total charge that is distributed."""
+
+
+@dataclass(frozen=True)
+class _Remainder:
+    """The remainder of the total charge of molecules that are single fragments."""
+
     shares: Float[Tensor, "molecules slots"]
     """Weights w, which sum to 1."""
     missing: Float[Tensor, "molecules 1"]
     """Remainder Q - Σ q̃ [e]."""
-    hidden: Float[Tensor, "molecules slots hidden"]
-    """Hidden layer of the head, before its activation."""
+
+    def partial(self, local: Float[Tensor, "molecules slots"]) -> Float[Tensor, "molecules slots"]:
+        """q [e] from q̃."""
+        return local + self.shares * self.missing
+
+    def pull_back(self, grad: Float[Tensor, "molecules slots"]) -> tuple[Tensor, Tensor]:
+        """Derivatives with respect to q̃ and the affinities from that with respect to q."""
+        excess = grad - (grad * self.shares).sum(dim=1, keepdim=True)
+        return excess, excess * self.shares * self.missing
+
+    def of_weights(self, grad: Float[Tensor, "molecules slots"]) -> Tensor:
+        """There are no weights; see `_FragmentRemainder`."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class _FragmentRemainder:
+    """The remainders of the integer charges of fragments, for each partition into fragments."""
+
+    fragments: Fragments
+    """The partitions."""
+    shares: Float[Tensor, "partitions molecules slots"]
+    """Weights w, which sum to 1 over each fragment."""
+    missing: Float[Tensor, "partitions molecules slots"]
+    """Remainder [e] of the fragment of each atom."""
+
+    def partial(self, local: Float[Tensor, "molecules slots"]) -> Float[Tensor, "molecules slots"]:
+        """q [e] from q̃."""
+        return local + (self.fragments.weights[..., None] * self.shares * self.missing).sum(dim=0)
+
+    def pull_back(self, grad: Float[Tensor, "molecules slots"]) -> tuple[Tensor, Tensor]:
+        """Derivatives with respect to q̃ and the affinities from that with respect to q."""
+        of_fragments = self.fragments.sums(grad * self.shares)
+        excess = self.fragments.weights[..., None] * (grad - of_fragments.gather(2, self.fragments.numbers))
+        return excess.sum(dim=0), (excess * self.shares * self.missing).sum(dim=0)
+
+    def of_weights(self, grad: Float[Tensor, "molecules slots"]) -> Float[Tensor, "partitions molecules"]:
+        """Derivative with respect to the weights of the partitions from that with respect to q."""
+        return (grad * self.shares * self.missing).sum(dim=2)
 
 
 class ChargeHead(nn.Module):
     """q_i = q̃_i + w_i (Q - Σ_j q̃_j): local charges, and the remainder of the total charge Q distributed.
 
     q̃ and the affinities a, with w = softmax(a), are linear in a hidden layer of the features of each atom. If the local
-    charges are correct the remainder is zero, so that an ion and a distant molecule keep their own charges. The scheme
-    follows the neutral charge equilibration of Anstine, Zubatyuk and Isayev 2025, doi 10.1039/D4SC08572H.
+    charges are correct the remainder is zero. Fragments too far apart to exchange charge have total charges and
+    remainders of their own (`model.fragments`). The scheme follows the neutral charge equilibration of Anstine,
+    Zubatyuk and Isayev 2025, doi 10.1039/D4SC08572H.
     """
 
     def __init__(self, channels: int):
@@ -46,15 +95,28 @@ class ChargeHead(nn.Module):
         scalars: Float[Tensor, "molecules slots channels"],
         total: Int[Tensor, " molecules"],
         mask: Bool[Tensor, "molecules slots"],
+        fragments: Fragments | None = None,
     ) -> Charges:
-        """Partial charges from the features of the atoms and the total charge [e] of each molecule."""
+        """Partial charges of the atoms.
+
+        Args:
+            scalars: features of the atoms.
+            total: total charge of each molecule [e].
+            mask: which slots hold atoms.
+            fragments: fragments of the molecules; None if each is a single one.
+        """
         first, activation, last = self.network
         hidden = first(scalars)
         local, affinity = last(activation(hidden)).unbind(dim=-1)
-        local = local * mask
-        shares = affinity.masked_fill(~mask, -torch.inf).softmax(dim=1)
-        missing = total[:, None] - local.sum(dim=1, keepdim=True)
-        return Charges(local + shares * missing, local, shares, missing, hidden)
+        local, affinity = local * mask, affinity.masked_fill(~mask, -torch.inf)
+        if fragments is None:
+            missing = total[:, None] - local.sum(dim=1, keepdim=True)
+            remainder = _Remainder(affinity.softmax(dim=1), missing)
+        else:
+            sums = fragments.sums(local)
+            missing = integer_charges(sums, total, fragments.exist) - sums
+            remainder = _FragmentRemainder(fragments, fragments.softmax(affinity), missing.gather(2, fragments.numbers))
+        return Charges(remainder.partial(local), local, hidden, remainder)
 
     def pull_back(
         self, charges: Charges, grad: Float[Tensor, "molecules slots"], mask: Bool[Tensor, "molecules slots"]
@@ -63,8 +125,8 @@ class ChargeHead(nn.Module):
         first, _, last = self.network
         assert isinstance(first, nn.Linear)
         assert isinstance(last, nn.Linear)
-        excess = (grad - (grad * charges.shares).sum(dim=1, keepdim=True)) * mask
-        pair = torch.stack([excess, excess * charges.shares * charges.missing], dim=-1)
+        of_local, of_affinity = charges.remainder.pull_back(grad)
+        pair = torch.stack([of_local * mask, of_affinity], dim=-1)
         return silu_back(pair @ last.weight, charges.hidden) @ first.weight
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from physcon_ase.batch import Batch
 from physcon_ase.errors import CompilationError
 from physcon_ase.model.energy import Levels
+from physcon_ase.model.fragments import in_order
 from physcon_ase.model.pairs import MATRIX_SLOTS, find_neighbours, pairs_of, searches_neighbours
 from physcon_ase.model.physcon import Outputs, PhysCon
 
@@ -28,7 +29,8 @@ _MOST_PROGRAMS: Final = 1000
 
 
 class CompiledModel:
-    """Energies, charges and forces of single structures; batches and overlapping cores are not compiled."""
+    """Energies, charges and forces of single structures; batches, overlapping cores and separate fragments are not
+    compiled."""
 
     def __init__(self, model: PhysCon):
         """Checks that programs can be compiled; the first is compiled on first use.
@@ -67,8 +69,8 @@ class CompiledModel:
         if is_new:
             self._programs[key] = torch.compile(_program(self.model, level), fullgraph=True, dynamic=False)
         arguments = (batch.atomic_numbers, batch.positions, batch.charge, batch.multiplicity, neighbours, mask)
-        outputs, are_close = self._first_run(key, arguments) if is_new else self._programs[key](*arguments)
-        return self.model.evaluate(batch, level, forces=True) if are_close.item() else outputs
+        outputs, is_valid = self._first_run(key, arguments) if is_new else self._programs[key](*arguments)
+        return outputs if is_valid.item() else self.model.evaluate(batch, level, forces=True)
 
     def _first_run(self, key: tuple[str, int, int], arguments: tuple[Tensor | None, ...]) -> tuple[Outputs, Tensor]:
         """Compiles a program and runs it."""
@@ -111,6 +113,7 @@ def _program(model: PhysCon, level: str) -> Callable[..., tuple[Outputs, Tensor]
     ) -> tuple[Outputs, Tensor]:
         batch = Batch(atomic_numbers, positions, charge, multiplicity)
         pairs = pairs_of(batch, neighbours, mask)
-        return model.evaluate_apart(batch, levels, pairs), model.core.are_close(batch, pairs).any()
+        is_valid = in_order(batch, pairs, model.config.encoder.cutoff).all() & ~model.core.are_close(batch, pairs).any()
+        return model.evaluate_apart(batch, levels, pairs, None), is_valid
 
     return evaluate

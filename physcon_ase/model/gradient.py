@@ -15,8 +15,9 @@ from torch import Tensor
 from physcon_ase.batch import Batch, with_positions
 from physcon_ase.model.charges import Charges
 from physcon_ase.model.energy import EnergyNetwork, Evaluation, Levels
+from physcon_ase.model.fragments import Fragments
 from physcon_ase.model.interaction import Trace
-from physcon_ase.model.long_range import LongRangeTrace
+from physcon_ase.model.long_range import LongRangeGradient, LongRangeTrace
 from physcon_ase.model.pairs import Pairs, bessel_and_slope, make_pairs, monomials, pair_products, sum_to_neighbours
 
 
@@ -41,7 +42,7 @@ def energies_of_atoms(
 
 
 def energies_and_gradient(
-    network: EnergyNetwork, batch: Batch, levels: Levels, pairs: Pairs
+    network: EnergyNetwork, batch: Batch, levels: Levels, pairs: Pairs, fragments: Fragments | None
 ) -> tuple[Evaluation, Float[Tensor, "molecules slots 3"]]:
     """Energies of atoms and the derivative of their sum with respect to the positions [eV/Å].
 
@@ -52,8 +53,9 @@ def energies_and_gradient(
         batch: the molecules.
         levels: level of theory of each.
         pairs: their pairs of atoms within the cutoff, made without gradient.
+        fragments: their fragments, see `EnergyNetwork.fragments`.
     """
-    energies, trace = _traced(network, batch, levels, pairs)
+    energies, trace = _traced(network, batch, levels, pairs, fragments)
     gradient = _pull_back(network, trace, torch.ones_like(energies))
     return Evaluation(energies, trace.hidden, None, tuple(trace.charges)), gradient
 
@@ -65,6 +67,7 @@ class _NetworkTrace:
     batch: Batch
     levels: Levels
     pairs: Pairs
+    fragments: Fragments | None
     radial: Tensor
     slope: Tensor
     """Derivative of the radial functions with respect to the distance."""
@@ -76,7 +79,9 @@ class _NetworkTrace:
     long_range: LongRangeTrace | None
 
 
-def _traced(network: EnergyNetwork, batch: Batch, levels: Levels, pairs: Pairs) -> tuple[Tensor, _NetworkTrace]:
+def _traced(
+    network: EnergyNetwork, batch: Batch, levels: Levels, pairs: Pairs, fragments: Fragments | None
+) -> tuple[Tensor, _NetworkTrace]:
     """Energies of atoms, and intermediate values for `_pull_back`."""
     # Padded pairs get the cutoff as distance, where radial functions and their slopes vanish.
     distances = torch.where(pairs.mask, pairs.distances, network.config.cutoff)
@@ -87,20 +92,20 @@ def _traced(network: EnergyNetwork, batch: Batch, levels: Levels, pairs: Pairs) 
     layers, charges = [], []
     for layer, interaction in enumerate(network.layers):
         if network.is_charged_before(layer):
-            charges.append(network.charges(0, scalars, batch))
+            charges.append(network.charges(0, scalars, batch, fragments))
             assert network.charge_effect is not None
             scalars, effect = network.charge_effect(scalars, charges[0].partial)
         scalars, vectors, trace = interaction.traced(basis, scalars, vectors, pairs.neighbours)
         layers.append(trace)
     energies, hidden = network.read(scalars, levels)
     if network.charge_effect is not None:
-        charges.append(network.charges(1, scalars, batch))
+        charges.append(network.charges(1, scalars, batch, fragments))
     far_trace = None
     if network.long_range is not None:
         far, far_trace = network.long_range.traced(batch, pairs, charges[-1].partial if charges else None)
         energies = energies + far
     return energies, _NetworkTrace(
-        batch, levels, pairs, radial, slope, angular, layers, charges, effect, hidden, far_trace
+        batch, levels, pairs, fragments, radial, slope, angular, layers, charges, effect, hidden, far_trace
     )
 
 
@@ -108,31 +113,48 @@ def _pull_back(
     network: EnergyNetwork, trace: _NetworkTrace, grad: Float[Tensor, "molecules slots"]
 ) -> Float[Tensor, "molecules slots 3"]:
     """Derivative with respect to the positions from that with respect to the energies of atoms."""
-    batch, pairs = trace.batch, trace.pairs
+    batch = trace.batch
     grad_scalars = network.read_back(trace.hidden, grad, trace.levels)
-    far = None
+    far, of_charges = None, []
     if trace.long_range is not None:
         assert network.long_range is not None
         far = network.long_range.pull_back(batch, trace.long_range, grad)
         if trace.charges:
+            of_charges.append((trace.charges[1], far.charges))
             grad_scalars = grad_scalars + network.charge_back(1, trace.charges[1], far.charges, batch)
     grad_vectors, grad_basis = None, None
     for layer in reversed(range(len(network.layers))):
         assert grad_scalars is not None
+        # features before the first layer depend on the positions through the charges of fragments alone
+        to_features = layer > 0 or (trace.fragments is not None and network.is_charged_before(layer))
         grad_basis, grad_scalars, grad_vectors = network.layers[layer].pull_back(
-            trace.layers[layer], grad_scalars, grad_vectors, grad_basis=grad_basis, to_features=layer > 0
+            trace.layers[layer], grad_scalars, grad_vectors, grad_basis=grad_basis, to_features=to_features
         )
         if grad_scalars is not None and network.is_charged_before(layer):
             assert network.charge_effect is not None
             assert trace.effect is not None
-            grad_scalars, of_charges = network.charge_effect.pull_back(trace.effect, grad_scalars)
-            grad_scalars = grad_scalars + network.charge_back(0, trace.charges[0], of_charges, batch)
+            grad_scalars, of_early = network.charge_effect.pull_back(trace.effect, grad_scalars)
+            of_charges.append((trace.charges[0], of_early))
+            grad_scalars = grad_scalars + network.charge_back(0, trace.charges[0], of_early, batch)
     assert grad_basis is not None
+    positions = _pull_back_distances(grad_basis, trace, far)
+    if trace.fragments is None:
+        return positions
+    of_weights = sum(charges.remainder.of_weights(own) for charges, own in of_charges)
+    return positions + trace.fragments.pull_back(of_weights, positions.shape[1])
+
+
+def _pull_back_distances(
+    grad_basis: Float[Tensor, "molecules slots basis neighbours"],
+    trace: _NetworkTrace,
+    far: LongRangeGradient | None,
+) -> Float[Tensor, "molecules slots 3"]:
+    """Derivative with respect to the positions from those with respect to `pair_products` and of the long range."""
     if far is None:
         return _pull_back_pairs(grad_basis, trace, None)
     if far.positions is not None:
         return _pull_back_pairs(grad_basis, trace, None) + far.positions
-    if pairs.neighbours is None:
+    if trace.pairs.neighbours is None:
         return _pull_back_pairs(grad_basis, trace, far.distances)
     assert trace.long_range is not None
     assert trace.long_range.pairs is not None
@@ -147,7 +169,7 @@ class _Energies(torch.autograd.Function):
     def forward(
         ctx: Any, positions: Tensor, network: EnergyNetwork, batch: Batch, levels: Levels, pairs: Pairs
     ) -> tuple[Tensor, ...]:
-        energies, trace = _traced(network, batch, levels, pairs)
+        energies, trace = _traced(network, batch, levels, pairs, network.fragments(batch, pairs))
         ctx.save_for_backward(positions)
         ctx.network, ctx.trace = network, trace
         partial = [own.partial for own in trace.charges]

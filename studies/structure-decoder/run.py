@@ -191,7 +191,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def run() -> int:
         check_rows(options.rows, list(ROWS))
-        print(table(options.rows, [trained(row, options.stores, options.folder) for row in options.rows], options.stores))
+        print(
+            table(options.rows, [trained(row, options.stores, options.folder) for row in options.rows], options.stores)
+        )
         return 0
 
     return exit_code("run.py", run)

@@ -69,6 +69,15 @@ def test_overlapping_cores_are_left_to_the_model(single: LoadedModel, uncompiled
     assert abs(PhysConCalculator(single, compile=True).get_forces(atoms)).max() > 10
 
 
+def test_separate_fragments_are_left_to_the_model(single: LoadedModel, uncompiled: list[str]) -> None:
+    atoms, water = structure("CC(=O)[O-]"), molecule("H2O")
+    for gap in (6.0, 12.0):
+        water.positions += [gap, 0, 0]
+        both = atoms + water
+        both.info["charge"] = -1
+        assert_same_results(both, PhysConCalculator(single), PhysConCalculator(single, compile=True))
+
+
 def test_several_structures_are_left_to_the_model(single: LoadedModel, uncompiled: list[str]) -> None:
     fast = PhysConCalculator(single, compile=True)
     assert [found.error for found in fast.predict([molecule("H2O"), molecule("CH4")])] == [None, None]

@@ -52,6 +52,14 @@ def chain(n_atoms: int) -> tuple[np.ndarray, np.ndarray]:
     return np.where(turns % 2, 6, 1), positions + 0.1 * np.random.default_rng(0).normal(size=positions.shape)
 
 
+def beside(
+    first: tuple[np.ndarray, np.ndarray], second: tuple[np.ndarray, np.ndarray], gap: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Two molecules, the second shifted by the gap [Å] beyond the largest x of the first."""
+    shifted = second[1] + [first[1][:, 0].max() - second[1][:, 0].min() + gap, 0.3, -0.2]
+    return np.concatenate([first[0], second[0]]), np.concatenate([first[1], shifted])
+
+
 def by_autograd(model: PhysCon, work: Callable[[], Tensor]) -> Tensor:
     model.requires_grad_(True)
     try:
@@ -88,6 +96,11 @@ MOLECULES = {
     "one molecule": [(ETHANOL_NUMBERS, ETHANOL)],
     "several sizes": [(ETHANOL_NUMBERS, ETHANOL), (WATER_NUMBERS, WATER), (np.array([8]), np.zeros((1, 3)))],
     "neighbour lists": [chain(DENSE_SLOTS + 5), chain(DENSE_SLOTS + 3), (ETHANOL_NUMBERS, ETHANOL)],
+    "fragments": [
+        beside((ETHANOL_NUMBERS, ETHANOL), (WATER_NUMBERS, WATER), 5.3),
+        beside(beside((WATER_NUMBERS, WATER), (WATER_NUMBERS, WATER), 4.6), (WATER_NUMBERS, 1.1 * WATER), 5.8),
+        (ETHANOL_NUMBERS, ETHANOL),
+    ],
 }
 
 
@@ -249,6 +262,7 @@ BATCHES = {
     "all pairs": [(ETHANOL_NUMBERS, ETHANOL), (WATER_NUMBERS, WATER), (np.array([8]), np.zeros((1, 3)))],
     "neighbour lists": [chain(DENSE_SLOTS + 5), (ETHANOL_NUMBERS, ETHANOL), (WATER_NUMBERS, WATER)],
     "overlapping atoms": [(ETHANOL_NUMBERS, ETHANOL), (WATER_NUMBERS, CLOSE), (WATER_NUMBERS, WATER)],
+    "fragments": MOLECULES["fragments"],
 }
 SIZES = {
     "local": {"source_vectors": 4},
@@ -265,9 +279,9 @@ def written_out(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     seen: list[int] = []
     by_hand = gradient.energies_and_gradient
 
-    def counted(network, batch: Batch, levels, pairs):
+    def counted(network, batch: Batch, levels, pairs, fragments):
         seen.append(len(batch))
-        return by_hand(network, batch, levels, pairs)
+        return by_hand(network, batch, levels, pairs, fragments)
 
     monkeypatch.setattr("physcon_ase.model.physcon.energies_and_gradient", counted)
     return seen

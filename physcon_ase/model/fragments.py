@@ -1,0 +1,196 @@
+"""Fragments of a molecule that are too far apart to exchange charge, and their weights as they come closer.
+
+Two fragments are separate at a threshold t if no atom of one is closer than t to an atom of the other. At the
+threshold a = 0.8 c, with c the cutoff of the encoder, a bonded molecule is one fragment; at b = 1.6 c fragments have
+integer charges of their own; between both the partial charges are the mean over all thresholds,
+
+    q = ∫ p(t) q(t) dt = Σ_k w_k q_k,    w_k = S(h_k+1) - S(h_k),
+
+where partition k is the result of the first k merges of single-linkage clustering, at the distances h_1 < h_2 < ...,
+and S, the integral of p, is a smooth step from 0 at a to 1 at b. The energies of distant fragments therefore add up.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components, minimum_spanning_tree
+from scipy.spatial import KDTree
+from torch import Tensor
+
+from physcon_ase.batch import Batch
+from physcon_ase.model.pairs import Pairs
+
+_FIRST: Final = 0.8
+"""Threshold a in units of the cutoff."""
+
+_LAST: Final = 1.6
+"""Threshold b in units of the cutoff."""
+
+
+@dataclass(frozen=True)
+class Fragments:
+    """Partitions of the atoms of each molecule of a batch, from the finest to the coarsest."""
+
+    numbers: Int[Tensor, "partitions molecules slots"]
+    """Fragment of each atom, from 0; 0 in empty slots."""
+    exist: Bool[Tensor, "partitions molecules fragments"]
+    """Which fragments there are."""
+    weights: Float[Tensor, "partitions molecules"]
+    """Weight of each partition; they sum to 1. Differentiable with respect to the positions if these are."""
+    slopes: Float[Tensor, "merges molecules"]
+    """Derivative of S with respect to the distance of each merge [1/Å]; 0 for molecules with fewer merges."""
+    closest: Int[Tensor, "merges molecules 2"]
+    """The two atoms whose distance it is."""
+    directions: Float[Tensor, "merges molecules 3"]
+    """Unit vector from the first to the second."""
+
+    def sums(
+        self, values: Float[Tensor, "*partitions molecules slots"]
+    ) -> Float[Tensor, "partitions molecules fragments"]:
+        """Sum of the values over the atoms of each fragment."""
+        values = values.expand(self.numbers.shape)
+        return values.new_zeros(self.exist.shape).scatter_add(2, self.numbers, values)
+
+    def softmax(self, values: Float[Tensor, "molecules slots"]) -> Float[Tensor, "partitions molecules slots"]:
+        """exp(value), normalised to a sum of 1 over each fragment; 0 where the value is -∞."""
+        values = values.expand(self.numbers.shape)
+        highest = values.detach().new_full(self.exist.shape, -torch.inf)
+        highest = highest.scatter_reduce(2, self.numbers, values.detach(), "amax")
+        powers = (values - highest.gather(2, self.numbers)).exp()
+        return powers / self.sums(powers).gather(2, self.numbers)
+
+    def pull_back(
+        self, grad: Float[Tensor, "partitions molecules"], n_slots: int
+    ) -> Float[Tensor, "molecules slots 3"]:
+        """Derivative with respect to the positions from that with respect to the weights."""
+        # merge k ends partition k and begins partition k + 1
+        along = ((grad[:-1] - grad[1:]) * self.slopes)[..., None] * self.directions  # (merges, molecules, 3)
+        ends = torch.stack([-along, along], dim=2).transpose(0, 1).flatten(1, 2)  # (molecules, merges * 2, 3)
+        atoms = self.closest.transpose(0, 1).flatten(1)
+        positions = along.new_zeros(atoms.shape[0], n_slots, 3)
+        return positions.scatter_add(1, atoms[..., None].expand(-1, -1, 3), ends)
+
+
+def in_order(batch: Batch, pairs: Pairs, cutoff: float) -> Bool[Tensor, " molecules"]:
+    """Whether every atom but the first is closer than a to an earlier one: a quick proof of a single fragment."""
+    slots = torch.arange(batch.positions.shape[1], device=batch.positions.device)
+    others = slots
+    if pairs.neighbours is not None:
+        others = pairs.neighbours % len(slots)
+    earlier = (others < slots[:, None]) & pairs.mask & (pairs.distances < _FIRST * cutoff)
+    return (earlier.any(dim=2) | ~batch.atom_mask)[:, 1:].all(dim=1)
+
+
+def find_fragments(batch: Batch, pairs: Pairs, cutoff: float) -> Fragments | None:
+    """Fragments of the molecules of a batch; None if each is a single one.
+
+    Args:
+        batch: the molecules.
+        pairs: their pairs of atoms within the cutoff.
+        cutoff: of the encoder [Å].
+    """
+    single = in_order(batch, pairs, cutoff)
+    if single.all():
+        return None
+    rows = np.flatnonzero(~single.cpu().numpy())
+    found = {int(row): _clustering(batch, int(row), cutoff) for row in rows}
+    n_partitions = max(len(own.numbers) for own in found.values())
+    if n_partitions == 1 and all(own.numbers.max() == 0 for own in found.values()):
+        return None
+    return _stacked(batch, found, n_partitions, cutoff)
+
+
+@dataclass(frozen=True)
+class _Clustering:
+    """Partitions of one molecule."""
+
+    numbers: Int[np.ndarray, "partitions slots"]
+    """Fragment of each atom."""
+    closest: Int[np.ndarray, "merges 2"]
+    """The two closest atoms of the fragments of each merge."""
+
+
+def _clustering(batch: Batch, row: int, cutoff: float) -> _Clustering:
+    """Single-linkage clustering of a molecule from the threshold a to b."""
+    atoms = np.flatnonzero(batch.atom_mask[row].cpu().numpy())
+    points = batch.positions[row].detach().cpu().double().numpy()[atoms]
+    first, second = KDTree(points).query_pairs(_LAST * cutoff, output_type="ndarray").T
+    distances = np.linalg.norm(points[second] - points[first], axis=1)
+    near, shape = distances < _FIRST * cutoff, (len(atoms), len(atoms))
+    _, numbers = connected_components(coo_array((distances[near], (first[near], second[near])), shape), directed=False)
+    tree = minimum_spanning_tree(coo_array((distances, (first, second)), shape)).tocoo()
+    partitions, closest = [numbers], []
+    for edge in np.argsort(tree.data, kind="stable"):
+        i, j = int(tree.row[edge]), int(tree.col[edge])
+        low, high = sorted((int(numbers[i]), int(numbers[j])))
+        if low == high:
+            continue
+        numbers = np.where(numbers == high, low, numbers)
+        numbers = np.where(numbers > high, numbers - 1, numbers)
+        partitions.append(numbers)
+        closest.append((atoms[i], atoms[j]))
+    all_slots = np.zeros((len(partitions), batch.positions.shape[1]), dtype=np.int64)
+    all_slots[:, atoms] = partitions
+    return _Clustering(all_slots, np.array(closest, dtype=np.int64).reshape(-1, 2))
+
+
+def _stacked(batch: Batch, found: dict[int, _Clustering], n_partitions: int, cutoff: float) -> Fragments:
+    """The partitions of the molecules of a batch; those without have one fragment in each partition."""
+    device, (n_molecules, n_slots) = batch.positions.device, batch.atomic_numbers.shape
+    numbers = np.zeros((n_partitions, n_molecules, n_slots), dtype=np.int64)
+    closest = np.zeros((n_partitions - 1, n_molecules, 2), dtype=np.int64)
+    merges = np.zeros((n_partitions - 1, n_molecules), dtype=bool)
+    for row, own in found.items():
+        numbers[: len(own.numbers), row], numbers[len(own.numbers) :, row] = own.numbers, own.numbers[-1]
+        closest[: len(own.closest), row], merges[: len(own.closest), row] = own.closest, True
+    n_fragments = numbers.max() + 1
+    exist = numbers.max(axis=2)[..., None] >= np.arange(n_fragments)
+    ends = torch.from_numpy(closest).to(device).transpose(0, 1).flatten(1)  # (molecules, merges * 2)
+    places = batch.positions.gather(1, ends[..., None].expand(-1, -1, 3)).unflatten(1, (-1, 2)).transpose(0, 1)
+    vectors, real = places[:, :, 1] - places[:, :, 0], torch.from_numpy(merges).to(device)
+    distances = torch.where(real, vectors.square().sum(dim=2), 1.0).sqrt()
+    # after its last merge a molecule has no further partition: S = 1
+    steps, slopes = _step((distances / cutoff - _FIRST) / (_LAST - _FIRST))
+    steps = torch.where(real, steps, 1.0)
+    edges = torch.cat([steps.new_zeros(1, n_molecules), steps, steps.new_ones(1, n_molecules)])
+    return Fragments(
+        torch.from_numpy(numbers).to(device),
+        torch.from_numpy(exist).to(device),
+        edges[1:] - edges[:-1],
+        torch.where(real, slopes / (cutoff * (_LAST - _FIRST)), 0.0),
+        torch.from_numpy(closest).to(device),
+        vectors / distances[..., None],
+    )
+
+
+def _step(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Polynomial 10 x³ - 15 x⁴ + 6 x⁵ from 0 at 0 to 1 at 1, and its derivative."""
+    x = x.clamp(0.0, 1.0)
+    return x * x * x * (10 + x * (6 * x - 15)), 30 * (x * (1 - x)).square()
+
+
+def integer_charges(
+    sums: Float[Tensor, "partitions molecules fragments"],
+    total: Int[Tensor, " molecules"],
+    exist: Bool[Tensor, "partitions molecules fragments"],
+) -> Float[Tensor, "partitions molecules fragments"]:
+    """Integer charges [e] of fragments, close to the sums of their local charges, that sum to the total charge.
+
+    Args:
+        sums: sum of the local charges of each fragment [e].
+        total: total charge of each molecule [e].
+        exist: which fragments there are.
+    """
+    sums = torch.where(exist, sums.detach(), 0.0)
+    charges = sums.round()
+    while (excess := charges.sum(dim=2) - total).any():
+        # the fragment whose local charge is farthest from its integer, in the direction of the excess, changes by one
+        sign = excess.sign()[..., None]
+        order = torch.where(exist, (charges - sums) * sign, -torch.inf)
+        worst = torch.nn.functional.one_hot(order.argmax(dim=2), exist.shape[2])
+        charges = charges - sign * worst
+    return charges
