@@ -10,7 +10,7 @@ import pytest
 from ase import Atoms
 from ase.build import molecule
 
-from physcon_ase.errors import BondPerceptionError, FragmentsError, PhysConError
+from physcon_ase.errors import BondPerceptionError, FragmentsError, PhysConError, UnsupportedChargeError
 from physcon_ase.inference import outcome
 from physcon_ase.inference.calculator import PhysConCalculator
 from physcon_ase.inference.interactions.interaction import Interaction, interaction
@@ -192,6 +192,13 @@ def test_default_distances_of_concentric_molecules_are_positive(double: LoadedMo
     assert 0 < curve.distances.min() < 0.2
 
 
+def triplet_oxygen() -> Atoms:
+    oxygen = molecule("O2")
+    oxygen.translate([0, 0, 4])
+    oxygen.info["spin"] = 3
+    return oxygen
+
+
 @pytest.mark.parametrize(
     ("molecules", "options", "error", "message"),
     [
@@ -202,6 +209,7 @@ def test_default_distances_of_concentric_molecules_are_positive(double: LoadedMo
         ("O.O", {"relax": False}, PhysConError, "relax=False requires geometries"),
         ("O.O", {"along": "x"}, PhysConError, "unknown line 'x'"),
         (dimer(), {"distances": [0.0]}, PhysConError, r"distance \[Å\] is 0.0"),
+        ([triplet_oxygen(), molecule("H2O")], {}, UnsupportedChargeError, "spin multiplicity 3 is not supported"),
         (Atoms("H3", [[0, 0, 0], [0, 0, 0.9], [0, 0, 5]]), {}, BondPerceptionError, "pass a list with the geometry"),
     ],
 )
