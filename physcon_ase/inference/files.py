@@ -1,5 +1,6 @@
 """Reading and writing of files with molecules and structures; the formats are those of `formats.table`."""
 
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -176,8 +177,8 @@ def check_output(path: str | Path, inputs: Iterable[str | Path] = (), *, kinds: 
         kinds: allowed suffixes; by default those of all formats that can be written.
 
     Raises:
-        PhysConError: an unknown suffix, an input file, a folder that does not exist, or a format whose package is not
-            installed.
+        PhysConError: an unknown suffix, an input file, a folder, a folder that does not exist or cannot be written to,
+            or a format whose package is not installed.
     """
     path = Path(path)
     kind = format_named(path, WRITABLE)
@@ -188,6 +189,12 @@ def check_output(path: str | Path, inputs: Iterable[str | Path] = (), *, kinds: 
         raise PhysConError(f"input and output are both {path}, which would overwrite the input: choose another name")
     if not path.parent.is_dir():
         raise PhysConError(f"there is no folder {path.parent} to write {path.name} to; create it first")
+    if path.is_dir():
+        raise PhysConError(f"{path} is a folder; choose another name for the output")
+    if not os.access(path.parent, os.W_OK | os.X_OK):  # files are written beside their place and then renamed
+        raise PhysConError(
+            f"{path} cannot be written, since there is no permission for {path.parent}: choose another folder"
+        )
     if kind is not None:
         check_installed(kind)
     is_compressed = suffix_of(path) == ".png" or (kind is not None and kind.requires)
