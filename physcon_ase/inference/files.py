@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any, Final
 from ase import Atoms
 
 from physcon_ase.chem.graph import MolGraph
-from physcon_ase.errors import PhysConError, StoreError
+from physcon_ase.errors import InvalidSmilesError, PhysConError, StoreError
 from physcon_ase.inference.formats import xyz
 from physcon_ase.inference.formats.rows import Geometry, ReadOptions, Row
 from physcon_ase.inference.formats.table import (
@@ -40,10 +40,30 @@ XYZ_SUFFIXES: Final = next(kind.suffixes for kind in WRITABLE if ".xyz" in kind.
 
 
 def rows_named(argument: str, *, smiles_column: str | None = None, name_column: str | None = None) -> list[Row]:
-    """Rows of an argument that is a file name, "-" or a SMILES. Args and Raises: see `read_rows`."""
+    """Rows of an argument that is a file name, "-" or a SMILES. Args: see `read_rows`.
+
+    Raises:
+        InvalidSmilesError: the argument is neither a SMILES nor a file, but looks like the name of a file.
+        StoreError: it is a folder, or see `read_rows`.
+    """
     if argument == STANDARD_INPUT or files_named(argument):
         return read_rows(argument, smiles_column=smiles_column, name_column=name_column)
+    _refuse_missing_file(argument)
     return [Row(argument)]
+
+
+def _refuse_missing_file(argument: str) -> None:
+    is_folder = bool(argument) and _is(Path.is_dir, Path(argument))
+    if not (is_folder or "/" in argument or Path(argument).suffix):
+        return
+    from physcon_ase.chem.smiles import canonical_and_size  # slow to load
+
+    try:
+        canonical_and_size(argument)
+    except InvalidSmilesError as error:
+        if is_folder:
+            raise StoreError(f"{argument} is a folder; give a file of molecules: {listed(READABLE)}") from error
+        raise InvalidSmilesError(f"{error}, or the name of the file: there is no file {argument}") from error
 
 
 def molecules_named(argument: str) -> list[str | MolGraph | Atoms | Geometry]:
@@ -58,12 +78,12 @@ def files_named(argument: str) -> list[Path]:
     """
     path = Path(argument)
     is_named = path.suffix == path.suffix.lower() and format_named(path, READABLE) is not None
-    return [path] if is_named or _is_file(path) else []
+    return [path] if is_named or _is(Path.is_file, path) else []
 
 
-def _is_file(path: Path) -> bool:
+def _is(what: Callable[[Path], bool], path: Path) -> bool:
     try:
-        return path.is_file()
+        return what(path)
     except (OSError, ValueError):  # a long SMILES is not a valid file name
         return False
 

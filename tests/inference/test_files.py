@@ -16,7 +16,7 @@ from rdkit.Chem import AllChem
 
 from physcon_ase.chem.graph import MolGraph
 from physcon_ase.chem.smiles import graph_from_smiles
-from physcon_ase.errors import PhysConError, StoreError
+from physcon_ase.errors import InvalidSmilesError, PhysConError, StoreError
 from physcon_ase.inference import files
 from physcon_ase.inference.files import (
     check_output,
@@ -75,6 +75,15 @@ def test_a_folder_that_cannot_be_written_to_is_refused_before_the_computation(
     monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)
     with pytest.raises(PhysConError, match=r"out\.sdf cannot be written, since there is no permission"):
         check_output(tmp_path / "out.sdf")
+
+
+def test_an_argument_that_is_neither_file_nor_smiles_is_told(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="is a folder; give a file of molecules"):
+        rows_named(str(tmp_path))
+    with pytest.raises(InvalidSmilesError, match=r"invalid SMILES 'no\.cif': .*, or the name of the file"):
+        rows_named("no.cif")
+    for smiles in ("F/C=C/F", "[Na+].[Cl-]", "foo", ""):
+        assert [row.molecule for row in rows_named(smiles)] == [smiles]
 
 
 def test_a_link_to_the_input_is_no_output(tmp_path: Path) -> None:
