@@ -167,7 +167,10 @@ def test_tables_pictures_and_structures_are_written(rigid: Interaction, tmp_path
     assert rigid.curve is not None
     assert [float(row["interaction_ev"]) for row in rows] == pytest.approx(rigid.curve.energies.tolist(), abs=1e-8)
     assert (tmp_path / "dimer.png").read_bytes().startswith(b"\x89PNG")
-    assert [len(atoms) for atoms in ase.io.read(tmp_path / "dimer.xyz", index=":")] == [6, 3, 3]
+    frames = ase.io.read(tmp_path / "dimer.xyz", index=":")
+    assert [(len(atoms), atoms.info["name"]) for atoms in frames] == [(6, "O + O"), (3, "O"), (3, "O")]
+    assert {(atoms.info["status"], atoms.info["level"]) for atoms in frames} == {
+        (rigid.status, rigid.provenance.level)}  # fmt: skip
     assert "molecules as they are in the complex" in format_interaction(rigid)
 
 
