@@ -1,5 +1,6 @@
 """SD and PDB file records."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -52,7 +53,7 @@ def pdb_block(
         atomic_numbers: atomic number of each atom.
         positions: positions [Å], written with three decimals.
         title: name of the molecule.
-        remarks: lines of text for REMARK records.
+        remarks: texts for REMARK records, wrapped to their width.
         labels: names of the atoms, of which four characters are written; by default symbols with numbers.
     """
     if graph is None:
@@ -66,5 +67,5 @@ def pdb_block(
         information = Chem.AtomPDBResidueInfo(f"{name[:4]:4s}", residueName="UNL", residueNumber=1, isHeteroAtom=True)
         atom.SetMonomerInfo(information)
     head = [f"COMPND    {title[:70]}"] if title else []
-    head += [f"REMARK   1 {remark[:69]}" for remark in remarks]
+    head += [f"REMARK   1 {line}" for remark in remarks for line in textwrap.wrap(remark, 69)]
     return "".join(f"{line}\n" for line in head) + Chem.MolToPDBBlock(mol)

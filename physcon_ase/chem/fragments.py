@@ -47,6 +47,11 @@ def n_fragments(graph: MolGraph) -> int:
     return len(Chem.GetMolFrags(to_rdkit(graph)))
 
 
+def largest_fragment(graph: MolGraph) -> Fragment:
+    """Connected part with the most heavy atoms."""
+    return max(fragments_of(graph), key=lambda part: (int((part.graph.atomic_numbers > 1).sum()), part.graph.n_atoms))
+
+
 def chosen_fragments(graph: MolGraph, choice: str) -> MolGraph:
     """The graph itself, or its fragment with the most heavy atoms.
 
@@ -60,8 +65,7 @@ def chosen_fragments(graph: MolGraph, choice: str) -> MolGraph:
     if choice == "all" or n_fragments(graph) <= 1:
         return graph
     if choice == "largest":
-        parts = [fragment.graph for fragment in fragments_of(graph)]
-        return max(parts, key=lambda part: (int((part.atomic_numbers > 1).sum()), part.n_atoms))
+        return largest_fragment(graph).graph
     raise FragmentsError(
         f"{canonical_smiles(graph)!r} has {n_fragments(graph)} disconnected fragments; only one molecule is allowed "
         "here: pass one of the dot-separated parts, or use optimize, which relaxes them together or keeps the largest "

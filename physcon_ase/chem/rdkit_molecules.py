@@ -59,17 +59,12 @@ def known_from_rdkit(molecule: Any) -> KnownMolecule:
         positions = full.GetConformer().GetPositions()
         fields = (graph.atomic_numbers, graph.bonds, graph.bond_orders, graph.formal_charges)
         graph = graph_from_bonds(*fields, isotopes=graph.isotopes, positions=positions)
-    table = Chem.GetPeriodicTable()
     return KnownMolecule(
         graph,
         positions,
         mol.GetProp("_Name").strip() if mol.HasProp("_Name") else "",
         _labels(full),
-        {
-            atom.GetIdx(): table.GetMassForIsotope(atom.GetAtomicNum(), atom.GetIsotope())
-            for atom in full.GetAtoms()
-            if atom.GetIsotope()
-        },
+        _isotope_masses(full),
         full.GetNumAtoms() - mol.GetNumAtoms(),
     )
 
@@ -103,6 +98,8 @@ class PdbAtoms:
     """Names of the atoms."""
     residue: str
     """Name of the residue of the first atom."""
+    isotopes: dict[int, float]
+    """Mass [amu] of each atom that is deuterium (D), by index."""
 
 
 def pdb_atoms(block: str) -> PdbAtoms:
@@ -129,6 +126,7 @@ def pdb_atoms(block: str) -> PdbAtoms:
         sum(atom.GetFormalCharge() for atom in atoms),
         tuple(residue.GetName().strip() for residue in residues),
         residues[0].GetResidueName().strip(),
+        _isotope_masses(mol),
     )
 
 
@@ -162,6 +160,16 @@ def _has_positions(mol: Chem.Mol) -> bool:
         return False
     positions = mol.GetConformer().GetPositions()
     return len(positions) == 1 or bool(np.ptp(positions, axis=0).any())
+
+
+def _isotope_masses(mol: Chem.Mol) -> dict[int, float]:
+    """Mass [amu] of each atom with a stated isotope, by index."""
+    table = Chem.GetPeriodicTable()
+    return {
+        atom.GetIdx(): table.GetMassForIsotope(atom.GetAtomicNum(), atom.GetIsotope())
+        for atom in mol.GetAtoms()
+        if atom.GetIsotope()
+    }
 
 
 def _labels(mol: Chem.Mol) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from physcon_ase.errors import PhysConError
 from physcon_ase.inference.formats.table import READABLE, listed
 
 if TYPE_CHECKING:
@@ -63,6 +64,55 @@ def read_input(options: argparse.Namespace) -> "list[Row]":
     from physcon_ase.inference.files import rows_named
 
     return rows_named(options.molecule, smiles_column=options.smiles_column, name_column=options.name_column)
+
+
+def add_outputs(command: argparse.ArgumentParser, text: str, *, several_at_once: bool = False) -> None:
+    """Adds the output files, whose option may be repeated; `text` names the formats."""
+    command.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        action="extend" if several_at_once else "append",
+        nargs="+" if several_at_once else None,
+        default=[],
+        metavar="FILE",
+        help=f"output file; may be repeated. {text}",
+    )
+
+
+def check_outputs(outputs: Sequence[Path], inputs: Sequence[Path], *, kinds: Sequence[str] | None = None) -> None:
+    """Checks the outputs of a command. Raises the errors of `files.check_output` and `check_distinct`."""
+    from physcon_ase.inference.files import check_output
+
+    for output in outputs:
+        check_output(output, inputs, kinds=kinds)
+    check_distinct(outputs)
+
+
+def check_distinct(outputs: Sequence[Path]) -> None:
+    """Checks that no output of a command replaces another.
+
+    Raises:
+        PhysConError: a file is given twice.
+    """
+    for number, output in enumerate(outputs):
+        if output.resolve() in [other.resolve() for other in outputs[:number]]:
+            raise PhysConError(f"{output} is given twice as output: choose different names")
+
+
+def check_failure_tables(outputs: Sequence[Path], inputs: Sequence[Path]) -> None:
+    """Checks the tables of failures beside the outputs."""
+    from physcon_ase.inference.files import check_output, failures_path
+
+    for output in outputs:
+        check_output(failures_path(output), inputs)
+    tables = {failures_path(output).resolve(): output for output in outputs}
+    for output in outputs:
+        if output.resolve() in tables:
+            raise PhysConError(
+                f"cannot write {output}, which is the table of the failures of {tables[output.resolve()]}: choose "
+                "another name"
+            )
 
 
 def add_run_options(command: argparse.ArgumentParser) -> None:

@@ -4,14 +4,17 @@ import argparse
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from physcon_ase.cli.command import (
     SOME_FAILED,
     add_command,
     add_input,
     add_model_options,
+    add_outputs,
     add_run_options,
+    check_failure_tables,
+    check_outputs,
     journal_of,
     read_input,
     write_failures,
@@ -28,7 +31,7 @@ def add_ensemble(commands: argparse._SubParsersAction) -> None:
     text = "search the conformers of a molecule, or of all molecules of a file; continues an interrupted run"
     command = add_command(commands, "ensemble", _ensemble, text)
     add_input(command)
-    command.add_argument("-o", "--output", type=Path, help="output file of the conformers: .xyz, .sdf, .json or .jsonl")
+    add_outputs(command, "The suffix determines the format of the conformers: .xyz, .sdf, .json or .jsonl")
     add_model_options(command)
     command.add_argument(
         "-n", type=_number_or_auto, default="auto", help="number of ETKDG geometries (default: auto, 50 to 300)"
@@ -57,13 +60,12 @@ def _ensemble(options: argparse.Namespace) -> int:
         write_ensemble,
     )
     from physcon_ase.inference.ensembles.search import ensemble, ensemble_many
-    from physcon_ase.inference.files import check_output, failures_path, files_named
+    from physcon_ase.inference.files import files_named
     from physcon_ase.inference.formats.table import suffix_of
 
     inputs = files_named(options.molecule)
-    if options.output is not None:
-        check_output(options.output, inputs, kinds=ENSEMBLE_SUFFIXES)
-        check_output(failures_path(options.output), inputs)
+    check_outputs(options.output, inputs, kinds=ENSEMBLE_SUFFIXES)
+    check_failure_tables(options.output, inputs)
     rows = read_input(options)
     settings = {
         "n": options.n,
@@ -79,15 +81,16 @@ def _ensemble(options: argparse.Namespace) -> int:
     }
     if not rows[0].source:  # a SMILES
         found = ensemble(rows[0].molecule, **settings)
-        if options.output is not None:
-            write_ensemble(found, options.output)
+        for output in options.output:
+            write_ensemble(found, output)
         print(format_ensemble(found))
         return SOME_FAILED if found.doubts else 0
-    if options.output is not None and suffix_of(options.output) == ONE_SUFFIX and len(rows) > 1:
-        raise PhysConError(
-            f"{options.output} can contain one molecule, but {options.molecule} has {len(rows)}: write .jsonl"
-        )
-    journal = journal_of([] if options.output is None else [options.output])
+    for output in options.output if len(rows) > 1 else ():
+        if suffix_of(output) == ONE_SUFFIX:
+            raise PhysConError(
+                f"{output} can contain one molecule, but {options.molecule} has {len(rows)}: write .jsonl"
+            )
+    journal = journal_of(options.output)
     records = ensemble_many(
         rows,
         n_processes=options.jobs,
@@ -96,7 +99,7 @@ def _ensemble(options: argparse.Namespace) -> int:
         progress_bar=not options.quiet,
         **settings,
     )
-    lines = [] if options.output is None else _written(records, options.output, inputs, options.seed)
+    lines = _written(records, options.output, inputs, options.seed)
     if journal is not None:  # deleted last: an interruption before leads to the same files
         journal.unlink(missing_ok=True)
     found = [record.ensemble for record in records if record.ensemble is not None]
@@ -109,28 +112,35 @@ def _ensemble(options: argparse.Namespace) -> int:
     return 0 if counts["ok"] == len(rows) else SOME_FAILED
 
 
-def _written(records: "Sequence[EnsembleRecord]", output: Path, inputs: Sequence[Path], seed: int) -> list[str]:
-    """Writes conformers, and failures that the output cannot contain to a table; returns what was written."""
+def _written(
+    records: "Sequence[EnsembleRecord]", outputs: Sequence[Path], inputs: Sequence[Path], seed: int
+) -> list[str]:
+    """Writes conformers, and failures that an output cannot contain to a table; returns what was written."""
     from physcon_ase.inference.ensembles.report import write_ensemble_records
     from physcon_ase.inference.files import failures_path
     from physcon_ase.inference.results import Record
 
-    left_out = write_ensemble_records(records, output, inputs=inputs)
     n_written = sum(len(record.ensemble) for record in records if record.ensemble is not None)
-    lines = [f"{counted(n_written, 'conformer')} written to {output}"] if len(left_out) < len(records) else []
     fields = ("index", "name", "status", "reason", "error", "seconds", "smiles", "row", "source")
-    failures = [
-        Record(**{name: getattr(record, name) for name in fields}, seed=seed, attempts=1, result=None)
-        for record in left_out
-    ]
-    return lines + write_failures(failures, failures_path(output), inputs)
+    lines: list[str] = []
+    tables: dict[Path, dict[int, Record]] = {failures_path(output): {} for output in outputs}
+    for output in outputs:
+        left_out = write_ensemble_records(records, output, inputs=inputs)
+        if len(left_out) < len(records):
+            lines.append(f"{counted(n_written, 'conformer')} written to {output}")
+        for record in left_out:
+            told: dict[str, Any] = {name: getattr(record, name) for name in fields}
+            tables[failures_path(output)][record.index] = Record(**told, seed=seed, attempts=1, result=None)
+    for path, failures in tables.items():
+        lines += write_failures(list(failures.values()), path, inputs)
+    return lines
 
 
 def add_scan(commands: argparse._SubParsersAction) -> None:
     """Adds ``physcon scan``."""
     text = "relaxed energy of a molecule as a function of one or two dihedral angles"
     command = add_command(commands, "scan", _scan, text)
-    command.add_argument("molecule", metavar="SMILES|FILE.xyz", help="SMILES, or one geometry as extended XYZ")
+    command.add_argument("molecule", metavar="SMILES|FILE", help="SMILES, or a file with one molecule")
     command.add_argument(
         "--dihedral",
         type=int,
@@ -140,13 +150,11 @@ def add_scan(commands: argparse._SubParsersAction) -> None:
         metavar=("I", "J", "K", "L"),
         help="atoms of the dihedral angle, counted from 0 in the order of the input; give it twice for a map",
     )
-    command.add_argument(
-        "-o",
-        "--output",
-        type=Path,
-        nargs="+",
-        default=[],
-        help="output files: .xyz or .sdf (geometries), .csv (energies), .json (everything), .png (picture)",
+    add_outputs(
+        command,
+        "The suffix determines the content: .xyz or .sdf (geometries), .csv (energies), .json (everything), .png "
+        "(picture)",
+        several_at_once=True,
     )
     add_model_options(command)
     command.add_argument("--step", type=float, default=15.0, help="distance of the grid points [degrees] (default: 15)")
@@ -161,13 +169,12 @@ def add_scan(commands: argparse._SubParsersAction) -> None:
 
 
 def _scan(options: argparse.Namespace) -> int:
-    from physcon_ase.inference.files import check_output, files_named, molecules_named
+    from physcon_ase.inference.files import files_named, molecules_named
     from physcon_ase.inference.scans.report import SCAN_SUFFIXES, format_scan, write_scan
     from physcon_ase.inference.scans.search import scan
 
     inputs = files_named(options.molecule)
-    for path in options.output:
-        check_output(path, inputs, kinds=SCAN_SUFFIXES)
+    check_outputs(options.output, inputs, kinds=SCAN_SUFFIXES)
     molecules = molecules_named(options.molecule)
     if len(molecules) != 1:
         raise PhysConError(

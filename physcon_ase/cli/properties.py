@@ -4,7 +4,15 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from physcon_ase.cli.command import SOME_FAILED, add_command, add_model_options, add_start_options
+from physcon_ase.cli.command import (
+    SOME_FAILED,
+    add_command,
+    add_model_options,
+    add_outputs,
+    add_start_options,
+    check_distinct,
+    check_outputs,
+)
 from physcon_ase.errors import PhysConError
 from physcon_ase.plurals import counted
 
@@ -14,9 +22,7 @@ def add_vibrations(commands: argparse._SubParsersAction) -> None:
     text = "compute harmonic frequencies, infrared intensities and thermochemistry of a molecule after relaxation"
     command = add_command(commands, "vibrations", _vibrations, text)
     command.add_argument("molecule", metavar="SMILES|FILE", help="SMILES, or a file with one molecule")
-    command.add_argument(
-        "-o", "--output", type=Path, help="output file: .csv (modes), .json (everything) or .png (spectrum)"
-    )
+    add_outputs(command, "The suffix determines the content: .csv (modes), .json (everything) or .png (spectrum)")
     command.add_argument("--spectrum", type=Path, help="output file for the broadened infrared spectrum: .csv or .png")
     command.add_argument("--width", type=float, default=15.0, help="width of its bands [1/cm] (default: 15)")
     add_model_options(command)
@@ -37,7 +43,7 @@ def add_vibrations(commands: argparse._SubParsersAction) -> None:
 
 
 def _vibrations(options: argparse.Namespace) -> int:
-    from physcon_ase.inference.files import check_output, files_named
+    from physcon_ase.inference.files import files_named
     from physcon_ase.inference.vibrations.harmonic import vibrations
     from physcon_ase.inference.vibrations.spectra import (
         OUTPUTS,
@@ -48,10 +54,10 @@ def _vibrations(options: argparse.Namespace) -> int:
     )
 
     inputs = files_named(options.molecule)
-    if options.output is not None:
-        check_output(options.output, inputs, kinds=OUTPUTS)
+    check_outputs(options.output, inputs, kinds=OUTPUTS)
     if options.spectrum is not None:
-        check_output(options.spectrum, inputs, kinds=SPECTRA)
+        check_outputs([options.spectrum], inputs, kinds=SPECTRA)
+        check_distinct([*options.output, options.spectrum])
     (molecule,) = _molecules(options.molecule, 1)
     found = vibrations(
         molecule,
@@ -69,9 +75,9 @@ def _vibrations(options: argparse.Namespace) -> int:
         device=options.device,
     )
     print(format_vibrations(found))
-    if options.output is not None:
-        write_vibrations(found, options.output, width=options.width, inputs=inputs)
-        print(f"  written      {options.output}")
+    for output in options.output:
+        write_vibrations(found, output, width=options.width, inputs=inputs)
+        print(f"  written      {output}")
     if options.spectrum is not None:
         write_spectrum(found, options.spectrum, width=options.width, inputs=inputs)
         print(f"  spectrum     {options.spectrum}")
@@ -85,11 +91,10 @@ def add_interaction(commands: argparse._SubParsersAction) -> None:
     command.add_argument(
         "molecule", metavar="SMILES|FILE", help="SMILES with dots between the molecules, or a file with one complex"
     )
-    command.add_argument(
-        "-o",
-        "--output",
-        type=Path,
-        help="output file: .json (everything), .csv or .png (distance curve), .xyz (complex and molecules)",
+    add_outputs(
+        command,
+        "The suffix determines the content: .json (everything), .csv or .png (distance curve), .xyz (complex and "
+        "molecules)",
     )
     add_model_options(command)
     command.add_argument("--relax", action="store_true", help="relax a complex that is given as a geometry")
@@ -107,13 +112,12 @@ def add_interaction(commands: argparse._SubParsersAction) -> None:
 
 
 def _interaction(options: argparse.Namespace) -> int:
-    from physcon_ase.inference.files import check_output, files_named
+    from physcon_ase.inference.files import files_named
     from physcon_ase.inference.interactions.interaction import interaction
     from physcon_ase.inference.interactions.report import OUTPUTS, format_interaction, write_interaction
 
     inputs = files_named(options.molecule)
-    if options.output is not None:
-        check_output(options.output, inputs, kinds=OUTPUTS)
+    check_outputs(options.output, inputs, kinds=OUTPUTS)
     (molecule,) = _molecules(options.molecule, 1)
     found = interaction(
         molecule,
@@ -127,9 +131,9 @@ def _interaction(options: argparse.Namespace) -> int:
         device=options.device,
     )
     print(format_interaction(found))
-    if options.output is not None:
-        write_interaction(found, options.output, inputs=inputs)
-        print(f"  written      {options.output}")
+    for output in options.output:
+        write_interaction(found, output, inputs=inputs)
+        print(f"  written      {output}")
     return 0 if found.is_ok else SOME_FAILED
 
 

@@ -10,8 +10,11 @@ from physcon_ase.cli.command import (
     add_command,
     add_input,
     add_model_options,
+    add_outputs,
     add_run_options,
     add_start_options,
+    check_failure_tables,
+    check_outputs,
     journal_of,
     read_input,
     write_failures,
@@ -30,15 +33,7 @@ def add_optimize(commands: argparse._SubParsersAction) -> None:
     text = "relax a molecule, or all molecules of a file in batches; continues an interrupted run"
     command = add_command(commands, "optimize", _optimize, text)
     add_input(command)
-    command.add_argument(
-        "-o",
-        "--output",
-        type=Path,
-        action="append",
-        default=[],
-        metavar="FILE",
-        help=f"output file; may be repeated. The suffix determines the format: {listed(WRITABLE)}",
-    )
+    add_outputs(command, f"The suffix determines the format: {listed(WRITABLE)}")
     add_model_options(command)
     command.add_argument(
         "--optimizer",
@@ -54,7 +49,8 @@ def add_optimize(commands: argparse._SubParsersAction) -> None:
         "--fragments",
         choices=("all", "largest"),
         default="all",
-        help="of a SMILES with dots: relax all fragments beside each other, or keep the largest (default: all)",
+        help="of several molecules, such as a SMILES with dots: relax all fragments together, or keep the largest "
+        "(default: all)",
     )
     add_start_options(command)
     command.add_argument("--plot", type=Path, help="output file for a plot of the convergence and the molecule (.png)")
@@ -68,7 +64,8 @@ def _optimize(options: argparse.Namespace) -> int:
     from physcon_ase.inference.results import record_of
 
     inputs = files_named(options.molecule)
-    _check_outputs(options.output, inputs)
+    check_outputs(options.output, inputs)
+    check_failure_tables(options.output, inputs)
     if options.plot is not None:
         check_output(options.plot, inputs, kinds=(".png",))
     rows = read_input(options)
@@ -91,22 +88,6 @@ def _optimize(options: argparse.Namespace) -> int:
     lines = [*_written([record], options.output, inputs), *_plotted(record, options.plot)]
     print("\n".join([format_result(result), *lines]))
     return 0 if result.is_ok else SOME_FAILED
-
-
-def _check_outputs(outputs: Sequence[Path], inputs: Sequence[Path]) -> None:
-    """Checks the outputs and the tables of failures beside them."""
-    from physcon_ase.inference.files import check_output, failures_path
-
-    for output in outputs:
-        check_output(output, inputs)
-        check_output(failures_path(output), inputs)
-    tables = {failures_path(output).resolve(): output for output in outputs}
-    for output in outputs:
-        if output.resolve() in tables:
-            raise PhysConError(
-                f"cannot write {output}, which is the table of the failures of {tables[output.resolve()]}: choose "
-                "another name"
-            )
 
 
 def _optimize_many(options: argparse.Namespace, rows: "list[Row]") -> int:
@@ -189,8 +170,13 @@ def _predict(options: argparse.Namespace) -> int:
     from physcon_ase.inference.files import XYZ_SUFFIXES, check_output, files_named, read_rows, write_structures
 
     check_output(options.output, files_named(options.file), kinds=XYZ_SUFFIXES)
-    outcomes = _predictions(read_rows(options.file), options)
-    done = [outcome for outcome in outcomes if not isinstance(outcome, PhysConError)]
+    rows = read_rows(options.file)
+    outcomes = _predictions(rows, options)
+    done = []
+    for row, outcome in zip(rows, outcomes, strict=True):
+        if not isinstance(outcome, PhysConError):
+            outcome.info |= {"row": row.number, "source": row.source}
+            done.append(outcome)
     write_structures(done, options.output)
     failed, uncertain = _print_errors(outcomes), sum("doubts" in atoms.info for atoms in done)
     print(

@@ -1,7 +1,8 @@
 """Reading and writing of files with molecules and structures; the formats are those of `formats.table`."""
 
+import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any, Final
 from ase import Atoms
 
 from physcon_ase.chem.graph import MolGraph
-from physcon_ase.errors import PhysConError, StoreError
+from physcon_ase.errors import InvalidSmilesError, PhysConError, StoreError
 from physcon_ase.inference.formats import xyz
 from physcon_ase.inference.formats.rows import Geometry, ReadOptions, Row
 from physcon_ase.inference.formats.table import (
@@ -39,10 +40,30 @@ XYZ_SUFFIXES: Final = next(kind.suffixes for kind in WRITABLE if ".xyz" in kind.
 
 
 def rows_named(argument: str, *, smiles_column: str | None = None, name_column: str | None = None) -> list[Row]:
-    """Rows of an argument that is a file name, "-" or a SMILES. Args and Raises: see `read_rows`."""
+    """Rows of an argument that is a file name, "-" or a SMILES. Args: see `read_rows`.
+
+    Raises:
+        InvalidSmilesError: the argument is neither a SMILES nor a file, but looks like the name of a file.
+        StoreError: it is a folder, or see `read_rows`.
+    """
     if argument == STANDARD_INPUT or files_named(argument):
         return read_rows(argument, smiles_column=smiles_column, name_column=name_column)
+    _refuse_missing_file(argument)
     return [Row(argument)]
+
+
+def _refuse_missing_file(argument: str) -> None:
+    is_folder = bool(argument) and _is(Path.is_dir, Path(argument))
+    if not (is_folder or "/" in argument or Path(argument).suffix):
+        return
+    from physcon_ase.chem.smiles import canonical_and_size  # slow to load
+
+    try:
+        canonical_and_size(argument)
+    except InvalidSmilesError as error:
+        if is_folder:
+            raise StoreError(f"{argument} is a folder; give a file of molecules: {listed(READABLE)}") from error
+        raise InvalidSmilesError(f"{error}, or the name of the file: there is no file {argument}") from error
 
 
 def molecules_named(argument: str) -> list[str | MolGraph | Atoms | Geometry]:
@@ -57,12 +78,12 @@ def files_named(argument: str) -> list[Path]:
     """
     path = Path(argument)
     is_named = path.suffix == path.suffix.lower() and format_named(path, READABLE) is not None
-    return [path] if is_named or _is_file(path) else []
+    return [path] if is_named or _is(Path.is_file, path) else []
 
 
-def _is_file(path: Path) -> bool:
+def _is(what: Callable[[Path], bool], path: Path) -> bool:
     try:
-        return path.is_file()
+        return what(path)
     except (OSError, ValueError):  # a long SMILES is not a valid file name
         return False
 
@@ -176,8 +197,8 @@ def check_output(path: str | Path, inputs: Iterable[str | Path] = (), *, kinds: 
         kinds: allowed suffixes; by default those of all formats that can be written.
 
     Raises:
-        PhysConError: an unknown suffix, an input file, a folder that does not exist, or a format whose package is not
-            installed.
+        PhysConError: an unknown suffix, an input file, a folder, a folder that does not exist or cannot be written to,
+            or a format whose package is not installed.
     """
     path = Path(path)
     kind = format_named(path, WRITABLE)
@@ -188,6 +209,12 @@ def check_output(path: str | Path, inputs: Iterable[str | Path] = (), *, kinds: 
         raise PhysConError(f"input and output are both {path}, which would overwrite the input: choose another name")
     if not path.parent.is_dir():
         raise PhysConError(f"there is no folder {path.parent} to write {path.name} to; create it first")
+    if path.is_dir():
+        raise PhysConError(f"{path} is a folder; choose another name for the output")
+    if not os.access(path.parent, os.W_OK | os.X_OK):  # files are written beside their place and then renamed
+        raise PhysConError(
+            f"{path} cannot be written, since there is no permission for {path.parent}: choose another folder"
+        )
     if kind is not None:
         check_installed(kind)
     is_compressed = suffix_of(path) == ".png" or (kind is not None and kind.requires)

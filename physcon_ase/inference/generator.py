@@ -140,6 +140,7 @@ class StructureGenerator:
             InvalidSmilesError, DummyAtomError, FragmentsError, UnknownElementError: see `chem.smiles`.
         """
         at_least_one("n_samples", n_samples)
+        check_seed(seed)
         graph = as_graph(molecule)
         guesses = self.generate_many([graph] * n_samples, seeds=range(seed, seed + n_samples))
         atoms = [self.to_atoms(unless_error(guess)) for guess in guesses]
@@ -165,11 +166,12 @@ class StructureGenerator:
             atoms_per_batch: number of slots per batch; halved if memory runs out.
 
         Raises:
-            PhysConError: a seed is below 0.
+            PhysConError: a seed is below 0 or not a whole number.
         """
         molecules = as_list(molecules)
         seeds = [seed] * len(molecules) if seeds is None else list(seeds)
-        check_seed(min(seeds, default=0))
+        for own in seeds:
+            check_seed(own)
         graphs = [or_error(checked_graph, molecule, self.model, self.level) for molecule in molecules]
         starts: list[np.ndarray | PhysConError | None] = [None] * len(graphs)
         if self.mode == "refine":

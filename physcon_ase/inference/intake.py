@@ -4,6 +4,7 @@ Input is validated here once, and other modules rely on it. The coverage of a le
 choices by name (optimiser, mode, start) are checked where they are defined.
 """
 
+import operator
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -61,12 +62,15 @@ def check_atoms(atoms: Atoms) -> None:
     """Checks that a structure is a valid molecule.
 
     Raises:
+        PhysConError: it is not an `ase.Atoms`.
         EmptyStructureError: there are no atoms.
         PeriodicCellError: periodic in any direction; a cell without periodicity is ignored.
         UnknownElementError: an unknown atomic number, e.g. 0 of ASE's dummy "X".
         NonFinitePositionsError: positions that are NaN or infinite.
         OverlappingAtomsError: two atoms closer than `overlap.CLOSEST_ATOMS`.
     """
+    if not isinstance(atoms, Atoms):
+        raise PhysConError(f"a structure must be an ase.Atoms, received {atoms!r}: use optimize() for a SMILES")
     if len(atoms) == 0:
         raise EmptyStructureError("the structure has no atoms: at least one is needed")
     if atoms.pbc.any():
@@ -189,21 +193,21 @@ def check_relaxation(fmax: float, max_steps: int) -> None:
     """Checks the force threshold [eV/Å] and the maximum number of steps.
 
     Raises:
-        PhysConError: `fmax` is not larger than 0, or `max_steps` is below 0.
+        PhysConError: `fmax` is not larger than 0, or `max_steps` is below 0 or not a whole number.
     """
     if not fmax > 0:
         raise PhysConError(f"fmax must be a force larger than 0 eV/Å, received {fmax}; 0.01 gives tight convergence")
-    if max_steps < 0:
+    if whole_number("max_steps", max_steps) < 0:
         raise PhysConError(f"max_steps must be 0 or more, received {max_steps}")
 
 
 def check_seed(seed: int) -> None:
-    """Checks that a random seed is not negative.
+    """Checks that a random seed is a whole number and not negative.
 
     Raises:
-        PhysConError: the seed is below 0.
+        PhysConError: it is not.
     """
-    if seed < 0:
+    if whole_number("seed", seed) < 0:
         raise PhysConError(f"seed must be 0 or more, received {seed}")
 
 
@@ -218,14 +222,26 @@ def check_seconds(max_seconds: float) -> None:
 
 
 def at_least_one(name: str, value: int) -> int:
-    """Returns the value if it is 1 or larger.
+    """Returns the value if it is a whole number and 1 or larger.
 
     Raises:
-        PhysConError: the value is below 1; the message contains `name`.
+        PhysConError: it is not; the message contains `name`.
     """
-    if value < 1:
+    if whole_number(name, value) < 1:
         raise PhysConError(f"{name} is {value}; 1 or more is needed")
     return value
+
+
+def whole_number(name: str, value: Any) -> int:
+    """Returns the value as an integer.
+
+    Raises:
+        PhysConError: it is not one, such as 1.5 or "2"; the message contains `name`.
+    """
+    try:
+        return operator.index(value)
+    except TypeError as error:
+        raise PhysConError(f"{name} is {value!r}; a whole number is needed") from error
 
 
 def above_zero(name: str, value: float) -> float:

@@ -68,7 +68,7 @@ def optimize(
         max_steps: maximum number of steps.
         start: "mmff94", "etkdg", "guess" (see `starts.STARTS`) or a geometry in the atom order of the graph. By default
             a SMILES or graph starts from "mmff94", and a geometry from its own positions; see `Result.start`.
-        fragments: "all" to relax several fragments of a SMILES or graph together, placed beside each other, or
+        fragments: "all" to relax several fragments together, those of a SMILES or graph placed beside each other, or
             "largest" to keep the one with the most heavy atoms.
         seed: random seed of the start geometry.
         trajectory: file for the ASE trajectory.

@@ -10,9 +10,12 @@ import numpy as np
 import torch
 from ase import Atoms
 from ase.data import atomic_masses
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from physcon_ase.chem.conformers import has_parameters
-from physcon_ase.chem.fragments import n_fragments
+from physcon_ase.chem.environments import bonds_by_distance
+from physcon_ase.chem.fragments import Fragment, largest_fragment, n_fragments
 from physcon_ase.chem.graph import MolGraph
 from physcon_ase.chem.isotopes import isotopes_of_masses
 from physcon_ase.chem.perceive import graph_from_geometry
@@ -23,6 +26,7 @@ from physcon_ase.inference.formats.rows import Geometry, as_rows
 from physcon_ase.inference.generator import ATOMS_PER_BATCH, N_CONFORMERS, StructureGenerator, atoms_of, set_isotopes
 from physcon_ase.inference.intake import (
     charge_and_multiplicity,
+    check_atoms,
     check_relaxation,
     check_same_atoms,
     check_seconds,
@@ -78,7 +82,7 @@ class Settings:
     method: str = "lbfgs"
     """Batched optimiser."""
     fragments: str = "all"
-    """Choice for several fragments of a SMILES or graph, see `chem.fragments.chosen_fragments`."""
+    """Choice for several fragments, see `chem.fragments.chosen_fragments`."""
     atoms_per_batch: int = ATOMS_PER_BATCH
     """Number of slots per batch."""
 
@@ -248,8 +252,13 @@ def _job_at(graph: MolGraph, start: Atoms, seed: int) -> RelaxationJob:
 
 
 def _job_of_geometry(geometry: Geometry, seed: int, settings: Settings) -> RelaxationJob:
-    check_structure(geometry.atoms, settings.loaded.model, settings.level)
-    return RelaxationJob(geometry.graph, geometry.atoms.copy(), geometry.origin, seed)
+    graph, atoms = geometry.graph, geometry.atoms.copy()
+    if settings.fragments == "largest" and n_fragments(graph) > 1:
+        part = largest_fragment(graph)
+        graph, atoms = part.graph, _part_of(atoms, part)
+        atoms.info["spin"] = graph.multiplicity  # that of the whole may be of another molecule
+    check_structure(atoms, settings.loaded.model, settings.level)
+    return RelaxationJob(graph, atoms, geometry.origin, seed)
 
 
 def _job_of_atoms(atoms: Atoms, start: str | Atoms | None, seed: int, settings: Settings) -> RelaxationJob:
@@ -257,8 +266,43 @@ def _job_of_atoms(atoms: Atoms, start: str | Atoms | None, seed: int, settings: 
         raise PhysConError(
             "start was given, but the molecule is already a geometry: omit start, or pass a SMILES instead"
         )
+    atoms = _largest_part(atoms) if settings.fragments == "largest" else atoms.copy()
     charge, _ = check_structure(atoms, settings.loaded.model, settings.level)
-    return RelaxationJob(graph_of_geometry(atoms, charge), atoms.copy(), "geometry", seed)
+    return RelaxationJob(graph_of_geometry(atoms, charge), atoms, "geometry", seed)
+
+
+def _largest_part(atoms: Atoms) -> Atoms:
+    """Copy of a geometry, or of the largest of its molecules.
+
+    Raises:
+        BondPerceptionError: there are several, but their bonds, and thus their charges, are unknown.
+        ConstraintError, PhysConError: see `_part_of` and `intake.check_atoms`.
+    """
+    check_atoms(atoms)
+    graph = graph_of_geometry(atoms, charge_and_multiplicity(atoms)[0])
+    if graph is not None:
+        return _part_of(atoms, largest_fragment(graph)) if n_fragments(graph) > 1 else atoms.copy()
+    bonds = bonds_by_distance(atoms.numbers, atoms.positions)
+    ends = (np.ones(len(bonds)), (bonds[:, 0], bonds[:, 1]))
+    if connected_components(coo_array(ends, shape=(len(atoms), len(atoms))), directed=False)[0] > 1:
+        raise BondPerceptionError(
+            f"no bonds were found for {atoms.get_chemical_formula('reduce')}; the charges of its molecules are unknown "
+            "and the largest cannot be taken alone: give an SD file or a SMILES, or one molecule"
+        )
+    return atoms.copy()
+
+
+def _part_of(atoms: Atoms, part: Fragment) -> Atoms:
+    """One molecule of a geometry of several, with its own charge."""
+    if atoms.constraints:
+        raise ConstraintError(
+            "the geometry has constraints, which are not kept for fragments='largest': remove them "
+            "(del atoms.constraints), or give the molecule alone"
+        )
+    own = atoms[part.atoms]
+    assert isinstance(own, Atoms)
+    own.info["charge"] = part.graph.charge
+    return own
 
 
 def graph_of_geometry(atoms: Atoms, charge: int) -> MolGraph | None:

@@ -18,6 +18,21 @@ def test_ensemble_prints_and_writes_the_conformers(capsys: pytest.CaptureFixture
     assert "<relative_energy_kcal_per_mol>" in Path("methanol.sdf").read_text()
 
 
+def test_every_output_that_is_given_is_written(capsys: pytest.CaptureFixture) -> None:
+    Path("list.smi").write_text("O\nfoo\n")
+    assert main(["ensemble", "list.smi", "-n", "1", "-o", "a.xyz", "-o", "b.jsonl", "-o", "c.sdf"]) == 1
+    assert capsys.readouterr().out.count(" written to ") == 3
+    written = ["a.failed.csv", "a.xyz", "b.jsonl", "c.failed.csv", "c.sdf", "list.smi"]
+    assert sorted(path.name for path in Path().iterdir()) == written
+    assert main(["ensemble", "O", "-n", "1", "-o", "d.json", "-o", "e.sdf"]) == 0
+    options = ["--dihedral", "3", "0", "1", "5", "--step", "120", "-n", "1"]
+    assert main(["scan", "CO", *options, "-o", "f.csv", "g.xyz", "-o", "h.json"]) == 0
+    for name in ("d.json", "e.sdf", "f.csv", "g.xyz", "h.json"):
+        assert Path(name).is_file()
+    assert main(["ensemble", "O", "-o", "a.xyz", "-o", "./a.xyz"]) == 2
+    assert "a.xyz is given twice as output: choose different names" in capsys.readouterr().err
+
+
 def test_ensembles_of_a_file_are_written_one_after_the_other(capsys: pytest.CaptureFixture) -> None:
     Path("list.smi").write_text("O\nfoo\nN\n")
     assert main(["ensemble", "list.smi", "-n", "2", "-o", "list.xyz"]) == 1

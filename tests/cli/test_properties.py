@@ -22,6 +22,16 @@ def test_vibrations_prints_and_writes_what_was_asked_for(capsys: pytest.CaptureF
     assert Path("ir.csv").read_text().startswith("wavenumber_per_cm,")
 
 
+def test_every_output_that_is_given_is_written(capsys: pytest.CaptureFixture) -> None:
+    assert main(["vibrations", "O", "-o", "modes.csv", "-o", "water.json"]) == 0
+    assert main(["interaction", "O.O", "--distances", "3", "-o", "curve.csv", "-o", "pair.json"]) in (0, 1)
+    assert capsys.readouterr().out.count("  written      ") == 4
+    for name in ("modes.csv", "water.json", "curve.csv", "pair.json"):
+        assert Path(name).is_file()
+    assert main(["vibrations", "O", "-o", "x.csv", "--spectrum", "x.csv"]) == 2
+    assert "x.csv is given twice as output: choose different names" in capsys.readouterr().err
+
+
 def test_a_geometry_that_is_not_relaxed_is_no_success(capsys: pytest.CaptureFixture) -> None:
     atoms = molecule("H2O")
     atoms.positions[1] *= 1.2

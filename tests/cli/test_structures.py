@@ -136,7 +136,8 @@ def test_predict_names_the_structure_that_it_refuses(two_structures: Path, capsy
     assert main(["predict", "mixed.xyz", "-o", "out.xyz"]) == 1
     out = capsys.readouterr().out
     assert "    0  failed  PeriodicCellError:" in out
-    assert len(ase.io.read("out.xyz", index=":")) == 1
+    (labelled,) = ase.io.read("out.xyz", index=":")
+    assert (labelled.info["row"], labelled.info["source"]) == (2, "mixed.xyz")
 
 
 def test_energy_of_a_smiles_is_that_of_the_relaxed_molecule(capsys: pytest.CaptureFixture) -> None:

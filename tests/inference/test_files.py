@@ -16,7 +16,7 @@ from rdkit.Chem import AllChem
 
 from physcon_ase.chem.graph import MolGraph
 from physcon_ase.chem.smiles import graph_from_smiles
-from physcon_ase.errors import PhysConError, StoreError
+from physcon_ase.errors import InvalidSmilesError, PhysConError, StoreError
 from physcon_ase.inference import files
 from physcon_ase.inference.files import (
     check_output,
@@ -64,6 +64,26 @@ def test_an_output_that_cannot_or_must_not_be_written_is_refused(name: str, mess
     with pytest.raises(PhysConError, match=message):
         check_output(tmp_path / name, [tmp_path / "." / "in.xyz"])
     assert (tmp_path / "in.xyz").read_text() == "data"
+
+
+def test_a_folder_that_cannot_be_written_to_is_refused_before_the_computation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "taken.sdf").mkdir()
+    with pytest.raises(PhysConError, match=r"taken\.sdf is a folder; choose another name"):
+        check_output(tmp_path / "taken.sdf")
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)
+    with pytest.raises(PhysConError, match=r"out\.sdf cannot be written, since there is no permission"):
+        check_output(tmp_path / "out.sdf")
+
+
+def test_an_argument_that_is_neither_file_nor_smiles_is_told(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="is a folder; give a file of molecules"):
+        rows_named(str(tmp_path))
+    with pytest.raises(InvalidSmilesError, match=r"invalid SMILES 'no\.cif': .*, or the name of the file"):
+        rows_named("no.cif")
+    for smiles in ("F/C=C/F", "[Na+].[Cl-]", "foo", ""):
+        assert [row.molecule for row in rows_named(smiles)] == [smiles]
 
 
 def test_a_link_to_the_input_is_no_output(tmp_path: Path) -> None:
@@ -209,6 +229,20 @@ def test_data_fields_of_an_sd_file_say_where_a_structure_comes_from(tmp_path: Pa
     assert {name: told[name] for name in ("row", "source", "name", "status", "level", "input", "charge")} == {
         "row": 7, "source": "in.csv", "name": "ethanol", "status": "ok", "level": "dft", "input": "OCC", "charge": 0,
     }  # fmt: skip
+
+
+def test_structures_are_written_with_their_doubts(tmp_path: Path) -> None:
+    result = a_result(doubts=("few of these " * 6 + "in training",), undefined_stereo=("centre C1", "centre C2"))
+    result = replace(result, status=f"uncertain: {result.doubts[0]}")
+    told = {"status": "uncertain", "reason": result.status, "undefined_stereo": "centre C1; centre C2"}
+    write_records([record_of(result)], tmp_path / "out.xyz")
+    (frame,) = read_structures(tmp_path / "out.xyz")
+    assert {name: frame.info[name] for name in told} == told
+    write_records([record_of(result)], tmp_path / "out.pdb")
+    lines = (tmp_path / "out.pdb").read_text().splitlines()
+    remarks = [line.removeprefix("REMARK   1 ") for line in lines if line.startswith("REMARK   1")]
+    assert max(map(len, lines)) <= 80
+    assert " ".join(remarks).startswith(" ".join(f"{name} {text}" for name, text in told.items()))
 
 
 @pytest.mark.parametrize("name", ["out.csv", "out.tsv", "out.jsonl", "out.parquet"])

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -110,6 +112,40 @@ def test_in_a_batch_bad_structures_are_records_and_stop_nobody(shipped: LoadedMo
     assert [record.status for record in (records[0], records[-1])] == ["ok", "ok"]
     outcomes = predict_structures(structures, checkpoint=shipped)
     assert [type(outcome).__name__ for outcome in outcomes] == ["Atoms", *names, "Atoms"]
+
+
+WRONG_TYPES = """
+from ase.build import molecule
+from physcon_ase import PhysConCalculator, StructureGenerator, optimize, vibrations
+from physcon_ase.errors import PhysConError
+
+for call in (
+    lambda: optimize("O", seed=1.5),
+    lambda: optimize("O", max_steps=2.5),
+    lambda: StructureGenerator()("O", seed="1"),
+    lambda: StructureGenerator(n_conformers=1.5),
+    lambda: vibrations("O", symmetry_number=1.5),
+):
+    try:
+        call()
+    except PhysConError as error:
+        print(error)
+good, bad = PhysConCalculator().predict([molecule("H2O"), "O"])
+print(good.error, bad.error)
+"""
+
+
+def test_arguments_of_wrong_types_are_named_errors() -> None:
+    # in a process without the tests' check of types
+    found = subprocess.run([sys.executable, "-c", WRONG_TYPES], capture_output=True, text=True, check=True)
+    assert found.stdout.splitlines() == [
+        "seed is 1.5; a whole number is needed",
+        "max_steps is 2.5; a whole number is needed",
+        "seed is '1'; a whole number is needed",
+        "n_conformers is 1.5; a whole number is needed",
+        "symmetry_number is 1.5; a whole number is needed",
+        "None a structure must be an ase.Atoms, received 'O': use optimize() for a SMILES",
+    ]
 
 
 @pytest.mark.parametrize("kind", ["periodic", "overlapping", "uncovered"])

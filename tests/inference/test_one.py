@@ -9,9 +9,17 @@ from ase.build import molecule
 from ase.constraints import FixAtoms, FixCom, FixSubsetCom
 from ase.optimize import BFGS, FIRE2, LBFGS, CellAwareBFGS
 from ase.optimize.sciopt import SciPyFminBFGS, SciPyFminCG
+from rdkit import Chem
+from rdkit.Chem import rdDistGeom
 
 from physcon_ase.chem.smiles import graph_from_smiles
-from physcon_ase.errors import PhysConError, SpinParityError, UnsupportedChargeError
+from physcon_ase.errors import (
+    BondPerceptionError,
+    ConstraintError,
+    PhysConError,
+    SpinParityError,
+    UnsupportedChargeError,
+)
 from physcon_ase.inference.calculator import PhysConCalculator
 from physcon_ase.inference.many import optimize_many
 from physcon_ase.inference.one import optimize
@@ -186,6 +194,28 @@ def test_several_molecules_are_relaxed_together_or_the_largest_alone(double: Loa
     assert record.result.smiles == optimize("O.O", checkpoint=double, fragments="largest", max_steps=0).smiles == "O"
     with pytest.raises(PhysConError, match="unknown choice of fragments 'some'; choose 'all' or 'largest'"):
         optimize("O.O", checkpoint=double, fragments="some")
+
+
+def test_the_largest_molecule_of_a_geometry_is_taken_alone(double: LoadedModel) -> None:
+    options: dict = {"checkpoint": double, "fragments": "largest", "max_steps": 0}
+    salt = Chem.AddHs(Chem.MolFromSmiles("[Na+].CC(=O)[O-]"))
+    rdDistGeom.EmbedMolecule(salt, randomSeed=1)
+    (record,) = optimize_many([salt], progress_bar=False, **options)
+    for result in (optimize(salt, **options), record.result):
+        assert result is not None
+        assert (result.smiles, result.atoms.info["charge"], result.start) == ("CC(=O)[O-]", -1, "geometry")
+        np.testing.assert_allclose(result.atoms.positions, salt.GetConformer().GetPositions()[1:])
+    acid, water = molecule("CH3COOH"), molecule("H2O")
+    water.translate([8, 0, 0])
+    result = optimize(water + acid, **options)
+    assert result.smiles == "CC(=O)O"
+    np.testing.assert_array_equal(result.atoms.positions, acid.positions)
+    fixed = water + acid
+    fixed.set_constraint(FixAtoms([0]))
+    with pytest.raises(ConstraintError, match="constraints, which are not kept for fragments='largest'"):
+        optimize(fixed, **options)
+    with pytest.raises(BondPerceptionError, match="the largest cannot be taken alone: give an SD file"):
+        optimize(acid + Atoms("Na", [[8, 0, 0]]), **options)
 
 
 def test_isotopes_stay_in_the_smiles_the_masses_and_the_files(double: LoadedModel, tmp_path: Path) -> None:

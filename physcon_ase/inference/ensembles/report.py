@@ -11,7 +11,7 @@ from physcon_ase.chem.files import sdf_block
 from physcon_ase.errors import PhysConError
 from physcon_ase.inference.ensembles.ensemble import Conformer, Ensemble, EnsembleRecord
 from physcon_ase.inference.files import XYZ_SUFFIXES, check_output, read_structures, write_structures
-from physcon_ase.inference.formats.summary import one_line
+from physcon_ase.inference.formats.summary import judgement, one_line
 from physcon_ase.inference.formats.table import suffix_of
 from physcon_ase.inference.formats.text import decoded, replacing
 from physcon_ase.plurals import counted
@@ -144,7 +144,9 @@ def _frames(ensemble: Ensemble, origin: Mapping[str, Any]) -> list[Atoms]:
     for conformer in ensemble.conformers:
         atoms = conformer.atoms.copy()
         atoms.calc = conformer.atoms.calc
-        atoms.info.update(origin)
+        atoms.info.update(origin, **judgement(ensemble.doubts, ensemble.undefined_stereo))
+        if conformer.energy_uncertainty is not None:
+            atoms.info["energy_uncertainty"] = conformer.energy_uncertainty
         frames.append(atoms)
     return frames
 
@@ -156,6 +158,7 @@ def _sdf_records(ensemble: Ensemble, origin: Mapping[str, Any]) -> str:
 def _sdf_record(ensemble: Ensemble, index: int, origin: Mapping[str, Any]) -> str:
     conformer = ensemble.conformers[index]
     properties = {name: one_line(value) for name, value in origin.items()}
+    properties |= judgement(ensemble.doubts, ensemble.undefined_stereo)
     properties |= {
         "conformer": str(index),
         "energy_eV": f"{conformer.energy:.8f}",
@@ -164,6 +167,8 @@ def _sdf_record(ensemble: Ensemble, index: int, origin: Mapping[str, Any]) -> st
         "temperature_K": f"{ensemble.temperature:g}",
         "fmax_eV_per_A": f"{conformer.fmax:.6f}",
     }
+    if conformer.energy_uncertainty is not None:
+        properties["energy_uncertainty_eV"] = f"{conformer.energy_uncertainty:.6f}"
     if conformer.mirror_image is not None:
         properties["mirror_image"] = str(conformer.mirror_image)
     properties |= {name: str(getattr(ensemble, name)) for name in ("level", "model", "revision", "smiles", "seed")}

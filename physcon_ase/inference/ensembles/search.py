@@ -17,6 +17,7 @@ from physcon_ase.chem.canonical import canonical_order
 from physcon_ase.chem.conformers import embed_ensemble, has_parameters
 from physcon_ase.chem.duplicates import Tolerances, rmsd_table
 from physcon_ase.chem.flexibility import n_conformers
+from physcon_ase.chem.fragments import chosen_fragments
 from physcon_ase.chem.graph import MolGraph
 from physcon_ase.chem.perceive import graph_from_bonds
 from physcon_ase.chem.smiles import canonical_smiles, undefined_stereo
@@ -91,6 +92,7 @@ def ensemble(
     Raises:
         NoConformersError: every conformer was left out; the message gives the reasons and their counts.
         EmbeddingError: no start geometry was found.
+        FragmentsError: there are several molecules.
         BondPerceptionError: no bonds were found for a geometry.
         PhysConError: invalid input; see `errors` for the subclasses.
     """
@@ -198,6 +200,7 @@ def _search_with(shared: PicklableSettings, options: _Options, molecule: Any, se
 def _search(molecule: Any, seed: int, options: _Options, settings: Settings) -> Ensemble:
     began, left_out = perf_counter(), Counter()
     graph, given, settings = graph_and_positions(molecule, settings)
+    graph = chosen_fragments(graph, "one")  # a geometry may have several, too
     undefined = tuple(undefined_stereo(graph))
     if undefined:
         graph = _with_chosen_stereo(graph, seed, settings.max_seconds)

@@ -8,6 +8,7 @@ from typing import Final
 from physcon_ase.chem.files import sdf_block
 from physcon_ase.chem.rdkit_molecules import KnownMolecule, known_from_mol_block
 from physcon_ase.errors import BondPerceptionError, PhysConError
+from physcon_ase.inference.formats.columns import NAME_COLUMNS, simplified
 from physcon_ase.inference.formats.rows import ReadOptions, Row, geometry_or_graph
 from physcon_ase.inference.formats.summary import one_line, summary
 from physcon_ase.inference.formats.text import replacing
@@ -16,12 +17,22 @@ from physcon_ase.inference.results import Record
 _END: Final = re.compile(r"^\$\$\$\$.*\n?", re.MULTILINE)
 """Last line of an SD record."""
 
+_FIELD: Final = re.compile(r"^>[^\n<]*<([^>\n]+)>[^\n]*\n([^\n]*)", re.MULTILINE)
+"""Name and first line of a data field."""
+
 
 def read(text: str, options: ReadOptions) -> Iterator[Row]:
     """Records of an SD or MOL file; those without three-dimensional positions as graphs."""
     for number, block in enumerate(_END.split(text), start=1):
         if block.strip():
-            yield row_of(known_from_mol_block, block, block.partition("\n")[0].strip(), number)
+            name = block.partition("\n")[0].strip() or _name_in_fields(block)
+            yield row_of(known_from_mol_block, block, name, number)
+
+
+def _name_in_fields(block: str) -> str:
+    """Name in a data field that is called like the column of names of a table; empty if there is none."""
+    fields = {simplified(name): value.strip() for name, value in _FIELD.findall(block)}
+    return next((fields[name] for name in NAME_COLUMNS if fields.get(name)), "")
 
 
 def row_of(parse: Callable[[str], KnownMolecule], block: str, name: str, number: int) -> Row:

@@ -9,8 +9,12 @@ from typing import Final
 from physcon_ase.errors import InvalidSmilesError, StoreError
 from physcon_ase.inference.formats.rows import ReadOptions, Row
 
-SMILES_COLUMNS: Final = ("smiles", "canonicalsmiles", "isomericsmiles", "smi", "structure", "smilesstring", "cansmiles")
-"""Names of columns with SMILES, as `simplified`, in order of preference."""
+SMILES_COLUMNS: Final = (
+    "smiles", "isomericsmiles", "isosmiles", "absolutesmiles", "canonicalsmiles", "smi", "structure", "smilesstring",
+    "cansmiles",
+)  # fmt: skip
+"""Names of columns with SMILES, as `simplified`, in order of preference: beside one of isomeric SMILES, as in PubChem,
+the canonical ones have no stereochemistry."""
 
 NAME_COLUMNS: Final = (
     "name", "moleculename", "compoundname", "drugname", "drug", "compound", "molecule", "title", "id", "moleculeid",

@@ -13,4 +13,6 @@ def read(text: str, options: ReadOptions) -> Iterator[Row]:
     blocks = re.split(r"(?m)^(?=@<TRIPOS>MOLECULE)", text)[1:]
     for number, block in enumerate(blocks, start=1):
         name = "".join(block.split("\n")[1:2]).strip()
+        if not name.strip("*"):  # "*****" is written for molecules without a name
+            name = ""
         yield row_of(known_from_mol2_block, block, name, number)

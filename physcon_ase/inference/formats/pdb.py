@@ -11,7 +11,7 @@ from ase import Atoms
 from physcon_ase.chem.files import pdb_block
 from physcon_ase.chem.rdkit_molecules import pdb_atoms
 from physcon_ase.errors import PhysConError
-from physcon_ase.inference.formats.rows import ReadOptions, Row
+from physcon_ase.inference.formats.rows import ReadOptions, Row, set_isotope_masses
 from physcon_ase.inference.formats.summary import one_line, summary
 from physcon_ase.inference.formats.text import replacing
 from physcon_ase.inference.results import Record
@@ -20,7 +20,12 @@ _END: Final = re.compile(r"^(?:ENDMDL|END)\b.*\n?", re.MULTILINE)
 _HAS_ATOMS: Final = re.compile(r"^(?:ATOM  |HETATM)", re.MULTILINE)
 _TITLE: Final = re.compile(r"^(?:COMPND|TITLE|HEADER) +(.+?)\s*$", re.MULTILINE)
 
-_REMARKS: Final = ("status", "energy_eV", "energy_uncertainty_eV", "level", "model", "row", "source")
+_NO_NAMES: Final = ("UNNAMED", "MOL_ID: 1;")
+"""Titles that are not the name of a molecule: those of Open Babel, and the first line of an entry of the PDB."""
+
+_REMARKS: Final = (
+    "status", "reason", "undefined_stereo", "energy_eV", "energy_uncertainty_eV", "level", "model", "row", "source",
+)  # fmt: skip
 """Columns of the summary that become remarks."""
 
 
@@ -29,7 +34,7 @@ def read(text: str, options: ReadOptions) -> Iterator[Row]:
     blocks = [block for block in _END.split(text) if _HAS_ATOMS.search(block)]
     for number, block in enumerate(blocks, start=1):
         title = _TITLE.search(block)
-        name = title[1] if title else ""
+        name = "" if title is None or title[1] in _NO_NAMES else title[1]
         try:
             found = pdb_atoms(block)
         except PhysConError as error:
@@ -37,6 +42,7 @@ def read(text: str, options: ReadOptions) -> Iterator[Row]:
             continue
         atoms = Atoms(found.atomic_numbers, found.positions, info={"charge": found.charge} if found.charge else {})
         atoms.set_array("labels", np.array(found.labels))
+        set_isotope_masses(atoms, found.isotopes)
         yield Row(atoms, name or found.residue, number)
 
 

@@ -1,6 +1,6 @@
 """Records of the molecules of an input."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,6 +76,14 @@ def _converted(molecule: Any) -> Any:
         return error
 
 
+def set_isotope_masses(atoms: Atoms, isotopes: Mapping[int, float]) -> None:
+    """Sets the masses [amu] of isotopes, by index of the atom, in place."""
+    if isotopes:
+        masses = atoms.get_masses()
+        masses[list(isotopes)] = list(isotopes.values())
+        atoms.set_array("masses", masses)
+
+
 def geometry_or_graph(known: KnownMolecule) -> MolGraph | Geometry:
     """Geometry, or graph of a molecule without positions."""
     if known.positions is None:
@@ -86,9 +94,6 @@ def geometry_or_graph(known: KnownMolecule) -> MolGraph | Geometry:
         atoms.info["spin"] = graph.multiplicity
     if known.labels:
         atoms.set_array("labels", np.array(known.labels))
-    if known.isotopes:
-        masses = atoms.get_masses()
-        masses[list(known.isotopes)] = list(known.isotopes.values())
-        atoms.set_array("masses", masses)
+    set_isotope_masses(atoms, known.isotopes)
     origin = f"geometry ({counted(known.n_added, 'hydrogen')} added)" if known.n_added else "geometry"
     return Geometry(atoms, graph, origin)

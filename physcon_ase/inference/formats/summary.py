@@ -62,6 +62,13 @@ def summary(record: Record) -> dict[str, Any]:
     return found | {"row": record.row or record.index + 1, "reason": one_line(record.reason), "input": record.smiles}
 
 
+def judgement(doubts: Sequence[str], undefined_stereo: Sequence[str]) -> dict[str, str]:
+    """Status of several geometries of one molecule, with its reason and the undefined stereochemistry if any."""
+    fields = {"status": "uncertain" if doubts else "ok", "reason": doubts, "undefined_stereo": undefined_stereo}
+    texts = {name: value if isinstance(value, str) else "; ".join(value) for name, value in fields.items()}
+    return {name: one_line(text) for name, text in texts.items() if text}
+
+
 def one_line(value: object) -> str:
     """Value as text on one line."""
     return " ".join(str(value).split())

@@ -20,6 +20,7 @@ from ase.io.extxyz import key_val_dict_to_str, key_val_str_to_dict
 
 from physcon_ase.errors import StoreError, UnknownElementError
 from physcon_ase.inference.formats.rows import ReadOptions, Row
+from physcon_ase.inference.formats.summary import one_line
 from physcon_ase.inference.formats.text import replacing
 from physcon_ase.inference.results import Record
 from physcon_ase.plurals import counted
@@ -53,6 +54,9 @@ _PART: Final = re.compile(
     re.VERBOSE,
 )
 """Pair of key and value, text in quotation marks, or word of a comment line."""
+
+_STATES: Final = {"charge": "charge", "spin": "spin", "multiplicity": "spin"}
+"""Key of the total charge and the multiplicity in `Atoms.info`, by their keys in comment lines, in any case."""
 
 _IDENTIFIER: Final = re.compile(
     r"InChI=1\S*|(?=\S*[BCNOPS\d\])]=[BCNOPS\[])(?:Cl|Br|[BCNOPSFIbcnops]|\[[^\s\[\]]+\]|[-=#:/\\.()%\d])+"
@@ -110,8 +114,15 @@ def _row(body: Sequence[str], comment: str, number: int) -> Row:
     except (ValueError, KeyError, IndexError, AttributeError, TypeError) as error:
         reason = " ".join(str(error).split())
         return Row(StoreError(f"frame {number} cannot be read ({reason}); correct it"), number=number)
+    _name_state(atoms.info)
     name = atoms.info.get("name", "")
     return Row(atoms, str(name), number)
+
+
+def _name_state(info: dict[str, Any]) -> None:
+    """Renames the keys of charge and multiplicity to those of the calculator, in place."""
+    for key in [key for key in info if _STATES.get(key.lower(), key) != key]:
+        info.setdefault(_STATES[key.lower()], info.pop(key))
 
 
 def _plain_frame(body: Sequence[str], comment: str) -> Atoms:
@@ -230,7 +241,7 @@ def _is_number(text: str) -> bool:
 
 
 def write(records: Sequence[Record], path: Path) -> None:
-    """Writes the geometries of records, with name, number, source and status in `info`."""
+    """Writes the geometries of records, with name, number, source, status and its reason in `info`."""
     write_frames([_with_origin(record) for record in records if record.result is not None], path)
 
 
@@ -239,6 +250,7 @@ def _with_origin(record: Record) -> Atoms:
     atoms = record.result.atoms.copy()
     atoms.calc = record.result.atoms.calc
     origin = {"name": record.name, "row": record.row, "source": record.source, "status": record.status}
+    origin |= {"reason": one_line(record.reason), "undefined_stereo": "; ".join(record.result.undefined_stereo)}
     atoms.info.update({name: value for name, value in origin.items() if value})
     return atoms
 

@@ -21,7 +21,14 @@ from physcon_ase.errors import BondPerceptionError, EmptyStructureError, Fragmen
 from physcon_ase.inference.calculator import PhysConCalculator
 from physcon_ase.inference.embedding import MAX_SECONDS
 from physcon_ase.inference.formats.rows import Geometry, as_list, as_rows
-from physcon_ase.inference.intake import above_zero, as_graph, charge_and_multiplicity, check_atoms, unless_error
+from physcon_ase.inference.intake import (
+    above_zero,
+    as_graph,
+    charge_and_multiplicity,
+    check_atoms,
+    check_structure,
+    unless_error,
+)
 from physcon_ase.inference.one import optimize
 from physcon_ase.inference.pages.view import NotebookView
 from physcon_ase.inference.results import Provenance, Result
@@ -208,6 +215,9 @@ def interaction(
         loaded = load_model(loaded, device=device, dtype=dtype)
     is_rigid = not relax and isinstance(whole, Atoms)
     level = _common_level(checked_level(level, loaded.model), whole, parts, loaded.model)
+    for part in parts:
+        if part.geometry is not None:  # the complex has no multiplicity of its own
+            check_structure(part.geometry, loaded.model, level)
     options: dict[str, Any] = {"checkpoint": loaded, "fmax": fmax, "seed": seed, "max_seconds": max_seconds}
     found = optimize(whole, level=level, start=start, max_steps=0 if is_rigid else max_steps, **options)
     calculator = PhysConCalculator(loaded, level=level)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+from ase import Atoms
 
 from physcon_ase.errors import PhysConError
 from physcon_ase.inference.figures import new_figure
@@ -62,7 +63,7 @@ def write_interaction(interaction: Interaction, path: str | Path, *, inputs: Ite
     if suffix == ".json":
         write_json(interaction.to_dict(), path)
     elif suffix == ".xyz":
-        write_structures([interaction.complex, *interaction.molecules], path)
+        write_structures(_frames(interaction), path)
     elif interaction.curve is None:
         raise PhysConError(
             f"{path} is for the distance curve of two molecules, but there are {len(interaction.names)}: write .json "
@@ -72,6 +73,19 @@ def write_interaction(interaction: Interaction, path: str | Path, *, inputs: Ite
         _write_curve(interaction.curve, path)
     else:
         _draw(interaction, interaction.curve, path)
+
+
+def _frames(interaction: Interaction) -> list[Atoms]:
+    """The complex and its molecules, with names, model, level and the status of the interaction in `info`."""
+    origin, frames = interaction.provenance, []
+    names = (" + ".join(interaction.names), *interaction.names)
+    for name, geometry in zip(names, (interaction.complex, *interaction.molecules), strict=True):
+        atoms = geometry.copy()
+        atoms.calc = geometry.calc
+        atoms.info |= {"name": name, "status": interaction.status}
+        atoms.info |= {"model": origin.model, "revision": origin.revision, "level": origin.level}
+        frames.append(atoms)
+    return frames
 
 
 def _write_curve(curve: DistanceCurve, path: Path) -> None:

@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from ase import Atoms
 
 from physcon_ase.chem.files import sdf_block
 from physcon_ase.inference.figures import new_figure
 from physcon_ase.inference.files import XYZ_SUFFIXES, check_output, write_structures
+from physcon_ase.inference.formats.summary import judgement
 from physcon_ase.inference.formats.table import suffix_of
 from physcon_ase.inference.formats.text import replacing, write_json
 from physcon_ase.inference.report import save_figure
@@ -75,7 +77,7 @@ def write_scan(scan: Scan, path: str | Path, *, inputs: Iterable[str | Path] = (
         with replacing(path) as file:
             file.writelines(_sdf_record(scan, point) for point in scan.geometries)
     else:
-        write_structures(list(scan.geometries.values()), path)
+        write_structures(_frames(scan), path)
 
 
 def plot_scan(scan: Scan, path: str | Path) -> None:
@@ -127,7 +129,7 @@ def _closed(values: np.ndarray) -> np.ndarray:
 
 
 def _write_table(scan: Scan, path: Path) -> None:
-    relative = scan.relative_energies
+    relative, status = scan.relative_energies, f"uncertain: {'; '.join(scan.doubts)}" if scan.doubts else "ok"
     with replacing(path) as file:
         table = csv.writer(file)
         names = [f"{name}_deg" for name in dihedral_names(scan)]
@@ -136,7 +138,18 @@ def _write_table(scan: Scan, path: Path) -> None:
             is_there = point in scan.geometries
             numbers = [f"{scan.energies[point]:.8f}", f"{relative[point]:.6f}"] if is_there else ["", ""]
             angles = [f"{angle:g}" for angle in scan.angles_of(point)]
-            table.writerow([*angles, *numbers, "ok" if is_there else scan.failures[point]])
+            table.writerow([*angles, *numbers, status if is_there else scan.failures[point]])
+
+
+def _frames(scan: Scan) -> list[Atoms]:
+    """Geometries in the order of the grid, with the status of the scan in `info`."""
+    frames = []
+    for geometry in scan.geometries.values():
+        atoms = geometry.copy()
+        atoms.calc = geometry.calc
+        atoms.info.update(judgement(scan.doubts, scan.undefined_stereo))
+        frames.append(atoms)
+    return frames
 
 
 def _sdf_record(scan: Scan, point: tuple[int, ...]) -> str:
@@ -146,6 +159,7 @@ def _sdf_record(scan: Scan, point: tuple[int, ...]) -> str:
         "energy_eV": f"{scan.energies[point]:.8f}",
         "relative_energy_kcal_per_mol": f"{scan.relative_energies[point]:.6f}",
     }
+    properties |= judgement(scan.doubts, scan.undefined_stereo)
     properties |= {name: str(getattr(scan, name)) for name in ("level", "model", "revision", "smiles", "seed")}
     return sdf_block(scan.graph, scan.geometries[point].positions, properties, title=scan.smiles)
 

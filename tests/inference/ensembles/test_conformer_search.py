@@ -1,5 +1,6 @@
 import gzip
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from ase.constraints import FixAtoms
 from ase.io import read
 from rdkit import Chem
 
-from physcon_ase.errors import ConstraintError, NoConformersError, PhysConError, StoreError
+from physcon_ase.errors import ConstraintError, FragmentsError, NoConformersError, PhysConError, StoreError
 from physcon_ase.inference.calculator import PhysConCalculator
 from physcon_ase.inference.ensembles.ensemble import Ensemble, EnsembleRecord, boltzmann_weights
 from physcon_ase.inference.ensembles.report import (
@@ -83,6 +84,23 @@ def test_an_ensemble_can_be_read_printed_and_written(
     assert json.loads((tmp_path / "ethanol.json").read_text()) == json.loads(text)
     with pytest.raises(PhysConError, match=r"ethanol.json can contain the conformers of one molecule; .* write .jsonl"):
         write_ensemble(ethanol, "ethanol.json", append=True)
+
+
+def test_files_of_conformers_have_the_doubts_of_their_molecule(ethanol: Ensemble, tmp_path: Path) -> None:
+    doubted = replace(ethanol, doubts=("few of these", "large error"), undefined_stereo=("centre C1",))
+    told = {"status": "uncertain", "reason": "few of these; large error", "undefined_stereo": "centre C1"}
+    write_ensemble(doubted, tmp_path / "e.sdf")
+    write_ensemble(doubted, tmp_path / "e.xyz")
+    uncertainty = ethanol.conformers[1].energy_uncertainty
+    assert uncertainty is not None
+    mol, frame = Chem.SDMolSupplier(str(tmp_path / "e.sdf"))[1], read(tmp_path / "e.xyz", index=1)
+    assert {name: mol.GetProp(name) for name in told} == told
+    assert float(mol.GetProp("energy_uncertainty_eV")) == pytest.approx(uncertainty, abs=1e-6)
+    assert {name: frame.info[name] for name in told} == told
+    assert frame.info["energy_uncertainty"] == pytest.approx(uncertainty)
+    write_ensemble(ethanol, tmp_path / "e.sdf")
+    mol = Chem.SDMolSupplier(str(tmp_path / "e.sdf"))[1]
+    assert (mol.GetProp("status"), mol.HasProp("reason"), mol.HasProp("undefined_stereo")) == ("ok", 0, 0)
 
 
 @pytest.mark.parametrize("name", ["E.SDF", "e.sdf.gz", "e.JSON", "e.json.gz", "e.jsonl.GZ", "e.XYZ", "e.xyz.gz"])
@@ -172,6 +190,14 @@ def test_a_geometry_keeps_its_atoms_and_is_a_start_itself(double: LoadedModel) -
     atoms.set_constraint(FixAtoms([0]))
     with pytest.raises(ConstraintError, match="has constraints, which are not used here"):
         ensemble(atoms, n=2, checkpoint=double)
+
+
+def test_a_geometry_of_several_molecules_is_refused_as_their_smiles_is(double: LoadedModel) -> None:
+    pair = molecule("H2O")
+    pair.translate([0, 0, 4])
+    for molecules in ("O.O", pair + molecule("H2O")):
+        with pytest.raises(FragmentsError, match=r"'O\.O' has 2 disconnected fragments; only one molecule is allowed"):
+            ensemble(molecules, n=2, checkpoint=double)
 
 
 def test_nothing_left_is_an_error_with_the_counts(double: LoadedModel) -> None:

@@ -54,6 +54,13 @@ def test_bonds_positions_and_configuration_of_an_sd_file_are_kept(smiles: str) -
     assert canonical_smiles(graph.molecule) == same(smiles)
 
 
+def test_a_record_without_title_has_the_name_of_a_data_field() -> None:
+    block = Chem.MolToMolBlock(in_space("CO"))
+    fields = ">  <IC50> (1)\n7 nM\n\n> 25 <Compound ID>\nAB-12\n\n>  <comment>\n\n\n"
+    untitled, titled, bare = rows(bonded.read, f"{block}{fields}$$$$\nmethanol{block}{fields}$$$$\n{block}$$$$\n")
+    assert (untitled.name, titled.name, bare.name) == ("AB-12", "methanol", "")
+
+
 def test_hydrogens_that_a_file_lacks_are_added_behind_its_atoms_and_told() -> None:
     mol = Chem.RemoveHs(in_space("C[C@H](N)C(=O)O"))
     (row,) = rows(bonded.read, Chem.MolToMolBlock(mol))
@@ -91,6 +98,13 @@ def test_mol2_records_keep_the_names_of_their_atoms() -> None:
     assert isinstance(bad.molecule, StoreError)
 
 
+def test_placeholders_of_other_programs_are_no_names() -> None:
+    (row,) = rows(mol2.read, MOL2.replace("methanol", "*****"))
+    assert row.name == ""
+    text = Chem.MolToPDBBlock(in_space("CO"))
+    assert [row.name for row in rows(pdb.read, f"COMPND    UNNAMED\n{text}COMPND    MOL_ID: 1;\n{text}")] == ["UNL"] * 2
+
+
 MOL2 = """@<TRIPOS>MOLECULE
 methanol
  6 5 0 0 0
@@ -122,6 +136,15 @@ def test_a_ligand_of_a_pdb_file_keeps_names_and_charges() -> None:
     assert first.molecule.info["charge"] == -1
     assert first.molecule.arrays["labels"].tolist()[:3] == ["C1", "C2", "O1"]
     np.testing.assert_allclose(first.molecule.positions, mol.GetConformer().GetPositions(), atol=1e-3)
+
+
+def test_deuterium_of_a_pdb_file_is_heavy() -> None:
+    lines = [("O", 0.0, 0.0), ("D1", 0.96, 0.0), ("H2", -0.24, 0.93)]
+    (row,) = rows(pdb.read, "".join(
+        f"HETATM{number:5d}  {name:3s} HOH A   1    {x:8.3f}{y:8.3f}{0:8.3f}  1.00  0.00           {name[0]}\n"
+        for number, (name, x, y) in enumerate(lines, start=1)))  # fmt: skip
+    assert row.molecule.get_chemical_formula() == "H2O"
+    np.testing.assert_allclose(row.molecule.get_masses(), [15.999, 2.0141, 1.008], atol=1e-3)
 
 
 def test_a_ligand_without_hydrogens_is_refused() -> None:

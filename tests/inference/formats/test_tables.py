@@ -40,6 +40,12 @@ def test_columns_are_found_by_their_names(text: str, suffix: str) -> None:
     assert [found[:2] for found in of_table(text, suffix)] == [("CCO", "ethanol")]
 
 
+def test_isomeric_smiles_precede_canonical_ones_without_stereochemistry() -> None:
+    of_pubchem = "cid,canonicalsmiles,isosmiles\n5950,CC(N)C(=O)O,C[C@H](N)C(=O)O\n"
+    assert of_table(of_pubchem) == [("C[C@H](N)C(=O)O", "5950", 2)]
+    assert of_table("Canonical SMILES\tIsomeric SMILES\nFC=CF\tF/C=C/F\n", ".tsv") == [("F/C=C/F", "", 2)]
+
+
 def test_columns_can_be_chosen_and_a_missing_one_is_named() -> None:
     table = "a,b,smiles\nCCO,ethanol,x\n"
     assert of_table(table, smiles_column="a", name_column="b") == [("CCO", "ethanol", 2)]

@@ -104,6 +104,15 @@ def test_pairs_of_a_comment_are_information_and_the_other_words_the_name(comment
     assert {key: value for key, value in row.molecule.info.items() if key != "name"} == info
 
 
+@pytest.mark.parametrize(
+    "comment",
+    ["Charge=-2 Multiplicity=3", "CHARGE=-2, SPIN=3", "Properties=species:S:1:pos:R:3 Charge=-2 multiplicity=3"],
+)
+def test_charge_and_multiplicity_have_keys_in_any_case(comment: str) -> None:
+    (row,) = rows(f"3\n{comment}\n{WATER_LINES}")
+    assert row.molecule.info == {"charge": -2, "spin": 3}
+
+
 @pytest.mark.parametrize("pbc", ["", ' pbc="T T T"', ' pbc="F F T"'])
 def test_a_lattice_without_properties_is_a_periodic_cell(pbc: str) -> None:
     text = f'3\nice Lattice="5 0 0 1 6 0 0 0 7"{pbc}\nO1 0 0 1.0D-1\nH 0 0.76 -0.47\nH 0 -0.76 -0.47\n'

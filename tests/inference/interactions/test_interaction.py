@@ -10,7 +10,7 @@ import pytest
 from ase import Atoms
 from ase.build import molecule
 
-from physcon_ase.errors import BondPerceptionError, FragmentsError, PhysConError
+from physcon_ase.errors import BondPerceptionError, FragmentsError, PhysConError, UnsupportedChargeError
 from physcon_ase.inference import outcome
 from physcon_ase.inference.calculator import PhysConCalculator
 from physcon_ase.inference.interactions.interaction import Interaction, interaction
@@ -167,7 +167,10 @@ def test_tables_pictures_and_structures_are_written(rigid: Interaction, tmp_path
     assert rigid.curve is not None
     assert [float(row["interaction_ev"]) for row in rows] == pytest.approx(rigid.curve.energies.tolist(), abs=1e-8)
     assert (tmp_path / "dimer.png").read_bytes().startswith(b"\x89PNG")
-    assert [len(atoms) for atoms in ase.io.read(tmp_path / "dimer.xyz", index=":")] == [6, 3, 3]
+    frames = ase.io.read(tmp_path / "dimer.xyz", index=":")
+    assert [(len(atoms), atoms.info["name"]) for atoms in frames] == [(6, "O + O"), (3, "O"), (3, "O")]
+    assert {(atoms.info["status"], atoms.info["level"]) for atoms in frames} == {
+        (rigid.status, rigid.provenance.level)}  # fmt: skip
     assert "molecules as they are in the complex" in format_interaction(rigid)
 
 
@@ -192,6 +195,13 @@ def test_default_distances_of_concentric_molecules_are_positive(double: LoadedMo
     assert 0 < curve.distances.min() < 0.2
 
 
+def triplet_oxygen() -> Atoms:
+    oxygen = molecule("O2")
+    oxygen.translate([0, 0, 4])
+    oxygen.info["spin"] = 3
+    return oxygen
+
+
 @pytest.mark.parametrize(
     ("molecules", "options", "error", "message"),
     [
@@ -202,6 +212,7 @@ def test_default_distances_of_concentric_molecules_are_positive(double: LoadedMo
         ("O.O", {"relax": False}, PhysConError, "relax=False requires geometries"),
         ("O.O", {"along": "x"}, PhysConError, "unknown line 'x'"),
         (dimer(), {"distances": [0.0]}, PhysConError, r"distance \[Å\] is 0.0"),
+        ([triplet_oxygen(), molecule("H2O")], {}, UnsupportedChargeError, "spin multiplicity 3 is not supported"),
         (Atoms("H3", [[0, 0, 0], [0, 0, 0.9], [0, 0, 5]]), {}, BondPerceptionError, "pass a list with the geometry"),
     ],
 )

@@ -1,12 +1,15 @@
 import csv
 import gzip
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from ase.build import molecule
 from ase.constraints import FixInternals
 from ase.io import read
+from rdkit import Chem
 
 from physcon_ase.errors import ConstraintError, NoConformersError, PhysConError
 from physcon_ase.inference.one import optimize
@@ -110,6 +113,17 @@ def test_a_scan_can_be_read_printed_and_written(ethanol: Scan, tmp_path, monkeyp
     assert [float(row["C0-C1-O2-H8_deg"]) for row in rows] == ethanol.angles.tolist()
     assert [float(row["energy_eV"]) for row in rows] == pytest.approx([*ethanol.energies])
     assert (tmp_path / "a.png").stat().st_size > 5000
+
+
+def test_files_of_a_scan_have_its_doubts(ethanol: Scan, tmp_path: Path) -> None:
+    doubted = replace(ethanol, doubts=("few of these",), undefined_stereo=("centre C1",))
+    told = {"status": "uncertain", "reason": "few of these", "undefined_stereo": "centre C1"}
+    for name in ("a.sdf", "a.xyz", "a.csv"):
+        write_scan(doubted, tmp_path / name)
+    mol, frame = next(iter(Chem.SDMolSupplier(str(tmp_path / "a.sdf")))), read(tmp_path / "a.xyz", index=0)
+    assert {name: mol.GetProp(name) for name in told} == {name: frame.info[name] for name in told} == told
+    with (tmp_path / "a.csv").open(encoding="utf-8") as file:
+        assert {row["status"] for row in csv.DictReader(file)} == {"uncertain: few of these"}
 
 
 def test_capitals_and_compression_do_not_change_the_format(
