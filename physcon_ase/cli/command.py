@@ -3,9 +3,11 @@
 import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
+from physcon_ase.errors import PhysConError
 from physcon_ase.inference.formats.table import READABLE, listed
+from physcon_ase.plurals import counted
 
 if TYPE_CHECKING:
     from physcon_ase.inference.formats.rows import Row
@@ -63,6 +65,22 @@ def read_input(options: argparse.Namespace) -> "list[Row]":
     from physcon_ase.inference.files import rows_named
 
     return rows_named(options.molecule, smiles_column=options.smiles_column, name_column=options.name_column)
+
+
+def one_molecule(argument: str) -> Any:
+    """The molecule of an argument that is a SMILES, "-" or the name of a file with one molecule.
+
+    Raises:
+        PhysConError: the file has several molecules; also see `files.read_molecules`.
+    """
+    from physcon_ase.inference.files import molecules_named
+
+    molecules = molecules_named(argument)
+    if len(molecules) != 1:
+        raise PhysConError(
+            f"{argument} has {counted(len(molecules), 'molecule')}, but one is needed: give a file with one"
+        )
+    return molecules[0]
 
 
 def add_run_options(command: argparse.ArgumentParser) -> None:

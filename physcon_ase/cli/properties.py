@@ -2,11 +2,8 @@
 
 import argparse
 from pathlib import Path
-from typing import Any
 
-from physcon_ase.cli.command import SOME_FAILED, add_command, add_model_options, add_start_options
-from physcon_ase.errors import PhysConError
-from physcon_ase.plurals import counted
+from physcon_ase.cli.command import SOME_FAILED, add_command, add_model_options, add_start_options, one_molecule
 
 
 def add_vibrations(commands: argparse._SubParsersAction) -> None:
@@ -52,7 +49,7 @@ def _vibrations(options: argparse.Namespace) -> int:
         check_output(options.output, inputs, kinds=OUTPUTS)
     if options.spectrum is not None:
         check_output(options.spectrum, inputs, kinds=SPECTRA)
-    (molecule,) = _molecules(options.molecule, 1)
+    molecule = one_molecule(options.molecule)
     found = vibrations(
         molecule,
         level=options.level,
@@ -114,7 +111,7 @@ def _interaction(options: argparse.Namespace) -> int:
     inputs = files_named(options.molecule)
     if options.output is not None:
         check_output(options.output, inputs, kinds=OUTPUTS)
-    (molecule,) = _molecules(options.molecule, 1)
+    molecule = one_molecule(options.molecule)
     found = interaction(
         molecule,
         relax=options.relax or None,  # without the option only what has no geometry
@@ -131,15 +128,3 @@ def _interaction(options: argparse.Namespace) -> int:
         write_interaction(found, options.output, inputs=inputs)
         print(f"  written      {options.output}")
     return 0 if found.is_ok else SOME_FAILED
-
-
-def _molecules(argument: str, number: int) -> list[Any]:
-    """Molecules of an argument that is a SMILES or a file name."""
-    from physcon_ase.inference.files import molecules_named
-
-    molecules = molecules_named(argument)
-    if len(molecules) != number:
-        raise PhysConError(
-            f"{argument} has {counted(len(molecules), 'molecule')}, but {number} is needed: give a file with one"
-        )
-    return molecules
