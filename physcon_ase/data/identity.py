@@ -53,9 +53,9 @@ def identify_geometry(
         PhysConError: the SMILES is invalid or has other atoms, or the charge or multiplicity contradicts the SMILES or
             the electrons.
     """
+    _check_state(atomic_numbers, charge, multiplicity, smiles)
     if smiles:
         check_atoms(atomic_numbers, smiles)
-    _check_state(atomic_numbers, charge, multiplicity, smiles)
     graph, found_by = _graph_of(atomic_numbers, positions, charge, multiplicity)
     if smiles:
         return GeometryIdentity(graph, smiles, key_hash(canonical_key(smiles)), "given SMILES")

@@ -318,7 +318,7 @@ def test_a_journal_of_another_run_and_a_finished_store_are_not_touched(tmp_path:
 @pytest.mark.parametrize(
     "change",
     [
-        {"graph": {"bonds": np.zeros((0, 2), int), "bond_orders": np.zeros(0, int)}},
+        {"graph": {"bonds": np.zeros((0, 2), int), "bond_orders": np.zeros(0, np.uint8)}},
         {"graph": {"multiplicity": 3}},
         {"smiles": "[OH2]"},
         {"key_hash": 2},
