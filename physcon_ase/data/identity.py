@@ -55,7 +55,7 @@ def identify_geometry(
     """
     _check_state(atomic_numbers, charge, multiplicity, smiles)
     if smiles:
-        check_atoms(atomic_numbers, smiles)
+        check_composition(atomic_numbers, smiles)
     graph, found_by = _graph_of(atomic_numbers, positions, charge, multiplicity)
     if smiles:
         return GeometryIdentity(graph, smiles, key_hash(canonical_key(smiles)), "given SMILES")
@@ -65,7 +65,7 @@ def identify_geometry(
     return GeometryIdentity(graph, "", key_hash(f"{formula(atomic_numbers)} {name}".strip()), _UNPERCEIVED)
 
 
-def check_atoms(atomic_numbers: Integer[np.ndarray, " atoms"], smiles: str) -> None:
+def check_composition(atomic_numbers: Integer[np.ndarray, " atoms"], smiles: str) -> None:
     """Checks that a geometry consists of the atoms of its SMILES, in any order.
 
     Raises:

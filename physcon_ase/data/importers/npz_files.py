@@ -18,7 +18,7 @@ from physcon_ase.chem.graph import MolGraph, graph_bytes
 from physcon_ase.chem.overlap import overlapping_atoms
 from physcon_ase.chem.perceive import graph_from_bonds
 from physcon_ase.chem.smiles import canonical_key
-from physcon_ase.data.identity import check_atoms
+from physcon_ase.data.identity import check_composition
 from physcon_ase.data.importers.report import ImportReport
 from physcon_ase.data.split import key_hash
 from physcon_ase.data.store import Geometries, LevelLabels, Store, n_with_forces, offsets_of, pack_molecules
@@ -355,7 +355,7 @@ def _perceive(
                 raise StoreError(
                     f"formal charges sum to {graph.charge:+d}, expected a total charge of {archive['charge'][row]:+d}"
                 )
-            check_atoms(graph.atomic_numbers, smiles)
+            check_composition(graph.atomic_numbers, smiles)
             graphs.append(graph)
             hashes.append(key_hash(canonical_key(smiles)))
         except PhysConError as error:
