@@ -22,6 +22,8 @@ from physcon_ase.batch import Batch, EnergyFn, make_batch, select, with_position
 from physcon_ase.chem.conformers import embed
 from physcon_ase.chem.graph import MolGraph
 from physcon_ase.chem.smiles import graph_from_smiles
+from physcon_ase.errors import UnsupportedElementError
+from physcon_ase.model.coverage import format_elements
 from physcon_ase.model.forces import energies_and_forces
 from physcon_ase.model.physcon import DEFAULT_CHECKPOINT, LoadedModel, PhysCon, load_model
 from physcon_ase.relax.driver import RelaxStatus, relax
@@ -100,10 +102,16 @@ def check_model(
 
     Raises:
         UnknownLevelError: there is no such level.
+        UnsupportedElementError: the level covers none of the test molecules.
     """
     model, covered = loaded.model, set(loaded.model.level(level).elements)
     graphs = [graph_from_smiles(text) for text in smiles]
     graphs = [graph for graph in graphs if set(graph.atomic_numbers.tolist()) <= covered]
+    if not graphs:
+        raise UnsupportedElementError(
+            f"level {level!r} only covers {format_elements(covered)}, and so none of the test molecules "
+            f"{', '.join(smiles)}; call check_model with SMILES of covered elements"
+        )
     generator = np.random.default_rng(seed)
     molecules = []
     for graph in graphs:
@@ -204,9 +212,8 @@ def translation_error(energy_fn: EnergyFn, batch: Batch) -> float:
 def permutation_error(energy_fn: EnergyFn, batch: Batch, generator: np.random.Generator) -> float:
     """Energy change [eV] on permutation of the atoms."""
     order = torch.as_tensor(generator.permutation(batch.positions.shape[1]))
-    other = make_batch(
-        [batch.atomic_numbers[0, order].numpy()], [batch.positions[0, order].numpy()], dtype=torch.float64
-    )
+    numbers, positions = batch.atomic_numbers[0, order].numpy(), batch.positions[0, order].numpy()
+    other = make_batch([numbers], [positions], charges=[int(batch.charge)], dtype=torch.float64)
     with torch.no_grad():
         return (energy_fn(other) - energy_fn(batch)).abs().item()
 

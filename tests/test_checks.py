@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -27,6 +28,7 @@ from physcon_ase.checks import (
     translation_error,
 )
 from physcon_ase.cli import main
+from physcon_ase.errors import UnsupportedElementError
 from physcon_ase.model.forces import energies_and_forces
 from tests.tiny import ETHANOL, ETHANOL_NUMBERS, pack, tiny_loaded, tiny_model
 
@@ -57,6 +59,16 @@ def test_a_sound_energy_passes(batch: Batch) -> None:
     assert extensivity_error(SOUND, batch) < 1e-9
     assert asymmetry(forces_of(SOUND, batch), batch) < 1e-12
     assert loop_work(functools.partial(energies_and_forces, SOUND), batch, 0) < 1e-6
+
+
+def test_a_permuted_ion_has_its_charge(batch: Batch) -> None:
+    charged = with_term(lambda batch: batch.charge.double())
+    assert permutation_error(charged, replace(batch, charge=torch.tensor([1])), generator()) < 1e-9
+
+
+def test_a_level_that_covers_no_test_molecule_is_refused() -> None:
+    with pytest.raises(UnsupportedElementError, match=r"level 'dft' only covers .* none of the test molecules Br, I"):
+        check_model(tiny_loaded(), "dft", smiles=("Br", "I"))
 
 
 def test_a_kink_is_no_gradient(batch: Batch) -> None:

@@ -122,6 +122,11 @@ def charge_of_smiles(smiles: str) -> int:
     return Chem.GetFormalCharge(_parse(smiles))
 
 
+def atoms_of_smiles(smiles: str) -> Int[np.ndarray, " atoms"]:
+    """Atomic numbers of a SMILES of one or several fragments, hydrogens included. Raises those of `canonical_key`."""
+    return np.array([atom.GetAtomicNum() for atom in _explicit(_parse(smiles)).GetAtoms()], dtype=np.int64)
+
+
 def undefined_stereo(molecule: str | MolGraph) -> list[str]:
     """Description of each tetrahedral centre and double bond of undefined configuration.
 

@@ -3,10 +3,11 @@
 import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from physcon_ase.errors import PhysConError
 from physcon_ase.inference.formats.table import READABLE, listed
+from physcon_ase.plurals import counted
 
 if TYPE_CHECKING:
     from physcon_ase.inference.formats.rows import Row
@@ -113,6 +114,22 @@ def check_failure_tables(outputs: Sequence[Path], inputs: Sequence[Path]) -> Non
                 f"cannot write {output}, which is the table of the failures of {tables[output.resolve()]}: choose "
                 "another name"
             )
+
+
+def one_molecule(argument: str) -> Any:
+    """The molecule of an argument that is a SMILES, "-" or the name of a file with one molecule.
+
+    Raises:
+        PhysConError: the file has several molecules; also see `files.read_molecules`.
+    """
+    from physcon_ase.inference.files import molecules_named
+
+    molecules = molecules_named(argument)
+    if len(molecules) != 1:
+        raise PhysConError(
+            f"{argument} has {counted(len(molecules), 'molecule')}, but one is needed: give a file with one"
+        )
+    return molecules[0]
 
 
 def add_run_options(command: argparse.ArgumentParser) -> None:

@@ -16,6 +16,7 @@ from physcon_ase.cli.command import (
     check_failure_tables,
     check_outputs,
     journal_of,
+    one_molecule,
     read_input,
     write_failures,
 )
@@ -169,19 +170,14 @@ def add_scan(commands: argparse._SubParsersAction) -> None:
 
 
 def _scan(options: argparse.Namespace) -> int:
-    from physcon_ase.inference.files import files_named, molecules_named
+    from physcon_ase.inference.files import files_named
     from physcon_ase.inference.scans.report import SCAN_SUFFIXES, format_scan, write_scan
     from physcon_ase.inference.scans.search import scan
 
     inputs = files_named(options.molecule)
     check_outputs(options.output, inputs, kinds=SCAN_SUFFIXES)
-    molecules = molecules_named(options.molecule)
-    if len(molecules) != 1:
-        raise PhysConError(
-            f"{options.molecule} has {counted(len(molecules), 'molecule')}; a scan needs a file with one"
-        )
     found = scan(
-        molecules[0],
+        one_molecule(options.molecule),
         options.dihedral,
         step=options.step,
         level=options.level,

@@ -199,6 +199,8 @@ def _label(options: argparse.Namespace) -> int:
     driver = engine if options.sampling_engine is None else engine_by_name(options.sampling_engine)
     samplings = parse_samplings(options.geometries, engine=driver, max_kelvin=options.max_kelvin)
     selection = _selection(options)
+    if options.minima_of is not None and not any(molecule.endswith(".h5") for molecule in options.molecules):
+        raise PhysConError(f"--minima-of {options.minima_of} needs a store among the molecules: give one, or omit it")
     molecules = []
     for molecule in options.molecules:
         if molecule.endswith(".h5"):

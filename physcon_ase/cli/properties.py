@@ -2,7 +2,6 @@
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 from physcon_ase.cli.command import (
     SOME_FAILED,
@@ -12,9 +11,8 @@ from physcon_ase.cli.command import (
     add_start_options,
     check_distinct,
     check_outputs,
+    one_molecule,
 )
-from physcon_ase.errors import PhysConError
-from physcon_ase.plurals import counted
 
 
 def add_vibrations(commands: argparse._SubParsersAction) -> None:
@@ -58,7 +56,7 @@ def _vibrations(options: argparse.Namespace) -> int:
     if options.spectrum is not None:
         check_outputs([options.spectrum], inputs, kinds=SPECTRA)
         check_distinct([*options.output, options.spectrum])
-    (molecule,) = _molecules(options.molecule, 1)
+    molecule = one_molecule(options.molecule)
     found = vibrations(
         molecule,
         level=options.level,
@@ -118,7 +116,7 @@ def _interaction(options: argparse.Namespace) -> int:
 
     inputs = files_named(options.molecule)
     check_outputs(options.output, inputs, kinds=OUTPUTS)
-    (molecule,) = _molecules(options.molecule, 1)
+    molecule = one_molecule(options.molecule)
     found = interaction(
         molecule,
         relax=options.relax or None,  # without the option only what has no geometry
@@ -135,15 +133,3 @@ def _interaction(options: argparse.Namespace) -> int:
         write_interaction(found, output, inputs=inputs)
         print(f"  written      {output}")
     return 0 if found.is_ok else SOME_FAILED
-
-
-def _molecules(argument: str, number: int) -> list[Any]:
-    """Molecules of an argument that is a SMILES or a file name."""
-    from physcon_ase.inference.files import molecules_named
-
-    molecules = molecules_named(argument)
-    if len(molecules) != number:
-        raise PhysConError(
-            f"{argument} has {counted(len(molecules), 'molecule')}, but {number} is needed: give a file with one"
-        )
-    return molecules

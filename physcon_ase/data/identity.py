@@ -7,7 +7,7 @@ from jaxtyping import Float, Integer
 
 from physcon_ase.chem.graph import MolGraph, make_graph
 from physcon_ase.chem.perceive import graph_from_geometry
-from physcon_ase.chem.smiles import canonical_key, canonical_smiles, charge_of_smiles
+from physcon_ase.chem.smiles import atoms_of_smiles, canonical_key, canonical_smiles, charge_of_smiles
 from physcon_ase.data.split import key_hash
 from physcon_ase.errors import PhysConError, SpinParityError, UnsupportedChargeError
 from physcon_ase.plurals import counted
@@ -50,9 +50,12 @@ def identify_geometry(
         name: name if known.
 
     Raises:
-        PhysConError: the SMILES is invalid, or the charge or multiplicity contradicts the SMILES or the electrons.
+        PhysConError: the SMILES is invalid or has other atoms, or the charge or multiplicity contradicts the SMILES or
+            the electrons.
     """
     _check_state(atomic_numbers, charge, multiplicity, smiles)
+    if smiles:
+        check_composition(atomic_numbers, smiles)
     graph, found_by = _graph_of(atomic_numbers, positions, charge, multiplicity)
     if smiles:
         return GeometryIdentity(graph, smiles, key_hash(canonical_key(smiles)), "given SMILES")
@@ -60,6 +63,19 @@ def identify_geometry(
         smiles = canonical_smiles(graph)
         return GeometryIdentity(graph, smiles, key_hash(canonical_key(smiles)), found_by)
     return GeometryIdentity(graph, "", key_hash(f"{formula(atomic_numbers)} {name}".strip()), _UNPERCEIVED)
+
+
+def check_composition(atomic_numbers: Integer[np.ndarray, " atoms"], smiles: str) -> None:
+    """Checks that a geometry consists of the atoms of its SMILES, in any order.
+
+    Raises:
+        PhysConError: the compositions differ, or the SMILES is invalid.
+    """
+    found, expected = formula(atomic_numbers), formula(atoms_of_smiles(smiles))
+    if found != expected:
+        raise PhysConError(
+            f"the atoms are {found}, but those of the SMILES {smiles!r} are {expected}: correct one of them"
+        )
 
 
 def _check_state(atomic_numbers: np.ndarray, charge: int, multiplicity: int, smiles: str) -> None:

@@ -360,6 +360,10 @@ def _check_labels(level: str, labels: LevelLabels, offsets: np.ndarray) -> None:
         raise LabelError(f"{level}: the energy of geometry {infinite[0]} is infinite; use NaN for missing energies")
     if labels.charges is not None:
         _expect_shape(f"labels/{level}/charges", labels.charges, (int(offsets[-1]),))
+        infinite = np.flatnonzero(np.isinf(labels.charges))
+        if len(infinite):
+            row = int(np.searchsorted(offsets, infinite[0], side="right")) - 1
+            raise LabelError(f"{level}: a charge of geometry {row} is infinite; use NaN for missing charges")
     if labels.force_spread is not None:
         _expect_shape(f"labels/{level}/force_spread", labels.force_spread, (n_geometries,))
     if labels.forces is None:

@@ -206,13 +206,14 @@ class StructureGenerator:
 
     def _draw_until_intact(self, graphs: list, starts: list, seeds: list[int], results: list, budget: int) -> None:
         """Draws guesses for empty entries of `results` until bonds and configuration are correct, in place."""
+        orders = {index: canonical_order(graphs[index]) for index, result in enumerate(results) if result is None}
         for attempt in range(self.n_attempts):
             pending = [index for index, result in enumerate(results) if result is None]
 
             def work(rows: list[int], pending: list[int] = pending, attempt: int = attempt) -> None:
                 chosen = [pending[row] for row in rows]
                 drawn = self._draw(
-                    [graphs[i] for i in chosen], [starts[i] for i in chosen], [seeds[i] for i in chosen], attempt
+                    [orders[i] for i in chosen], [starts[i] for i in chosen], [seeds[i] for i in chosen], attempt
                 )
                 for index, positions in zip(chosen, drawn, strict=True):
                     guess = self._guess(graphs[index], positions, seeds[index], attempt + 1)
@@ -222,11 +223,10 @@ class StructureGenerator:
             in_chunks([graphs[index].n_atoms for index in pending], budget, work)
 
     def _draw(
-        self, graphs: list[MolGraph], starts: list[np.ndarray | None], seeds: list[int], attempt: int
+        self, orders: list[Reordered], starts: list[np.ndarray | None], seeds: list[int], attempt: int
     ) -> list[np.ndarray]:
         """Positions [Å] of one guess for each molecule; independent of the other molecules and of the atom order."""
         weight = next(self.model.parameters())
-        orders = [canonical_order(graph) for graph in graphs]
         ordered = [order.graph for order in orders]
         places = [_in_order(start, order) for start, order in zip(starts, orders, strict=True)]
         sigmas, n_refined = self.sigmas, 0
@@ -240,7 +240,8 @@ class StructureGenerator:
             ]
         numbers = [graph.atomic_numbers for graph in ordered]
         batch: Batch = make_batch(numbers, places, graphs=ordered, dtype=weight.dtype, device=weight.device)
-        denoiser = self.model.denoiser_at(torch.tensor([self._level_index(graph) for graph in graphs]).to(batch.charge))
+        levels = torch.tensor([self._level_index(graph) for graph in ordered]).to(batch.charge)
+        denoiser = self.model.denoiser_at(levels)
         with torch.no_grad(), threads_for(batch):
             drawn = with_positions(batch, ddim(denoiser, batch, sigmas))
             places = unpad(batch, refined(denoiser, drawn, self.sigmas[0], n_refined))

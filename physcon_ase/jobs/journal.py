@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from time import monotonic
 from types import TracebackType
@@ -135,5 +135,7 @@ def output_lock(output: Path, verb: str) -> Iterator[None]:
     try:
         yield
     finally:
+        # before the release: afterwards the file may be the lock of another process, which a third one would not see
+        with suppress(OSError):  # Windows removes no open file
+            Path(lock.lock_file).unlink()
         lock.release()
-        Path(lock.lock_file).unlink(missing_ok=True)

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from physcon_ase.chem.graph import graph_bytes
 from physcon_ase.data.store import check_level_name, write_store
 from physcon_ase.errors import PhysConError, StoreError
 from physcon_ase.jobs.journal import fingerprint, output_lock
@@ -286,14 +287,16 @@ def _fingerprint(molecules: Sequence[Input], description: dict[str, Any]) -> str
 
 
 def _bytes_of(molecule: Input) -> bytes:
+    """Bytes of all properties of a molecule on which its labels and its rows of the store depend."""
     if isinstance(molecule, str):
         return molecule.encode()
     if isinstance(molecule, KnownGeometry):
-        atoms, details = molecule.graph.atomic_numbers, [molecule.graph.charge, molecule.name, molecule.minimum_of]
+        atoms = b"".join(graph_bytes(molecule.graph))
+        details = [molecule.key_hash, molecule.smiles, molecule.name, molecule.minimum_of, molecule.energy]
     else:
-        atoms = np.ascontiguousarray(molecule.numbers)
+        atoms = np.ascontiguousarray(molecule.numbers).tobytes()
         details = [molecule.info.get(key) for key in ("charge", "spin", "smiles", "name")]
-    return atoms.tobytes() + molecule.positions.tobytes() + repr(details).encode()
+    return atoms + molecule.positions.tobytes() + repr(details).encode()
 
 
 def _describe(plan: Plan, selection: CommitteeSelection | None = None) -> dict[str, Any]:

@@ -110,8 +110,11 @@ def separated(
         licence: `Store.licence`.
 
     Raises:
-        LabelError: there are no ions, or no other molecules, with labels of the level, or none of a pair's size.
+        LabelError: there are no ions, or no other molecules, with labels of the level, or none of a pair's size; or `n`
+            is below 1 or the seed below 0.
     """
+    if n < 1 or seed < 0:
+        raise LabelError(f"{n} pairs with seed {seed}; the number must be 1 or larger, the seed 0 or larger")
     generator = np.random.default_rng(seed)
     sources = [_Source(store, level, max_atoms - 1) for store in stores]
     pool = [(source, molecule) for source in sources for molecule in source.rows]

@@ -34,7 +34,7 @@ class _Remainder:
     """Remainder Q - Σ q̃ [e]."""
 
     def partial(self, local: Float[Tensor, "molecules slots"]) -> Float[Tensor, "molecules slots"]:
-        """q [e] from q̃."""
+        """Partial charges q [e] from the local ones q̃."""
         return local + self.shares * self.missing
 
     def pull_back(self, grad: Float[Tensor, "molecules slots"]) -> tuple[Tensor, Tensor]:
@@ -59,7 +59,7 @@ class _FragmentRemainder:
     """Remainder [e] of the fragment of each atom."""
 
     def partial(self, local: Float[Tensor, "molecules slots"]) -> Float[Tensor, "molecules slots"]:
-        """q [e] from q̃."""
+        """Partial charges q [e] from the local ones q̃."""
         return local + (self.fragments.weights[..., None] * self.shares * self.missing).sum(dim=0)
 
     def pull_back(self, grad: Float[Tensor, "molecules slots"]) -> tuple[Tensor, Tensor]:

@@ -29,8 +29,10 @@ _MOST_PROGRAMS: Final = 1000
 
 
 class CompiledModel:
-    """Energies, charges and forces of single structures; batches, overlapping cores and separate fragments are not
-    compiled."""
+    """Energies, charges and forces of single structures.
+
+    Batches, overlapping cores and separate fragments are not compiled.
+    """
 
     def __init__(self, model: PhysCon):
         """Checks that programs can be compiled; the first is compiled on first use.

@@ -5,6 +5,7 @@ from pathlib import Path
 from physcon_ase.errors import PhysConError
 from physcon_ase.model.checkpoint import read_checkpoint
 from physcon_ase.model.config import config_from_dict
+from physcon_ase.training.preflight import check_recipe
 from physcon_ase.training.recipe import Recipe, with_steps
 from physcon_ase.training.recipe_files import read_recipe
 from physcon_ase.training.stages import is_staged, read_staged_recipe, train_stages
@@ -40,6 +41,7 @@ def train_from_file(
         progress_bar: whether to draw one.
 
     Raises:
+        RecipeError: `steps` is below 1.
         PhysConError: `unfreeze` without `add_level`, `scale` without stages, or see `read_recipe`, `train` and
             `train_stages`.
     """
@@ -53,6 +55,7 @@ def train_from_file(
     recipe = _recipe(path, add_level, unfreeze)
     if steps is not None:
         recipe = with_steps(recipe, steps)
+        check_recipe(recipe, str(path))
     return train(recipe, folder, store_root=stores, device=device, options=options)
 
 

@@ -84,7 +84,7 @@ def check_recipe(recipe: Recipe, origin: str = "recipe") -> None:
             weight >= 0, origin, f"loss weight {name} is {weight}; give 0 to switch the term off, or a positive number"
         )
     _require(any(asdict(recipe.loss).values()), origin, "has only loss weights of 0; give at least one term a weight")
-    if recipe.loss.structure > 0:
+    if recipe.loss.structure > 0 or recipe.loss.refinement > 0:
         _require(recipe.structure is not None, origin, "trains structures without a [structure] section; add one")
     _check_consistency(recipe, origin)
     _check_asteroid(recipe, origin)

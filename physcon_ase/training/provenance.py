@@ -5,7 +5,7 @@ import hashlib
 import json
 import platform
 import subprocess
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ def provenance(recipe: Recipe, store_root: Path, progress: TrainingProgress, dev
     """
     stores = sorted({data.store for data in recipe.data})
     return {
-        "physcon_ase": version("physcon-ase"),
+        "physcon_ase": _own_version(),
         "commit": _commit(),
         "torch": torch.__version__,
         "recipe": {"name": recipe.name, "sha256": hashlib.sha256(format_recipe(recipe).encode()).hexdigest()},
@@ -64,6 +64,14 @@ def read_provenance(checkpoint: Path | str) -> dict[str, Any] | None:
     """The record of a checkpoint; None if it has none."""
     record = resolve(checkpoint) / PROVENANCE_FILE
     return json.loads(record.read_text(encoding="utf-8")) if record.is_file() else None
+
+
+def _own_version() -> str | None:
+    """Version of this package; None for a source checkout that is not installed."""
+    try:
+        return version("physcon-ase")
+    except PackageNotFoundError:
+        return None
 
 
 @functools.cache

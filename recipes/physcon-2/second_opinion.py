@@ -47,8 +47,9 @@ from physcon_ase.labelling.engines import (
     pyscf_engine,
     tblite_engine,
 )
+from physcon_ase.labelling.engines.pyscf import built_molecule
 from physcon_ase.relax.driver import relax
-from physcon_ase.units import ANGSTROM_PER_BOHR, CHEMICAL_SYMBOLS, EV_PER_HARTREE, EV_PER_KCAL_PER_MOL
+from physcon_ase.units import ANGSTROM_PER_BOHR, EV_PER_HARTREE, EV_PER_KCAL_PER_MOL
 
 HERE: Final = Path(__file__).parent
 FMAX: Final = 0.01
@@ -426,21 +427,14 @@ def case_of(row: dict[str, Any]) -> tuple[Case, np.ndarray]:
 
 
 def own_level(molecule: Molecule, *, forces: bool = True) -> EngineLabel:
-    """ωB97M-D3(BJ)/def2-TZVPP, which AIMNet2 was trained on; iodine with its effective core potential, which
-    `pyscf_engine` does not pass to PySCF.
+    """ωB97M-D3(BJ)/def2-TZVPP, which AIMNet2 was trained on; iodine with its effective core potential.
 
     Raises:
         EngineError: the SCF does not converge.
     """
-    from pyscf import dft, gto
+    from pyscf import dft
 
-    symbols = [CHEMICAL_SYMBOLS[number] for number in molecule.atomic_numbers.tolist()]
-    built = gto.M(
-        atom=list(zip(symbols, (molecule.positions / ANGSTROM_PER_BOHR).tolist(), strict=True)), unit="Bohr",
-        basis="def2-tzvpp", ecp={"I": "def2-tzvpp"} if "I" in symbols else {}, charge=molecule.charge, verbose=0,
-        parse_arg=False,
-    )  # fmt: skip
-    method: Any = dft.RKS(built, xc="wb97m-d3bj").density_fit()
+    method: Any = dft.RKS(built_molecule(molecule, "def2-tzvpp"), xc="wb97m-d3bj").density_fit()
     method.grids.level, method.conv_tol, method.max_cycle = 1, 1e-7, 100
     method.kernel()
     if not method.converged:

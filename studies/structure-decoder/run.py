@@ -59,7 +59,7 @@ ROWS: Final = {
 
 
 class ReadingEmbedding(nn.Module):
-    """Element embedding of each atom of the structure network, to which the features of the energy network are added."""
+    """Element embedding of the structure network, to which the features of the energy network are added."""
 
     def __init__(self, embedding: nn.Module, n_features: int, channels: int):
         super().__init__()

@@ -75,6 +75,11 @@ def test_files_that_would_become_one_store_are_refused(capsys: pytest.CaptureFix
     assert "several files would be written to a.h5" in capsys.readouterr().err
 
 
+def test_minima_of_a_level_need_a_store(capsys: pytest.CaptureFixture) -> None:
+    assert main(["label", "O", "--minima-of", "dft", "-o", "out.h5", "--quiet"]) == 2
+    assert "--minima-of dft needs a store among the molecules" in capsys.readouterr().err
+
+
 def test_names_and_known_bonds_of_a_file_reach_the_labels(tmp_path: Path) -> None:
     mol = Chem.AddHs(Chem.MolFromSmiles("C[S+](C)[O-]"))
     AllChem.EmbedMolecule(mol, randomSeed=1)

@@ -210,6 +210,14 @@ def test_forces_missing_on_one_atom_name_their_geometry(make_store: MakeStore, w
         check_store(with_labels(store, "cheap", forces=forces))
 
 
+def test_infinite_charge_names_its_geometry(make_store: MakeStore):
+    store = make_store()
+    charges = np.full(len(store.geometries.positions), np.nan, dtype=np.float32)
+    charges[geometry_offsets(store)[4]] = -np.inf
+    with pytest.raises(LabelError, match="cheap: a charge of geometry 4 is infinite"):
+        check_store(with_labels(store, "cheap", charges=charges))
+
+
 def test_forces_on_all_atoms_must_not_be_infinite(make_store: MakeStore):
     store = make_store()
     forces = store.labels["cheap"].forces.copy()

@@ -3,9 +3,10 @@ import pytest
 import torch
 from ase import Atoms
 
-from physcon_ase.chem.canonical import canonical_order
+from physcon_ase.chem.canonical import Reordered, canonical_order
 from physcon_ase.chem.compare import bonds_intact, rmsd, stereo_intact, symmetric_rmsd
 from physcon_ase.chem.conformers import embed
+from physcon_ase.chem.graph import MolGraph
 from physcon_ase.chem.hydrogens import hydrogen_order
 from physcon_ase.chem.smiles import graph_from_smiles
 from physcon_ase.errors import (
@@ -18,6 +19,7 @@ from physcon_ase.errors import (
     UnsupportedChargeError,
     UnsupportedElementError,
 )
+from physcon_ase.inference import generator as generator_module
 from physcon_ase.inference.calculator import PhysConCalculator
 from physcon_ase.inference.generator import N_ATTEMPTS, N_STEPS, StructureGenerator
 from physcon_ase.inference.results import Guess
@@ -130,6 +132,20 @@ def test_a_broken_guess_is_tried_again_with_other_noise() -> None:
     assert isinstance(guess, Guess)
     assert (guess.attempts, guess.fallback) == (3, "")
     assert not torch.equal(seen[0], seen[N_STEPS["ddim"]])
+
+
+def test_the_canonical_order_of_the_atoms_is_found_once_for_all_attempts(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def counted_order(graph: MolGraph) -> Reordered:
+        asked.append(graph)
+        return canonical_order(graph)
+
+    monkeypatch.setattr(generator_module, "canonical_order", counted_order)
+    (guess,) = StructureGenerator(untrained(), mode="ddim").generate_many(["CCO"])
+    assert isinstance(guess, Guess)
+    assert guess.attempts == N_ATTEMPTS
+    assert len(asked) == 1
 
 
 def test_a_model_without_structure_head_is_refused_and_the_message_names_those_with_one() -> None:

@@ -1,7 +1,9 @@
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import BaseFileLock, FileLock
 
 from physcon_ase.errors import StoreError
 from physcon_ase.jobs.journal import Journal, fingerprint, json_line, output_lock, packed, unpacked
@@ -60,4 +62,23 @@ def test_an_output_has_one_writer(tmp_path: Path) -> None:
     refused = pytest.raises(StoreError, match="another process is currently writing")
     with output_lock(output, "writing"), refused, output_lock(output, "writing"):
         pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_writer_that_ends_leaves_the_lock_of_the_next_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    output, release, second = tmp_path / "out", FileLock.release, ExitStack()
+    taken = []
+
+    def released(lock: BaseFileLock, force: bool = False) -> None:
+        release(lock, force=force)
+        if not taken:
+            taken.append(second.enter_context(output_lock(output, "writing")))
+
+    monkeypatch.setattr(FileLock, "release", released)
+    with output_lock(output, "writing"):
+        pass
+    assert taken
+    with pytest.raises(StoreError, match="another process is currently writing"), output_lock(output, "writing"):
+        pass
+    second.close()
     assert list(tmp_path.iterdir()) == []

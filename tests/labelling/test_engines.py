@@ -16,7 +16,7 @@ from tblite.ase import TBLite
 
 from physcon_ase.batch import make_batch
 from physcon_ase.data.store import check_level_name
-from physcon_ase.errors import CheckpointNotFoundError, EngineError, UnknownLevelError
+from physcon_ase.errors import CheckpointNotFoundError, EngineError, UnknownLevelError, UnsupportedElementError
 from physcon_ase.labelling.engines import (
     Engine,
     EngineCalculator,
@@ -236,14 +236,19 @@ def test_labels_that_are_not_finite_are_errors() -> None:
     def infinite(molecule: Molecule) -> EngineLabel:
         return EngineLabel(1.0, np.full_like(molecule.positions, np.nan))
 
-    with pytest.raises(EngineError, match="Nonsense returned an energy or forces that are not finite"):
-        Engine(EngineRecord("none", "Nonsense", "0"), infinite)(Molecule(WATER_NUMBERS, WATER))
+    def without_charges(molecule: Molecule) -> EngineLabel:
+        return EngineLabel(1.0, np.zeros_like(molecule.positions), np.array([np.nan, 0, 0]))
+
+    for function in (infinite, without_charges):
+        with pytest.raises(EngineError, match="Nonsense returned an energy, forces or charges that are not finite"):
+            Engine(EngineRecord("none", "Nonsense", "0"), function)(Molecule(WATER_NUMBERS, WATER))
 
 
-def test_any_error_of_a_program_is_that_of_one_geometry() -> None:
+@pytest.mark.parametrize("error", [MemoryError("9 GiB are too much"), UnsupportedElementError("9 GiB are too much")])
+def test_any_error_of_a_program_is_that_of_one_geometry(error: Exception) -> None:
     def small(molecule: Molecule) -> EngineLabel:
         if len(molecule.atomic_numbers) > 3:
-            raise MemoryError("9 GiB are too much")
+            raise error
         return EngineLabel(1.5, np.ones_like(molecule.positions))
 
     def many(molecules: Sequence[Molecule]) -> list[EngineLabel | EngineError]:
@@ -254,7 +259,7 @@ def test_any_error_of_a_program_is_that_of_one_geometry() -> None:
         engine = Engine(EngineRecord("none", "Small", "0"), small, batched=batched, batch_slots=100)
         water, ethanol = engine.label_many(molecules)
         assert isinstance(water, EngineLabel)
-        assert str(ethanol) == "Small failed: MemoryError: 9 GiB are too much; omit the geometry"
+        assert str(ethanol) == f"Small failed: {type(error).__name__}: 9 GiB are too much; omit the geometry"
 
 
 def test_a_geometry_without_label_is_nan_among_the_others() -> None:

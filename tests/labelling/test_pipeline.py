@@ -12,12 +12,13 @@ import pytest
 from ase import Atoms
 from ase.build import molecule
 
+from physcon_ase.chem.smiles import graph_from_smiles
 from physcon_ase.cli import main
 from physcon_ase.data.store import Store, molecule_graph, open_store
 from physcon_ase.errors import EngineError, PhysConError, StoreError
 from physcon_ase.labelling.engines import Engine, EngineLabel, EngineRecord, Molecule, tblite_engine
 from physcon_ase.labelling.geometries import Origin, Sampling, parse_samplings
-from physcon_ase.labelling.inputs import known_geometries
+from physcon_ase.labelling.inputs import KnownGeometry, known_geometries
 from physcon_ase.labelling.pipeline import LabelReport, format_labelling_report, label
 from tests.labelling import interrupted
 from tests.tiny import WATER
@@ -312,6 +313,29 @@ def test_a_journal_of_another_run_and_a_finished_store_are_not_touched(tmp_path:
     junk.write_text("not a journal\n")
     with pytest.raises(StoreError, match="is not a journal of physcon label"):
         run(["O"], tmp_path / "junk.h5")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"graph": {"bonds": np.zeros((0, 2), int), "bond_orders": np.zeros(0, np.uint8)}},
+        {"graph": {"multiplicity": 3}},
+        {"smiles": "[OH2]"},
+        {"key_hash": 2},
+        {"energy": -1.0},
+    ],
+)
+def test_a_journal_of_known_geometries_with_other_properties_is_refused(change: dict, tmp_path: Path) -> None:
+    def stops(*_: object) -> EngineLabel:
+        raise KeyboardInterrupt
+
+    known = KnownGeometry(graph_from_smiles("O"), WATER, key_hash=1, smiles="O", minimum_of="dft", energy=-2.0)
+    with pytest.raises(KeyboardInterrupt):
+        run([known], tmp_path / "out.h5", "start", engine=replace(HARMONIC, function=stops))
+    other = replace(known, **{**change, "graph": replace(known.graph, **change.get("graph", {}))})
+    with pytest.raises(StoreError, match="a run with different molecules"):
+        run([other], tmp_path / "out.h5", "start")
+    assert run([known], tmp_path / "out.h5", "start").n_labelled == 1
 
 
 @pytest.mark.parametrize(

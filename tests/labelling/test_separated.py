@@ -63,6 +63,12 @@ def test_pairs_smaller_than_the_smallest_molecules_are_refused() -> None:
         separated([stock()], "high", n=2, max_atoms=4)
 
 
+@pytest.mark.parametrize("numbers", [{"n": 0}, {"n": 1, "seed": -1}])
+def test_no_pairs_and_negative_seeds_are_refused(numbers: dict) -> None:
+    with pytest.raises(LabelError, match="the number must be 1 or larger, the seed 0 or larger"):
+        separated([stock()], "high", **numbers)
+
+
 def _forces_of(store: Store, smiles: str) -> np.ndarray:
     offsets, row = geometry_offsets(store), SMILES.index(smiles)
     forces = store.labels["high"].forces

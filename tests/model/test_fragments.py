@@ -55,7 +55,7 @@ def test_a_bonded_molecule_is_one_fragment_in_any_order(order: slice | list[int]
 
 
 def test_empty_slots_and_molecules_of_one_fragment_have_one_partition() -> None:
-    apart = np.concatenate([WATER, WATER + [7.0, 0, 0]])
+    apart = np.concatenate([WATER, WATER + np.array([7.0, 0, 0])])
     numbers = [np.tile(WATER_NUMBERS, 2), WATER_NUMBERS, np.array([8])]
     found = fragments_of(make_batch(numbers, [apart, WATER, np.zeros((1, 3))], dtype=torch.float64))
     assert found is not None
@@ -100,7 +100,7 @@ def test_charges_of_distant_fragments_are_integers_and_add_up_between() -> None:
     model = charged_tiny_model()
     numbers = np.concatenate([ETHANOL_NUMBERS, WATER_NUMBERS])
     for gap, separate in ((3.0, False), (6.0, False), (30.0, True)):
-        positions = np.concatenate([ETHANOL, WATER + [ETHANOL[:, 0].max() - WATER[:, 0].min() + gap, 0, 0]])
+        positions = np.concatenate([ETHANOL, WATER + np.array([ETHANOL[:, 0].max() - WATER[:, 0].min() + gap, 0, 0])])
         batch = make_batch([numbers], [positions], charges=[-1], dtype=torch.float64)
         outputs = model.evaluate(batch, "cheap")
         for charges in (outputs.charges, outputs.early_charges):
@@ -118,7 +118,7 @@ def test_the_energy_has_no_jump_where_fragments_separate() -> None:
     assert closest.min() < 2.0
 
     def energy(shift: float) -> float:
-        positions = np.concatenate([ETHANOL, WATER + [gap + shift, 0, 0]])
+        positions = np.concatenate([ETHANOL, WATER + np.array([gap + shift, 0, 0])])
         return model.energies(make_batch([numbers], [positions], charges=[-1], dtype=torch.float64), "cheap").item()
 
     shifts = np.linspace(2.0, 8.0, 601)
@@ -141,7 +141,7 @@ def test_an_ion_and_a_distant_molecule_have_the_sum_of_their_energies(
     graph, water = graph_from_smiles(smiles), molecule("H2O")
     positions = embed(graph, seed=0)[0]
     numbers = [graph.atomic_numbers, water.numbers, np.concatenate([graph.atomic_numbers, water.numbers])]
-    places = [positions, water.positions, np.concatenate([positions, water.positions + [50.0, 0, 0]])]
+    places = [positions, water.positions, np.concatenate([positions, water.positions + np.array([50.0, 0, 0])])]
     batch = make_batch(numbers, places, charges=[graph.charge, 0, graph.charge], dtype=torch.float64)
     ion, alone, both = shipped.energies(batch, level).tolist()
     assert both - ion - alone == pytest.approx(0, abs=0.005)

@@ -86,9 +86,11 @@ def test_wrong_recipe_is_one_clear_error(recipe_text: str, old: str, new: str, m
         parse_recipe(recipe_text.replace(old, new, 1))
 
 
-def test_structure_loss_needs_a_structure_head(recipe: Recipe):
+@pytest.mark.parametrize("term", ["structure", "refinement"])
+def test_structure_loss_needs_a_structure_head(recipe: Recipe, term: str):
+    loss = replace(recipe.loss, **{"structure": 0.0, term: 1.0})
     with pytest.raises(RecipeError, match=r"without a \[structure\] section"):
-        check_recipe(replace(recipe, structure=None))
+        check_recipe(replace(recipe, structure=None, loss=loss))
 
 
 def test_direct_forces_need_vector_features(recipe: Recipe):

@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +20,13 @@ from physcon_ase.data.store import open_store
 from physcon_ase.errors import PhysConError, RecipeError
 from physcon_ase.model.checkpoint import PROVENANCE_FILE, RECIPE_FILE, WEIGHTS_FILE, read_checkpoint
 from physcon_ase.model.physcon import load_model
+from physcon_ase.training import provenance as provenance_module
 from physcon_ase.training import stages as stages_module
 from physcon_ase.training.from_file import train_from_file
 from physcon_ase.training.recipe import Recipe
+from physcon_ase.training.recipe_files import parse_recipe
 from physcon_ase.training.stages import is_staged, make_stores, read_staged_recipe, train_stages
-from physcon_ase.training.state import STATE_FILE
+from physcon_ase.training.state import STATE_FILE, TrainingProgress
 from physcon_ase.training.trainer import LOG_FILE, RunOptions, load_training_items
 
 QUIET = RunOptions(log_steps=5, progress_bar=False)
@@ -195,6 +199,10 @@ def test_options_of_the_other_kind_of_recipe_are_refused(path: Path, recipe_text
     plain = write(tmp_path / "plain.toml", recipe_text)
     with pytest.raises(PhysConError, match="has no stages, and so no --scale tiny"):
         train_from_file(plain, tmp_path / "run", scale="tiny")
+    for steps in (0, -1):
+        with pytest.raises(RecipeError, match=f"optim.steps is {steps}; give the number of optimiser steps"):
+            train_from_file(plain, tmp_path / "run", steps=steps)
+    assert not (tmp_path / "run").exists()
 
 
 # ---- stores
@@ -292,6 +300,18 @@ def test_the_recipe_of_the_shipped_checkpoint_goes_from_nothing_to_a_checkpoint(
 
 
 # ---- training
+
+
+def test_a_source_checkout_that_is_not_installed_has_a_provenance(
+    recipe_text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(package: str) -> str:
+        raise PackageNotFoundError(package)
+
+    monkeypatch.setattr(provenance_module, "version", missing)
+    recipe = replace(parse_recipe(recipe_text), data=(), start_from=())
+    record = provenance_module.provenance(recipe, Path(), TrainingProgress(), torch.device("cpu"))
+    assert record["physcon_ase"] is None
 
 
 def test_the_checkpoint_is_that_of_the_last_stage_with_the_text_and_the_origin_of_all(

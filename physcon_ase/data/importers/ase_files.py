@@ -38,7 +38,7 @@ def read_extxyz(
         options: options of `structure_from_atoms`.
 
     Raises:
-        StoreError: the file cannot be read, or a frame is refused by `structure_from_atoms`.
+        StoreError: the file cannot be read, a frame is refused by `structure_from_atoms`, or no frame has a given key.
         LabelError: labels are not finite or do not match the atoms.
         PhysConError: charge, multiplicity, SMILES and atoms of a frame contradict each other.
     """
@@ -82,15 +82,16 @@ def structure_from_atoms(
     """Converts `Atoms` to a labelled structure.
 
     With the default keys, energy [eV] and forces [eV/Å] are taken from the attached calculator, if it has them, and
-    otherwise from `atoms.info` and `atoms.arrays`. With other keys only `atoms.info[energy_key]` and
-    `atoms.arrays[forces_key]` are used. `atoms.info["charge"]` is the total charge [e], by default that of the SMILES
-    or else 0; `atoms.info["spin"]` is the multiplicity 2S + 1, by default 1.
+    otherwise from `atoms.info` and `atoms.arrays`. With other keys `atoms.info[energy_key]` and
+    `atoms.arrays[forces_key]` (in databases `atoms.info[forces_key]`) are used, or results of the calculator with this
+    name, such as "free_energy". `atoms.info["charge"]` is the total charge [e], by default that of the SMILES or else
+    0; `atoms.info["spin"]` is the multiplicity 2S + 1, by default 1.
 
     Args:
         atoms: the structure; not modified.
         number: index of the structure in its file, for error messages.
         energy_key: key of the energy in `atoms.info`.
-        forces_key: key of the forces in `atoms.arrays`.
+        forces_key: key of the forces in `atoms.arrays` or `atoms.info`.
         smiles_key: key of the SMILES in `atoms.info`.
         name_key: key of the molecule's name in `atoms.info`.
         kind_key: key of `Geometries.kind` in `atoms.info`.
@@ -115,7 +116,7 @@ def structure_from_atoms(
     if overlap:
         raise StoreError(f"frame {number}: {overlap}")
     energy = _label(atoms, atoms.info, "energy", energy_key)
-    forces = _label(atoms, atoms.arrays, "forces", forces_key)
+    forces = _label(atoms, {**atoms.info, **atoms.arrays}, "forces", forces_key)
     try:
         energy = float("nan") if energy is None else float(energy)
     except (TypeError, ValueError) as error:
@@ -161,10 +162,10 @@ def _whole_number(name: str, value: Any, number: int) -> int:
 
 def _label(atoms: Atoms, values: Any, name: str, key: str) -> Any:
     """Label from the results of the calculator or from `values`; None if absent."""
-    if key != name or atoms.calc is None:
+    if atoms.calc is None or (key != name and key in values):
         return values.get(key)
     try:
-        result = atoms.calc.get_property(name, atoms, allow_calculation=False)
+        result = atoms.calc.get_property(key, atoms, allow_calculation=False)
     except PropertyNotImplementedError:
         result = None
     return values.get(key) if result is None else result
@@ -180,6 +181,21 @@ def _atoms_of(row: Any) -> Atoms:
     return atoms
 
 
+def _check_keys(path: str | Path, frames: Sequence[Atoms], options: dict[str, Any]) -> None:
+    """Refuses a key other than the default that no frame has: a misspelt one would leave out all labels."""
+    for option, key in options.items():
+        is_default = option == f"{key}_key"
+        if frames and not is_default and not any(key in _keys(atoms) for atoms in frames):
+            known = ", ".join(sorted(_keys(frames[0]))) or "none"
+            raise StoreError(f"{path}: no frame has the {option} {key!r}; keys of the first frame are: {known}")
+
+
+def _keys(atoms: Atoms) -> set[str]:
+    """Keys of everything but the structure."""
+    results = {} if atoms.calc is None else atoms.calc.results
+    return {*map(str, atoms.info), *atoms.arrays, *results} - {"numbers", "positions"}
+
+
 def _store_from_frames(
     path: str | Path,
     frames: Sequence[Atoms],
@@ -187,6 +203,7 @@ def _store_from_frames(
     on_progress: Callable[[int, int], None] | None,
     options: dict[str, Any],
 ) -> tuple[Store, ImportReport]:
+    _check_keys(path, frames, options)
     structures = []
     for number, atoms in enumerate(frames):
         structures.append(structure_from_atoms(atoms, number, **options))

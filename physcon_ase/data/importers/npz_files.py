@@ -18,6 +18,7 @@ from physcon_ase.chem.graph import MolGraph, graph_bytes
 from physcon_ase.chem.overlap import overlapping_atoms
 from physcon_ase.chem.perceive import graph_from_bonds
 from physcon_ase.chem.smiles import canonical_key
+from physcon_ase.data.identity import check_composition
 from physcon_ase.data.importers.report import ImportReport
 from physcon_ase.data.split import key_hash
 from physcon_ase.data.store import Geometries, LevelLabels, Store, n_with_forces, offsets_of, pack_molecules
@@ -286,7 +287,8 @@ def _check_rows(path: str | Path, archive: Mapping[str, np.ndarray]) -> None:
                 f"atoms and {n_bonds} bonds; the archive is inconsistent, download or create it again"
             )
     molecule_of_bond = np.repeat(np.arange(n_molecules), archive["n_bonds"])
-    outside = np.flatnonzero((archive["bonds"] >= archive["n_atoms"][molecule_of_bond][:, None]).any(axis=1))
+    bonds, n_atoms_of_bond = archive["bonds"], archive["n_atoms"][molecule_of_bond][:, None]
+    outside = np.flatnonzero(((bonds < 0) | (bonds >= n_atoms_of_bond)).any(axis=1))
     if len(outside):
         row = molecule_of_bond[outside[0]]
         raise StoreError(
@@ -353,6 +355,7 @@ def _perceive(
                 raise StoreError(
                     f"formal charges sum to {graph.charge:+d}, expected a total charge of {archive['charge'][row]:+d}"
                 )
+            check_composition(graph.atomic_numbers, smiles)
             graphs.append(graph)
             hashes.append(key_hash(canonical_key(smiles)))
         except PhysConError as error:

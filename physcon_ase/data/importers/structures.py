@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
+from physcon_ase.chem.compare import bonds_intact, stereo_intact
+from physcon_ase.chem.graph import MolGraph, graph_bytes
 from physcon_ase.data.identity import GeometryIdentity, identify_geometry
 from physcon_ase.data.importers.report import ImportReport
 from physcon_ase.data.rows import GeometryRow, Label, MoleculeRow, store_from_rows
@@ -46,14 +48,16 @@ def store_from_structures(
     """Groups structures by molecule into a store with labels at one level of theory.
 
     Structures belong to the same molecule if they have the same name (or, without names, the same SMILES) and the
-    same atoms in the same order. The split of a molecule is determined by its SMILES, given or perceived from its first
-    structure, or by its formula and name if perception fails. Strongly distorted geometries may be perceived as a
-    different molecule; provide names or SMILES for trajectories to keep their frames in one split.
+    same atoms in the same order, and then have the graph of the first of them; minima with other bonds or another
+    configuration are molecules of their own. The split of a molecule is determined by its SMILES, given or perceived
+    from its first structure, or by its formula and name if perception fails. Strongly distorted geometries may be
+    perceived as a different molecule; provide names or SMILES for trajectories to keep their frames in one split.
 
     Raises:
         LabelError: an energy is infinite, or forces do not match the atoms or are not finite.
         StoreError: positions are not finite.
-        PhysConError: a SMILES is invalid, or a charge or multiplicity contradicts the atoms or the SMILES.
+        PhysConError: a SMILES is invalid or has other atoms, or a charge or multiplicity contradicts the atoms or the
+            SMILES.
     """
     identities: dict[tuple, GeometryIdentity] = {}
     molecule_of: dict[tuple, int] = {}
@@ -67,7 +71,9 @@ def store_from_structures(
         identity = identities.get(named) if structure.name or structure.smiles else None
         if identity is None:
             identity = identities[named] = _identify(number, structure)
-        group = (structure.name, identity.key_hash, identity.graph.bonds.tobytes(), *named[2:])
+        elif structure.minimum_of and not _is_of_graph(structure, identity.graph):
+            identity = _identify(number, structure)
+        group = (structure.name, identity.key_hash, graph_bytes(identity.graph))
         if group not in molecule_of:
             molecule_of[group] = row = len(molecules)
             name = structure.name or str(row)
@@ -81,6 +87,12 @@ def store_from_structures(
         molecules, rows, levels=(level,), source=source, licence=licence, doi=doi, provenance=provenance
     )
     return store, _report(store, level, found)
+
+
+def _is_of_graph(structure: Structure, graph: MolGraph) -> bool:
+    """Whether bonds and configuration of a structure are those of a graph with the same atoms."""
+    positions = structure.positions
+    return bonds_intact(graph, positions).intact and stereo_intact(graph, positions).intact
 
 
 def _check_structure(number: int, structure: Structure) -> None:

@@ -14,7 +14,7 @@ from jaxtyping import Float, Integer
 from torch import Tensor
 
 from physcon_ase.batch import Batch, unpad
-from physcon_ase.errors import EngineError, PhysConError
+from physcon_ase.errors import EngineError
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class Engine:
         """
         try:
             label = self.function(molecule)
-        except PhysConError:
+        except EngineError:
             raise
         except Exception as error:  # of the program, such as too little memory: one geometry must not end a run
             reason = f"{self.record.program} failed: {type(error).__name__}: {one_line(error)}"
@@ -107,7 +107,7 @@ class Engine:
             return [_label_or_error(self, molecule) for molecule in molecules]
         try:
             labels = self.batched(molecules)
-        except PhysConError:
+        except EngineError:
             raise
         except Exception:  # the one that the program fails for is found by labelling each alone
             return [_label_or_error(self, molecule) for molecule in molecules]
@@ -117,7 +117,7 @@ class Engine:
         ]
 
     def _not_finite(self) -> str:
-        return f"{self.record.program} returned an energy or forces that are not finite; omit the geometry"
+        return f"{self.record.program} returned an energy, forces or charges that are not finite; omit the geometry"
 
 
 def _label_or_error(engine: EngineFunction, molecule: Molecule) -> EngineLabel | EngineError:
@@ -128,7 +128,8 @@ def _label_or_error(engine: EngineFunction, molecule: Molecule) -> EngineLabel |
 
 
 def _is_finite(label: EngineLabel) -> bool:
-    return math.isfinite(label.energy) and bool(np.isfinite(label.forces).all())
+    arrays = [label.forces] if label.charges is None else [label.forces, label.charges]
+    return math.isfinite(label.energy) and all(bool(np.isfinite(array).all()) for array in arrays)
 
 
 def force_disagreement(forces: Float[np.ndarray, "models atoms 3"]) -> float:

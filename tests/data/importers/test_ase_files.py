@@ -14,7 +14,14 @@ from physcon_ase.data.importers.ase_files import read_ase_database, read_extxyz,
 from physcon_ase.data.importers.structures import Structure, store_from_structures
 from physcon_ase.data.split import key_hash
 from physcon_ase.data.store import check_store
-from physcon_ase.errors import InvalidSmilesError, LabelError, SpinParityError, StoreError, UnsupportedChargeError
+from physcon_ase.errors import (
+    InvalidSmilesError,
+    LabelError,
+    PhysConError,
+    SpinParityError,
+    StoreError,
+    UnsupportedChargeError,
+)
 
 XYZ_DIGITS = 1e-8
 """Rounding of the eight decimals that ASE writes to extended XYZ files."""
@@ -95,6 +102,31 @@ def test_labels_may_have_other_keys():
     assert structure.energy == -7.0
     assert (structure.forces == 0.25).all()
     assert structure_from_atoms(atoms).energy == -1.5
+
+
+@READERS
+def test_keys_that_no_frame_has_are_refused(tmp_path: Path, name: str, write, read):
+    path = write(tmp_path / name, [labelled("H2O", dft_energy=-2.5)])
+    assert read(path, "dft", energy_key="dft_energy")[0].labels["dft"].energy.tolist() == [-2.5]
+    with pytest.raises(StoreError, match=r"no frame has the energy_key 'dft'; keys of the first .*dft_energy"):
+        read(path, "dft", energy_key="dft")
+    with pytest.raises(StoreError, match="no frame has the forces_key 'force'"):
+        read(path, "dft", forces_key="force")
+
+
+def test_other_results_of_a_calculator_have_keys(tmp_path: Path):
+    atoms = molecule("H2O")
+    atoms.calc = SinglePointCalculator(atoms, energy=-1.0, free_energy=-1.5)
+    store, _ = read_extxyz(write_xyz(tmp_path / "a.xyz", [atoms]), "dft", energy_key="free_energy")
+    assert store.labels["dft"].energy.tolist() == [-1.5]
+
+
+def test_forces_of_a_database_may_have_another_key(tmp_path: Path):
+    forces = np.arange(9.0).reshape(3, 3)
+    with ase.db.connect(tmp_path / "a.db") as database:
+        database.write(molecule("H2O"), data={"dft_forces": forces})
+    store, _ = read_ase_database(tmp_path / "a.db", "dft", forces_key="dft_forces")
+    np.testing.assert_array_equal(store.labels["dft"].forces, forces)
 
 
 def test_labels_of_other_positions_are_not_taken():
@@ -188,6 +220,8 @@ def test_whole_numbers_of_any_type_are_charges(charge: object):
         ("CH4", {"charge": 1}, SpinParityError, "9 electrons"),
         ("NH3", {"smiles": "[NH4+]", "charge": 0}, UnsupportedChargeError, r"charge is \+0, but .*'\[NH4\+\]' is \+1"),
         ("CH4", {"smiles": "C", "charge": 2}, UnsupportedChargeError, "charge is [+]2, but that of the SMILES 'C' is"),
+        ("CH3OH", {"smiles": "CC"}, PhysConError, "the atoms are H4C1O1, but those of the SMILES 'CC' are H6C2"),
+        ("CH4", {"smiles": "[CH3]"}, PhysConError, r"the atoms are H4C1, but those of the SMILES '\[CH3\]' are H3C1"),
     ],
 )
 def test_frames_that_contradict_themselves_are_named(
@@ -235,6 +269,34 @@ def test_named_frames_share_a_molecule_however_hot_they_are():
     store, _ = store_from_structures([structure_from_atoms(a) for a in (cold, hot)], "gfn2", source="x")
     assert store.geometries.molecule.tolist() == [0, 0]
     assert len(store.molecules) == 1
+
+
+def _difluoroethene(cis: bool) -> Atoms:
+    turn = 1 if cis else -1
+    fluorine, hydrogen = [[1.36, 1.15], [1.23, -0.93]]
+    ends = [[-fluorine[0], fluorine[1]], [-hydrogen[0], hydrogen[1]], [fluorine[0], turn * fluorine[1]]]
+    flat = np.array([[-0.665, 0], [0.665, 0], *ends, [hydrogen[0], turn * hydrogen[1]]])
+    return Atoms("CCFHFH", np.pad(flat, ((0, 0), (0, 1))))
+
+
+@pytest.mark.parametrize("info", [{}, {"smiles": "FC=CF"}, {"name": "a", "smiles": "FC=CF"}])
+def test_minima_of_another_configuration_are_a_molecule_of_the_same_split(info: dict):
+    frames = [_difluoroethene(cis) for cis in (True, False, True)]
+    for atoms in frames:
+        atoms.info.update(info, minimum_of="gfn2")
+    store, _ = store_from_structures([structure_from_atoms(atoms) for atoms in frames], "gfn2", source="x")
+    assert store.geometries.molecule.tolist() == [0, 1, 0]
+    assert store.molecules.double_bond_is_cis.tolist() == [True, False]
+    assert store.molecules.key_hash[0] == store.molecules.key_hash[1]
+
+
+def test_isomers_with_their_own_smiles_are_molecules_of_their_own():
+    frames = [_difluoroethene(cis) for cis in (True, False)]
+    for atoms, smiles in zip(frames, ("F/C=C\\F", "F/C=C/F"), strict=True):
+        atoms.info["smiles"] = smiles
+    store, _ = store_from_structures([structure_from_atoms(atoms) for atoms in frames], "gfn2", source="x")
+    assert store.molecules.double_bond_is_cis.tolist() == [True, False]
+    assert store.molecules.smiles.tolist() == ["F/C=C\\F", "F/C=C/F"]
 
 
 def test_structure_without_recognisable_bonds_goes_by_its_formula():

@@ -334,6 +334,21 @@ def test_bond_beyond_the_molecule_names_its_row(make_archive: MakeArchive, save:
         read_archive(save(archive))
 
 
+def test_bond_to_a_negative_index_names_its_row(make_archive: MakeArchive, save: Callable[[Archive], Path]):
+    archive = {**make_archive(), "energy_b3lyp": np.zeros(N)}
+    archive["bonds"] = archive["bonds"].astype(np.int32)
+    archive["bonds"][2] = [0, -1]
+    with pytest.raises(StoreError, match="row 1 has 5 atoms, but a bond to an atom index out of range"):
+        read_archive(save(archive))
+
+
+def test_a_smiles_of_other_atoms_names_its_row(make_archive: MakeArchive, save: Callable[[Archive], Path]):
+    archive = {**make_archive(), "energy_b3lyp": np.zeros(N)}
+    archive["smiles"] = np.where(np.arange(N) == 1, "CC", archive["smiles"])
+    with pytest.raises(StoreError, match=r"row 1 \(CC\) .*the atoms are H4C1, but those of the SMILES 'CC' are H6C2"):
+        read_archive(save(archive))
+
+
 def test_impossible_bonds_name_their_row(make_archive: MakeArchive, save: Callable[[Archive], Path]):
     archive = {**make_archive(), "energy_b3lyp": np.zeros(N)}
     archive["bond_orders"][2] = 3
