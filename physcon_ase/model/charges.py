@@ -23,6 +23,11 @@ class Charges:
     remainder: "_Remainder | _FragmentRemainder"
     """The part of the total charge that is distributed."""
 
+    def of_partitions(self, grad: Float[Tensor, "molecules slots"]) -> Float[Tensor, "partitions molecules"]:
+        """Derivative with respect to `Fragments.weights` from that with respect to `partial`; only with fragments."""
+        assert isinstance(self.remainder, _FragmentRemainder)
+        return self.remainder.of_weights(grad)
+
 
 @dataclass(frozen=True)
 class _Remainder:
@@ -41,10 +46,6 @@ class _Remainder:
         """Derivatives with respect to q̃ and the affinities from that with respect to q."""
         excess = grad - (grad * self.shares).sum(dim=1, keepdim=True)
         return excess, excess * self.shares * self.missing
-
-    def of_weights(self, grad: Float[Tensor, "molecules slots"]) -> Tensor:
-        """There are no weights; see `_FragmentRemainder`."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)

@@ -140,7 +140,7 @@ def _pull_back(
     positions = _pull_back_distances(grad_basis, trace, far)
     if trace.fragments is None:
         return positions
-    of_weights = sum(charges.remainder.of_weights(own) for charges, own in of_charges)
+    of_weights = torch.stack([charges.of_partitions(own) for charges, own in of_charges]).sum(dim=0)
     return positions + trace.fragments.pull_back(of_weights, positions.shape[1])
 
 
