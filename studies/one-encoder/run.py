@@ -65,11 +65,14 @@ def training_recipe(base: Recipe, name: str, training: Training, n_steps: int, f
     if training.start:
         own = [levels[training.start], *(replace(level, like=training.start) for level in own)]
         start = (str(folder / training.start / f"{base.name}-{training.start}"),)
+    data = tuple(data for data in base.data if data.levels[0] in training.levels)
+    has_charges = any("charges" in entry.labels for entry in data)
     return replace(
         base,
         name=f"{base.name}-{name}",
         levels=tuple(own),
-        data=tuple(data for data in base.data if data.levels[0] in training.levels),
+        data=data,
+        loss=base.loss if has_charges else replace(base.loss, charges=0.0),
         optim=replace(base.optim, steps=n_steps),
         start_from=start,
     )
