@@ -1,4 +1,7 @@
-"""Reasons to doubt a prediction: atoms unlike those of the training molecules, or a large estimated error."""
+"""Reasons to doubt a prediction.
+
+Atoms unlike those of the training molecules, a large estimated error, or a proton that would move in the gas phase.
+"""
 
 from typing import Final
 
@@ -6,7 +9,9 @@ import numpy as np
 from jaxtyping import Int, Integer
 
 from physcon_ase.chem.environments import environment_hashes, environment_names, small_molecule_hashes
+from physcon_ase.chem.graph import MolGraph
 from physcon_ase.model.physcon import PhysCon
+from physcon_ase.units import CHEMICAL_SYMBOLS
 
 _SHOWN: Final = 3
 """Maximum number of environments named in a reason."""
@@ -15,6 +20,9 @@ FEWEST: Final = 5
 """Minimum number of training molecules with an environment for it to be known. Of unusual molecules
 below it, 35 % have energy errors above 0.3 eV, of the others 22 % (`benchmarks/hard.py`); 4 % of drug-like molecules
 are below it (`benchmarks/many.py`)."""
+
+_DONORS: Final = (7, 8, 15, 16)
+"""Atomic numbers of N, O, P and S, whose protons move easily."""
 
 _NEGLIGIBLE: Final = 0.25
 """Estimated error [eV] of the energy up to which there is no reason to doubt it."""
@@ -26,17 +34,26 @@ def doubts_of(
     atomic_numbers: Integer[np.ndarray, " atoms"],
     bonds: Int[np.ndarray, "bonds 2"],
     energy_uncertainty: float | None,
+    graph: MolGraph | None = None,
 ) -> tuple[str, ...]:
-    """Reasons to doubt the energy of a geometry; empty if there are none, or the checkpoint is not calibrated.
+    """Reasons to doubt the energy of a geometry; empty if there are none.
 
     Args:
         model: the model.
         level: level of theory.
         atomic_numbers: atomic number of each atom.
         bonds: atom indices of its bonds.
-        energy_uncertainty: estimated standard deviation [eV] of the error of the energy.
+        energy_uncertainty: estimated standard deviation [eV] of the error of the energy; None if the checkpoint is not
+            calibrated.
+        graph: the molecular graph; None if the formal charges are unknown.
     """
     found = []
+    if graph is not None and (pair := transferable_proton(graph)) is not None:
+        donor, acceptor = (f"{CHEMICAL_SYMBOLS[graph.atomic_numbers[atom]]}{atom}" for atom in pair)
+        found.append(
+            f"a proton of the cationic {donor} would move to the anionic {acceptor} in the gas phase: use the neutral "
+            "form"
+        )
     if rare := rare_environments(model, atomic_numbers, bonds):
         more = f" and {len(rare) - _SHOWN} more" if len(rare) > _SHOWN else ""
         found.append(
@@ -64,3 +81,18 @@ def rare_environments(
     is_rare &= model.environments.n_molecules(small_molecule_hashes(atomic_numbers, bonds)) == 0
     names = environment_names(atomic_numbers, bonds)
     return list(dict.fromkeys(name for name, rare in zip(names, is_rare, strict=True) if rare))
+
+
+def transferable_proton(graph: MolGraph) -> tuple[int, int] | None:
+    """Cationic atom with hydrogen, and anionic atom, of a zwitterion or ion pair; None if there are none.
+
+    Anionic atoms bonded to a cationic atom without hydrogen, as in nitro groups, N-oxides and ylides, do not count.
+    """
+    charges, numbers = graph.formal_charges, graph.atomic_numbers
+    both = np.concatenate([graph.bonds, graph.bonds[:, ::-1]])
+    with_hydrogen = np.unique(both[numbers[both[:, 1]] == 1, 0])
+    is_donor = np.isin(np.arange(len(numbers)), with_hydrogen) & (charges > 0) & np.isin(numbers, _DONORS)
+    paired = both[(charges[both[:, 1]] > 0) & ~is_donor[both[:, 1]], 0]
+    acceptors = np.setdiff1d(np.flatnonzero(charges < 0), paired)
+    donors = np.flatnonzero(is_donor)
+    return (int(donors[0]), int(acceptors[0])) if len(donors) and len(acceptors) else None

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from physcon_ase.model.fragments import Fragments, integer_charges
+from physcon_ase.model.charge_groups import ChargeGroups, integer_charges
 from physcon_ase.model.interaction import silu_back
 
 
@@ -20,18 +20,18 @@ class Charges:
     """q̃ [e], predicted locally from the features of the atom. 0 in empty slots."""
     hidden: Float[Tensor, "molecules slots hidden"]
     """Hidden layer of the head, before its activation."""
-    remainder: "_Remainder | _FragmentRemainder"
+    remainder: "_Remainder | _GroupRemainder"
     """The part of the total charge that is distributed."""
 
     def of_partitions(self, grad: Float[Tensor, "molecules slots"]) -> Float[Tensor, "partitions molecules"]:
-        """Derivative with respect to `Fragments.weights` from that with respect to `partial`; only with fragments."""
-        assert isinstance(self.remainder, _FragmentRemainder)
+        """Derivative with respect to `ChargeGroups.weights` from that with respect to `partial`; only with groups."""
+        assert isinstance(self.remainder, _GroupRemainder)
         return self.remainder.of_weights(grad)
 
 
 @dataclass(frozen=True)
 class _Remainder:
-    """The remainder of the total charge of molecules that are single fragments."""
+    """The remainder of the total charge of molecules that are single groups."""
 
     shares: Float[Tensor, "molecules slots"]
     """Weights w, which sum to 1."""
@@ -49,24 +49,24 @@ class _Remainder:
 
 
 @dataclass(frozen=True)
-class _FragmentRemainder:
-    """The remainders of the integer charges of fragments, for each partition into fragments."""
+class _GroupRemainder:
+    """The remainders of the integer charges of groups, for each partition into groups."""
 
-    fragments: Fragments
+    groups: ChargeGroups
     """The partitions."""
     shares: Float[Tensor, "partitions molecules slots"]
-    """Weights w, which sum to 1 over each fragment."""
+    """Weights w, which sum to 1 over each group."""
     missing: Float[Tensor, "partitions molecules slots"]
-    """Remainder [e] of the fragment of each atom."""
+    """Remainder [e] of the group of each atom."""
 
     def partial(self, local: Float[Tensor, "molecules slots"]) -> Float[Tensor, "molecules slots"]:
         """Partial charges q [e] from the local ones q̃."""
-        return local + (self.fragments.weights[..., None] * self.shares * self.missing).sum(dim=0)
+        return local + (self.groups.weights[..., None] * self.shares * self.missing).sum(dim=0)
 
     def pull_back(self, grad: Float[Tensor, "molecules slots"]) -> tuple[Tensor, Tensor]:
         """Derivatives with respect to q̃ and the affinities from that with respect to q."""
-        of_fragments = self.fragments.sums(grad * self.shares)
-        excess = self.fragments.weights[..., None] * (grad - of_fragments.gather(2, self.fragments.numbers))
+        of_groups = self.groups.sums(grad * self.shares)
+        excess = self.groups.weights[..., None] * (grad - of_groups.gather(2, self.groups.numbers))
         return excess.sum(dim=0), (excess * self.shares * self.missing).sum(dim=0)
 
     def of_weights(self, grad: Float[Tensor, "molecules slots"]) -> Float[Tensor, "partitions molecules"]:
@@ -78,8 +78,8 @@ class ChargeHead(nn.Module):
     """q_i = q̃_i + w_i (Q - Σ_j q̃_j): local charges, and the remainder of the total charge Q distributed.
 
     q̃ and the affinities a, with w = softmax(a), are linear in a hidden layer of the features of each atom. If the local
-    charges are correct the remainder is zero. Fragments too far apart to exchange charge have total charges and
-    remainders of their own (`model.fragments`). The scheme follows the neutral charge equilibration of Anstine,
+    charges are correct the remainder is zero. Groups too far apart to exchange charge have total charges and
+    remainders of their own (`model.charge_groups`). The scheme follows the neutral charge equilibration of Anstine,
     Zubatyuk and Isayev 2025, doi 10.1039/D4SC08572H.
     """
 
@@ -96,7 +96,7 @@ class ChargeHead(nn.Module):
         scalars: Float[Tensor, "molecules slots channels"],
         total: Int[Tensor, " molecules"],
         mask: Bool[Tensor, "molecules slots"],
-        fragments: Fragments | None = None,
+        groups: ChargeGroups | None = None,
     ) -> Charges:
         """Partial charges of the atoms.
 
@@ -104,19 +104,19 @@ class ChargeHead(nn.Module):
             scalars: features of the atoms.
             total: total charge of each molecule [e].
             mask: which slots hold atoms.
-            fragments: fragments of the molecules; None if each is a single one.
+            groups: groups of the molecules; None if each is a single one.
         """
         first, activation, last = self.network
         hidden = first(scalars)
         local, affinity = last(activation(hidden)).unbind(dim=-1)
         local, affinity = local * mask, affinity.masked_fill(~mask, -torch.inf)
-        if fragments is None:
+        if groups is None:
             missing = total[:, None] - local.sum(dim=1, keepdim=True)
             remainder = _Remainder(affinity.softmax(dim=1), missing)
         else:
-            sums = fragments.sums(local)
-            missing = integer_charges(sums, total, fragments.exist) - sums
-            remainder = _FragmentRemainder(fragments, fragments.softmax(affinity), missing.gather(2, fragments.numbers))
+            sums = groups.sums(local)
+            missing = integer_charges(sums, total, groups.exist) - sums
+            remainder = _GroupRemainder(groups, groups.softmax(affinity), missing.gather(2, groups.numbers))
         return Charges(remainder.partial(local), local, hidden, remainder)
 
     def pull_back(

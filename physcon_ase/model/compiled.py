@@ -15,8 +15,8 @@ from torch import Tensor
 
 from physcon_ase.batch import Batch
 from physcon_ase.errors import CompilationError
+from physcon_ase.model.charge_groups import in_order
 from physcon_ase.model.energy import Levels
-from physcon_ase.model.fragments import in_order
 from physcon_ase.model.pairs import MATRIX_SLOTS, find_neighbours, pairs_of, searches_neighbours
 from physcon_ase.model.physcon import Outputs, PhysCon
 
@@ -31,7 +31,7 @@ _MOST_PROGRAMS: Final = 1000
 class CompiledModel:
     """Energies, charges and forces of single structures.
 
-    Batches, overlapping cores and separate fragments are not compiled.
+    Batches, overlapping cores and separate groups are not compiled.
     """
 
     def __init__(self, model: PhysCon):

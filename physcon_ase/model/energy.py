@@ -9,10 +9,10 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from physcon_ase.batch import Batch
+from physcon_ase.model.charge_groups import ChargeGroups, find_charge_groups
 from physcon_ase.model.charges import ChargeEffect, ChargeHead, Charges
 from physcon_ase.model.config import MAX_ATOMIC_NUMBER, EncoderConfig
 from physcon_ase.model.couplings import Couplings
-from physcon_ase.model.fragments import Fragments, find_fragments
 from physcon_ase.model.heads import EnergyHead
 from physcon_ase.model.interaction import InteractionLayer
 from physcon_ase.model.long_range import LongRange
@@ -82,17 +82,17 @@ class EnergyNetwork(nn.Module):
             visibility: factor of each pair in the density; None for 1.
         """
         basis = pair_products(*self.pair_functions(pairs, visibility))
-        fragments = self.fragments(batch, pairs)
+        groups = self.charge_groups(batch, pairs)
         scalars, vectors, charges = self.embedded(batch, levels), None, []
         for layer, interaction in enumerate(self.layers):
             if self.is_charged_before(layer):
-                charges.append(self.charges(0, scalars, batch, fragments))
+                charges.append(self.charges(0, scalars, batch, groups))
                 assert self.charge_effect is not None
                 scalars, _ = self.charge_effect(scalars, charges[0].partial)
             scalars, vectors = interaction(basis, scalars, vectors, pairs.neighbours)
         energies, hidden = self.read(scalars, levels)
         if self.charge_effect is not None:
-            charges.append(self.charges(1, scalars, batch, fragments))
+            charges.append(self.charges(1, scalars, batch, groups))
         if self.long_range is not None:
             partial = charges[-1].partial if charges else None
             energies = energies + self.long_range(batch, pairs, partial)
@@ -107,19 +107,19 @@ class EnergyNetwork(nn.Module):
         """Whether partial charges change the features before a layer: the last one of a charged network."""
         return self.charge_effect is not None and layer == len(self.interactions) - 1
 
-    def fragments(self, batch: Batch, pairs: Pairs) -> Fragments | None:
-        """Fragments that exchange no charge; None if each molecule is a single one, or the network has no charges."""
-        return find_fragments(batch, pairs, self.config.cutoff) if self.config.charged else None
+    def charge_groups(self, batch: Batch, pairs: Pairs) -> ChargeGroups | None:
+        """Groups of atoms that exchange no charge; None if each molecule is one, or the network has no charges."""
+        return find_charge_groups(batch, pairs, self.config.cutoff) if self.config.charged else None
 
     def charges(
         self,
         number: int,
         scalars: Float[Tensor, "molecules slots channels"],
         batch: Batch,
-        fragments: Fragments | None,
+        groups: ChargeGroups | None,
     ) -> Charges:
         """Partial charges before the last layer (0) or after it (1)."""
-        return self.charge_heads[number](scalars, batch.charge, batch.atom_mask, fragments)
+        return self.charge_heads[number](scalars, batch.charge, batch.atom_mask, groups)
 
     def charge_back(
         self, number: int, charges: Charges, grad: Float[Tensor, "molecules slots"], batch: Batch

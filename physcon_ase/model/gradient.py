@@ -13,9 +13,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from physcon_ase.batch import Batch, with_positions
+from physcon_ase.model.charge_groups import ChargeGroups
 from physcon_ase.model.charges import Charges
 from physcon_ase.model.energy import EnergyNetwork, Evaluation, Levels
-from physcon_ase.model.fragments import Fragments
 from physcon_ase.model.interaction import Trace
 from physcon_ase.model.long_range import LongRangeGradient, LongRangeTrace
 from physcon_ase.model.pairs import Pairs, bessel_and_slope, make_pairs, monomials, pair_products, sum_to_neighbours
@@ -42,7 +42,7 @@ def energies_of_atoms(
 
 
 def energies_and_gradient(
-    network: EnergyNetwork, batch: Batch, levels: Levels, pairs: Pairs, fragments: Fragments | None
+    network: EnergyNetwork, batch: Batch, levels: Levels, pairs: Pairs, groups: ChargeGroups | None
 ) -> tuple[Evaluation, Float[Tensor, "molecules slots 3"]]:
     """Energies of atoms and the derivative of their sum with respect to the positions [eV/Å].
 
@@ -53,9 +53,9 @@ def energies_and_gradient(
         batch: the molecules.
         levels: level of theory of each.
         pairs: their pairs of atoms within the cutoff, made without gradient.
-        fragments: their fragments, see `EnergyNetwork.fragments`.
+        groups: their groups, see `EnergyNetwork.charge_groups`.
     """
-    energies, trace = _traced(network, batch, levels, pairs, fragments)
+    energies, trace = _traced(network, batch, levels, pairs, groups)
     gradient = _pull_back(network, trace, torch.ones_like(energies))
     return Evaluation(energies, trace.hidden, None, tuple(trace.charges)), gradient
 
@@ -67,7 +67,7 @@ class _NetworkTrace:
     batch: Batch
     levels: Levels
     pairs: Pairs
-    fragments: Fragments | None
+    groups: ChargeGroups | None
     radial: Tensor
     slope: Tensor
     """Derivative of the radial functions with respect to the distance."""
@@ -80,7 +80,7 @@ class _NetworkTrace:
 
 
 def _traced(
-    network: EnergyNetwork, batch: Batch, levels: Levels, pairs: Pairs, fragments: Fragments | None
+    network: EnergyNetwork, batch: Batch, levels: Levels, pairs: Pairs, groups: ChargeGroups | None
 ) -> tuple[Tensor, _NetworkTrace]:
     """Energies of atoms, and intermediate values for `_pull_back`."""
     # Padded pairs get the cutoff as distance, where radial functions and their slopes vanish.
@@ -92,20 +92,20 @@ def _traced(
     layers, charges = [], []
     for layer, interaction in enumerate(network.layers):
         if network.is_charged_before(layer):
-            charges.append(network.charges(0, scalars, batch, fragments))
+            charges.append(network.charges(0, scalars, batch, groups))
             assert network.charge_effect is not None
             scalars, effect = network.charge_effect(scalars, charges[0].partial)
         scalars, vectors, trace = interaction.traced(basis, scalars, vectors, pairs.neighbours)
         layers.append(trace)
     energies, hidden = network.read(scalars, levels)
     if network.charge_effect is not None:
-        charges.append(network.charges(1, scalars, batch, fragments))
+        charges.append(network.charges(1, scalars, batch, groups))
     far_trace = None
     if network.long_range is not None:
         far, far_trace = network.long_range.traced(batch, pairs, charges[-1].partial if charges else None)
         energies = energies + far
     return energies, _NetworkTrace(
-        batch, levels, pairs, fragments, radial, slope, angular, layers, charges, effect, hidden, far_trace
+        batch, levels, pairs, groups, radial, slope, angular, layers, charges, effect, hidden, far_trace
     )
 
 
@@ -125,8 +125,8 @@ def _pull_back(
     grad_vectors, grad_basis = None, None
     for layer in reversed(range(len(network.layers))):
         assert grad_scalars is not None
-        # features before the first layer depend on the positions through the charges of fragments alone
-        to_features = layer > 0 or (trace.fragments is not None and network.is_charged_before(layer))
+        # features before the first layer depend on the positions through the charges of separate groups alone
+        to_features = layer > 0 or (trace.groups is not None and network.is_charged_before(layer))
         grad_basis, grad_scalars, grad_vectors = network.layers[layer].pull_back(
             trace.layers[layer], grad_scalars, grad_vectors, grad_basis=grad_basis, to_features=to_features
         )
@@ -138,10 +138,10 @@ def _pull_back(
             grad_scalars = grad_scalars + network.charge_back(0, trace.charges[0], of_early, batch)
     assert grad_basis is not None
     positions = _pull_back_distances(grad_basis, trace, far)
-    if trace.fragments is None:
+    if trace.groups is None:
         return positions
     of_weights = torch.stack([charges.of_partitions(own) for charges, own in of_charges]).sum(dim=0)
-    return positions + trace.fragments.pull_back(of_weights, positions.shape[1])
+    return positions + trace.groups.pull_back(of_weights, positions.shape[1])
 
 
 def _pull_back_distances(
@@ -169,7 +169,7 @@ class _Energies(torch.autograd.Function):
     def forward(
         ctx: Any, positions: Tensor, network: EnergyNetwork, batch: Batch, levels: Levels, pairs: Pairs
     ) -> tuple[Tensor, ...]:
-        energies, trace = _traced(network, batch, levels, pairs, network.fragments(batch, pairs))
+        energies, trace = _traced(network, batch, levels, pairs, network.charge_groups(batch, pairs))
         ctx.save_for_backward(positions)
         ctx.network, ctx.trace = network, trace
         partial = [own.partial for own in trace.charges]

@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 from physcon_ase.batch import Batch, EnergyFn, with_positions
 from physcon_ase.errors import MissingHeadError, PhysConError, UnknownLevelError
+from physcon_ase.model.charge_groups import ChargeGroups
 from physcon_ase.model.checkpoint import load_into, read_checkpoint
 from physcon_ase.model.config import LevelConfig, ModelConfig, config_from_dict
 from physcon_ase.model.couplings import Couplings, CouplingTable, make_couplings, stored_couplings
 from physcon_ase.model.energy import EnergyNetwork, Evaluation, Levels, chosen
 from physcon_ase.model.environments import EnvironmentTable
 from physcon_ase.model.forces import energies_and_forces
-from physcon_ase.model.fragments import Fragments
 from physcon_ase.model.gradient import energies_and_gradient, energies_of_atoms
 from physcon_ase.model.heads import CoreRepulsion, DirectForceHead, References, fade_in
 from physcon_ase.model.pairs import Pairs, make_pairs
@@ -272,11 +272,11 @@ class PhysCon(nn.Module):
                 (gradient,) = torch.autograd.grad(outputs.energies.sum(), batch.positions, create_graph=trained)
             outputs = replace(outputs, forces=-gradient)
             return outputs if trained else _detached(outputs)
-        return self.evaluate_apart(batch, levels, pairs, self.energy.fragments(batch, pairs))
+        return self.evaluate_apart(batch, levels, pairs, self.energy.charge_groups(batch, pairs))
 
-    def evaluate_apart(self, batch: Batch, levels: Levels, pairs: Pairs, fragments: Fragments | None) -> Outputs:
+    def evaluate_apart(self, batch: Batch, levels: Levels, pairs: Pairs, groups: ChargeGroups | None) -> Outputs:
         """Energies and forces where no cores overlap (`core.are_close`): `evaluate` without its choices."""
-        found, gradient = energies_and_gradient(self.energy, batch, levels, pairs, fragments)
+        found, gradient = energies_and_gradient(self.energy, batch, levels, pairs, groups)
         return replace(self._from_evaluation(batch, levels, found), forces=-gradient)
 
     def _by_autograd(self, batch: Batch, levels: Levels, direct_forces: bool = False) -> Outputs:

@@ -7,9 +7,10 @@ import torch
 from ase import Atoms
 
 from physcon_ase.chem.environments import environment_hashes, small_molecule_hashes
+from physcon_ase.chem.smiles import graph_from_smiles
 from physcon_ase.errors import UncertainWarning
 from physcon_ase.inference.calculator import PhysConCalculator
-from physcon_ase.inference.doubts import FEWEST, doubts_of
+from physcon_ase.inference.doubts import FEWEST, doubts_of, transferable_proton
 from physcon_ase.inference.many import optimize_many
 from physcon_ase.inference.one import optimize
 from physcon_ase.model.checkpoint import load_into
@@ -88,3 +89,29 @@ def test_the_calculator_warns_once_for_each_molecule(loaded: LoadedModel) -> Non
     of_water, of_ethanol = calculator.predict([water, ethanol])
     assert of_water.doubts
     assert not of_ethanol.doubts
+
+
+@pytest.mark.parametrize(
+    ("smiles", "pair"),
+    [
+        ("[NH3+][C@@H](C)C(=O)[O-]", (0, 5)),
+        ("[NH4+].[Cl-]", (0, 1)),
+        ("C[NH3+].CC(=O)[O-]", (1, 5)),
+        ("Oc1cc[nH+]cc1.[O-]S(=O)(=O)C", (4, 7)),
+        ("NC(=[NH2+])NCC(=O)[O-]", (2, 7)),
+        ("C[N+](=O)[O-]", None),
+        ("C[N+](C)(C)CC(=O)[O-]", None),
+        ("C[NH3+]", None),
+        ("CC(=O)[O-]", None),
+        ("[NH3+]CC[N+](=O)[O-]", None),
+        ("C[S+](C)[O-]", None),
+        ("[N-]=[N+]=NCC[NH3+]", None),
+    ],
+)
+def test_protons_that_would_move_in_the_gas_phase_are_a_reason(smiles: str, pair: tuple[int, int] | None) -> None:
+    assert transferable_proton(graph_from_smiles(smiles, allow_fragments=True)) == pair
+
+
+def test_the_zwitterion_of_an_amino_acid_is_uncertain_and_its_neutral_form_is_not() -> None:
+    assert "use the neutral form" in optimize("[NH3+][C@@H](C)C(=O)[O-]").status
+    assert optimize("N[C@@H](C)C(=O)O").status == "converged"

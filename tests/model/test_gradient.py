@@ -96,7 +96,7 @@ MOLECULES = {
     "one molecule": [(ETHANOL_NUMBERS, ETHANOL)],
     "several sizes": [(ETHANOL_NUMBERS, ETHANOL), (WATER_NUMBERS, WATER), (np.array([8]), np.zeros((1, 3)))],
     "neighbour lists": [chain(DENSE_SLOTS + 5), chain(DENSE_SLOTS + 3), (ETHANOL_NUMBERS, ETHANOL)],
-    "fragments": [
+    "groups": [
         beside((ETHANOL_NUMBERS, ETHANOL), (WATER_NUMBERS, WATER), 5.3),
         beside(beside((WATER_NUMBERS, WATER), (WATER_NUMBERS, WATER), 4.6), (WATER_NUMBERS, 1.1 * WATER), 5.8),
         (ETHANOL_NUMBERS, ETHANOL),
@@ -262,7 +262,7 @@ BATCHES = {
     "all pairs": [(ETHANOL_NUMBERS, ETHANOL), (WATER_NUMBERS, WATER), (np.array([8]), np.zeros((1, 3)))],
     "neighbour lists": [chain(DENSE_SLOTS + 5), (ETHANOL_NUMBERS, ETHANOL), (WATER_NUMBERS, WATER)],
     "overlapping atoms": [(ETHANOL_NUMBERS, ETHANOL), (WATER_NUMBERS, CLOSE), (WATER_NUMBERS, WATER)],
-    "fragments": MOLECULES["fragments"],
+    "groups": MOLECULES["groups"],
 }
 SIZES = {
     "local": {"source_vectors": 4},
@@ -279,9 +279,9 @@ def written_out(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     seen: list[int] = []
     by_hand = gradient.energies_and_gradient
 
-    def counted(network, batch: Batch, levels, pairs, fragments):
+    def counted(network, batch: Batch, levels, pairs, groups):
         seen.append(len(batch))
-        return by_hand(network, batch, levels, pairs, fragments)
+        return by_hand(network, batch, levels, pairs, groups)
 
     monkeypatch.setattr("physcon_ase.model.physcon.energies_and_gradient", counted)
     return seen

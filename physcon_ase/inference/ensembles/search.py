@@ -256,7 +256,12 @@ def _search(molecule: Any, seed: int, options: _Options, settings: Settings) -> 
         level=settings.level,
         seconds=perf_counter() - began,
         doubts=doubts_of(
-            settings.loaded.model, settings.level, graph.atomic_numbers, graph.bonds, found[0].energy_uncertainty
+            settings.loaded.model,
+            settings.level,
+            graph.atomic_numbers,
+            graph.bonds,
+            found[0].energy_uncertainty,
+            graph,
         ),
     )
 

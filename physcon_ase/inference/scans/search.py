@@ -137,7 +137,7 @@ def scan(
         revision=settings.loaded.revision,
         level=settings.level,
         seconds=perf_counter() - began,
-        doubts=doubts_of(settings.loaded.model, settings.level, graph.atomic_numbers, graph.bonds, None),
+        doubts=doubts_of(settings.loaded.model, settings.level, graph.atomic_numbers, graph.bonds, None, graph),
     )
 
 

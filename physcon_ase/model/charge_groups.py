@@ -1,13 +1,13 @@
-"""Fragments of a molecule that are too far apart to exchange charge, and their weights as they come closer.
+"""Charge groups: atoms of a molecule that are too far apart to exchange charge, and what happens as they come closer.
 
-Two fragments are separate at a threshold t if no atom of one is closer than t to an atom of the other. At the
-threshold a = 0.8 c, with c the cutoff of the encoder, a bonded molecule is one fragment; at b = 1.6 c fragments have
+Two groups are separate at a threshold t if no atom of one is closer than t to an atom of the other. At the
+threshold a = 0.8 c, with c the cutoff of the encoder, a bonded molecule is one group; from b = 1.6 c on groups have
 integer charges of their own; between both the partial charges are the mean over all thresholds,
 
     q = ∫ p(t) q(t) dt = Σ_k w_k q_k,    w_k = S(h_k+1) - S(h_k),
 
 where partition k is the result of the first k merges of single-linkage clustering, at the distances h_1 < h_2 < ...,
-and S, the integral of p, is a smooth step from 0 at a to 1 at b. The energies of distant fragments therefore add up.
+and S, the integral of p, is a smooth step from 0 at a to 1 at b. The energies of distant groups therefore add up.
 """
 
 from dataclasses import dataclass
@@ -32,13 +32,13 @@ _LAST: Final = 1.6
 
 
 @dataclass(frozen=True)
-class Fragments:
+class ChargeGroups:
     """Partitions of the atoms of each molecule of a batch, from the finest to the coarsest."""
 
     numbers: Int[Tensor, "partitions molecules slots"]
-    """Fragment of each atom, from 0; 0 in empty slots."""
-    exist: Bool[Tensor, "partitions molecules fragments"]
-    """Which fragments there are."""
+    """Group of each atom, from 0; 0 in empty slots."""
+    exist: Bool[Tensor, "partitions molecules groups"]
+    """Which groups there are."""
     weights: Float[Tensor, "partitions molecules"]
     """Weight of each partition; they sum to 1. Differentiable with respect to the positions if these are."""
     slopes: Float[Tensor, "merges molecules"]
@@ -50,13 +50,13 @@ class Fragments:
 
     def sums(
         self, values: Float[Tensor, "*partitions molecules slots"]
-    ) -> Float[Tensor, "partitions molecules fragments"]:
-        """Sum of the values over the atoms of each fragment."""
+    ) -> Float[Tensor, "partitions molecules groups"]:
+        """Sum of the values over the atoms of each group."""
         values = values.expand(self.numbers.shape)
         return values.new_zeros(self.exist.shape).scatter_add(2, self.numbers, values)
 
     def softmax(self, values: Float[Tensor, "molecules slots"]) -> Float[Tensor, "partitions molecules slots"]:
-        """exp(value), normalised to a sum of 1 over each fragment; 0 where the value is -∞."""
+        """exp(value), normalised to a sum of 1 over each group; 0 where the value is -∞."""
         values = values.expand(self.numbers.shape)
         highest = values.detach().new_full(self.exist.shape, -torch.inf)
         highest = highest.scatter_reduce(2, self.numbers, values.detach(), "amax")
@@ -76,7 +76,7 @@ class Fragments:
 
 
 def in_order(batch: Batch, pairs: Pairs, cutoff: float) -> Bool[Tensor, " molecules"]:
-    """Whether every atom but the first is closer than a to an earlier one: a quick proof of a single fragment."""
+    """Whether every atom but the first is closer than a to an earlier one: a quick proof of a single group."""
     slots = torch.arange(batch.positions.shape[1], device=batch.positions.device)
     others = slots
     if pairs.neighbours is not None:
@@ -85,8 +85,8 @@ def in_order(batch: Batch, pairs: Pairs, cutoff: float) -> Bool[Tensor, " molecu
     return (earlier.any(dim=2) | ~batch.atom_mask)[:, 1:].all(dim=1)
 
 
-def find_fragments(batch: Batch, pairs: Pairs, cutoff: float) -> Fragments | None:
-    """Fragments of the molecules of a batch; None if each is a single one.
+def find_charge_groups(batch: Batch, pairs: Pairs, cutoff: float) -> ChargeGroups | None:
+    """Groups of the molecules of a batch; None if each is a single one.
 
     Args:
         batch: the molecules.
@@ -109,9 +109,9 @@ class _Clustering:
     """Partitions of one molecule."""
 
     numbers: Int[np.ndarray, "partitions slots"]
-    """Fragment of each atom."""
+    """Group of each atom."""
     closest: Int[np.ndarray, "merges 2"]
-    """The two closest atoms of the fragments of each merge."""
+    """The two closest atoms of the groups of each merge."""
 
 
 def _clustering(batch: Batch, row: int, cutoff: float) -> _Clustering:
@@ -138,8 +138,8 @@ def _clustering(batch: Batch, row: int, cutoff: float) -> _Clustering:
     return _Clustering(all_slots, np.array(closest, dtype=np.int64).reshape(-1, 2))
 
 
-def _stacked(batch: Batch, found: dict[int, _Clustering], n_partitions: int, cutoff: float) -> Fragments:
-    """The partitions of the molecules of a batch; those without have one fragment in each partition."""
+def _stacked(batch: Batch, found: dict[int, _Clustering], n_partitions: int, cutoff: float) -> ChargeGroups:
+    """The partitions of the molecules of a batch; those without have one group in each partition."""
     device, (n_molecules, n_slots) = batch.positions.device, batch.atomic_numbers.shape
     numbers = np.zeros((n_partitions, n_molecules, n_slots), dtype=np.int64)
     closest = np.zeros((n_partitions - 1, n_molecules, 2), dtype=np.int64)
@@ -147,8 +147,8 @@ def _stacked(batch: Batch, found: dict[int, _Clustering], n_partitions: int, cut
     for row, own in found.items():
         numbers[: len(own.numbers), row], numbers[len(own.numbers) :, row] = own.numbers, own.numbers[-1]
         closest[: len(own.closest), row], merges[: len(own.closest), row] = own.closest, True
-    n_fragments = numbers.max() + 1
-    exist = numbers.max(axis=2)[..., None] >= np.arange(n_fragments)
+    n_groups = numbers.max() + 1
+    exist = numbers.max(axis=2)[..., None] >= np.arange(n_groups)
     ends = torch.from_numpy(closest).to(device).transpose(0, 1).flatten(1)  # (molecules, merges * 2)
     places = batch.positions.gather(1, ends[..., None].expand(-1, -1, 3)).unflatten(1, (-1, 2)).transpose(0, 1)
     vectors, real = places[:, :, 1] - places[:, :, 0], torch.from_numpy(merges).to(device)
@@ -157,7 +157,7 @@ def _stacked(batch: Batch, found: dict[int, _Clustering], n_partitions: int, cut
     steps, slopes = _step((distances / cutoff - _FIRST) / (_LAST - _FIRST))
     steps = torch.where(real, steps, 1.0)
     edges = torch.cat([steps.new_zeros(1, n_molecules), steps, steps.new_ones(1, n_molecules)])
-    return Fragments(
+    return ChargeGroups(
         torch.from_numpy(numbers).to(device),
         torch.from_numpy(exist).to(device),
         edges[1:] - edges[:-1],
@@ -174,21 +174,21 @@ def _step(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def integer_charges(
-    sums: Float[Tensor, "partitions molecules fragments"],
+    sums: Float[Tensor, "partitions molecules groups"],
     total: Int[Tensor, " molecules"],
-    exist: Bool[Tensor, "partitions molecules fragments"],
-) -> Float[Tensor, "partitions molecules fragments"]:
-    """Integer charges [e] of fragments, close to the sums of their local charges, that sum to the total charge.
+    exist: Bool[Tensor, "partitions molecules groups"],
+) -> Float[Tensor, "partitions molecules groups"]:
+    """Integer charges [e] of groups, close to the sums of their local charges, that sum to the total charge.
 
     Args:
-        sums: sum of the local charges of each fragment [e].
+        sums: sum of the local charges of each group [e].
         total: total charge of each molecule [e].
-        exist: which fragments there are.
+        exist: which groups there are.
     """
     sums = torch.where(exist, sums.detach(), 0.0)
     charges = sums.round()
     while (excess := charges.sum(dim=2) - total).any():
-        # the fragment whose local charge is farthest from its integer, in the direction of the excess, changes by one
+        # the group whose local charge is farthest from its integer, in the direction of the excess, changes by one
         sign = excess.sign()[..., None]
         order = torch.where(exist, (charges - sums) * sign, -torch.inf)
         worst = torch.nn.functional.one_hot(order.argmax(dim=2), exist.shape[2])

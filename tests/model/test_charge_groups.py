@@ -1,4 +1,4 @@
-"""Fragments that exchange no charge: partitions, their weights, integer charges, and energies that add up."""
+"""Groups that exchange no charge: partitions, their weights, integer charges, and energies that add up."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from ase.build import molecule
 from physcon_ase.batch import Batch, make_batch
 from physcon_ase.chem.conformers import embed
 from physcon_ase.chem.smiles import graph_from_smiles
-from physcon_ase.model.fragments import Fragments, find_fragments, integer_charges
+from physcon_ase.model.charge_groups import ChargeGroups, find_charge_groups, integer_charges
 from physcon_ase.model.pairs import make_pairs
 from physcon_ase.model.physcon import PhysCon, load_model
 from tests.tiny import ETHANOL, ETHANOL_NUMBERS, WATER, WATER_NUMBERS, charged_tiny_model
@@ -23,12 +23,12 @@ def on_a_line(places: np.ndarray) -> Batch:
     return make_batch([np.full(len(places), 6)], [positions], dtype=torch.float64)
 
 
-def fragments_of(batch: Batch) -> Fragments | None:
-    return find_fragments(batch, make_pairs(batch, CUTOFF), CUTOFF)
+def groups_of(batch: Batch) -> ChargeGroups | None:
+    return find_charge_groups(batch, make_pairs(batch, CUTOFF), CUTOFF)
 
 
 def test_atoms_are_clustered_by_their_smallest_distances() -> None:
-    found = fragments_of(on_a_line(LINE))
+    found = groups_of(on_a_line(LINE))
     assert found is not None
     assert found.numbers[:, 0].tolist() == [[0, 0, 1, 2, 3], [0, 0, 0, 1, 2], [0, 0, 0, 0, 1]]
     assert found.closest[:, 0].tolist() == [[1, 2], [2, 3]]
@@ -39,7 +39,7 @@ def test_atoms_are_clustered_by_their_smallest_distances() -> None:
 
 @pytest.mark.parametrize("order", [[0, 1, 2, 3, 4], [3, 0, 4, 2, 1], [4, 3, 2, 1, 0]])
 def test_the_order_of_the_atoms_does_not_matter(order: list[int]) -> None:
-    found, expected = fragments_of(on_a_line(LINE[order])), fragments_of(on_a_line(LINE))
+    found, expected = groups_of(on_a_line(LINE[order])), groups_of(on_a_line(LINE))
     assert found is not None
     assert expected is not None
     torch.testing.assert_close(found.weights, expected.weights)
@@ -50,14 +50,14 @@ def test_the_order_of_the_atoms_does_not_matter(order: list[int]) -> None:
 @pytest.mark.parametrize("order", [slice(None), slice(None, None, -1), [0, 8, 1, 7, 2, 6, 3, 5, 4]])
 def test_a_bonded_molecule_is_one_fragment_in_any_order(order: slice | list[int]) -> None:
     long = np.arange(9) * 3.9
-    assert fragments_of(on_a_line(long[order])) is None
-    assert fragments_of(make_batch([ETHANOL_NUMBERS[order]], [ETHANOL[order]], dtype=torch.float64)) is None
+    assert groups_of(on_a_line(long[order])) is None
+    assert groups_of(make_batch([ETHANOL_NUMBERS[order]], [ETHANOL[order]], dtype=torch.float64)) is None
 
 
 def test_empty_slots_and_molecules_of_one_fragment_have_one_partition() -> None:
     apart = np.concatenate([WATER, WATER + np.array([7.0, 0, 0])])
     numbers = [np.tile(WATER_NUMBERS, 2), WATER_NUMBERS, np.array([8])]
-    found = fragments_of(make_batch(numbers, [apart, WATER, np.zeros((1, 3))], dtype=torch.float64))
+    found = groups_of(make_batch(numbers, [apart, WATER, np.zeros((1, 3))], dtype=torch.float64))
     assert found is not None
     assert found.weights.shape == (2, 3)
     assert found.weights[:, 1:].tolist() == [[1, 1], [0, 0]]
@@ -69,7 +69,7 @@ def test_empty_slots_and_molecules_of_one_fragment_have_one_partition() -> None:
 def test_the_weights_have_the_slopes_of_their_derivative() -> None:
     batch = on_a_line(LINE)
     positions = batch.positions.clone().requires_grad_()
-    found = fragments_of(Batch(batch.atomic_numbers, positions, batch.charge, batch.multiplicity))
+    found = groups_of(Batch(batch.atomic_numbers, positions, batch.charge, batch.multiplicity))
     assert found is not None
     grad = torch.tensor([[0.3], [-1.0], [2.0]], dtype=torch.float64)
     (expected,) = torch.autograd.grad((found.weights * grad).sum(), positions)
