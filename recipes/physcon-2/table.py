@@ -8,12 +8,20 @@ import json
 import re
 from collections import Counter
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 
 from physcon_ase.data.store import Store, n_with_forces, open_store
 
 HEADER = ("store", "molecules", "geometries", "atoms, median", "labels", "left out")
+
+_REASONS: Final = {
+    "BondsChanged": "with a bond broken or formed",
+    "EmbeddingError": "no start geometry",
+    "FragmentsError": "several molecules",
+}
+"""Reasons by the name of the error."""
 
 
 def row(path: Path) -> tuple[str, ...]:
@@ -54,8 +62,10 @@ def _left_out(path: Path) -> str:
 
 def _reason(failure: dict[str, str]) -> str:
     """Reason without what is special about the molecule."""
-    if failure["error"] == "BondsChanged":
-        return "with a bond broken or formed"
+    if failure["error"] in _REASONS:
+        return _REASONS[failure["error"]]
+    if "only covers" in failure["reason"] or "does not cover" in failure["reason"]:
+        return "an element or charge is not covered"
     return re.sub(r"[;:].*| by [\d.]+ eV/Å", "", failure["reason"])
 
 
