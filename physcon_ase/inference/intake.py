@@ -6,6 +6,7 @@ choices by name (optimiser, mode, start) are checked where they are defined.
 
 import operator
 from collections.abc import Callable
+from numbers import Real
 from typing import Any, TypeVar
 
 import numpy as np
@@ -172,7 +173,10 @@ def as_graph(molecule: object, fragments: str = "one") -> MolGraph:
     elif type(molecule).__module__.startswith("rdkit."):
         molecule = known_from_rdkit(molecule).graph
     if not isinstance(molecule, MolGraph):
-        raise PhysConError(f"a molecule must be a SMILES, an RDKit molecule or a MolGraph, received {molecule!r}")
+        raise PhysConError(
+            f"a molecule must be a SMILES, an RDKit molecule or a MolGraph, received {molecule!r}; optimize_many and "
+            "ensembles take lists of molecules"
+        )
     return chosen_fragments(molecule, fragments)
 
 
@@ -195,8 +199,8 @@ def check_relaxation(fmax: float, max_steps: int) -> None:
     Raises:
         PhysConError: `fmax` is not larger than 0, or `max_steps` is below 0 or not a whole number.
     """
-    if not fmax > 0:
-        raise PhysConError(f"fmax must be a force larger than 0 eV/Å, received {fmax}; 0.01 gives tight convergence")
+    if not _is_above_zero(fmax):
+        raise PhysConError(f"fmax must be a force larger than 0 eV/Å, received {fmax!r}; 0.01 gives tight convergence")
     if whole_number("max_steps", max_steps) < 0:
         raise PhysConError(f"max_steps must be 0 or more, received {max_steps}")
 
@@ -217,8 +221,8 @@ def check_seconds(max_seconds: float) -> None:
     Raises:
         PhysConError: it is not.
     """
-    if not max_seconds > 0:
-        raise PhysConError(f"max_seconds is {max_seconds}; a time larger than 0 s is needed")
+    if not _is_above_zero(max_seconds):
+        raise PhysConError(f"max_seconds is {max_seconds!r}; a time larger than 0 s is needed")
 
 
 def at_least_one(name: str, value: int) -> int:
@@ -250,9 +254,13 @@ def above_zero(name: str, value: float) -> float:
     Raises:
         PhysConError: it is not; the message contains `name`.
     """
-    if not 0 < value < np.inf:
-        raise PhysConError(f"{name} is {value}; a finite number larger than 0 is needed")
+    if not _is_above_zero(value) or not value < np.inf:
+        raise PhysConError(f"{name} is {value!r}; a finite number larger than 0 is needed")
     return value
+
+
+def _is_above_zero(value: Any) -> bool:
+    return isinstance(value, Real) and bool(value > 0)
 
 
 # ---- errors of one molecule among many

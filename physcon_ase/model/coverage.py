@@ -56,7 +56,13 @@ def check_elements(atomic_numbers: Int[np.ndarray, " atoms"], model: PhysCon, le
     missing = sorted(present.difference(covered))
     if missing:
         others = [name for name in model.level_names if present.issubset(model.level(name).elements)]
-        remedy = f"use level {' or '.join(map(repr, others))}" if others else "no level of this model covers all atoms"
+        every = {element for own in model.config.levels for element in own.elements}
+        if others:
+            remedy = f"use level {' or '.join(map(repr, others))}"
+        elif present.issubset(every):
+            remedy = "no level of this model covers all atoms"
+        else:
+            remedy = f"no level of this model covers {format_elements(present - every)}, only {format_elements(every)}"
         raise UnsupportedElementError(
             f"level {level!r} does not cover {', '.join(CHEMICAL_SYMBOLS[number] for number in missing)}; it covers "
             f"{format_elements(covered)}: {remedy}"

@@ -27,7 +27,7 @@ BAD_SMILES = {
     "": ("InvalidSmilesError", "empty SMILES"),
     "CC*": ("DummyAtomError", "dummy atom"),
     "C[Xx]": ("UnknownElementError", "unknown element"),
-    "C[Te]C": ("UnsupportedElementError", "does not cover Te"),
+    "C[Te]C": ("UnsupportedElementError", "no level of this model covers Te, only H B C N O F Si P S Cl As Se Br I"),
     "[O-]P([O-])(=O)OP([O-])([O-])=O": ("UnsupportedChargeError", "does not cover charge -4"),
     "[CH3]": ("UnsupportedChargeError", "multiplicity 2"),
 }
