@@ -228,7 +228,8 @@ def _told(item: Item) -> dict[str, Any]:
     """Fields of a record that identify its molecule."""
     row = item.row
     name = row.name or name_of(row.molecule)
-    return {"index": item.index, "name": name, "smiles": row.smiles, "row": row.number, "source": row.source}
+    told = {"index": item.index, "name": name, "smiles": row.smiles, "row": row.number}
+    return {**told, "source": row.source, "fields": row.fields}
 
 
 def _better(old: Record | None, new: Record) -> Record:

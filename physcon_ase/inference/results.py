@@ -1,6 +1,7 @@
 """Records of results: predictions, guessed structures, relaxed molecules and batch records."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -218,10 +219,12 @@ class Record:
     """Number of the molecule in its file, from 1 (the line of a list or table); 0 without a file."""
     source: str = ""
     """Name of the file; empty without a file."""
+    fields: Mapping[str, str] = field(default_factory=dict)
+    """Other columns of a table, or data fields of an SD record."""
 
 
 def record_of(result: Result, index: int = 0, *, attempts: int = 1, **origin: Any) -> Record:
-    """Record of a relaxed molecule; `origin` are its fields `name`, `smiles`, `row` and `source`, as far as known."""
+    """Record of a relaxed molecule; `origin` are `name`, `smiles`, `row`, `source` and `fields`, as far as known."""
     name = origin.pop("name", "") or result.smiles or result.atoms.get_chemical_formula()
     return Record(
         index=index,

@@ -271,6 +271,44 @@ def test_tables_contain_failures_with_their_reason(name: str, tmp_path: Path) ->
     assert [int(line["row"]) for line in lines] == [7, 8, 9]
 
 
+FIELDS = {"IC50 (nM)": "12.5", "note": "two lines", "status": "measured"}
+"""The last one has the name of a column of the summary."""
+
+
+def test_data_fields_of_sd_files_and_other_columns_of_tables_are_read(tmp_path: Path) -> None:
+    block = Chem.MolToMolBlock(Chem.MolFromSmiles("CCO"))
+    fields = "".join(f"> <{name}>\n{text.replace(' ', chr(10))}\n\n" for name, text in FIELDS.items())
+    (tmp_path / "in.sdf").write_text(f"{block}{fields}$$$$\n")
+    (row,) = read_rows(tmp_path / "in.sdf")
+    assert {name: text.replace("\n", " ") for name, text in row.fields.items()} == FIELDS
+    (tmp_path / "in.csv").write_text("name,IC50 (nM),smiles,note,status\nethanol,12.5,CCO,two lines,measured\n")
+    (row,) = read_rows(tmp_path / "in.csv")
+    assert (row.name, row.molecule, row.fields) == ("ethanol", "CCO", FIELDS)
+
+
+@pytest.mark.parametrize("name", ["out.csv", "out.jsonl", "out.parquet", "out.sdf"])
+def test_fields_of_the_input_are_kept_in_outputs_and_replaced_by_columns_of_the_summary(
+    name: str, tmp_path: Path
+) -> None:
+    path, (good, _, failed) = tmp_path / name, some_records()
+    write_records([replace(good, fields=FIELDS), failed], path)
+    if name == "out.sdf":
+        (mol,) = Chem.SDMolSupplier(str(path))
+        lines = [mol.GetPropsAsDict(), {}]
+    elif name == "out.csv":
+        with path.open(newline="", encoding="utf-8") as file:
+            lines = list(csv.DictReader(file))
+        assert list(lines[0]) == [*COLUMNS, "IC50 (nM)", "note"]
+    elif name == "out.jsonl":
+        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        lines = [line | line["fields"] for line in lines]
+    else:
+        lines = pytest.importorskip("pyarrow.parquet", reason="needs pyarrow").read_table(path).to_pylist()
+    found = {key: str(lines[0][key]) for key in FIELDS}
+    assert found == {**FIELDS, "status": "ok"}
+    assert not lines[1].get("note")
+
+
 def test_the_last_suffix_decides_on_the_delimiter(tmp_path: Path) -> None:
     for name, delimiter in (("my.tsv.csv", ","), ("my.csv.tsv.gz", "\t")):
         write_records(some_records(), tmp_path / name)

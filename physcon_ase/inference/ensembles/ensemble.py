@@ -1,7 +1,7 @@
 """Records of conformer searches: conformers, ensembles and records of several molecules."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -164,13 +164,15 @@ class EnsembleRecord:
     """Number of the molecule in its file, from 1 (the line of a list or table); 0 without a file."""
     source: str = ""
     """Name of the file; empty without a file."""
+    fields: Mapping[str, str] = field(default_factory=dict)
+    """Other columns of a table, or data fields of an SD record."""
 
     def to_dict(self) -> dict[str, Any]:
         """The ensemble, if there is one, with origin, status and reason, for instance for `json.dump`."""
         fields = {"kind": "ensemble", "row": self.row or self.index + 1, "source": self.source, "name": self.name}
         fields |= {"input": self.smiles, "status": self.status, "reason": self.reason, "error": self.error}
         found = {} if self.ensemble is None else self.ensemble.to_dict()
-        return {**fields, **found, "seconds": self.seconds}
+        return {**fields, **found, "seconds": self.seconds, "fields": dict(self.fields)}
 
 
 def boltzmann_weights(

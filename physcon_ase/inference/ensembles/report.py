@@ -97,6 +97,8 @@ def write_ensemble_records(
 ) -> list[EnsembleRecord]:
     """Writes the conformers of all records with name, row and source; failures to .json and .jsonl, with the reason.
 
+    Data fields of the input are fields of SD and JSON files.
+
     The file is replaced as a whole, and removed if there is nothing to write.
 
     Args:
@@ -118,14 +120,14 @@ def write_ensemble_records(
         with replacing(path) as file:
             file.writelines(_as_json(record.to_dict(), suffix) for record in records)
         return []
-    found = [(record.ensemble, _origin(record)) for record in records if record.ensemble is not None]
+    found = [(record.ensemble, record) for record in records if record.ensemble is not None]
     if not found:
         path.unlink(missing_ok=True)
     elif suffix == ".sdf":
         with replacing(path) as file:
-            file.writelines(_sdf_records(ensemble, origin) for ensemble, origin in found)
+            file.writelines(_sdf_records(ensemble, {**record.fields, **_origin(record)}) for ensemble, record in found)
     else:
-        write_structures([atoms for ensemble, origin in found for atoms in _frames(ensemble, origin)], path)
+        write_structures([atoms for ensemble, record in found for atoms in _frames(ensemble, _origin(record))], path)
     return [record for record in records if record.ensemble is None]
 
 

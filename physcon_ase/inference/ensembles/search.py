@@ -190,6 +190,7 @@ def _record(outcome: Outcome) -> EnsembleRecord:
         smiles=row.smiles,
         row=row.number,
         source=row.source,
+        fields=row.fields,
     )
 
 

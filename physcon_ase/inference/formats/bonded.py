@@ -1,7 +1,8 @@
 """Reader of SD and MOL files, and writer of SD files."""
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -10,29 +11,30 @@ from physcon_ase.chem.rdkit_molecules import KnownMolecule, known_from_mol_block
 from physcon_ase.errors import BondPerceptionError, PhysConError
 from physcon_ase.inference.formats.columns import NAME_COLUMNS, simplified
 from physcon_ase.inference.formats.rows import ReadOptions, Row, geometry_or_graph
-from physcon_ase.inference.formats.summary import one_line, summary
+from physcon_ase.inference.formats.summary import one_line, own_fields, summary
 from physcon_ase.inference.formats.text import replacing
 from physcon_ase.inference.results import Record
 
 _END: Final = re.compile(r"^\$\$\$\$.*\n?", re.MULTILINE)
 """Last line of an SD record."""
 
-_FIELD: Final = re.compile(r"^>[^\n<]*<([^>\n]+)>[^\n]*\n([^\n]*)", re.MULTILINE)
-"""Name and first line of a data field."""
+_FIELD: Final = re.compile(r"^>[^\n<]*<([^>\n]+)>[^\n]*\n((?:(?!>)[^\n]+\n?)*)", re.MULTILINE)
+"""Name and lines of a data field."""
 
 
 def read(text: str, options: ReadOptions) -> Iterator[Row]:
     """Records of an SD or MOL file; those without three-dimensional positions as graphs."""
     for number, block in enumerate(_END.split(text), start=1):
         if block.strip():
-            name = block.partition("\n")[0].strip() or _name_in_fields(block)
-            yield row_of(known_from_mol_block, block, name, number)
+            fields = {name: value.strip() for name, value in _FIELD.findall(block)}
+            name = block.partition("\n")[0].strip() or _name_in(fields)
+            yield replace(row_of(known_from_mol_block, block, name, number), fields=fields)
 
 
-def _name_in_fields(block: str) -> str:
+def _name_in(fields: Mapping[str, str]) -> str:
     """Name in a data field that is called like the column of names of a table; empty if there is none."""
-    fields = {simplified(name): value.strip() for name, value in _FIELD.findall(block)}
-    return next((fields[name] for name in NAME_COLUMNS if fields.get(name)), "")
+    found = {simplified(name): value for name, value in fields.items()}
+    return next((found[name] for name in NAME_COLUMNS if found.get(name)), "")
 
 
 def row_of(parse: Callable[[str], KnownMolecule], block: str, name: str, number: int) -> Row:
@@ -44,7 +46,7 @@ def row_of(parse: Callable[[str], KnownMolecule], block: str, name: str, number:
 
 
 def write_sdf(records: Sequence[Record], path: Path) -> None:
-    """Writes the structures of records with bonds; their `summary` becomes data fields.
+    """Writes the structures of records with bonds; their `summary` and the fields of the input become data fields.
 
     Raises:
         BondPerceptionError: the bonds of a structure are not known.
@@ -62,5 +64,6 @@ def _sdf_record(record: Record) -> str:
         raise BondPerceptionError(
             f"no bonds were found for {result.atoms.get_chemical_formula()}, but SD files require bonds: write .xyz"
         )
-    fields = {name: one_line(value) for name, value in summary(record).items() if value is not None and value != ""}
+    values = {**summary(record), **own_fields(record.fields)}
+    fields = {name: one_line(value) for name, value in values.items() if value is not None and value != ""}
     return sdf_block(result.graph, result.atoms.positions, fields, title=one_line(record.name or result.smiles))

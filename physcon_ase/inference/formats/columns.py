@@ -3,6 +3,7 @@
 import csv
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from io import StringIO
 from typing import Final
 
@@ -44,7 +45,12 @@ def read(text: str, options: ReadOptions) -> Iterator[Row]:
         )
     name_column = _column(header, options.name_column, NAME_COLUMNS, "--name-column")
     for number, cells in records:
-        yield _row(cells, smiles_column, name_column, number)
+        others = {
+            name: cell.strip()
+            for column, (name, cell) in enumerate(zip(header, cells, strict=False))
+            if name and column not in (smiles_column, name_column)
+        }
+        yield replace(_row(cells, smiles_column, name_column, number), fields=others)
 
 
 def has_smiles_header(text: str) -> bool:

@@ -1,7 +1,7 @@
 """Records of the molecules of an input."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -37,6 +37,8 @@ class Row:
     """Number of the molecule in its source from 1: the line of a list or table, otherwise the record."""
     source: str = ""
     """Name of the file."""
+    fields: Mapping[str, str] = field(default_factory=dict)
+    """Other columns of a table, or data fields of an SD record."""
 
     @property
     def smiles(self) -> str:

@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -62,6 +62,16 @@ def summary(record: Record) -> dict[str, Any]:
     return found | {"row": record.row or record.index + 1, "reason": one_line(record.reason), "input": record.smiles}
 
 
+def own_fields(fields: Mapping[str, str]) -> dict[str, str]:
+    """Fields of the input without those that `COLUMNS` replace."""
+    return {name: value for name, value in fields.items() if name not in COLUMNS}
+
+
+def _field_names(records: Sequence[Record]) -> list[str]:
+    """Names of the fields of the input, in the order of their first occurrence."""
+    return list(dict.fromkeys(name for record in records for name in own_fields(record.fields)))
+
+
 def judgement(doubts: Sequence[str], undefined_stereo: Sequence[str]) -> dict[str, str]:
     """Status of several geometries of one molecule, with its reason and the undefined stereochemistry if any."""
     fields = {"status": "uncertain" if doubts else "ok", "reason": doubts, "undefined_stereo": undefined_stereo}
@@ -75,12 +85,13 @@ def one_line(value: object) -> str:
 
 
 def write_csv(records: Sequence[Record], path: Path) -> None:
-    """Writes the summary as comma-separated values, or tab-separated ones (.tsv)."""
+    """Writes the summary and the fields of the input as comma-separated values, or tab-separated ones (.tsv)."""
     is_tsv = suffix_of(path) == ".tsv"
     with replacing(path) as file:
-        table = csv.DictWriter(file, COLUMNS, delimiter="\t" if is_tsv else ",", lineterminator="\n")
+        columns = [*COLUMNS, *_field_names(records)]
+        table = csv.DictWriter(file, columns, delimiter="\t" if is_tsv else ",", lineterminator="\n")
         table.writeheader()
-        table.writerows(map(summary, records))
+        table.writerows({**summary(record), **own_fields(record.fields)} for record in records)
 
 
 def write_json_lines(records: Sequence[Record], path: Path) -> None:
@@ -90,7 +101,7 @@ def write_json_lines(records: Sequence[Record], path: Path) -> None:
     """
     with replacing(path) as file:
         for record in records:
-            line = {"kind": "relaxation", **summary(record)}
+            line = {"kind": "relaxation", **summary(record), "fields": own_fields(record.fields)}
             if record.result is not None:
                 atoms = record.result.atoms
                 line |= {"symbols": atoms.get_chemical_symbols(), "positions": atoms.positions.tolist()}
@@ -101,12 +112,14 @@ def write_json_lines(records: Sequence[Record], path: Path) -> None:
 
 
 def write_parquet(records: Sequence[Record], path: Path) -> None:
-    """Writes the summary as a Parquet table; needs pyarrow."""
+    """Writes the summary and the fields of the input as a Parquet table; needs pyarrow."""
     import pyarrow  # pyright: ignore[reportMissingImports]
     import pyarrow.parquet  # pyright: ignore[reportMissingImports]
 
     types = {int: pyarrow.int64(), float: pyarrow.float64(), bool: pyarrow.bool_(), str: pyarrow.string()}
-    schema = pyarrow.schema([(name, types[kind]) for name, kind in COLUMNS.items()])
-    table = pyarrow.Table.from_pylist([summary(record) for record in records], schema=schema)
+    columns = {**COLUMNS, **dict.fromkeys(_field_names(records), str)}
+    schema = pyarrow.schema([(name, types[kind]) for name, kind in columns.items()])
+    rows = [{**summary(record), **own_fields(record.fields)} for record in records]
+    table = pyarrow.Table.from_pylist(rows, schema=schema)
     with replaced(path) as part:
         pyarrow.parquet.write_table(table, part)
