@@ -1,13 +1,16 @@
 """Interaction energies of two rigid molecules along their distance, and what remains of them at 50 Å.
 
     python interactions.py [--levels LEVEL ...] [--picture interactions.png]
+    python interactions.py --pyscf
 
 Water dimer and stacked benzene from contact to 12 Å, acetate and ammonium with water from 5 to 50 Å: the model at each
 level that covers them, GFN2-xTB if tblite is installed, and the mean of the AIMNet2 networks if the environment
 variable PHYSCON_AIMNET2 names their wheel. All methods have the same geometries. Size consistency: energy of both
-molecules 50 Å apart minus the sum of the energies of each alone.
+molecules 50 Å apart minus the sum of the energies of each alone. The second form computes B3LYP-D3(BJ)/DZVP with PySCF,
+in about half an hour, and writes interactions.json, which the first one reads.
 """
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -16,12 +19,13 @@ from pathlib import Path
 
 import numpy as np
 from ase.build import molecule
-from heldout import aimnet2_forces, gfn2_forces, model_forces
+from heldout import aimnet2_forces, engine_forces, gfn2_forces, model_forces
 from reporting import Row, Table, finish, make_parser, start
 
 from physcon_ase.batch import make_batch
 from physcon_ase.chem.conformers import embed, mmff94_minimize
 from physcon_ase.chem.smiles import graph_from_smiles
+from physcon_ase.labelling.engines import pyscf_engine
 from physcon_ase.labelling.engines.aimnet2 import PATH_VARIABLE
 from physcon_ase.model.physcon import PhysCon
 from physcon_ase.relax.state import ForceFn
@@ -34,6 +38,11 @@ FAR = (5.0, 6.0, 8.0, 10.0, 15.0, 20.0, 30.0, 50.0)
 
 APART = 50.0
 """Distance [Å] for size consistency."""
+
+REFERENCE = Path(__file__).with_name("interactions.json")
+"""Interaction energies [kcal/mol] of `DFT` by pair, in the order of the distances."""
+
+DFT = "B3LYP-D3(BJ)/DZVP (PySCF)"
 
 N_POINTS = 80
 """Of the curves in the picture."""
@@ -71,7 +80,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = make_parser(__doc__)
     parser.add_argument("--levels", nargs="+", help="levels of the model (default: all of the checkpoint)")
     parser.add_argument("--picture", type=Path, metavar="FILE", help="also draw the curves (needs matplotlib)")
+    parser.add_argument("--pyscf", action="store_true", help=f"only compute {DFT} and write {REFERENCE.name}")
     arguments = parser.parse_args(argv)
+    if arguments.pyscf:
+        _write_reference()
+        return
     loaded, clock = start(arguments)
     levels = arguments.levels or loaded.model.level_names
     others = _others()
@@ -98,6 +111,21 @@ def interaction_energies(force_fn: ForceFn, pair: Pair, distances: Sequence[floa
     return energies[2:] - energies[:2].sum()
 
 
+def _write_reference() -> None:
+    found = {}
+    force_fn = engine_forces(pyscf_engine("b3lyp-d3"))
+    for pair in _pairs():
+        energies = interaction_energies(force_fn, pair, pair.distances) / EV_PER_KCAL_PER_MOL
+        found[pair.name] = [round(float(energy), 3) for energy in energies]
+        print(pair.name, found[pair.name], flush=True)
+    REFERENCE.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+
+
+def _reference(pair: Pair) -> list[float]:
+    """Interaction energies of `DFT` [kcal/mol] at the distances of the pair."""
+    return json.loads(REFERENCE.read_text(encoding="utf-8"))[pair.name]
+
+
 def _others() -> dict[str, ForceFn]:
     """GFN2-xTB and AIMNet2, as far as installed."""
     found: dict[str, ForceFn] = {}
@@ -122,6 +150,7 @@ def _energies_table(pair: Pair, methods: dict[str, ForceFn]) -> Table:
     for name, force_fn in methods.items():
         energies = interaction_energies(force_fn, pair, pair.distances) / EV_PER_KCAL_PER_MOL
         rows.append({"method": name} | {f"{d:g}": float(own) for d, own in zip(pair.distances, energies, strict=True)})
+    rows.append({"method": DFT} | {f"{d:g}": own for d, own in zip(pair.distances, _reference(pair), strict=True)})
     return Table(f"Interaction energy [kcal/mol] of {pair.name}, by the distance [Å] of {pair.measured}", rows)
 
 
@@ -152,6 +181,7 @@ def _draw(path: Path, curves: dict[str, tuple[Pair, dict[str, ForceFn]]]) -> Non
             energies = interaction_energies(force_fn, pair, distances) / EV_PER_KCAL_PER_MOL
             style = "-" if name.startswith("level") else "--"
             panel.plot(distances, energies, style, color=f"C{names.index(name)}", label=name)
+        panel.plot(pair.distances, _reference(pair), "k.", label=DFT)
         panel.axhline(0, color="0.7", linewidth=0.8, zorder=0)
         if pair.distances[-1] > 20:
             panel.set_xscale("log")
