@@ -2,7 +2,8 @@
 
 Two groups are separate at a threshold t if no atom of one is closer than t to an atom of the other. At the
 threshold a = 0.8 c, with c the cutoff of the encoder, a bonded molecule is one group; from b = 1.6 c on groups have
-integer charges of their own; between both the partial charges are the mean over all thresholds,
+total charges of their own, the integers next to the sums of their local charges; between both the partial charges are
+the mean over all thresholds,
 
     q = ∫ p(t) q(t) dt = Σ_k w_k q_k,    w_k = S(h_k+1) - S(h_k),
 
@@ -37,8 +38,8 @@ class ChargeGroups:
 
     numbers: Int[Tensor, "partitions molecules slots"]
     """Group of each atom, from 0; 0 in empty slots."""
-    exist: Bool[Tensor, "partitions molecules groups"]
-    """Which groups there are."""
+    n_groups: int
+    """Largest number of groups of a molecule."""
     weights: Float[Tensor, "partitions molecules"]
     """Weight of each partition; they sum to 1. Differentiable with respect to the positions if these are."""
     slopes: Float[Tensor, "merges molecules"]
@@ -53,12 +54,12 @@ class ChargeGroups:
     ) -> Float[Tensor, "partitions molecules groups"]:
         """Sum of the values over the atoms of each group."""
         values = values.expand(self.numbers.shape)
-        return values.new_zeros(self.exist.shape).scatter_add(2, self.numbers, values)
+        return values.new_zeros(*self.numbers.shape[:2], self.n_groups).scatter_add(2, self.numbers, values)
 
     def softmax(self, values: Float[Tensor, "molecules slots"]) -> Float[Tensor, "partitions molecules slots"]:
         """exp(value), normalised to a sum of 1 over each group; 0 where the value is -∞."""
         values = values.expand(self.numbers.shape)
-        highest = values.detach().new_full(self.exist.shape, -torch.inf)
+        highest = values.detach().new_full((*self.numbers.shape[:2], self.n_groups), -torch.inf)
         highest = highest.scatter_reduce(2, self.numbers, values.detach(), "amax")
         powers = (values - highest.gather(2, self.numbers)).exp()
         return powers / self.sums(powers).gather(2, self.numbers)
@@ -147,8 +148,6 @@ def _stacked(batch: Batch, found: dict[int, _Clustering], n_partitions: int, cut
     for row, own in found.items():
         numbers[: len(own.numbers), row], numbers[len(own.numbers) :, row] = own.numbers, own.numbers[-1]
         closest[: len(own.closest), row], merges[: len(own.closest), row] = own.closest, True
-    n_groups = numbers.max() + 1
-    exist = numbers.max(axis=2)[..., None] >= np.arange(n_groups)
     ends = torch.from_numpy(closest).to(device).transpose(0, 1).flatten(1)  # (molecules, merges * 2)
     places = batch.positions.gather(1, ends[..., None].expand(-1, -1, 3)).unflatten(1, (-1, 2)).transpose(0, 1)
     vectors, real = places[:, :, 1] - places[:, :, 0], torch.from_numpy(merges).to(device)
@@ -159,7 +158,7 @@ def _stacked(batch: Batch, found: dict[int, _Clustering], n_partitions: int, cut
     edges = torch.cat([steps.new_zeros(1, n_molecules), steps, steps.new_ones(1, n_molecules)])
     return ChargeGroups(
         torch.from_numpy(numbers).to(device),
-        torch.from_numpy(exist).to(device),
+        int(numbers.max()) + 1,
         edges[1:] - edges[:-1],
         torch.where(real, slopes / (cutoff * (_LAST - _FIRST)), 0.0),
         torch.from_numpy(closest).to(device),
@@ -173,24 +172,12 @@ def _step(x: Tensor) -> tuple[Tensor, Tensor]:
     return x * x * x * (10 + x * (6 * x - 15)), 30 * (x * (1 - x)).square()
 
 
-def integer_charges(
-    sums: Float[Tensor, "partitions molecules groups"],
-    total: Int[Tensor, " molecules"],
-    exist: Bool[Tensor, "partitions molecules groups"],
-) -> Float[Tensor, "partitions molecules groups"]:
-    """Integer charges [e] of groups, close to the sums of their local charges, that sum to the total charge.
+def nearest_charges(sums: Float[Tensor, "*groups"]) -> tuple[Float[Tensor, "*groups"], Float[Tensor, "*groups"]]:
+    """Total charges [e] of groups from the sums of their local charges, and the derivative.
 
-    Args:
-        sums: sum of the local charges of each group [e].
-        total: total charge of each molecule [e].
-        exist: which groups there are.
+    Integers for sums up to 0.25 e from them, with a smooth step between: a sum that belongs to no integer, as of the
+    fragments of a homolytic dissociation, causes no jump.
     """
-    sums = torch.where(exist, sums.detach(), 0.0)
-    charges = sums.round()
-    while (excess := charges.sum(dim=2) - total).any():
-        # the group whose local charge is farthest from its integer, in the direction of the excess, changes by one
-        sign = excess.sign()[..., None]
-        order = torch.where(exist, (charges - sums) * sign, -torch.inf)
-        worst = torch.nn.functional.one_hot(order.argmax(dim=2), exist.shape[2])
-        charges = charges - sign * worst
-    return charges
+    below = sums.detach().floor()
+    steps, slopes = _step(2 * (sums - below) - 0.5)
+    return below + steps, 2 * slopes

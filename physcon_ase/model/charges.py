@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from physcon_ase.model.charge_groups import ChargeGroups, integer_charges
+from physcon_ase.model.charge_groups import ChargeGroups, nearest_charges
 from physcon_ase.model.interaction import silu_back
 
 
@@ -50,28 +50,41 @@ class _Remainder:
 
 @dataclass(frozen=True)
 class _GroupRemainder:
-    """The remainders of the integer charges of groups, for each partition into groups."""
+    """Remainders of the total charges of groups and of the molecule, for each partition into groups."""
 
     groups: ChargeGroups
     """The partitions."""
     shares: Float[Tensor, "partitions molecules slots"]
-    """Weights w, which sum to 1 over each group."""
+    """Weights of the atoms, which sum to 1 over each group."""
     missing: Float[Tensor, "partitions molecules slots"]
     """Remainder [e] of the group of each atom."""
+    slopes: Float[Tensor, "partitions molecules slots"]
+    """Derivative of the total charge of its group with respect to the sum of the local charges."""
+    shares_of_all: Float[Tensor, "molecules slots"]
+    """Weights of the atoms, which sum to 1 over the molecule."""
+    missing_of_all: Float[Tensor, "partitions molecules 1"]
+    """Remainder [e] of the molecule after those of its groups: 0 if their total charges add up to its own."""
 
     def partial(self, local: Float[Tensor, "molecules slots"]) -> Float[Tensor, "molecules slots"]:
         """Partial charges q [e] from the local ones q̃."""
-        return local + (self.groups.weights[..., None] * self.shares * self.missing).sum(dim=0)
+        return local + (self.groups.weights[..., None] * self._added()).sum(dim=0)
 
     def pull_back(self, grad: Float[Tensor, "molecules slots"]) -> tuple[Tensor, Tensor]:
         """Derivatives with respect to q̃ and the affinities from that with respect to q."""
-        of_groups = self.groups.sums(grad * self.shares)
-        excess = self.groups.weights[..., None] * (grad - of_groups.gather(2, self.groups.numbers))
-        return excess.sum(dim=0), (excess * self.shares * self.missing).sum(dim=0)
+        of_groups = self.groups.sums(grad * self.shares).gather(2, self.groups.numbers)
+        of_all = (grad * self.shares_of_all).sum(dim=1, keepdim=True)
+        of_local = grad + of_groups * (self.slopes - 1) - of_all * self.slopes
+        of_affinity = self.shares * (grad - of_groups) * self.missing
+        of_affinity = of_affinity + self.shares_of_all * (grad - of_all) * self.missing_of_all
+        weights = self.groups.weights[..., None]
+        return (weights * of_local).sum(dim=0), (weights * of_affinity).sum(dim=0)
 
     def of_weights(self, grad: Float[Tensor, "molecules slots"]) -> Float[Tensor, "partitions molecules"]:
         """Derivative with respect to the weights of the partitions from that with respect to q."""
-        return (grad * self.shares * self.missing).sum(dim=2)
+        return (grad * self._added()).sum(dim=2)
+
+    def _added(self) -> Float[Tensor, "partitions molecules slots"]:
+        return self.shares * self.missing + self.shares_of_all * self.missing_of_all
 
 
 class ChargeHead(nn.Module):
@@ -115,8 +128,15 @@ class ChargeHead(nn.Module):
             remainder = _Remainder(affinity.softmax(dim=1), missing)
         else:
             sums = groups.sums(local)
-            missing = integer_charges(sums, total, groups.exist) - sums
-            remainder = _GroupRemainder(groups, groups.softmax(affinity), missing.gather(2, groups.numbers))
+            charges, slopes = nearest_charges(sums)
+            remainder = _GroupRemainder(
+                groups,
+                groups.softmax(affinity),
+                (charges - sums).gather(2, groups.numbers),
+                slopes.gather(2, groups.numbers),
+                affinity.softmax(dim=1),
+                (total - charges.sum(dim=2))[..., None],
+            )
         return Charges(remainder.partial(local), local, hidden, remainder)
 
     def pull_back(
