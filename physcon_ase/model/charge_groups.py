@@ -2,8 +2,7 @@
 
 Two groups are separate at a threshold t if no atom of one is closer than t to an atom of the other. At the
 threshold a = 0.8 c, with c the cutoff of the encoder, a bonded molecule is one group; from b = 1.6 c on groups have
-total charges of their own, the integers next to the sums of their local charges; between both the partial charges are
-the mean over all thresholds,
+total charges of their own (`group_charges`); between both the partial charges are the mean over all thresholds,
 
     q = ∫ p(t) q(t) dt = Σ_k w_k q_k,    w_k = S(h_k+1) - S(h_k),
 
@@ -31,6 +30,9 @@ _FIRST: Final = 0.8
 _LAST: Final = 1.6
 """Threshold b in units of the cutoff."""
 
+_AMBIGUOUS: Final = 0.5
+"""Difference of the sums of squared deviations from integers [e²] below which two assignments of charges are mixed."""
+
 
 @dataclass(frozen=True)
 class ChargeGroups:
@@ -38,8 +40,8 @@ class ChargeGroups:
 
     numbers: Int[Tensor, "partitions molecules slots"]
     """Group of each atom, from 0; 0 in empty slots."""
-    n_groups: int
-    """Largest number of groups of a molecule."""
+    exist: Bool[Tensor, "partitions molecules groups"]
+    """Which groups there are."""
     weights: Float[Tensor, "partitions molecules"]
     """Weight of each partition; they sum to 1. Differentiable with respect to the positions if these are."""
     slopes: Float[Tensor, "merges molecules"]
@@ -54,12 +56,12 @@ class ChargeGroups:
     ) -> Float[Tensor, "partitions molecules groups"]:
         """Sum of the values over the atoms of each group."""
         values = values.expand(self.numbers.shape)
-        return values.new_zeros(*self.numbers.shape[:2], self.n_groups).scatter_add(2, self.numbers, values)
+        return values.new_zeros(self.exist.shape).scatter_add(2, self.numbers, values)
 
     def softmax(self, values: Float[Tensor, "molecules slots"]) -> Float[Tensor, "partitions molecules slots"]:
         """exp(value), normalised to a sum of 1 over each group; 0 where the value is -∞."""
         values = values.expand(self.numbers.shape)
-        highest = values.detach().new_full((*self.numbers.shape[:2], self.n_groups), -torch.inf)
+        highest = values.detach().new_full(self.exist.shape, -torch.inf)
         highest = highest.scatter_reduce(2, self.numbers, values.detach(), "amax")
         powers = (values - highest.gather(2, self.numbers)).exp()
         return powers / self.sums(powers).gather(2, self.numbers)
@@ -158,7 +160,7 @@ def _stacked(batch: Batch, found: dict[int, _Clustering], n_partitions: int, cut
     edges = torch.cat([steps.new_zeros(1, n_molecules), steps, steps.new_ones(1, n_molecules)])
     return ChargeGroups(
         torch.from_numpy(numbers).to(device),
-        int(numbers.max()) + 1,
+        torch.from_numpy(numbers.max(axis=2)[..., None] >= np.arange(numbers.max() + 1)).to(device),
         edges[1:] - edges[:-1],
         torch.where(real, slopes / (cutoff * (_LAST - _FIRST)), 0.0),
         torch.from_numpy(closest).to(device),
@@ -172,12 +174,63 @@ def _step(x: Tensor) -> tuple[Tensor, Tensor]:
     return x * x * x * (10 + x * (6 * x - 15)), 30 * (x * (1 - x)).square()
 
 
-def nearest_charges(sums: Float[Tensor, "*groups"]) -> tuple[Float[Tensor, "*groups"], Float[Tensor, "*groups"]]:
-    """Total charges [e] of groups from the sums of their local charges, and the derivative.
+@dataclass(frozen=True)
+class GroupCharges:
+    """Total charges of groups that add up to those of their molecules, see `group_charges`."""
 
-    Integers for sums up to 0.25 e from them, with a smooth step between: a sum that belongs to no integer, as of the
-    fragments of a homolytic dissociation, causes no jump.
+    charges: Float[Tensor, "partitions molecules groups"]
+    """Total charge [e] of each group; 0 for those that do not exist."""
+    transfers: Float[Tensor, "partitions molecules groups groups"]
+    """Weight of the assignment with a charge moved from the second to the first group."""
+    slopes: Float[Tensor, "partitions molecules groups groups"]
+    """Derivative of the unnormalised weight with respect to the excess of the second group over the first [1/e]."""
+
+    def pull_back(
+        self, grad: Float[Tensor, "partitions molecules groups"]
+    ) -> Float[Tensor, "partitions molecules groups"]:
+        """Derivative with respect to the sums of the local charges from that with respect to the charges."""
+        moved = grad[..., :, None] - grad[..., None, :]
+        mean = (self.transfers * moved).sum(dim=(2, 3), keepdim=True)
+        best = 1 - self.transfers.sum(dim=(2, 3), keepdim=True)  # 1 / sum of the unnormalised weights
+        of_slopes = best * (moved - mean) * self.slopes
+        return of_slopes.sum(dim=3) - of_slopes.sum(dim=2)
+
+
+def group_charges(
+    sums: Float[Tensor, "partitions molecules groups"],
+    total: Int[Tensor, " molecules"],
+    exist: Bool[Tensor, "partitions molecules groups"],
+) -> GroupCharges:
+    """Total charges [e] of groups: the integers nearest to the sums of their local charges.
+
+    The integers add up to the total charge. Assignments with one charge moved to another group have a weight if they
+    are almost as near (`_AMBIGUOUS`), so that the charges are smooth functions of the sums even where these belong to
+    no assignment, as those of the parts of a homolytic dissociation.
+
+    Args:
+        sums: sum of the local charges of each group [e].
+        total: total charge of each molecule [e].
+        exist: which groups there are.
     """
-    below = sums.detach().floor()
-    steps, slopes = _step(2 * (sums - below) - 0.5)
-    return below + steps, 2 * slopes
+    nearest = _nearest_integers(sums.detach(), total, exist)
+    excess = sums - nearest
+    # the sum of the squared deviations increases by 2 (1 - x) if a charge is moved from the second to the first group
+    difference = excess[..., :, None] - excess[..., None, :]
+    steps, slopes = _step(1 - 2 * (1 - difference) / _AMBIGUOUS)
+    possible = exist[..., :, None] & exist[..., None, :]
+    possible = possible & ~torch.eye(exist.shape[2], dtype=torch.bool, device=exist.device)
+    steps, slopes = torch.where(possible, steps, 0.0), torch.where(possible, slopes * (2 / _AMBIGUOUS), 0.0)
+    transfers = steps / (1 + steps.sum(dim=(2, 3), keepdim=True))
+    charges = nearest + transfers.sum(dim=3) - transfers.sum(dim=2)
+    return GroupCharges(charges, transfers, slopes)
+
+
+def _nearest_integers(sums: Tensor, total: Tensor, exist: Tensor) -> Tensor:
+    """Integers with the smallest sum of squared deviations that add up to the total charge."""
+    sums = torch.where(exist, sums, 0.0)
+    charges = sums.round()
+    while (surplus := charges.sum(dim=2) - total).any():
+        sign = surplus.sign()[..., None]
+        worst = torch.where(exist, (charges - sums) * sign, -torch.inf).argmax(dim=2)
+        charges = charges - sign * torch.nn.functional.one_hot(worst, exist.shape[2])
+    return charges

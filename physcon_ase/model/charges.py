@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from physcon_ase.model.charge_groups import ChargeGroups, nearest_charges
+from physcon_ase.model.charge_groups import ChargeGroups, GroupCharges, group_charges
 from physcon_ase.model.interaction import silu_back
 
 
@@ -50,41 +50,32 @@ class _Remainder:
 
 @dataclass(frozen=True)
 class _GroupRemainder:
-    """Remainders of the total charges of groups and of the molecule, for each partition into groups."""
+    """The remainders of the total charges of groups, for each partition into groups."""
 
     groups: ChargeGroups
     """The partitions."""
+    totals: GroupCharges
+    """Total charges of the groups."""
     shares: Float[Tensor, "partitions molecules slots"]
-    """Weights of the atoms, which sum to 1 over each group."""
+    """Weights w, which sum to 1 over each group."""
     missing: Float[Tensor, "partitions molecules slots"]
     """Remainder [e] of the group of each atom."""
-    slopes: Float[Tensor, "partitions molecules slots"]
-    """Derivative of the total charge of its group with respect to the sum of the local charges."""
-    shares_of_all: Float[Tensor, "molecules slots"]
-    """Weights of the atoms, which sum to 1 over the molecule."""
-    missing_of_all: Float[Tensor, "partitions molecules 1"]
-    """Remainder [e] of the molecule after those of its groups: 0 if their total charges add up to its own."""
 
     def partial(self, local: Float[Tensor, "molecules slots"]) -> Float[Tensor, "molecules slots"]:
         """Partial charges q [e] from the local ones q̃."""
-        return local + (self.groups.weights[..., None] * self._added()).sum(dim=0)
+        return local + (self.groups.weights[..., None] * self.shares * self.missing).sum(dim=0)
 
     def pull_back(self, grad: Float[Tensor, "molecules slots"]) -> tuple[Tensor, Tensor]:
         """Derivatives with respect to q̃ and the affinities from that with respect to q."""
-        of_groups = self.groups.sums(grad * self.shares).gather(2, self.groups.numbers)
-        of_all = (grad * self.shares_of_all).sum(dim=1, keepdim=True)
-        of_local = grad + of_groups * (self.slopes - 1) - of_all * self.slopes
-        of_affinity = self.shares * (grad - of_groups) * self.missing
-        of_affinity = of_affinity + self.shares_of_all * (grad - of_all) * self.missing_of_all
-        weights = self.groups.weights[..., None]
-        return (weights * of_local).sum(dim=0), (weights * of_affinity).sum(dim=0)
+        numbers, weights = self.groups.numbers, self.groups.weights[..., None]
+        of_groups = self.groups.sums(grad * self.shares)
+        excess = grad - of_groups.gather(2, numbers)
+        of_local = excess + self.totals.pull_back(of_groups).gather(2, numbers)
+        return (weights * of_local).sum(dim=0), (weights * excess * self.shares * self.missing).sum(dim=0)
 
     def of_weights(self, grad: Float[Tensor, "molecules slots"]) -> Float[Tensor, "partitions molecules"]:
         """Derivative with respect to the weights of the partitions from that with respect to q."""
-        return (grad * self._added()).sum(dim=2)
-
-    def _added(self) -> Float[Tensor, "partitions molecules slots"]:
-        return self.shares * self.missing + self.shares_of_all * self.missing_of_all
+        return (grad * self.shares * self.missing).sum(dim=2)
 
 
 class ChargeHead(nn.Module):
@@ -128,15 +119,9 @@ class ChargeHead(nn.Module):
             remainder = _Remainder(affinity.softmax(dim=1), missing)
         else:
             sums = groups.sums(local)
-            charges, slopes = nearest_charges(sums)
-            remainder = _GroupRemainder(
-                groups,
-                groups.softmax(affinity),
-                (charges - sums).gather(2, groups.numbers),
-                slopes.gather(2, groups.numbers),
-                affinity.softmax(dim=1),
-                (total - charges.sum(dim=2))[..., None],
-            )
+            totals = group_charges(sums, total, groups.exist)
+            missing = (totals.charges - sums).gather(2, groups.numbers)
+            remainder = _GroupRemainder(groups, totals, groups.softmax(affinity), missing)
         return Charges(remainder.partial(local), local, hidden, remainder)
 
     def pull_back(

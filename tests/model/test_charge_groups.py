@@ -8,7 +8,7 @@ from ase.build import molecule
 from physcon_ase.batch import Batch, make_batch
 from physcon_ase.chem.conformers import embed
 from physcon_ase.chem.smiles import graph_from_smiles
-from physcon_ase.model.charge_groups import ChargeGroups, find_charge_groups, nearest_charges
+from physcon_ase.model.charge_groups import ChargeGroups, find_charge_groups, group_charges
 from physcon_ase.model.charges import ChargeHead
 from physcon_ase.model.pairs import make_pairs
 from physcon_ase.model.physcon import PhysCon, load_model
@@ -35,7 +35,7 @@ def test_atoms_are_clustered_by_their_smallest_distances() -> None:
     assert found.closest[:, 0].tolist() == [[1, 2], [2, 3]]
     steps = [0.103515625, 0.72479248046875]  # 10 x³ - 15 x⁴ + 6 x⁵ at x = 1/4 and 5/8
     assert found.weights[:, 0].tolist() == pytest.approx([steps[0], steps[1] - steps[0], 1 - steps[1]])
-    assert found.n_groups == 4
+    assert found.exist[:, 0].sum(dim=1).tolist() == [4, 3, 2]
 
 
 @pytest.mark.parametrize("order", [[0, 1, 2, 3, 4], [3, 0, 4, 2, 1], [4, 3, 2, 1, 0]])
@@ -77,33 +77,58 @@ def test_the_weights_have_the_slopes_of_their_derivative() -> None:
     torch.testing.assert_close(found.pull_back(grad, 5).detach(), expected)
 
 
-def test_charges_of_groups_are_the_nearest_integers_with_a_smooth_step_between() -> None:
-    sums = torch.tensor([0.9, -0.05, 0.76, 0.24, -0.8, -1.2, 2.25, 0.5, -0.5], dtype=torch.float64, requires_grad=True)
-    charges, slopes = nearest_charges(sums)
-    assert charges.tolist() == pytest.approx([1, 0, 1, 0, -1, -1, 2, 0.5, -0.5])
-    assert slopes[:7].tolist() == [0] * 7
-    torch.testing.assert_close(torch.autograd.grad(charges.sum(), sums)[0], slopes.detach())
-    dense = nearest_charges(torch.linspace(-1.5, 1.5, 3001, dtype=torch.float64))[0].diff()
-    assert (dense >= 0).all()
-    assert dense.max() < 0.004
+@pytest.mark.parametrize(
+    ("sums", "total", "expected"),
+    [
+        ([0.9, -0.05], 1, [1, 0]),
+        ([0.45, 0.05], 1, [1, 0]),
+        ([0.15, 0.45], 1, [0, 1]),
+        ([-0.97, 1.1, 0.02], 0, [-1, 1, 0]),
+        ([0.3, 0.4, -0.3], 2, [1, 1, 0]),
+        ([-0.2, -1.3], -3, [-1, -2]),
+        ([0.5, 0.5], 1, [0.5, 0.5]),
+        ([-0.5, 0.5], 0, [-0.5, 0.5]),
+    ],
+)
+def test_charges_of_groups_are_near_the_local_sums_and_add_up(
+    sums: list[float], total: int, expected: list[float]
+) -> None:
+    exist = torch.ones(1, 1, len(sums) + 1, dtype=torch.bool)
+    exist[..., -1] = False  # padding
+    found = group_charges(torch.tensor([[[*sums, 0.0]]]), torch.tensor([total]), exist)
+    assert found.charges[0, 0].tolist() == pytest.approx([*expected, 0])
 
 
-def test_distant_groups_have_charges_of_their_own_if_the_local_ones_are_near_integers() -> None:
+def test_charges_of_groups_are_smooth_and_have_their_derivative() -> None:
+    exist, total = torch.ones(1, 1, 3, dtype=torch.bool), torch.tensor([1])
+
+    def charges(x: torch.Tensor) -> torch.Tensor:
+        return group_charges(torch.stack([x, 0.9 - 1.1 * x, 0.05 * x])[None, None], total, exist).charges[0, 0]
+
+    path = torch.stack([charges(x) for x in torch.linspace(-0.3, 1.5, 1801, dtype=torch.float64)])
+    assert path[[0, -1]].tolist() == [[0, 1, 0], [2, -1, 0]]
+    torch.testing.assert_close(path.sum(dim=1), torch.ones(1801, dtype=torch.float64))
+    assert path.diff(dim=0).abs().max() < 0.02
+    sums = torch.tensor([[[0.52, 0.45, -0.1]]], dtype=torch.float64, requires_grad=True)
+    found = group_charges(sums, total, exist)
+    grad = torch.tensor([[[0.3, -1.0, 2.0]]], dtype=torch.float64)
+    (expected,) = torch.autograd.grad((found.charges * grad).sum(), sums)
+    assert expected.abs().max() > 0.1
+    torch.testing.assert_close(found.pull_back(grad).detach(), expected)
+
+
+def test_distant_groups_have_charges_of_their_own() -> None:
     head = ChargeHead(12).double()
-    with torch.no_grad():  # local charges of 0.3 e, the affinities as they are
+    with torch.no_grad():  # local charges of 0.2 e, the affinities as they are
         head.network[2].weight[0].zero_()
-        head.network[2].bias[0] = 0.3
+        head.network[2].bias[0] = 0.2
     features, mask = torch.randn(1, 6, 12, dtype=torch.float64), torch.ones(1, 6, dtype=torch.bool)
-    positions = np.concatenate([WATER, WATER + np.array([30.0, 0, 0])])
-    batch = make_batch([np.tile(WATER_NUMBERS, 2)], [positions], dtype=torch.float64)
-    for total, expected in ((2, [1, 1]), (3, [1, 1])):
-        found = head(features, torch.tensor([total]), mask, groups_of(batch))
-        assert found.partial.sum().item() == pytest.approx(total)
-        own = found.partial.detach().view(2, 3).sum(dim=1)
-        if total == sum(expected):
-            assert own.tolist() == pytest.approx(expected)
-        else:  # the rest is distributed over both
-            assert all(own - 1 > 0.01)
+    for gap, separate in ((3.0, False), (7.0, False), (30.0, True)):
+        positions = np.concatenate([WATER, WATER + np.array([gap, 0, 0])])
+        batch = make_batch([np.tile(WATER_NUMBERS, 2)], [positions], dtype=torch.float64)
+        found = head(features, torch.tensor([2]), mask, groups_of(batch)).partial.detach()
+        assert found.sum().item() == pytest.approx(2)
+        assert (found.view(2, 3).sum(dim=1).tolist() == pytest.approx([1, 1], abs=1e-9)) == separate
 
 
 def test_the_energy_has_no_jump_where_fragments_separate() -> None:
