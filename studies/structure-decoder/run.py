@@ -1,6 +1,6 @@
 """Study of the structure network: a network of its own, or a decoder that reads the features of the energy network.
 
-    python studies/structure-decoder/run.py --stores stores --folder structure-decoder [--rows "own network"]
+    python studies/structure-decoder/run.py --stores stores --folder structure-decoder
 
 The energy network is that of the shipped checkpoint and is not changed; all rows receive its forces. Finished trainings
 in the folder are not repeated, and interrupted ones continue. One core is used.
@@ -54,7 +54,6 @@ class Row:
 ROWS: Final = {
     "own network, four layers": Row(4, False, 970),
     "decoder, two layers": Row(2, True, 1290),
-    "own network, two layers": Row(2, False, 1390),
 }
 
 
@@ -113,7 +112,8 @@ def encoder_features(model: PhysCon, batch: Batch, levels: Levels) -> Tensor:
     for layer, interaction in enumerate(network.layers):
         if network.is_charged_before(layer):
             assert network.charge_effect is not None
-            scalars, _ = network.charge_effect(scalars, network.charges(0, scalars, batch).partial)
+            charges = network.charges(0, scalars, batch, network.charge_groups(batch, pairs))
+            scalars, _ = network.charge_effect(scalars, charges.partial)
         scalars, vectors = interaction(basis, scalars, vectors, pairs.neighbours)
     return scalars
 
