@@ -249,7 +249,7 @@ def ion_checks(model: PhysCon, level: str, seed: int) -> list[Check]:
     return [Check("ion and water far apart", 1000 * errors[worst], 5.0, "meV", IONS[worst])]
 
 
-def cutoff_check(model: PhysCon, level: str, *, width: float = 1e-3) -> Check:
+def cutoff_check(model: PhysCon, level: str, *, width: float = 3e-4) -> Check:
     """Discontinuity of the force [eV/Å] between two atoms at the cutoff; maximum over element pairs.
 
     Differences of the force over two widths tell a jump from the slope of the long-range terms.

@@ -30,7 +30,7 @@ _FIRST: Final = 0.8
 _LAST: Final = 1.6
 """Threshold b in units of the cutoff."""
 
-_AMBIGUOUS: Final = 0.1
+_AMBIGUOUS: Final = 0.3
 """Difference of the sums of squared deviations from integers [e²] below which two assignments of charges are mixed."""
 
 
