@@ -260,7 +260,7 @@ def above_zero(name: str, value: float) -> float:
 
 
 def _is_above_zero(value: Any) -> bool:
-    return isinstance(value, Real) and bool(value > 0)
+    return isinstance(value, Real) and float(value) > 0
 
 
 # ---- errors of one molecule among many
