@@ -16,6 +16,7 @@ from scipy.spatial.distance import cdist, pdist
 from physcon_ase import PhysConCalculator
 from physcon_ase.batch import Batch, unpad
 from physcon_ase.chem.compare import rmsd
+from physcon_ase.chem.conformers import embed
 from physcon_ase.chem.smiles import canonical_key, graph_from_smiles
 from physcon_ase.data.split import key_hash, split_of
 from physcon_ase.labelling.engines import checkpoint_engine
@@ -193,6 +194,14 @@ def test_interaction_energies_are_what_two_molecules_have_more_than_each_alone(b
     assert (acetate.first.charge, ammonium.first.charge) == (-1, 1)
     assert (acetate.second.positions[1:, 0] < 0).all(), "hydrogen towards the anion"
     assert (ammonium.second.positions[1:, 0] > 0).all(), "oxygen towards the cation"
+
+
+def test_molecules_far_apart_deviate_by_what_is_neither_theirs_nor_coulomb(benchmark) -> None:
+    script, model = benchmark("separated"), load_model(dtype="float64").model
+    acetate, water = (graph_from_smiles(text) for text in ("CC(=O)[O-]", "O"))
+    numbers, places = [acetate.atomic_numbers, water.atomic_numbers], [embed(acetate)[0], embed(water)[0] + 60.0]
+    assert abs(script.deviation(model, "b3lyp-d3", numbers, places, [-1, 0])) < script.EXACT
+    assert abs(script.deviation(model, "b3lyp-d3", numbers, places, [0, -1])) > 1, "the charge is on the acetate"
 
 
 def test_interactions_are_tables_and_a_picture(benchmark, capsys, tmp_path, monkeypatch) -> None:

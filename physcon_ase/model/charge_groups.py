@@ -22,7 +22,7 @@ from scipy.spatial import KDTree
 from torch import Tensor
 
 from physcon_ase.batch import Batch
-from physcon_ase.model.pairs import Pairs
+from physcon_ase.model.pairs import Pairs, smooth_step
 
 _FIRST: Final = 0.8
 """Threshold a in units of the cutoff."""
@@ -155,7 +155,7 @@ def _stacked(batch: Batch, found: dict[int, _Clustering], n_partitions: int, cut
     vectors, real = places[:, :, 1] - places[:, :, 0], torch.from_numpy(merges).to(device)
     distances = torch.where(real, vectors.square().sum(dim=2), 1.0).sqrt()
     # after its last merge a molecule has no further partition: S = 1
-    steps, slopes = _step((distances / cutoff - _FIRST) / (_LAST - _FIRST))
+    steps, slopes = smooth_step((distances / cutoff - _FIRST) / (_LAST - _FIRST))
     steps = torch.where(real, steps, 1.0)
     edges = torch.cat([steps.new_zeros(1, n_molecules), steps, steps.new_ones(1, n_molecules)])
     return ChargeGroups(
@@ -166,12 +166,6 @@ def _stacked(batch: Batch, found: dict[int, _Clustering], n_partitions: int, cut
         torch.from_numpy(closest).to(device),
         vectors / distances[..., None],
     )
-
-
-def _step(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Polynomial 10 x³ - 15 x⁴ + 6 x⁵ from 0 at 0 to 1 at 1, and its derivative."""
-    x = x.clamp(0.0, 1.0)
-    return x * x * x * (10 + x * (6 * x - 15)), 30 * (x * (1 - x)).square()
 
 
 @dataclass(frozen=True)
@@ -216,7 +210,7 @@ def group_charges(
     excess = sums - nearest
     # the sum of the squared deviations increases by 2 (1 - x) if a charge is moved from the second to the first group
     difference = excess[..., :, None] - excess[..., None, :]
-    steps, slopes = _step(1 - 2 * (1 - difference) / _AMBIGUOUS)
+    steps, slopes = smooth_step(1 - 2 * (1 - difference) / _AMBIGUOUS)
     possible = exist[..., :, None] & exist[..., None, :]
     possible = possible & ~torch.eye(exist.shape[2], dtype=torch.bool, device=exist.device)
     steps, slopes = torch.where(possible, steps, 0.0), torch.where(possible, slopes * (2 / _AMBIGUOUS), 0.0)

@@ -10,7 +10,7 @@ from physcon_ase.batch import Batch
 from physcon_ase.model.config import MAX_ATOMIC_NUMBER, LevelConfig
 from physcon_ase.model.interaction import silu_back
 from physcon_ase.model.noise import centred
-from physcon_ase.model.pairs import Pairs, envelope, of_neighbours
+from physcon_ase.model.pairs import Pairs, envelope, of_neighbours, smooth_step
 from physcon_ase.units import ANGSTROM_PER_BOHR, COULOMB_EV_ANGSTROM
 from physcon_ase.valence.internals import covalent_radii
 
@@ -149,8 +149,7 @@ def fade_in(overlap: Tensor) -> Tensor:
 
     It prevents artificial minima by extrapolation of the network where cores overlap and there are no data.
     """
-    t = ((overlap - 0.7) / 0.3).clamp(min=0.0)
-    return t * t * t * (10 + t * (6 * t - 15))
+    return smooth_step((overlap - 0.7) / 0.3)[0]
 
 
 def _of_neighbours(values: Float[Tensor, "molecules slots"], pairs: Pairs) -> Tensor:

@@ -179,6 +179,15 @@ def envelope_slope(x: Tensor) -> Tensor:
     return -168 * (falling * falling) * (x * x * x)
 
 
+def smooth_step(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Polynomial 10 x³ - 15 x⁴ + 6 x⁵ from 0 for x ≤ 0 to 1 for x ≥ 1, and its derivative.
+
+    It has two continuous derivatives.
+    """
+    x = x.clamp(0.0, 1.0)
+    return x * x * x * (10 + x * (6 * x - 15)), 30 * (x * (1 - x)).square()
+
+
 def pair_products(
     radial: Float[Tensor, "molecules slots radial neighbours"],
     angular: Float[Tensor, "molecules slots 9 neighbours"],

@@ -7,7 +7,6 @@ Finished trainings in the folder are not repeated, and interrupted ones continue
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -19,8 +18,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the clone: studi
 from physcon_ase.cli import exit_code
 from physcon_ase.training.recipe import Recipe
 from physcon_ase.training.recipe_files import read_recipe
-from physcon_ase.training.trainer import LOG_FILE, RunOptions, train
+from physcon_ase.training.trainer import RunOptions
 from studies.shared.rows import check_rows
+from studies.shared.trained import log_of, trained
 
 RECIPE: Final = Path(__file__).parents[1] / "sizes" / "recipe.toml"
 N_STEPS: Final = 3600
@@ -46,7 +46,7 @@ ROWS: Final[dict[str, dict[str, Training]]] = {
         "b3lyp-after-wb97m": Training(("b3lyp",), "wb97m"),
     },
 }
-"""Trainings of each row by the name of their folder; those of equal name are the same."""
+"""Trainings of each row by their name; those of equal name are the same."""
 
 
 def training_recipe(base: Recipe, name: str, training: Training, n_steps: int, folder: Path) -> Recipe:
@@ -64,7 +64,7 @@ def training_recipe(base: Recipe, name: str, training: Training, n_steps: int, f
     start = ()
     if training.start:
         own = [levels[training.start], *(replace(level, like=training.start) for level in own)]
-        start = (str(folder / training.start / f"{base.name}-{training.start}"),)
+        start = (str(folder / f"{base.name}-{training.start}" / f"{base.name}-{training.start}"),)
     data = tuple(data for data in base.data if data.levels[0] in training.levels)
     has_charges = any("charges" in entry.labels for entry in data)
     return replace(
@@ -78,15 +78,14 @@ def training_recipe(base: Recipe, name: str, training: Training, n_steps: int, f
     )
 
 
-def trained(row: str, stores: Path, folder: Path, n_steps: int) -> dict[str, dict[str, Any]]:
+def validations(row: str, stores: Path, folder: Path, n_steps: int) -> dict[str, dict[str, Any]]:
     """Validation at the end of the trainings of a row, by level."""
     base, last = read_recipe(RECIPE), {}
     for name, training in ROWS[row].items():
         recipe = training_recipe(base, name, training, n_steps // len(ROWS[row]), folder)
         options = RunOptions(validate_steps=recipe.optim.steps, validation_molecules=100)
-        train(recipe, folder / name, store_root=stores, options=options)
-        lines = [json.loads(line) for line in (folder / name / LOG_FILE).read_text().splitlines()]
-        last.update({line["validation"]: line for line in lines if line.get("validation") in training.levels})
+        log = log_of(trained(recipe, folder, stores, options=options))
+        last.update({line["validation"]: line for line in log if line.get("validation") in training.levels})
     return last
 
 
@@ -112,7 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def run() -> int:
         check_rows(options.rows, list(ROWS))
         levels = [level.name for level in read_recipe(RECIPE).levels]
-        rows = {row: trained(row, options.stores, options.folder, options.steps) for row in options.rows}
+        rows = {row: validations(row, options.stores, options.folder, options.steps) for row in options.rows}
         print(table(rows, levels))
         return 0
 

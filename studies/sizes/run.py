@@ -6,7 +6,6 @@ Finished trainings in the folder are not repeated, and interrupted ones continue
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -17,8 +16,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the clone: studi
 
 from physcon_ase.cli import exit_code
 from physcon_ase.training.recipe_files import read_recipe
-from physcon_ase.training.trainer import LOG_FILE, RunOptions, train
+from physcon_ase.training.trainer import RunOptions
 from studies.shared.rows import check_rows
+from studies.shared.trained import log_of, trained
 
 
 @dataclass(frozen=True)
@@ -44,16 +44,17 @@ SIZES = {
 }
 
 
-def trained(name: str, stores: Path, folder: Path) -> list[dict[str, Any]]:
+def validations(name: str, stores: Path, folder: Path) -> list[dict[str, Any]]:
     """The validations of a training, one for each level and step."""
     size, recipe = SIZES[name], read_recipe(Path(__file__).with_name("recipe.toml"))
     recipe = replace(
-        recipe, encoder=replace(recipe.encoder, **size.encoder), optim=replace(recipe.optim, steps=size.steps)
+        recipe,
+        name=name.replace(" ", "-"),
+        encoder=replace(recipe.encoder, **size.encoder),
+        optim=replace(recipe.optim, steps=size.steps),
     )
-    own = folder / name.replace(" ", "-")
-    train(recipe, own, store_root=stores, options=RunOptions(validate_steps=1000, validation_molecules=100))
-    lines = [json.loads(line) for line in (own / LOG_FILE).read_text().splitlines()]
-    return [line for line in lines if "validation" in line]
+    options = RunOptions(validate_steps=1000, validation_molecules=100)
+    return [line for line in log_of(trained(recipe, folder, stores, options=options)) if "validation" in line]
 
 
 def table(validations: dict[str, list[dict[str, Any]]]) -> str:
@@ -77,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def run() -> int:
         check_rows(options.sizes, list(SIZES))
-        print(table({name: trained(name, options.stores, options.folder) for name in options.sizes}))
+        print(table({name: validations(name, options.stores, options.folder) for name in options.sizes}))
         return 0
 
     return exit_code("run.py", run)

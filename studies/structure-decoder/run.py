@@ -7,7 +7,6 @@ in the folder are not repeated, and interrupted ones continue. One core is used.
 """
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Sequence
@@ -33,8 +32,9 @@ from physcon_ase.model.physcon import PhysCon
 from physcon_ase.model.structure import Denoiser
 from physcon_ase.training import start
 from physcon_ase.training.recipe_files import read_recipe
-from physcon_ase.training.trainer import LOG_FILE, RunOptions, train
+from physcon_ase.training.trainer import RunOptions
 from studies.shared.rows import check_rows
+from studies.shared.trained import log_of, trained
 
 RECIPE: Final = Path(__file__).with_name("recipe.toml")
 
@@ -126,19 +126,20 @@ def energy_network(folder: Path) -> Path:
     return target
 
 
-def trained(name: str, stores: Path, folder: Path) -> Path:
+def trained_row(name: str, stores: Path, folder: Path) -> Path:
     """The checkpoint of a row."""
     row, recipe = ROWS[name], read_recipe(RECIPE)
     assert recipe.structure is not None
     recipe = replace(
         recipe,
+        name=name.replace(" ", "-").replace(",", ""),
         structure=replace(recipe.structure, n_layers=row.n_layers),
         optim=replace(recipe.optim, steps=row.n_steps),
         start_from=(str(energy_network(folder)),),
     )
     options = RunOptions(validate_steps=500, validation_molecules=200)
     with mock.patch.object(start, "PhysCon", DecoderModel if row.reads_features else PhysCon):
-        return train(recipe, folder / name.replace(" ", "-").replace(",", ""), store_root=stores, options=options)
+        return trained(recipe, folder, stores, options=options)
 
 
 def milliseconds(name: str, checkpoint: Path, stores: Path) -> float:
@@ -163,7 +164,7 @@ def table(rows: Sequence[str], checkpoints: Sequence[Path], stores: Path) -> str
     """Time and errors of each row at the end of its training."""
     lines = []
     for name, checkpoint in zip(rows, checkpoints, strict=True):
-        log = [json.loads(line) for line in (checkpoint.parent / LOG_FILE).read_text().splitlines()]
+        log = log_of(checkpoint)
         last = {line["sigma"]: line for line in log if line.get("validation") == "structure"}
         refinement = [line["refinement"] for line in log if "refinement" in line][-5:]
         if not lines:
@@ -192,7 +193,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def run() -> int:
         check_rows(options.rows, list(ROWS))
         print(
-            table(options.rows, [trained(row, options.stores, options.folder) for row in options.rows], options.stores)
+            table(
+                options.rows, [trained_row(row, options.stores, options.folder) for row in options.rows], options.stores
+            )
         )
         return 0
 

@@ -11,7 +11,7 @@ from physcon_ase.chem.rdkit_molecules import KnownMolecule, known_from_mol_block
 from physcon_ase.errors import BondPerceptionError, PhysConError
 from physcon_ase.inference.formats.columns import NAME_COLUMNS, simplified
 from physcon_ase.inference.formats.rows import ReadOptions, Row, geometry_or_graph
-from physcon_ase.inference.formats.summary import one_line, own_fields, summary
+from physcon_ase.inference.formats.summary import one_line, values_of
 from physcon_ase.inference.formats.text import replacing
 from physcon_ase.inference.results import Record
 
@@ -64,6 +64,5 @@ def _sdf_record(record: Record) -> str:
         raise BondPerceptionError(
             f"no bonds were found for {result.atoms.get_chemical_formula()}, but SD files require bonds: write .xyz"
         )
-    values = {**summary(record), **own_fields(record.fields)}
-    fields = {name: one_line(value) for name, value in values.items() if value is not None and value != ""}
+    fields = {name: one_line(value) for name, value in values_of(record).items() if value is not None and value != ""}
     return sdf_block(result.graph, result.atoms.positions, fields, title=one_line(record.name or result.smiles))

@@ -67,6 +67,11 @@ def own_fields(fields: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in fields.items() if name not in COLUMNS}
 
 
+def values_of(record: Record) -> dict[str, Any]:
+    """The summary of a record and the other fields of its input."""
+    return {**summary(record), **own_fields(record.fields)}
+
+
 def _field_names(records: Sequence[Record]) -> list[str]:
     """Names of the fields of the input, in the order of their first occurrence."""
     return list(dict.fromkeys(name for record in records for name in own_fields(record.fields)))
@@ -91,7 +96,7 @@ def write_csv(records: Sequence[Record], path: Path) -> None:
         columns = [*COLUMNS, *_field_names(records)]
         table = csv.DictWriter(file, columns, delimiter="\t" if is_tsv else ",", lineterminator="\n")
         table.writeheader()
-        table.writerows({**summary(record), **own_fields(record.fields)} for record in records)
+        table.writerows(map(values_of, records))
 
 
 def write_json_lines(records: Sequence[Record], path: Path) -> None:
@@ -119,7 +124,6 @@ def write_parquet(records: Sequence[Record], path: Path) -> None:
     types = {int: pyarrow.int64(), float: pyarrow.float64(), bool: pyarrow.bool_(), str: pyarrow.string()}
     columns = {**COLUMNS, **dict.fromkeys(_field_names(records), str)}
     schema = pyarrow.schema([(name, types[kind]) for name, kind in columns.items()])
-    rows = [{**summary(record), **own_fields(record.fields)} for record in records]
-    table = pyarrow.Table.from_pylist(rows, schema=schema)
+    table = pyarrow.Table.from_pylist([values_of(record) for record in records], schema=schema)
     with replaced(path) as part:
         pyarrow.parquet.write_table(table, part)
