@@ -36,6 +36,9 @@ class Batch:
     """`chem.graph.pair_types` of each atom pair, 0 in empty slots; None without graphs."""
     tetrahedra: Int[Tensor, "molecules centres 4"] | None = None
     """`MolGraph.tetrahedra` and `chem.hydrogens.hydrogen_tetrahedra`, padded with -1; None without graphs."""
+    formal_charges: Int[Tensor, "molecules slots"] | None = None
+    """Formal charges [e], 0 in empty slots: their sums are the total charges of separate groups of atoms in training.
+    None in any other use: those follow from the geometry alone (`model.charge_groups`)."""
 
     @property
     def atom_mask(self) -> Bool[Tensor, "molecules slots"]:

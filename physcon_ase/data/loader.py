@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float32, Float64, Int, UInt8
+from jaxtyping import Bool, Float32, Float64, Int, Int8, UInt8
 from torch import Tensor
 from torch.nn.functional import pad
 
@@ -58,6 +58,8 @@ class Bucket:
     """Index into `Items.sources`."""
     charge: Int[Tensor, " items"]
     """Total charge [e]."""
+    formal_charges: Int8[Tensor, "items slots"]
+    """Formal charges [e], 0 in empty slots."""
     multiplicity: Int[Tensor, " items"]
     """Spin multiplicity."""
     molecule: Int[Tensor, " items"]
@@ -236,6 +238,7 @@ def take(bucket: Bucket, chosen: Int[np.ndarray, " molecules"]) -> LabelledBatch
         weight=bucket.weight.index_select(0, index),
         charges=bucket.charges.index_select(0, index),
         identity=molecule,
+        formal_charges=bucket.formal_charges.index_select(0, index).long(),
     )
 
 
@@ -330,6 +333,7 @@ def _fill_piece(chosen: Selection, n_slots: int, with_graph: bool) -> Bucket:
     if with_graph:
         order = _hydrogen_orders(graphs, molecule, positions)
         positions, forces, charges = (_reordered(values, order) for values in (positions, forces, charges))
+    formal_charges = _pad_atoms(store.molecules.formal_charges, *of_molecule)
     n_items = len(geometry)
     return Bucket(
         atomic_numbers=torch.from_numpy(_pad_atoms(store.molecules.atomic_numbers, *of_molecule)),
@@ -342,9 +346,8 @@ def _fill_piece(chosen: Selection, n_slots: int, with_graph: bool) -> Bucket:
         is_zero_force=torch.from_numpy(chosen.is_zero_force),
         weight=torch.full((n_items,), chosen.data_set.weight, dtype=torch.float32),
         source=torch.full((n_items,), chosen.number, dtype=torch.int16),
-        charge=torch.from_numpy(
-            _pad_atoms(store.molecules.formal_charges, *of_molecule).sum(axis=1, dtype=np.int64).astype(np.int8)
-        ),
+        charge=torch.from_numpy(formal_charges.sum(axis=1, dtype=np.int64).astype(np.int8)),
+        formal_charges=torch.from_numpy(formal_charges),
         multiplicity=torch.from_numpy(store.molecules.multiplicity[molecule_of_item].astype(np.int8)),
         molecule=torch.from_numpy(molecule.astype(np.int64)),
         pair_types=torch.from_numpy(pad_pair_types(graphs, n_slots)) if with_graph else None,

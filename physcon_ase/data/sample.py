@@ -30,6 +30,8 @@ class LabelledBatch:
     """Partial charges [e]; NaN on the atoms if absent, 0 in empty slots."""
     identity: Int[Tensor, " molecules"]
     """Index of the molecule, shared by its geometries in one data set, int64."""
+    formal_charges: Int[Tensor, "molecules slots"] | None = None
+    """Formal charges [e] of the graph, 0 in empty slots; None without graphs."""
 
     @property
     def has_energy(self) -> Bool[Tensor, " molecules"]:
@@ -54,14 +56,19 @@ def to(
     labelled: LabelledBatch, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
 ) -> LabelledBatch:
     """Copy of the batch on another device; `dtype` applies to positions, forces, weights and charges."""
-    tensors = {f.name: getattr(labelled, f.name) for f in fields(labelled) if f.name != "batch"}
-    tensors = {name: value.to(device=device) for name, value in tensors.items()}
+    tensors = {name: value.to(device=device) for name, value in _tensors(labelled).items()}
     for name in ("forces", "weight", "charges"):
         tensors[name] = tensors[name].to(dtype=dtype)
-    return LabelledBatch(batch=packed.to(labelled.batch, device=device, dtype=dtype), **tensors)
+    return replace(labelled, batch=packed.to(labelled.batch, device=device, dtype=dtype), **tensors)
 
 
 def select(labelled: LabelledBatch, molecules: Tensor) -> LabelledBatch:
     """Sub-batch of the selected samples (indices or boolean mask), in the same slots."""
-    tensors = {f.name: getattr(labelled, f.name)[molecules] for f in fields(labelled) if f.name != "batch"}
+    tensors = {name: value[molecules] for name, value in _tensors(labelled).items()}
     return replace(labelled, batch=packed.select(labelled.batch, molecules), **tensors)
+
+
+def _tensors(labelled: LabelledBatch) -> dict[str, Tensor]:
+    """The tensors of the batch by name, without those of the geometries."""
+    values = {f.name: getattr(labelled, f.name) for f in fields(labelled) if f.name != "batch"}
+    return {name: value for name, value in values.items() if value is not None}

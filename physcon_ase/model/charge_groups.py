@@ -10,7 +10,7 @@ where partition k is the result of the first k merges of single-linkage clusteri
 and S, the integral of p, is a smooth step from 0 at a to 1 at b. The energies of distant groups therefore add up.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -50,6 +50,8 @@ class ChargeGroups:
     """The two atoms whose distance it is."""
     directions: Float[Tensor, "merges molecules 3"]
     """Unit vector from the first to the second."""
+    formal: Float[Tensor, "partitions molecules groups"] | None = None
+    """Total formal charge [e] of each group; None if the batch has no formal charges."""
 
     def sums(
         self, values: Float[Tensor, "*partitions molecules slots"]
@@ -104,7 +106,10 @@ def find_charge_groups(batch: Batch, pairs: Pairs, cutoff: float) -> ChargeGroup
     n_partitions = max(len(own.numbers) for own in found.values())
     if n_partitions == 1 and all(own.numbers.max() == 0 for own in found.values()):
         return None
-    return _stacked(batch, found, n_partitions, cutoff)
+    groups = _stacked(batch, found, n_partitions, cutoff)
+    if batch.formal_charges is None:
+        return groups
+    return replace(groups, formal=groups.sums(batch.formal_charges.to(groups.weights.dtype)))
 
 
 @dataclass(frozen=True)
@@ -170,7 +175,7 @@ def _stacked(batch: Batch, found: dict[int, _Clustering], n_partitions: int, cut
 
 @dataclass(frozen=True)
 class GroupCharges:
-    """Total charges of groups that add up to those of their molecules, see `group_charges`."""
+    """Total charges of groups that add up to those of their molecules, see `group_charges` and `given_charges`."""
 
     charges: Float[Tensor, "partitions molecules groups"]
     """Total charge [e] of each group; 0 for those that do not exist."""
@@ -188,6 +193,12 @@ class GroupCharges:
         best = 1 - self.transfers.sum(dim=(2, 3), keepdim=True)  # 1 / sum of the unnormalised weights
         of_slopes = best * (moved - mean) * self.slopes
         return of_slopes.sum(dim=3) - of_slopes.sum(dim=2)
+
+
+def given_charges(charges: Float[Tensor, "partitions molecules groups"]) -> GroupCharges:
+    """Total charges [e] of groups that do not depend on their local charges."""
+    zeros = torch.diag_embed(torch.zeros_like(charges))
+    return GroupCharges(charges, zeros, zeros)
 
 
 def group_charges(

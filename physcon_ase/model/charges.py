@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from physcon_ase.model.charge_groups import ChargeGroups, GroupCharges, group_charges
+from physcon_ase.model.charge_groups import ChargeGroups, GroupCharges, given_charges, group_charges
 from physcon_ase.model.interaction import silu_back
 
 
@@ -119,7 +119,10 @@ class ChargeHead(nn.Module):
             remainder = _Remainder(affinity.softmax(dim=1), missing)
         else:
             sums = groups.sums(local)
-            totals = group_charges(sums, total, groups.exist)
+            if groups.formal is None:
+                totals = group_charges(sums, total, groups.exist)
+            else:
+                totals = given_charges(groups.formal)
             missing = (totals.charges - sums).gather(2, groups.numbers)
             remainder = _GroupRemainder(groups, totals, groups.softmax(affinity), missing)
         return Charges(remainder.partial(local), local, hidden, remainder)

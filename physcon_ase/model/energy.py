@@ -44,6 +44,8 @@ class Evaluation:
     """Vector features for other heads."""
     charges: tuple[Charges, ...]
     """Partial charges before the last layer and after it; empty for a network without."""
+    groups: ChargeGroups | None
+    """`EnergyNetwork.charge_groups`."""
 
 
 class EnergyNetwork(nn.Module):
@@ -96,7 +98,7 @@ class EnergyNetwork(nn.Module):
         if self.long_range is not None:
             partial = charges[-1].partial if charges else None
             energies = energies + self.long_range(batch, pairs, partial)
-        return Evaluation(energies, hidden, vectors, tuple(charges))
+        return Evaluation(energies, hidden, vectors, tuple(charges), groups)
 
     @property
     def layers(self) -> list[InteractionLayer]:

@@ -57,7 +57,7 @@ def energies_and_gradient(
     """
     energies, trace = _traced(network, batch, levels, pairs, groups)
     gradient = _pull_back(network, trace, torch.ones_like(energies))
-    return Evaluation(energies, trace.hidden, None, tuple(trace.charges)), gradient
+    return Evaluation(energies, trace.hidden, None, tuple(trace.charges), groups), gradient
 
 
 @dataclass(frozen=True)

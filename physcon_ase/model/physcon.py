@@ -101,6 +101,8 @@ class Outputs:
     """The same before the last layer."""
     local_charges: tuple[Float[Tensor, "molecules slots"], ...] = ()
     """Both as predicted from the surroundings alone; only while the network is trained."""
+    groups: ChargeGroups | None = None
+    """Groups of atoms with total charges of their own; None if each molecule is one, or the network has no charges."""
     forces: Float[Tensor, "molecules slots 3"] | None = None
     """Forces [eV/Å], the derivative of the energies, if asked for."""
     direct_forces: Float[Tensor, "molecules slots 3"] | None = None
@@ -298,7 +300,7 @@ class PhysCon(nn.Module):
         outputs = self._outputs(
             batch, levels, found.energies, found.hidden, late and late.partial, early and early.partial
         )
-        return replace(outputs, local_charges=tuple(own.local for own in found.charges))
+        return replace(outputs, local_charges=tuple(own.local for own in found.charges), groups=found.groups)
 
     def _outputs(
         self,

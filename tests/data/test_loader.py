@@ -137,6 +137,9 @@ def test_charge_and_multiplicity_reach_the_batch(make_store: Callable[..., Store
     for batch in everything(load(tmp_path / "ion.h5")):
         is_water = batch.batch.n_atoms == 3
         assert (batch.batch.charge == torch.where(is_water, -2, 0)).all()
+        assert batch.formal_charges is not None
+        assert (batch.formal_charges.sum(dim=1) == batch.batch.charge).all()
+        assert (batch.formal_charges[is_water, :2] == -1).all()
         assert (batch.batch.multiplicity == torch.where(is_water, 3, 1)).all()
 
 

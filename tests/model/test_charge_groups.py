@@ -1,5 +1,7 @@
 """Groups that exchange no charge: partitions, their weights, integer charges, and energies that add up."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -129,6 +131,22 @@ def test_distant_groups_have_charges_of_their_own() -> None:
         found = head(features, torch.tensor([2]), mask, groups_of(batch)).partial.detach()
         assert found.sum().item() == pytest.approx(2)
         assert (found.view(2, 3).sum(dim=1).tolist() == pytest.approx([1, 1], abs=1e-9)) == separate
+
+
+def test_formal_charges_decide_the_charges_of_groups_in_training() -> None:
+    """Hydronium and hydroxide: the local charges of an untrained head favour two neutral molecules."""
+    head, features = ChargeHead(12).double(), torch.randn(1, 6, 12, dtype=torch.float64)
+    numbers, positions = np.tile(WATER_NUMBERS, 2), np.concatenate([WATER, WATER + np.array([30.0, 0, 0])])
+    batch = make_batch([numbers], [positions], dtype=torch.float64)
+    charged = replace(batch, formal_charges=torch.tensor([[1, 0, 0, -1, 0, 0]]))
+    for own, expected in ((batch, [0, 0]), (charged, [1, -1])):
+        groups = groups_of(own)
+        found = head(features, own.charge, own.atom_mask, groups)
+        assert found.partial.view(2, 3).sum(dim=1).tolist() == pytest.approx(expected, abs=1e-9)
+        grad = torch.randn(1, 6, dtype=torch.float64)
+        (by_autograd,) = torch.autograd.grad(found.partial, found.local, grad, retain_graph=True)
+        of_local, _ = found.remainder.pull_back(grad)
+        torch.testing.assert_close(of_local, by_autograd)
 
 
 def test_the_energy_has_no_jump_where_fragments_separate() -> None:

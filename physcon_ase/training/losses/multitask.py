@@ -1,12 +1,13 @@
 """Errors of energies and forces at several levels of theory; absent labels are masked per sample."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from physcon_ase.data.sample import LabelledBatch
+from physcon_ase.model.charge_groups import ChargeGroups
 from physcon_ase.model.physcon import PhysCon
 
 _HUBER_WIDTH = 0.02
@@ -31,12 +32,16 @@ class BatchPrediction:
     """Partial charges [e] that sum to the total charge, early and late; empty for a network without."""
     local_charges: tuple[Float[Tensor, "molecules slots"], ...] = ()
     """Those predicted from the surroundings alone, early and late [e]."""
+    groups: ChargeGroups | None = None
+    """Groups of atoms with total charges of their own; None if each molecule is one."""
 
 
 def predict(
     model: PhysCon, labelled: LabelledBatch, *, create_graph: bool, forces: bool = True, direct_forces: bool = False
 ) -> BatchPrediction:
     """Energies and forces at the level of each label, from one pass through the energy network.
+
+    In training, separate groups of atoms get the total formal charges of their atoms.
 
     Args:
         model: the model.
@@ -48,10 +53,13 @@ def predict(
     Raises:
         MissingHeadError: the model has no direct heads.
     """
+    batch = replace(labelled.batch, formal_charges=labelled.formal_charges) if create_graph else labelled.batch
     with torch.set_grad_enabled(create_graph):
-        found = model.evaluate(labelled.batch, labelled.level, forces=forces, direct_forces=direct_forces)
+        found = model.evaluate(batch, labelled.level, forces=forces, direct_forces=direct_forces)
     charges = tuple(own for own in (found.charges, found.early_charges) if own is not None)
-    return BatchPrediction(found.energies, found.forces, found.direct_forces, charges, found.local_charges)
+    return BatchPrediction(
+        found.energies, found.forces, found.direct_forces, charges, found.local_charges, found.groups
+    )
 
 
 def energy_loss(prediction: BatchPrediction, labelled: LabelledBatch) -> Float[Tensor, ""]:
@@ -84,7 +92,7 @@ def charge_loss(prediction: BatchPrediction, labelled: LabelledBatch) -> Float[T
     weights = (labelled.weight * known)[:, None] * labelled.batch.atom_mask
     target = torch.where(known[:, None], labelled.charges, 0.0)
     errors = [
-        _weighted_mean(((found - target).square() + _CHARGE_WIDTH**2).sqrt() - _CHARGE_WIDTH, weights)
+        _weighted_mean(_smooth_charge(found - target), weights)
         for found in (*prediction.charges, *prediction.local_charges)
     ]
     return torch.stack(errors).mean()
@@ -93,11 +101,20 @@ def charge_loss(prediction: BatchPrediction, labelled: LabelledBatch) -> Float[T
 def total_charge_loss(prediction: BatchPrediction, labelled: LabelledBatch) -> Float[Tensor, ""]:
     """Mean deviation of the sum of the local charges from the total charge [e], smoothed at zero; needs no labels.
 
-    What is missing is distributed among all atoms, those of other molecules far away included.
+    If there are separate groups of atoms (`model.charge_groups`), it is the mean over the groups of each partition,
+    from the total formal charge of each group, weighted by the partitions.
     """
-    missing = [(own.sum(dim=1) - labelled.batch.charge).square() for own in prediction.local_charges]
-    errors = [(own + _CHARGE_WIDTH**2).sqrt() - _CHARGE_WIDTH for own in missing]
-    return torch.stack([_weighted_mean(own, labelled.weight) for own in errors]).mean()
+    groups = prediction.groups
+    errors = []
+    for own in prediction.local_charges:
+        if groups is None:
+            deviations = _smooth_charge(own.sum(dim=1) - labelled.batch.charge)
+        else:
+            assert groups.formal is not None
+            of_groups = _smooth_charge(groups.sums(own) - groups.formal) * groups.exist
+            deviations = (groups.weights.detach() * of_groups.sum(dim=2) / groups.exist.sum(dim=2)).sum(dim=0)
+        errors.append(_weighted_mean(deviations, labelled.weight))
+    return torch.stack(errors).mean()
 
 
 def force_loss(forces: Float[Tensor, "molecules slots 3"], labelled: LabelledBatch) -> Float[Tensor, ""]:
@@ -120,6 +137,10 @@ def mean_length(errors: Float[Tensor, "molecules slots 3"], labelled: LabelledBa
 
 def _smooth(errors: Tensor) -> Tensor:
     return (errors.square() + _HUBER_WIDTH**2).sqrt() - _HUBER_WIDTH
+
+
+def _smooth_charge(errors: Tensor) -> Tensor:
+    return (errors.square() + _CHARGE_WIDTH**2).sqrt() - _CHARGE_WIDTH
 
 
 def _weighted_mean(values: Tensor, weights: Tensor) -> Tensor:

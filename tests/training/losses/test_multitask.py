@@ -7,7 +7,9 @@ import torch
 from physcon_ase.batch import Batch, make_batch
 from physcon_ase.data.sample import LabelledBatch, select
 from physcon_ase.model import physcon
+from physcon_ase.model.charge_groups import ChargeGroups, find_charge_groups
 from physcon_ase.model.energy import EnergyNetwork
+from physcon_ase.model.pairs import make_pairs
 from physcon_ase.training.losses.multitask import (
     BatchPrediction,
     charge_loss,
@@ -17,7 +19,16 @@ from physcon_ase.training.losses.multitask import (
     relative_energy_loss,
     total_charge_loss,
 )
-from tests.tiny import ETHANOL, ETHANOL_NUMBERS, WATER, WATER_NUMBERS, labelled_with, pack, tiny_model
+from tests.tiny import (
+    ETHANOL,
+    ETHANOL_NUMBERS,
+    WATER,
+    WATER_NUMBERS,
+    charged_tiny_model,
+    labelled_with,
+    pack,
+    tiny_model,
+)
 
 SMOOTHING = 0.02
 """Half-width [eV, eV/Å] of the smoothed kink, by which a loss lies below the mean absolute error."""
@@ -101,6 +112,41 @@ def test_total_charge_loss_is_what_the_local_charges_miss(labelled: LabelledBatc
     assert loss.item() == pytest.approx(0.2 / 2, abs=SMOOTHING)
     charged = replace(labelled, batch=replace(labelled.batch, charge=torch.tensor([1, 0])))
     assert total_charge_loss(prediction(local_charges=(local,)), charged).item() == pytest.approx(0.4, abs=SMOOTHING)
+
+
+def test_total_charge_loss_counts_separate_groups():
+    """Two waters 30 Å apart, with local charges that belong to the ions but on the wrong molecules."""
+    numbers, positions = np.tile(WATER_NUMBERS, 2), np.concatenate([WATER, WATER + np.array([30.0, 0, 0])])
+    batch = make_batch([numbers], [positions], dtype=torch.float64)
+    batch = replace(batch, formal_charges=torch.tensor([[1, 0, 0, -1, 0, 0]]))
+    pair = labelled_with(batch, torch.zeros_like(batch.positions))
+    local = torch.tensor([[-0.8, 0.0, 0.0, 0.8, 0.0, 0.0]], dtype=torch.float64)
+    groups = find_charge_groups(batch, make_pairs(batch, 5.0), 5.0)
+
+    def loss(local: torch.Tensor, groups: ChargeGroups | None) -> float:
+        predicted = BatchPrediction(torch.zeros(1, dtype=torch.float64), None, local_charges=(local,), groups=groups)
+        return total_charge_loss(predicted, pair).item()
+
+    assert loss(local, None) == pytest.approx(0, abs=SMOOTHING)
+    assert loss(local, groups) == pytest.approx(1.8, abs=SMOOTHING)
+    assert loss(-local, groups) == pytest.approx(0.2, abs=SMOOTHING)
+
+
+def test_formal_charges_are_used_in_training_alone(monkeypatch: pytest.MonkeyPatch):
+    model, used = charged_tiny_model().requires_grad_(True), []
+    evaluate = model.evaluate
+
+    def spy(batch: Batch, *arguments: object, **options: object) -> physcon.Outputs:
+        used.append(batch.formal_charges)
+        return evaluate(batch, *arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(model, "evaluate", spy)
+    batch = pack(model, [(WATER_NUMBERS, WATER)])
+    formal = torch.zeros(1, 3, dtype=torch.int64)
+    labelled = replace(labelled_with(batch, torch.zeros_like(batch.positions)), formal_charges=formal)
+    predict(model, labelled, create_graph=True)
+    predict(model, labelled, create_graph=False)
+    assert used == [formal, None]
 
 
 def test_an_absent_label_gives_no_gradient_and_no_nan(labelled: LabelledBatch):
