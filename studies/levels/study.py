@@ -125,8 +125,8 @@ class Row:
     """One way to train the accurate level."""
 
     start: str = "cheap"
-    """Initial weights: "" (random), "cheap" (pre-training on cheap labels), "asteroid" (pre-training, then training on cheap
-    labels weighted with the model of row `SCRATCH`), or "score" (score matching on the same geometries)."""
+    """Initial weights: "" (random), "cheap" (pre-training on cheap labels), "asteroid" (pre-training, then training on
+    cheap labels weighted with the model of row `SCRATCH`), or "score" (score matching on the same geometries)."""
     together: bool = False
     """Whether the cheap level is trained on along with it."""
     minima: bool = False
