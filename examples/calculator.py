@@ -1,4 +1,4 @@
-"""The ASE calculator: energy and forces, optimisation and harmonic wavenumbers of ethanol.
+"""The ASE calculator: energy and forces, optimisation and harmonic frequencies of ethanol.
 
 python examples/calculator.py
 """
@@ -29,4 +29,4 @@ with tempfile.TemporaryDirectory() as folder:  # Vibrations keeps a file for eac
     chosen = [atom.index for atom in atoms if atom.symbol == "O"] if options.budget == "small" else None
     vibrations = Vibrations(atoms, indices=chosen, name=str(Path(folder) / "vib"))
     vibrations.run()
-    print("wavenumbers [cm^-1]:", *(f"{wavenumber.real:.0f}" for wavenumber in vibrations.get_frequencies()))
+    print("frequencies [1/cm]:", *(f"{frequency.real:.0f}" for frequency in vibrations.get_frequencies()))

@@ -61,7 +61,7 @@ options = parser.parse_args()
 small = options.budget == "small"
 options.folder.mkdir(parents=True, exist_ok=True)
 
-# 1. labelled structures; all geometries with the same SMILES are in the same split
+# 1. labelled structures; all geometries of a SMILES are in the same split
 frames = []
 for name, smiles in SMILES.items():
     for seed in range(3 if small else 30):

@@ -57,7 +57,7 @@ options = parser.parse_args()
 small = options.budget == "small"
 options.folder.mkdir(parents=True, exist_ok=True)
 
-# 1. minima: the MMFF94 energies train the energy head, the geometries both heads
+# 1. minima: the MMFF94 energies train the energy network, the geometries both networks
 structures = []
 for smiles in read_molecules(Path(__file__).parent / "data" / "molecules.smi")[2 : 12 if small else None]:
     graph = graph_from_smiles(smiles)

@@ -89,7 +89,7 @@ class CorruptCheckpointError(PhysConError):
 
 
 class CheckpointVersionError(PhysConError):
-    """A checkpoint written by a newer version of physcon_ase."""
+    """A checkpoint whose format is newer than this version of physcon_ase, or no longer supported."""
 
 
 class HubError(PhysConError):

@@ -198,7 +198,7 @@ def verify(name_or_path: Path | str) -> str:
     Raises:
         CheckpointNotFoundError: there is no such checkpoint.
         CorruptCheckpointError: a file is truncated, modified or of the wrong format.
-        CheckpointVersionError: written by a newer version of the package.
+        CheckpointVersionError: the format is newer than the package, or no longer supported.
     """
     return read_checkpoint(name_or_path).revision
 

@@ -1,4 +1,4 @@
-"""Numbers with their nouns in messages."""
+"""Numbers with singular or plural nouns in messages."""
 
 from typing import SupportsIndex
 

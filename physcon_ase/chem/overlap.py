@@ -1,4 +1,4 @@
-"""Atoms too close to each other to be those of a molecule; does not import RDKit, which is slow to load."""
+"""Detection of overlapping atoms; does not import RDKit, which is slow to load."""
 
 from typing import Final
 

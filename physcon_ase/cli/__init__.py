@@ -1,6 +1,7 @@
 """Command ``physcon``: each subcommand parses its options and calls one function of the package.
 
-Exit codes: 0 success, 1 some molecules or checks failed, 2 invalid input (with a one-line message), 130 interrupted.
+Exit codes: 0 success, 1 some molecules failed or are uncertain, or checks failed, 2 invalid input (with a one-line
+message), 130 interrupted.
 
 structures    optimize, predict, energy
 properties    vibrations, interaction

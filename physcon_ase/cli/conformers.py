@@ -38,7 +38,7 @@ def add_ensemble(commands: argparse._SubParsersAction) -> None:
         "-n", type=_number_or_auto, default="auto", help="number of ETKDG geometries (default: auto, 50 to 300)"
     )
     command.add_argument(
-        "--window", type=float, default=6.0, help="energies above the lowest to include [kcal/mol] (default: 6)"
+        "--window", type=float, default=6.0, help="maximum energy above the lowest conformer [kcal/mol] (default: 6)"
     )
     command.add_argument(
         "--temperature", type=float, default=298.15, help="temperature of the Boltzmann weights [K] (default: 298.15)"
@@ -158,9 +158,9 @@ def add_scan(commands: argparse._SubParsersAction) -> None:
         several_at_once=True,
     )
     add_model_options(command)
-    command.add_argument("--step", type=float, default=15.0, help="distance of the grid points [degrees] (default: 15)")
+    command.add_argument("--step", type=float, default=15.0, help="spacing of the grid points [degrees] (default: 15)")
     command.add_argument(
-        "-n", type=int, default=10, help="number of ETKDG geometries of which the scan starts (default: 10)"
+        "-n", type=int, default=10, help="number of ETKDG geometries from which the scan starts (default: 10)"
     )
     command.add_argument("--seed", type=int, default=0, help="random seed of the ETKDG geometries (default: 0)")
     command.add_argument(

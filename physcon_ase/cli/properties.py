@@ -22,7 +22,9 @@ def add_vibrations(commands: argparse._SubParsersAction) -> None:
     command.add_argument("molecule", metavar="SMILES|FILE", help="SMILES, or a file with one molecule")
     add_outputs(command, "The suffix determines the content: .csv (modes), .json (everything) or .png (spectrum)")
     command.add_argument("--spectrum", type=Path, help="output file for the broadened infrared spectrum: .csv or .png")
-    command.add_argument("--width", type=float, default=15.0, help="width of its bands [1/cm] (default: 15)")
+    command.add_argument(
+        "--width", type=float, default=15.0, help="width of the bands of --spectrum [1/cm] (default: 15)"
+    )
     add_model_options(command)
     command.add_argument("--temperature", type=float, default=298.15, help="temperature [K] (default: 298.15)")
     command.add_argument("--pressure", type=float, default=101325.0, help="pressure [Pa] (default: 101325)")
@@ -97,14 +99,17 @@ def add_interaction(commands: argparse._SubParsersAction) -> None:
     add_model_options(command)
     command.add_argument("--relax", action="store_true", help="relax a complex that is given as a geometry")
     command.add_argument(
-        "--along", choices=("contact", "centres"), default="contact", help="line of the curve (default: contact)"
+        "--along",
+        choices=("contact", "centres"),
+        default="contact",
+        help="displace along the line between the closest atoms, or between the centres (default: contact)",
     )
     command.add_argument(
         "--distances",
         type=float,
         nargs="+",
         metavar="D",
-        help="distances of the curve [Å] (default: 0.4 Å closer to 8 Å apart)",
+        help="distances of the curve [Å] (default: from 0.4 Å less to 8 Å more than in the complex)",
     )
     add_start_options(command)
 

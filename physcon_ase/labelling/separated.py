@@ -1,8 +1,8 @@
 """Labels of two molecules far apart, from the labels of each alone.
 
 Molecules far apart interact only by the Coulomb energy of their charges, so that the labels of a pair follow from those
-of its members without further computation. A model trained on them divides the charge of a system between its molecules
-and becomes size consistent.
+of its members without further computation. A model trained on them assigns each molecule its own total charge and
+becomes size consistent.
 """
 
 from collections.abc import Sequence

@@ -1,8 +1,8 @@
-"""Charge groups: atoms of a molecule that are too far apart to exchange charge, and what happens as they come closer.
+"""Charge groups: groups of atoms too far apart to exchange charge, with a smooth transition at shorter distances.
 
 Two groups are separate at a threshold t if no atom of one is closer than t to an atom of the other. At the
 threshold a = 0.8 c, with c the cutoff of the encoder, a bonded molecule is one group; from b = 1.6 c on groups have
-total charges of their own (`group_charges`); between both the partial charges are the mean over all thresholds,
+total charges of their own (`group_charges`); between a and b the partial charges are the mean over all thresholds,
 
     q = ∫ p(t) q(t) dt = Σ_k w_k q_k,    w_k = S(h_k+1) - S(h_k),
 

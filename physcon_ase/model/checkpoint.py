@@ -260,7 +260,7 @@ def read_checkpoint(name_or_path: Path | str) -> Checkpoint:
     Raises:
         CheckpointNotFoundError: there is no such checkpoint.
         CorruptCheckpointError: a file is truncated, modified or of another format.
-        CheckpointVersionError: written by a newer package.
+        CheckpointVersionError: the format is newer than the package, or no longer supported.
     """
     folder = resolve(name_or_path)
     weights = (folder / WEIGHTS_FILE).read_bytes()

@@ -1,4 +1,4 @@
-"""What a model is made of, as plain data: this is what `config.json` of a checkpoint holds."""
+"""Configuration of a model: sizes of its networks and levels of theory, as in `config.json` of a checkpoint."""
 
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
@@ -14,9 +14,9 @@ class EncoderConfig:
     """Sizes of an `energy.EnergyNetwork`."""
 
     cutoff: float = 5.0
-    """Distance [Å] at which atoms stop feeling each other within one layer."""
+    """Cutoff radius [Å] of an interaction layer."""
     n_layers: int = 2
-    """Number of interaction layers; information travels `n_layers * cutoff`."""
+    """Number of interaction layers; the features of an atom depend on atoms within `n_layers * cutoff`."""
     n_radial: int = 10
     """Number of radial basis functions."""
     channels: int = 64
@@ -30,11 +30,11 @@ class EncoderConfig:
     hidden: int = 128
     """Width of the hidden layer of the update networks."""
     output_vectors: int = 0
-    """Vector features for heads that predict forces directly; 0 for none of these heads."""
+    """Vector features for direct-force heads; 0 for a model without such heads."""
     charged: bool = False
     """Whether the network predicts partial charges, for which the total charge of a molecule is an input."""
     long_range: bool = False
-    """Whether Coulomb between the partial charges, if there are any, and the tail of dispersion are added."""
+    """Whether the dispersion energy and, with partial charges, the Coulomb energy are added."""
 
 
 @dataclass(frozen=True)
@@ -58,9 +58,9 @@ class StructureConfig:
     guided: bool = False
     """Whether the forces of an energy level at the noisy structure are an input."""
     sigma_min: float = 0.01
-    """Smallest noise standard deviation [Å per coordinate] that the head was trained for."""
+    """Smallest noise standard deviation [Å per coordinate] of the training."""
     sigma_max: float = 5.0
-    """Largest noise standard deviation [Å per coordinate]: next to nothing of the structure is left."""
+    """Largest noise standard deviation [Å per coordinate], at which the structure is almost completely lost."""
 
 
 @dataclass(frozen=True)

@@ -49,11 +49,11 @@ class Evaluation:
 
 
 class EnergyNetwork(nn.Module):
-    """One encoder for all levels of theory, with a row and a head for each.
+    """One encoder for all levels of theory, with an element embedding and an energy head for each.
 
-    The features of an atom begin as shared[Z] + row[level, Z]; interaction layers collect its surroundings, partial
-    charges are predicted before the last layer, change the features, and are predicted again after it; the head of the
-    level reads the energy of the atom, to which Coulomb between the charges and the tail of dispersion are added.
+    The initial features of an atom are shared[Z] + rows[level][Z]. Interaction layers add those of its neighbourhood.
+    Partial charges are predicted before the last layer, change the features, and are predicted again after it. The head
+    of the level computes the energy of the atom, to which Coulomb and dispersion energies are added.
     """
 
     def __init__(self, config: EncoderConfig, levels: Sequence[str], couplings: Couplings):

@@ -1,4 +1,4 @@
-"""Noise that hides a structure, and rigid motions that the structure network must not be blamed for.
+"""Gaussian noise on structures, noise levels, and superposition of structures by rigid motions.
 
 Variance-exploding convention: R_σ = R_0 + σ ε with ε standard normal without motion of the centre of mass. The
 variance-preserving form of Ren et al. (NeurIPS 2024) is the same process with σ² = (1 - ᾱ)/ᾱ and R_t = sqrt(ᾱ) R_σ.

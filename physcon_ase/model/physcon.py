@@ -1,4 +1,4 @@
-"""The model: the energy network, with a row and a head for each level of theory, and the structure network."""
+"""The model: energy network with several levels of theory, and structure network."""
 
 import functools
 import math
@@ -37,7 +37,7 @@ DTYPES: Final[dict[str, torch.dtype]] = {"float32": torch.float32, "float64": to
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model with what results quote of its origin."""
+    """A model with its name and revision, which results quote."""
 
     model: "PhysCon"
     """The model, in evaluation mode, without gradients of its weights."""
@@ -173,7 +173,7 @@ class PhysCon(nn.Module):
         forces: bool = False,
         direct_forces: bool = False,
     ) -> Outputs:
-        """Energies, features and charges of the atoms of a batch; the one way into the energy network.
+        """Energies, features and charges of the atoms of a batch; all evaluations of the energy network use it.
 
         The energies are differentiable with respect to the positions and, of a model in training, to the weights; with
         `forces` they and the forces are so with respect to the weights alone.
@@ -182,7 +182,7 @@ class PhysCon(nn.Module):
             batch: the molecules.
             level: level of theory of all molecules, or of each, as an index into `level_names`.
             forces: whether forces are derived from the energies, too.
-            direct_forces: whether the direct heads are asked, too.
+            direct_forces: whether the direct heads are evaluated, too.
 
         Raises:
             UnknownLevelError: there is no such level.
@@ -219,7 +219,7 @@ class PhysCon(nn.Module):
     def energies_and_direct_forces(
         self, batch: Batch, level: str | Int[Tensor, " molecules"]
     ) -> tuple[Float[Tensor, " molecules"], Float[Tensor, "molecules slots 3"]]:
-        """Total energies [eV] and the forces [eV/Å] of the direct heads, which derive from no energy.
+        """Total energies [eV] and the forces [eV/Å] of the direct heads, which are not derived from an energy.
 
         Raises:
             MissingHeadError: the model has no direct heads.

@@ -1,4 +1,4 @@
-"""The structure network: a denoiser conditioned on the molecular graph, and ways to draw structures from it."""
+"""The structure network: a denoiser conditioned on the molecular graph, and sampling of structures with it."""
 
 import itertools
 import math
@@ -40,7 +40,7 @@ Denoiser: TypeAlias = Callable[[Batch, Tensor], Tensor]
 
 
 class StructureNetwork(nn.Module):
-    """D(G, R_σ, σ): the most probable equilibrium structure given the graph and a noisy structure.
+    """D(G, R_σ, σ): estimate of the equilibrium structure from the graph and a noisy structure.
 
     Preconditioned so that the network learns a quantity of order one at every σ: D = c_skip R + c_out F(R, σ),
     Karras, Aittala, Aila and Laine, NeurIPS 2022, doi 10.48550/arXiv.2206.00364, table 1.
@@ -49,8 +49,8 @@ class StructureNetwork(nn.Module):
     the derivative of the signed volume of `Batch.tetrahedra`, whose sign the graph determines, is an input vector of
     their atoms.
 
-    A guided network also receives the forces of an energy at the noisy structure. They decide whose minimum it finds,
-    and determine soft torsions, which the graph does not.
+    A guided network also receives the forces of an energy at the noisy structure. They determine which
+    level's minimum is predicted, and the soft torsions, which the graph does not determine.
     """
 
     def __init__(self, config: StructureConfig, couplings: Couplings):

@@ -117,7 +117,7 @@ def calibrate(
     seed: int = 0,
     device: torch.device | str = "cpu",
 ) -> tuple[Calibration, ...]:
-    """Writes a copy of a checkpoint, with a table of uncertainty for each level and quantity that the stores can judge.
+    """Writes a copy of a checkpoint with a table of uncertainty for each level and quantity with enough labels.
 
     A table of the environments of atoms in all training molecules of the stores is added. Tables that the checkpoint
     had before are kept where the stores give none, such as those of other levels, and then the environments known to

@@ -1,4 +1,4 @@
-"""Which stores the recipe in a checkpoint keeps no molecules of apart from the training."""
+"""Check for stores without held-out molecules: those that the recipe of a checkpoint assigns to the training."""
 
 import tomllib
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Muon: momentum whose matrices are orthogonalised before a step (Jordan et al. 2024)."""
+"""Muon: optimiser that orthogonalises the momentum of weight matrices (Jordan et al. 2024)."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence

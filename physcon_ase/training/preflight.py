@@ -1,4 +1,4 @@
-"""What is refused before the first step of a training: contradictory recipes, and losses without labels."""
+"""Checks before the first step of a training: contradictory recipes, and losses without labels."""
 
 import math
 import re

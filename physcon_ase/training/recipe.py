@@ -1,4 +1,4 @@
-"""A recipe: everything that makes a checkpoint, as plain records."""
+"""Recipe of a training: all settings that determine a checkpoint, as plain records."""
 
 from dataclasses import dataclass, field, replace
 
@@ -15,7 +15,8 @@ class LevelRecipe:
     description: str
     """Method and basis set in full."""
     like: str = ""
-    """Level named before it, with whose row, head and missing references it begins; empty to begin with random ones."""
+    """Level listed before this one that initialises its embedding, head and missing references; empty for a zero
+    embedding and a random head."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class LossRecipe:
     structure: float = 0.0
     """Of the denoising error [1/Å²]."""
     refinement: float = 0.0
-    """Of the error that is left when predicted structures are predicted again, see `losses.structure`."""
+    """Of the error of predictions from predicted structures, see `losses.structure`."""
     optimality: float = 0.0
     """Of optimality consistency, see `losses.consistency` [1/eV; 1/Å² for variant "newton"]."""
     score: float = 0.0
@@ -57,18 +58,18 @@ class OptimalityRecipe:
     variant: str = "hinge"
     """One of `OPTIMALITY_VARIANTS`."""
     sigma_min: float = 0.3
-    """Smallest noise τ [Å] that the structures are predicted from."""
+    """Smallest noise τ [Å] of the structures from which predictions are made."""
     sigma_max: float = 3.0
     """Largest noise τ [Å]."""
     width: float = 0.05
     """Standard deviation [Å] of the displacements η of "hinge"."""
     max_force: float = 5.0
-    """Force [eV/Å] on an atom that the gradient of "hinge" is cut to."""
+    """Maximum force [eV/Å] on an atom in the gradient of "hinge"; larger ones are clipped."""
 
 
 @dataclass(frozen=True)
 class ScoreRecipe:
-    """Score consistency: what pulls a noisy structure back is the derivative of an energy."""
+    """Score consistency: the score of the structure network is the force divided by k_B T."""
 
     level: str = ""
     """Level of theory of the teacher; empty for that of each minimum."""
@@ -81,18 +82,18 @@ class ScoreRecipe:
     kt: float = 0.1
     """k_B T [eV] of the thermal distribution."""
     stiffness: float = 0.0
-    """k_B T is raised to this [eV/Å²] times τ² where that is more: the law holds for softer springs only."""
+    """k_B T is at least this [eV/Å²] times τ²: the law is valid only for modes with τ² k below k_B T."""
 
 
 @dataclass(frozen=True)
 class AsteroidRecipe:
-    """Training on inaccurate labels that a model of the accurate ones judges, see `losses.asteroid`."""
+    """Training on inaccurate labels, weighted with a model of the accurate ones, see `losses.asteroid`."""
 
     checkpoint: str = ""
-    """Name or folder of that model; its forces weight the labels of data sets with `borrow_forces_from`. Empty to
-    leave them as they are."""
+    """Name or folder of that model; its forces weight the labels of data sets with `borrow_forces_from`. Empty for
+    equal weights."""
     gamma: float = 0.0434
-    """Bias [eV/Å] at which a label counts 1/e; 1 kcal/mol/Å as published."""
+    """Bias [eV/Å] at which the weight of a label is 1/e; 1 kcal/mol/Å as published."""
     kt: float = 0.0431
     """k_B T [eV] of the geometries of score matching; 500 K as published."""
 
@@ -116,11 +117,11 @@ class OptimRecipe:
     warmup: int = 200
     """Steps of linear warm-up."""
     decay: float = 0.5
-    """Part of `steps` that the final decay takes."""
+    """Fraction of `steps` in the final decay."""
     weight_decay: float = 1e-4
     """Decoupled weight decay of matrices."""
     ema: float = 0.998
-    """Decay of the moving average of the weights, which is what is validated and kept."""
+    """Decay of the moving average of the weights, which is validated and saved."""
     clip: float = 10.0
     """Largest norm of the gradient."""
     atoms_per_batch: int = 512
@@ -144,7 +145,7 @@ class Recipe:
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     """Sizes of the encoder."""
     structure: StructureConfig | None = None
-    """Sizes of the structure network, if there is to be one."""
+    """Sizes of the structure network; None for a model without one."""
     loss: LossRecipe = field(default_factory=LossRecipe)
     """Weights of the loss terms."""
     optimality: OptimalityRecipe | None = None
@@ -156,8 +157,9 @@ class Recipe:
     seed: int = 0
     """Of the weights, the order of the data and the noise."""
     start_from: tuple[str, ...] = ()
-    """Checkpoints (names or folders) whose weights are taken over wherever names and shapes agree, in this order; of
-    "checkpoint#structure" only the parameters whose names begin so. Paths are relative to the working directory."""
+    """Checkpoints (names or folders) whose weights are used as initial weights where names and shapes agree, in this
+    order; "checkpoint#structure" uses only parameters whose names begin with "structure". Paths are relative to the
+    working directory."""
 
 
 def with_steps(recipe: Recipe, steps: int) -> Recipe:

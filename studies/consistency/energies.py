@@ -1,4 +1,4 @@
-"""Energies of predicted structures by a program that takes long for each: every one is kept as soon as it is there."""
+"""Energies of predicted structures by an expensive program; each is written to a file at once."""
 
 import json
 from dataclasses import dataclass

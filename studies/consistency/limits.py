@@ -1,11 +1,11 @@
-"""How near to the true minimum the energy alone brings cheap minima, and the samples of a structure network.
+"""Distance from the true minimum of cheap minima and of predicted structures after relaxation with the energy alone.
 
     python studies/consistency/run.py --folder study --scale small --seeds 0 --rows multi-task
     python studies/consistency/limits.py --folder study --checkpoint TEACHER
 
-Two limits for the study of consistency on its self-made data: MMFF94 minima of the test molecules moved by the energy
-of a checkpoint with the level gfn2, by Newton steps with the crude Hessian of `losses.consistency` or to its own
-minimum; and samples of the baseline relaxed with GFN2-xTB itself, which is all that local physics can do for them.
+Two limits for the study of consistency on its self-made data: MMFF94 minima of the test molecules after Newton steps of
+a checkpoint with the level gfn2 (approximate Hessian of `losses.consistency`), or after relaxation to its minimum; and
+samples of the baseline relaxed with GFN2-xTB itself, the limit of any local method for these samples.
 """
 
 import functools

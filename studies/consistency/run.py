@@ -3,8 +3,8 @@
     python studies/consistency/run.py --scale tiny --teacher CHECKPOINT   # minutes; small: hours; full: a night
     python studies/consistency/run.py --data dft8k --stores stores --teacher CHECKPOINT
 
-Self-made data are MMFF94 minima with GFN2-xTB labels (needs tblite). What an earlier run in the same folder has made is
-not made again, and an interrupted one goes on. Records, tables and trainings go to the folder.
+Self-made data are MMFF94 minima with GFN2-xTB labels (needs tblite). Results of an earlier run in the folder are
+reused, and an interrupted run continues. Records, tables and trainings are written to the folder.
 """
 
 import argparse

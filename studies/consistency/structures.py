@@ -1,9 +1,10 @@
-"""How good predicted structures are: the numbers of the paper, and those that see local physics.
+"""Errors of predicted structures: those of the paper, and those of the local geometry alone.
 
-The mean RMSD of free samples is mostly a lottery of conformers, which no local law can change. Hence several ways to
-ask: one-step denoising and DDIM from noise, K samples each, as published; and "matched", DDIM from the truth plus a
-little noise, where the basin is given and only the local geometry is asked for. DDIM ends at the smallest noise, or,
-"refined", earlier, and the structure is then predicted from itself a few times.
+The mean RMSD of free samples mostly depends on the random choice of the conformer, which no local law can change. Hence
+there are several modes: one-step denoising and DDIM from noise, K samples each, as published; and "matched", DDIM from
+the true minimum plus little noise, where the basin is given and only the local geometry is predicted. DDIM ends at the
+smallest noise level, or, in "refined" modes, earlier, followed by a few evaluations of the network at its own
+prediction.
 """
 
 from collections.abc import Sequence

@@ -1,12 +1,12 @@
-"""What physical consistency does to predicted structures: studies of one form.
+"""Effect of physical consistency on predicted structures: three studies of the same design.
 
-A structure network is shown the minima of a cheap method; the truth are the minima of an accurate level, for molecules
-never seen. Stage one trains it on cheap structures alone. Stage two goes on for the same number of steps in every row,
-with or without consistency with the energy of the accurate level (the teacher): by the published losses, by their
-variants with Newton steps, or all the way: what is shown are then minima of the teacher, reached from the cheap ones.
+A structure network is trained on the minima of a cheap method and evaluated against the minima of an accurate level
+(the true minima) of held-out molecules. Stage one uses cheap minima alone. Stage two continues for the same number of
+steps in every row, with or without consistency with the energy of the accurate level (the teacher): with the published
+losses, with their variants with Newton steps, or with minima of the teacher, relaxed from the cheap ones, as targets.
 
-    selfmade   MMFF94 minima and GFN2-xTB, made on the spot (`selfmade`); anyone can run it again
-    qm9        GFN2-xTB minima and B3LYP, with the data sets of the shipped checkpoint
+    selfmade   MMFF94 minima and GFN2-xTB, computed by the study; reproducible without stores
+    qm9        GFN2-xTB minima and B3LYP, from stores
     dft8k      MMFF94 minima and M06-2X of drug-like molecules; needs a teacher with the level "m062x"
 """
 
@@ -44,12 +44,12 @@ ENERGY_MODE: Final = "matched, refined"
 """Mode whose structures get these energies."""
 
 ALL: Final = "+ minima of the teacher, refinement, guided"
-"""The row that has everything."""
+"""The row with all elements."""
 
 
 @dataclass(frozen=True)
 class Scale:
-    """How much is spent."""
+    """Numbers of molecules, steps and samples."""
 
     n_train: int
     """Training molecules."""
@@ -75,14 +75,14 @@ SCALES: Final = {
 
 @dataclass(frozen=True)
 class Teacher:
-    """An energy to learn from: a trained checkpoint, or what to train."""
+    """Teacher: a checkpoint, or the settings of its training."""
 
     checkpoint: str = ""
-    """Name or folder of a checkpoint that is there already."""
+    """Name or folder of an existing checkpoint."""
     data: tuple[DataSet, ...] = ()
-    """What it is trained on otherwise."""
+    """Data of its training otherwise."""
     loss: LossRecipe = field(default_factory=LossRecipe)
-    """And how."""
+    """Loss of this training."""
     share: float = 1.0
     """Part of the molecules that it is trained on."""
 
@@ -96,9 +96,9 @@ class Row:
     optimality: OptimalityRecipe | None = None
     score: ScoreRecipe | None = None
     shown: str = "cheap"
-    """Which minima the structure network is shown: the "cheap" ones, those of the teacher ("taught"), or the "true"."""
+    """Minima that are the targets: the "cheap" ones, those of the teacher ("taught"), or the "true" ones."""
     refined: bool = False
-    """Whether it also learns to mend its own predictions."""
+    """Whether the network is also trained to refine its own predictions."""
     guided: bool = False
     """Whether the forces of the teacher are an input."""
     newton_step: bool = False
@@ -112,9 +112,9 @@ class Study:
     levels: tuple[LevelRecipe, ...]
     """Levels of the teachers."""
     accurate: str
-    """Level of the truth, which the teachers teach."""
+    """Level of the true minima and of the teachers."""
     cheap_structures: DataSet
-    """What the structure network is shown."""
+    """Cheap minima, the targets of the first stage."""
     true_structures: DataSet
     """The same molecules' accurate minima, for the upper bound; test molecules come from its store."""
     teachers: dict[str, Teacher]
@@ -234,12 +234,12 @@ def run_study(
     teacher: str = "",
     n_energies: int = 0,
 ) -> list[dict]:
-    """Trains every row with every seed and evaluates it; goes on where an earlier run was interrupted.
+    """Trains every row with every seed and evaluates it; continues an interrupted run.
 
     Args:
         name: key of `STUDIES`.
-        folder: where checkpoints and results go.
-        scale: how much is spent.
+        folder: folder of checkpoints and results.
+        scale: numbers of molecules, steps and samples.
         stores: folder of the stores; the self-made study makes its own in `folder`.
         seeds: of weights, order of the data and noise.
         rows: rows of the study; all if empty.

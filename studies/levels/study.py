@@ -69,13 +69,13 @@ class Scale:
     score_steps: int
     """Steps of score matching that the seeds share."""
     asteroid_steps: int
-    """Steps on judged labels, for each number and seed."""
+    """Steps on weighted cheap labels, for each number and seed."""
     steps: int
     """Steps on the accurate labels, in every row."""
     scratch_steps: int
     """The same for random weights, which need more."""
     n_cheap: int
-    """Molecules that the second stages see beside the labels."""
+    """Molecules with cheap labels in the second stages."""
     n_test: int
     """Test molecules of the cheap level."""
     atoms_per_batch: int = 256
@@ -125,14 +125,14 @@ class Row:
     """One way to train the accurate level."""
 
     start: str = "cheap"
-    """Where the weights come from: "" (random), "cheap" (pre-training on cheap labels), "asteroid" (which goes on with
-    labels that the model of random weights has judged), or "score" (score matching on the same geometries)."""
+    """Initial weights: "" (random), "cheap" (pre-training on cheap labels), "asteroid" (pre-training, then training on
+    cheap labels weighted with the model of row `SCRATCH`), or "score" (score matching on the same geometries)."""
     together: bool = False
     """Whether the cheap level is trained on along with it."""
     minima: bool = False
     """Whether minima of the accurate level count as zero force."""
     alone: bool = False
-    """Whether only the row and the head of the accurate level are trained; what the levels share stays as it is."""
+    """Whether only the embedding and the head of the accurate level are trained; the shared weights are not changed."""
     without_labels: bool = False
     """Whether there is such a model without any accurate label."""
 

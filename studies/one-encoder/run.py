@@ -1,4 +1,4 @@
-"""Study of the encoder: one for all levels of theory, with a row and a head for each, or one for each level.
+"""Study of the encoder: one for all levels of theory, with an embedding and a head for each, or one for each level.
 
     python studies/one-encoder/run.py --stores stores --folder one-encoder [--rows "one encoder"]
 

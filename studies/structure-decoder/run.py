@@ -1,4 +1,4 @@
-"""Study of the structure network: a network of its own, or a decoder that reads the features of the energy network.
+"""Study of the structure network: a separate network, or a decoder that reads the features of the energy network.
 
     python studies/structure-decoder/run.py --stores stores --folder structure-decoder
 

@@ -173,8 +173,8 @@ def interaction(
 ) -> Interaction:
     """Interaction energy of two or more molecules: E(complex) minus the sum of the energies of the molecules.
 
-    A model has no basis set, so there is no basis set superposition error and no counterpoise correction. Errors of the
-    level of theory, such as missing dispersion, remain.
+    There is no counterpoise correction: the model reproduces the errors of its labels, including their basis set
+    superposition error.
 
     Args:
         molecules: SMILES or graph of several fragments, a list of SMILES or graphs (relaxed from an arrangement in

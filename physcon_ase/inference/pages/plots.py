@@ -1,6 +1,6 @@
 """Plots as plain dictionaries in the form of plotly: data and layout, with title and height [pixels].
 
-Points with `customdata` belong to the geometry of that index, which a click shows.
+`customdata` of a point is the index of its geometry, which a click on the point displays.
 """
 
 import math

@@ -1,9 +1,9 @@
 """Many inaccurate forces and few accurate ones: ASTEROID.
 
 Bukharin, Liu, Wang, Zuo, Gao, Yan and Zhao, ICML 2023, doi 10.48550/arXiv.2306.03109. A model fitted to the few
-accurate labels judges the inaccurate ones: they count less where it disagrees. Without any labels,
-forces are trained on the distribution of a thermal ensemble of geometries (score matching). In both cases a fine-tuning
-on the accurate labels follows, which is a recipe of its own.
+accurate labels weights the inaccurate ones: the larger the deviation from this model, the smaller the weight. Without
+labels, forces are trained on the distribution of a thermal ensemble of geometries (score matching). In both cases
+fine-tuning on the accurate labels follows, with a recipe of its own.
 """
 
 import torch
@@ -23,7 +23,7 @@ def bias_weights(
     Args:
         forces: of the model that was fitted to accurate labels [eV/Å].
         labelled: the inaccurate labels.
-        gamma: γ, the bias [eV/Å] at which a label counts 1/e.
+        gamma: γ, the bias [eV/Å] at which the weight is 1/e.
     """
     known, mask = labelled.has_forces, labelled.batch.atom_mask
     differences = (forces - torch.where(known[:, None, None], labelled.forces, forces)).abs() * mask[..., None]
@@ -38,7 +38,7 @@ def score_matching_loss(
     and the score of the ensemble that the geometries are drawn from.
 
     Hyvärinen 2005 (jmlr.org/papers/v6/hyvarinen05a.html) in the sliced form of Song, Garg, Shi and Ermon, UAI 2019, doi
-    10.48550/arXiv.1905.07088. The random signs make the estimate of the Laplacian one of low variance.
+    10.48550/arXiv.1905.07088. The random signs give an estimate of the Laplacian of low variance.
 
     Args:
         energy_fn: energies to be trained.

@@ -1,18 +1,18 @@
-"""Physical consistency: the structure network learns to obey the energy head.
+"""Losses of physical consistency between the structure network and the energy of a level of theory, the teacher.
 
 Ren, Bai, Zhang, He, Xiao and Liu, NeurIPS 2024, doi 10.48550/arXiv.2410.10118. Structures come from a cheap method,
-energies from a better one; an equilibrium structure is a minimum of the energy (optimality consistency), and what
-pulls a noisy structure back is the derivative of the energy (score consistency). Both laws move predicted structures
-from the minima of the cheap method towards those of the better one. The energy is a frozen teacher: its weights get no
-gradient from here.
+energies from a more accurate one. An equilibrium structure is a minimum of the energy (optimality consistency), and the
+score of the thermal distribution is the force divided by kT (score consistency). Both laws move predicted structures
+from the minima of the cheap method towards those of the accurate one. The teacher is frozen: its weights get no
+gradient.
 
-Each law has its published form and one that does not need what goes wrong with it:
+Each law has its published form, and forms without its disadvantages:
 
-    optimality  hinge    max(0, E(D) - E(D + η)): zero in a minimum, but stochastic, and insensitive to soft modes
-                newton   |H⁻¹ F(D)|²: the distance to the minimum that a valence force field sees in the force
-    score       noisy    (D - R)/τ² = -∇E(R)/kT at the noisy structure: exact for τ² k << kT only
+    optimality  hinge    max(0, E(D) - E(D + η)), published; stochastic, and insensitive to soft modes
+                newton   |H⁻¹ F(D)|²: distance to the minimum, estimated with an approximate Hessian H
+    score       noisy    (D - R)/τ² = -∇E(R)/kT at the noisy structure, published; exact for τ² k << kT only
                 clean    the same with the derivative at the clean structure R_0
-                newton   D = R_0 + H⁻¹ F(R_0): the cheap minimum, moved to where the teacher has its own
+                newton   D = R_0 + H⁻¹ F(R_0): the cheap minimum, after a Newton step of the teacher
 """
 
 from collections.abc import Callable
@@ -33,7 +33,7 @@ from physcon_ase.training.recipe import OptimalityRecipe, ScoreRecipe
 from physcon_ase.valence.model_hessian import newton_steps
 
 MAX_STEP: Final = 0.2
-"""Longest Newton step [Å] of an atom that is believed: beyond, the model Hessian knows nothing."""
+"""Maximum Newton step [Å] of an atom, since the approximate Hessian is not valid for larger ones."""
 
 
 def optimality_loss(
@@ -44,12 +44,12 @@ def optimality_loss(
     *,
     generator: torch.Generator,
 ) -> Float[Tensor, ""]:
-    """How far the structures D(R_0 + τ ε, τ) are from minima of the energy.
+    """Deviation of the structures D(R_0 + τ ε, τ) from minima of the energy.
 
     Args:
         denoiser: the structure network, which alone is trained.
         energy_fn: the teacher.
-        minima: what is made noisy.
+        minima: the R_0.
         recipe: variant, noise and settings.
         generator: draws noise and displacements.
 
@@ -75,7 +75,7 @@ def score_loss(
     *,
     generator: torch.Generator,
 ) -> Float[Tensor, ""]:
-    """How far D(R, τ) is from where the energy pulls R = R_0 + τ ε.
+    """Deviation of D(R, τ) from the structure that the score of the energy determines for R = R_0 + τ ε.
 
     Args:
         denoiser: the structure network, which alone is trained.
@@ -85,8 +85,8 @@ def score_loss(
         generator: draws the noise.
 
     Returns:
-        Mean over atoms of |D - D*|², weighted as in `structure.weighted_errors`, with D* the structure that the law
-        asks for. For the published form this is τ⁴/(τ² + s²) |(D - R)/τ² + ∇E(R)/kT|².
+        Mean over atoms of |D - D*|², weighted as in `structure.weighted_errors`, with D* the structure required
+        by the law. For the published form this is τ⁴/(τ² + s²) |(D - R)/τ² + ∇E(R)/kT|².
     """
     batch, clean, noisy, sigma = _noisy_minima(minima, recipe, generator)
     predicted = denoiser(with_positions(batch, noisy), sigma)
@@ -98,13 +98,13 @@ def score_loss(
 def linearised_energies(
     energy_fn: EnergyFn, batch: Batch, positions: Float[Tensor, "molecules slots 3"], max_force: float = float("inf")
 ) -> Float[Tensor, " molecules"]:
-    """Energies [eV] at positions, whose derivative reaches the positions (once) but no weight behind `energy_fn`.
+    """Energies [eV], once differentiable with respect to the positions, but not with respect to weights of `energy_fn`.
 
     Args:
         energy_fn: the teacher.
         batch: the molecules.
-        positions: where they are [Å].
-        max_force: forces on an atom beyond this [eV/Å] are cut to it: atoms that clash outweigh all others.
+        positions: their positions [Å].
+        max_force: maximum force [eV/Å] on an atom; larger ones are clipped, since clashing atoms outweigh all others.
     """
     energies, forces = energies_and_forces(energy_fn, with_positions(batch, positions.detach()))
     lengths = forces.norm(dim=2, keepdim=True)
@@ -113,8 +113,8 @@ def linearised_energies(
 
 
 def teacher_steps(energy_fn: EnergyFn, batch: Batch) -> Float[Tensor, "molecules slots 3"]:
-    """Newton steps H⁻¹ F [Å] of the teacher with the Hessian of `springs.spring_hessian`, none of an atom longer
-    than `MAX_STEP`; the molecule neither moves nor, to first order, turns.
+    """Newton steps H⁻¹ F [Å] of the teacher with the Hessian of `springs.spring_hessian`, at most `MAX_STEP` per atom,
+    without translation and, to first order, rotation of the molecule.
     """
     _, forces = energies_and_forces(energy_fn, batch)
     forces = forces.detach().to(batch.positions.dtype)
@@ -135,7 +135,7 @@ def _noisy_minima(
 
 
 ScoreTarget: TypeAlias = Callable[[EnergyFn, Batch, Tensor, Tensor, Tensor, ScoreRecipe], Tensor]
-"""(teacher, batch, R_0, R, τ, recipe) -> the structure that D(R, τ) should be."""
+"""(teacher, batch, R_0, R, τ, recipe) -> target of D(R, τ)."""
 
 
 def _noisy_target(

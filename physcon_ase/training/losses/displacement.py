@@ -1,4 +1,4 @@
-"""Errors of the forces, measured by how far they move an equilibrium structure."""
+"""Errors of the forces as displacements of an equilibrium structure."""
 
 from dataclasses import replace
 from typing import Final
@@ -16,9 +16,10 @@ _HUBER_WIDTH: Final = 0.002
 """Displacements [Å] below this count quadratically."""
 
 _TORSION_STIFFNESS: Final = TORSION_STIFFNESS / 2
-"""[eV/rad²]; with the next one, softer than what is best to relax with and closer to B3LYP. At 60 QM9 minima the length
-of a step correlates with that of the Hessian of level b3lyp by 0.85 (logarithms); unchanged constants have 0.80,
-springs between all pairs of atoms 0.51, and those make steps along the softest modes three to six times too short."""
+"""[eV/rad²]; this and the next constant are softer than the optimum for relaxations, and closer to B3LYP. At 60 QM9
+minima the length of a step correlates with that of the Hessian of level b3lyp by 0.85 (logarithms); unchanged constants
+have 0.80, springs between all pairs of atoms 0.51, and those make steps along the softest modes three to six times too
+short."""
 
 _UNIT_TERM: Final = 0.01
 """Force constant [eV/Å²] that holds each atom in its place."""
@@ -27,7 +28,7 @@ _UNIT_TERM: Final = 0.01
 def displacement_loss(forces: Float[Tensor, "molecules slots 3"], labelled: LabelledBatch) -> Float[Tensor, ""]:
     """Mean length of the Newton steps H⁻¹ (F - F_label) [Å] with a valence force field's Hessian H; 0 without a label.
 
-    Geometries whose atoms are not all joined by bonds, guessed from distances, do not count.
+    Geometries whose atoms are not all connected by bonds, inferred from distances, do not contribute.
 
     The same error of a force, 10 meV/Å, displaces a bond by 0.3 mÅ and a torsion by 0.1 Å. Stiff modes dominate a loss
     of forces alone.
@@ -43,6 +44,6 @@ def displacement_loss(forces: Float[Tensor, "molecules slots 3"], labelled: Labe
             unit_term=_UNIT_TERM,
         )
     steps = newton_steps(errors.double(), hessians)
-    # Nothing but the unit term holds atoms that have come apart: their steps would be 100 Å long and mean nothing.
+    # Only the unit term acts on dissociated atoms: their steps would be 100 Å long, without meaning.
     in_one_piece = replace(labelled, weight=labelled.weight * are_connected(batch, internals))
     return mean_length(steps.to(forces.dtype), in_one_piece, _HUBER_WIDTH)

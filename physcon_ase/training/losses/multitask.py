@@ -25,13 +25,13 @@ class BatchPrediction:
     energies: Float[Tensor, " molecules"]
     """[eV, float64]."""
     forces: Float[Tensor, "molecules slots 3"] | None
-    """Derivatives of the energies [eV/Å]; None if they were not asked for."""
+    """Derivatives of the energies [eV/Å]; None if not requested."""
     direct_forces: Float[Tensor, "molecules slots 3"] | None = None
-    """Those of the direct heads [eV/Å]; None if they were not asked for."""
+    """Those of the direct heads [eV/Å]; None if not requested."""
     charges: tuple[Float[Tensor, "molecules slots"], ...] = ()
     """Partial charges [e] that sum to the total charge, early and late; empty for a network without."""
     local_charges: tuple[Float[Tensor, "molecules slots"], ...] = ()
-    """Those predicted from the surroundings alone, early and late [e]."""
+    """Local charges, before the total charge is imposed, early and late [e]."""
     groups: ChargeGroups | None = None
     """Groups of atoms with total charges of their own; None if each molecule is one."""
 
@@ -48,7 +48,7 @@ def predict(
         labelled: the molecules.
         create_graph: keeps the graph of the derived forces, for training.
         forces: whether to derive forces from the energies; without them nothing is differentiated by positions.
-        direct_forces: whether to ask the direct heads.
+        direct_forces: whether to evaluate the direct heads, too.
 
     Raises:
         MissingHeadError: the model has no direct heads.
@@ -65,7 +65,7 @@ def predict(
 def energy_loss(prediction: BatchPrediction, labelled: LabelledBatch) -> Float[Tensor, ""]:
     """Mean error of the total energies [eV], smoothed at zero; 0 if no molecule has a label."""
     known = labelled.has_energy
-    # where() before the arithmetic: a NaN label would poison the gradient even if multiplied by zero.
+    # where() before the arithmetic: the gradient of a NaN label is NaN even if multiplied by zero.
     target = torch.where(known, labelled.energy, prediction.energies.detach())
     errors = _smooth((prediction.energies - target).abs())
     return _weighted_mean(errors.to(labelled.weight.dtype), labelled.weight * known)

@@ -19,7 +19,7 @@ _REFINED_AT: Final = (0.02, 0.1)
 """Noise levels [Å] at which predicted structures, which have no noise, are refined."""
 
 _WIDTH: Final = 0.05
-"""Noise [Å] below which errors are not weighted up any further: bond lengths are resolved well enough there."""
+"""Noise [Å] below which the weight of errors no longer increases, since bond lengths are sufficiently resolved."""
 
 
 def denoising_loss(
@@ -27,8 +27,8 @@ def denoising_loss(
 ) -> Float[Tensor, ""]:
     """Mean of |D(R_0 + σ ε, σ) - R_0|² w(σ) over atoms, with the minima R_0 moved rigidly onto the noisy structures.
 
-    Without that alignment the best answer at large σ is a shrunken copy of R_0 averaged over rotations. The weight
-    w = (σ² + s²)/(σ² s²), s the size of a molecule, makes every noise level count alike.
+    Without that alignment the optimum at large σ is R_0 averaged over rotations. The weight
+    w = 1/(σ² + `_WIDTH`²) + 1/s², s = `DATA_SCALE`, makes the contributions of all noise levels similar.
     """
     batch, mask = minima.batch, minima.batch.atom_mask
     clean = centred(batch.positions, mask)
@@ -45,8 +45,8 @@ def refinement_loss(denoiser: Denoiser, minima: LabelledBatch, *, generator: tor
     """Mean of |D(R', σ) - R_0| over atoms, in units of `_WIDTH`; R' is predicted by the network from a noisy minimum.
 
     In predicted structures the stiff modes are correct and the soft ones are not. Isotropic noise does not produce such
-    structures, and a network trained on it alone leaves them unchanged. Not the square, because some are in another
-    basin.
+    structures, and a network trained on it alone leaves them unchanged. The error is not squared, because some
+    predictions are in another basin.
     """
     batch, mask = minima.batch, minima.batch.atom_mask
     clean = centred(batch.positions, mask)

@@ -1,4 +1,4 @@
-"""The terms of a loss: one table for the loss itself, the checks before a training, and the validation."""
+"""Table of the loss terms, for the loss itself, the checks before a training, and the validation."""
 
 import functools
 from collections.abc import Callable
