@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -76,6 +77,15 @@ def _converted(molecule: Any) -> Any:
         return geometry_or_graph(known_from_rdkit(molecule))
     except PhysConError as error:
         return error
+
+
+def fields_of(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Values by name; a name that occurs again gets a number, "IC50 (2)", so that no value is lost."""
+    found: dict[str, str] = {}
+    for name, value in pairs:
+        repeats = (f"{name} ({number})" for number in count(2))
+        found[name if name not in found else next(other for other in repeats if other not in found)] = value
+    return found
 
 
 def set_isotope_masses(atoms: Atoms, isotopes: Mapping[int, float]) -> None:

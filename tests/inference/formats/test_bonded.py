@@ -61,6 +61,12 @@ def test_a_record_without_title_has_the_name_of_a_data_field() -> None:
     assert (untitled.name, titled.name, bare.name) == ("AB-12", "methanol", "")
 
 
+def test_no_value_of_a_data_field_is_lost() -> None:
+    fields = ">  <IC50>\n>100\n\n> <IC50>\n7\n> <IC50>\n\n> <note>\na\n> b\n\n"
+    (row,) = rows(bonded.read, f"{Chem.MolToMolBlock(in_space('CO'))}{fields}$$$$\n")
+    assert row.fields == {"IC50": ">100", "IC50 (2)": "7", "IC50 (3)": "", "note": "a\n> b"}
+
+
 def test_hydrogens_that_a_file_lacks_are_added_behind_its_atoms_and_told() -> None:
     mol = Chem.RemoveHs(in_space("C[C@H](N)C(=O)O"))
     (row,) = rows(bonded.read, Chem.MolToMolBlock(mol))
