@@ -205,14 +205,15 @@ def check_relaxation(fmax: float, max_steps: int) -> None:
         raise PhysConError(f"max_steps must be 0 or more, received {max_steps}")
 
 
-def check_seed(seed: int) -> None:
-    """Checks that a random seed is a whole number and not negative.
+def checked_seed(seed: Any) -> int:
+    """Returns a random seed, such as an integer of numpy, as an `int`.
 
     Raises:
-        PhysConError: it is not.
+        PhysConError: it is not a whole number, or negative.
     """
     if whole_number("seed", seed) < 0:
         raise PhysConError(f"seed must be 0 or more, received {seed}")
+    return whole_number("seed", seed)
 
 
 def check_seconds(max_seconds: float) -> None:

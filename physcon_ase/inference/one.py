@@ -17,7 +17,7 @@ from physcon_ase.inference.calculator import PhysConCalculator
 from physcon_ase.inference.constraints import check_constraints
 from physcon_ase.inference.embedding import MAX_SECONDS
 from physcon_ase.inference.formats.rows import as_rows
-from physcon_ase.inference.intake import check_fragments, or_error, unless_error
+from physcon_ase.inference.intake import check_fragments, checked_seed, or_error, unless_error
 from physcon_ase.inference.outcome import result_of
 from physcon_ase.inference.quasi_newton import ModelLBFGS, StalledError
 from physcon_ase.inference.results import Result
@@ -83,7 +83,7 @@ def optimize(
     """
     make_optimizer = _optimizer_class(optimizer)
     check_fragments(fragments)
-    settings = settings_of(checkpoint, level, fmax, max_steps, seed, max_seconds, device, dtype)
+    seed, settings = checked_seed(seed), settings_of(checkpoint, level, fmax, max_steps, max_seconds, device, dtype)
     settings = replace(settings, fragments=fragments)
     began = perf_counter()
     (row,) = as_rows([molecule])

@@ -278,6 +278,16 @@ def test_settings_that_make_no_sense_are_refused(options: dict, message: str, do
         optimize("O", checkpoint=double, **options)
 
 
+def test_a_charge_of_none_is_none(double: LoadedModel, tmp_path: Path) -> None:
+    atoms = molecule("H2O")
+    atoms.info["charge"] = None
+    result = optimize(atoms, max_steps=0, checkpoint=double)
+    assert result.to_dict()["charge"] == 0
+    write_results(result, tmp_path / "out.csv")
+    write_results(result, tmp_path / "out.xyz")
+    assert ase.io.read(tmp_path / "out.xyz").info["charge"] == 0
+
+
 def test_nothing_global_changes(double: LoadedModel) -> None:
     before, numpy_before = torch.get_rng_state(), np.random.get_state()[1].copy()
     settings = torch.get_default_dtype(), torch.get_num_threads()

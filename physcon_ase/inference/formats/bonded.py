@@ -18,9 +18,7 @@ from physcon_ase.inference.results import Record
 _END: Final = re.compile(r"^\$\$\$\$.*\n?", re.MULTILINE)
 """Last line of an SD record."""
 
-_FIELD: Final = re.compile(
-    r"^>[^\n<]*<([^>\n]+)>[^\n]*\n((?:(?!>[^\n<]*<[^>\n]+>)[^\n]+\n?)*)", re.MULTILINE
-)
+_FIELD: Final = re.compile(r"^>[^\n<]*<([^>\n]+)>[^\n]*\n((?:(?!>[^\n<]*<[^>\n]+>)[^\n]+\n?)*)", re.MULTILINE)
 """Name and lines of a data field; a line may begin with ">", such as an IC50 of ">100"."""
 
 
