@@ -129,7 +129,8 @@ def check_same_atoms(start: Atoms, graph: MolGraph) -> None:
 
 
 def _as_whole_number(name: str, value: Any) -> int:
-    if isinstance(value, (int, float, np.integer, np.floating)) and float(value).is_integer():
+    is_number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+    if is_number and float(value).is_integer():
         return int(value)
     raise UnsupportedChargeError(f"{name} {value!r} is not an integer: give the value of the molecule, such as 0 or 1")
 

@@ -331,7 +331,7 @@ def test_a_radical_is_refused(calculator: PhysConCalculator) -> None:
         calculator.get_potential_energy(molecule("CH3"))
 
 
-@pytest.mark.parametrize("charge", [0.5, "one", None])
+@pytest.mark.parametrize("charge", [0.5, "one", None, True])
 def test_a_charge_must_be_a_whole_number(calculator: PhysConCalculator, charge: object) -> None:
     if charge is None:  # the same as not stated
         assert np.isfinite(calculator.get_potential_energy(ethanol(charge=None)))

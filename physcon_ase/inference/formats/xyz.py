@@ -275,7 +275,9 @@ def write_frames(structures: Sequence[Atoms], path: Path) -> None:
         for atoms in structures:
             frame = atoms.copy()
             old = () if atoms.calc is None else all_properties
-            frame.info = {key: _escaped(key, value) for key, value in atoms.info.items() if key not in old}
+            frame.info = {
+                key: _escaped(key, value) for key, value in atoms.info.items() if key not in old and value is not None
+            }
             for key in frame.arrays.keys() & set(old):
                 del frame.arrays[key]
             for key, values in frame.arrays.items():

@@ -248,6 +248,14 @@ def test_an_orca_input_may_have_bohrs_ghost_atoms_and_several_jobs() -> None:
     assert "'H:' is not an element, but a ghost atom" in str(bad.molecule)
 
 
+def test_constraints_of_an_orca_input_are_not_ignored() -> None:
+    text = "! HF Opt\n%geom\n Constraints\n {B 0 1 C}\n end\nend\n* xyz 0 1\nH 0 0 0\nH 0 0 .74\n*\n"
+    (bad,) = rows(orca.read, text)
+    assert "has constraints, which are not read" in str(bad.molecule)
+    (good,) = rows(orca.read, text.replace(" Constraints", "# Constraints"))
+    assert good.molecule.get_chemical_formula() == "H2"
+
+
 def test_rdkit_molecules_keep_names_and_properties() -> None:
     mol = Chem.MolFromSmiles("CO")
     mol.SetProp("_Name", "methanol")
