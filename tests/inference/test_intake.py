@@ -241,20 +241,33 @@ def test_damaged_weights_are_a_named_error_everywhere(
     assert not (folder / "executed").exists()
 
 
-NUMPY_SEEDS = """
+NUMPY = """
 import json
 import numpy as np
-from physcon_ase import StructureGenerator, ensemble, optimize, optimize_many, scan
+from ase.build import molecule
+from physcon_ase import StructureGenerator, ensemble, optimize, optimize_many, scan, vibrations
 
 seed = np.int64(3)
 options = {"seed": seed, "progress_bar": False}
 print(json.dumps(optimize("O", seed=seed).to_dict()["seed"]), optimize_many(["O"], **options)[0].seed)
 print(ensemble("O", n=1, **options).seed, scan("OO", (2, 0, 1, 3), step=120, n_conformers=1, **options).seed)
 print(StructureGenerator()("O", seed=seed).info["seed"])
+number = np.float32(3)
+found = ensemble("O", n=1, temperature=number, window=number, **options).to_dict()
+print(json.loads(json.dumps(found))["temperature_kelvin"])
+found = vibrations("O", temperature=number, pressure=number, scale=number, cutoff=number, symmetry_number=seed)
+print(json.loads(json.dumps(found.to_dict()))["thermochemistry"]["symmetry_number"])
+for mass in (0.0, np.nan):
+    atoms = molecule("H2O")
+    atoms.set_masses([16.0, mass, 1.0])
+    try:
+        vibrations(atoms)
+    except ValueError as error:
+        print(type(error).__name__)
 """
 
 
-def test_seeds_may_be_integers_of_numpy() -> None:
+def test_numbers_may_be_those_of_numpy_and_masses_must_be_numbers() -> None:
     # in a process without the tests' check of types
-    found = subprocess.run([sys.executable, "-c", NUMPY_SEEDS], capture_output=True, text=True, check=True)
-    assert found.stdout.split() == ["3"] * 5
+    found = subprocess.run([sys.executable, "-c", NUMPY], capture_output=True, text=True, check=True)
+    assert found.stdout.split() == [*["3"] * 5, "3.0", "3", "PhysConError", "PhysConError"]

@@ -231,7 +231,7 @@ def _search(molecule: Any, seed: int, options: _Options, settings: Settings) -> 
         "revision": settings.loaded.revision,
         "level": settings.level,
         "seed": seed,
-        "temperature_K": options.temperature,
+        "temperature_K": float(options.temperature),
     }
     weights = boltzmann_weights(np.array([each.energy for each in found]), options.temperature)
     conformers = tuple(
@@ -247,8 +247,8 @@ def _search(molecule: Any, seed: int, options: _Options, settings: Settings) -> 
         n_starts=n_starts,
         left_out=reasons,
         prerelaxed=prerelaxed,
-        window=options.window,
-        temperature=options.temperature,
+        window=float(options.window),
+        temperature=float(options.temperature),
         tolerances=options.tolerances,
         fmax=settings.fmax,
         seed=seed,
