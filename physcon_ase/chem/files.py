@@ -19,21 +19,23 @@ def sdf_block(
     Args:
         graph: the molecule.
         positions: positions [Å], written with four decimals.
-        properties: data fields, each a single line of text; units belong in the name.
+        properties: data fields, each a single line of text; units belong in the name. '<' and '>' in a name, which
+            would end it, become "lt " and "gt ".
         title: first line of the record.
 
     Raises:
-        ValueError: a text contains a line break, or a field name is empty or contains '<' or '>'.
+        ValueError: a text contains a line break, or a field name is empty.
     """
     for text in (title, *properties, *properties.values()):
         if set("\r\n") & set(text):
             raise ValueError(f"line break in {text!r}; the texts of an SD record must be single lines")
     for name in properties:
-        if not name or set("<>") & set(name):
-            raise ValueError(f"invalid SD field name {name!r}; it must not be empty or contain '<' or '>'")
+        if not name:
+            raise ValueError("an SD field has no name; each needs one")
     mol = to_rdkit(graph, positions)
     mol.SetProp("_Name", title)
-    fields = "".join(f">  <{name}>\n{value}\n\n" for name, value in properties.items())
+    names = {name: name.replace("<", "lt ").replace(">", "gt ") for name in properties}
+    fields = "".join(f">  <{names[name]}>\n{value}\n\n" for name, value in properties.items())
     return f"{Chem.MolToMolBlock(mol)}{fields}$$$$\n"
 
 

@@ -48,8 +48,12 @@ def n_fragments(graph: MolGraph) -> int:
 
 
 def largest_fragment(graph: MolGraph) -> Fragment:
-    """Connected part with the most heavy atoms."""
-    return max(fragments_of(graph), key=lambda part: (int((part.graph.atomic_numbers > 1).sum()), part.graph.n_atoms))
+    """Connected part with the most heavy atoms, of these with the most atoms, then by its SMILES, not its place."""
+
+    def rank(part: Fragment) -> tuple[int, int, str]:
+        return int((part.graph.atomic_numbers > 1).sum()), part.graph.n_atoms, canonical_smiles(part.graph)
+
+    return max(fragments_of(graph), key=rank)
 
 
 def chosen_fragments(graph: MolGraph, choice: str) -> MolGraph:

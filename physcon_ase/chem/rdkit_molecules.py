@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from jaxtyping import Float
@@ -12,6 +12,9 @@ from physcon_ase.chem.graph import MolGraph
 from physcon_ase.chem.perceive import graph_from_bonds
 from physcon_ase.chem.smiles import graph_from_rdkit
 from physcon_ase.errors import BondPerceptionError, StoreError
+
+_POLYMERS: Final = {"SRU", "MON", "MER", "COP", "CRO", "MOD", "GRA", "ANY"}
+"""Kinds of groups of MOL files that are repeated."""
 
 
 @dataclass(frozen=True)
@@ -44,9 +47,10 @@ def known_from_rdkit(molecule: Any) -> KnownMolecule:
     hydrogens are placed by their geometry.
 
     Raises:
-        PhysConError: see `graph_from_rdkit`; a valence is impossible.
+        PhysConError: see `graph_from_rdkit`; a valence is impossible, or it is a query or a polymer.
     """
     mol = Chem.Mol(molecule)
+    _refuse_patterns(mol)
     with rdBase.BlockLogs():
         try:
             Chem.SanitizeMol(mol)
@@ -103,7 +107,7 @@ class PdbAtoms:
 
 
 def pdb_atoms(block: str) -> PdbAtoms:
-    """Atoms of one model of a PDB file, at the first of any alternative locations.
+    """Atoms of one model of a PDB file; alternative locations other than "A" and "1" are left out.
 
     Raises:
         StoreError: RDKit cannot read it, or there are carbon atoms but no hydrogens.
@@ -153,6 +157,26 @@ def _with_stereo(mol: Chem.Mol) -> Chem.Mol:
         Chem.SetDoubleBondNeighborDirections(mol, mol.GetConformer())
         Chem.AssignStereochemistry(mol, cleanIt=True, force=True)
     return mol
+
+
+def _refuse_patterns(mol: Chem.Mol) -> None:
+    """Refuses what stands for many molecules; RDKit reads it as one of them.
+
+    Raises:
+        StoreError: an atom is a query, as in SMARTS and files for substructure searches, or a group is repeated.
+    """
+    queries = [atom for atom in mol.GetAtoms() if atom.HasQuery() and atom.GetAtomicNum()]
+    if queries:
+        raise StoreError(
+            f"atom {queries[0].GetIdx()} ({queries[0].GetSmarts()}) is a query for a substructure search, not an atom "
+            "of a molecule: give a molecule, e.g. Chem.MolFromSmiles instead of MolFromSmarts"
+        )
+    kinds = {group.GetProp("TYPE") for group in Chem.GetMolSubstanceGroups(mol)} & _POLYMERS
+    if kinds:
+        raise StoreError(
+            f"the molecule has a repeated group ({', '.join(sorted(kinds))}), so that its size is not known: draw all "
+            "repeat units"
+        )
 
 
 def _has_positions(mol: Chem.Mol) -> bool:

@@ -2,7 +2,7 @@
 
 import warnings
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from threading import RLock
@@ -45,6 +45,9 @@ ATOMS_PER_BATCH: Final = 256
 _PROPERTIES: Final = ("energy", "free_energy", "energies", "forces")
 _OF_CHARGES: Final = ("charges", "dipole")
 """Properties of models with partial charges."""
+
+_SETTINGS: Final = ("model", "level", "charge", "multiplicity")
+"""Attributes on which the results depend."""
 
 
 class PhysConCalculator(Calculator):
@@ -136,6 +139,12 @@ class PhysConCalculator(Calculator):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state, _lock=RLock())
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Rejects changes of what the results depend on, as `set` does."""
+        if name in _SETTINGS and name in vars(self):
+            self.set(**{name: value})
+        super().__setattr__(name, value)
 
     def get_property(self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True) -> Any:
         """Value of one property; threads may share a calculator, and their calculations run one after another."""
@@ -242,7 +251,7 @@ class PhysConCalculator(Calculator):
 
     def predict(
         self,
-        structures: Sequence[Atoms],
+        structures: Iterable[Atoms],
         properties: Sequence[str] = ("energy", "forces"),
         *,
         on_error: Literal["record", "raise"] = "record",
@@ -265,7 +274,7 @@ class PhysConCalculator(Calculator):
         unknown = sorted(set(properties) - set(_PROPERTIES))
         if unknown:
             raise PhysConError(f"unknown properties {', '.join(unknown)}; allowed are {', '.join(_PROPERTIES)}")
-        structures = [structures] if isinstance(structures, Atoms) else structures
+        structures = [structures] if isinstance(structures, Atoms) else list(structures)
         found: dict[int, Prediction] = {}
 
         def refuse(index: int, error: PhysConError) -> None:
@@ -421,7 +430,7 @@ def _rows(batch: Batch, values: Tensor | None) -> list[np.ndarray] | list[None]:
 
 
 def predict_structures(
-    structures: Sequence[Atoms | PhysConError],
+    structures: Iterable[Atoms | PhysConError],
     *,
     level: str = AUTO,
     checkpoint: str | Path | LoadedModel = DEFAULT_CHECKPOINT,
@@ -429,7 +438,7 @@ def predict_structures(
     dtype: torch.dtype | str = torch.float32,
 ) -> list[Atoms | PhysConError]:
     """Copies of the structures with energy and forces; an error for each invalid one, and errors of the input."""
-    calculator = PhysConCalculator(checkpoint, level=level, device=device, dtype=dtype)
+    calculator, structures = PhysConCalculator(checkpoint, level=level, device=device, dtype=dtype), list(structures)
     valid = [atoms for atoms in structures if isinstance(atoms, Atoms)]
     predictions = iter(calculator.predict(valid))
     return [_with_prediction(atoms, next(predictions)) if isinstance(atoms, Atoms) else atoms for atoms in structures]

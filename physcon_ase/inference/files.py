@@ -157,7 +157,7 @@ def _named_atoms(row: Row) -> Any:
 
 
 def structures_of(rows: Iterable[Row]) -> list[Atoms | PhysConError]:
-    """Geometry, or error, of each row, with the name of the row in `info`.
+    """Geometry, or error, of each row, with the name of the row, and what was added to the input, in `info`.
 
     Raises:
         StoreError: a row is a SMILES or a molecule without positions.
@@ -168,6 +168,8 @@ def structures_of(rows: Iterable[Row]) -> list[Atoms | PhysConError]:
         if isinstance(atoms, str | MolGraph):
             what = "a list of SMILES" if isinstance(atoms, str) else f"without positions (molecule {row.number})"
             raise StoreError(f"{row.source} is {what}, but geometries are required: give {listed(STRUCTURES)}")
+        if isinstance(row.molecule, Geometry) and row.molecule.origin != Geometry.origin:
+            atoms.info["origin"] = row.molecule.origin
         structures.append(atoms)
     return structures
 
@@ -197,8 +199,8 @@ def check_output(path: str | Path, inputs: Iterable[str | Path] = (), *, kinds: 
         kinds: allowed suffixes; by default those of all formats that can be written.
 
     Raises:
-        PhysConError: an unknown suffix, an input file, a folder, a folder that does not exist or cannot be written to,
-            or a format whose package is not installed.
+        PhysConError: an unknown suffix, an input file, a folder, a write-protected file, a folder that does not
+            exist or cannot be written to, or a format whose package is not installed.
     """
     path = Path(path)
     kind = format_named(path, WRITABLE)
@@ -211,6 +213,8 @@ def check_output(path: str | Path, inputs: Iterable[str | Path] = (), *, kinds: 
         raise PhysConError(f"there is no folder {path.parent} to write {path.name} to; create it first")
     if path.is_dir():
         raise PhysConError(f"{path} is a folder; choose another name for the output")
+    if path.exists() and not os.access(path, os.W_OK):
+        raise PhysConError(f"{path} is write-protected: choose another name for the output, or allow writing to it")
     if not os.access(path.parent, os.W_OK | os.X_OK):  # files are written beside their place and then renamed
         raise PhysConError(
             f"{path} cannot be written, since there is no permission for {path.parent}: choose another folder"

@@ -30,8 +30,8 @@ from physcon_ase.inference.intake import (
     as_graph,
     at_least_one,
     check_seconds,
-    check_seed,
     checked_graph,
+    checked_seed,
     or_error,
     unless_error,
 )
@@ -140,7 +140,7 @@ class StructureGenerator:
             InvalidSmilesError, DummyAtomError, FragmentsError, UnknownElementError: see `chem.smiles`.
         """
         at_least_one("n_samples", n_samples)
-        check_seed(seed)
+        seed = checked_seed(seed)
         graph = as_graph(molecule)
         guesses = self.generate_many([graph] * n_samples, seeds=range(seed, seed + n_samples))
         atoms = [self.to_atoms(unless_error(guess)) for guess in guesses]
@@ -169,9 +169,7 @@ class StructureGenerator:
             PhysConError: a seed is below 0 or not a whole number.
         """
         molecules = as_list(molecules)
-        seeds = [seed] * len(molecules) if seeds is None else list(seeds)
-        for own in seeds:
-            check_seed(own)
+        seeds = [checked_seed(own) for own in ([seed] * len(molecules) if seeds is None else seeds)]
         graphs = [or_error(checked_graph, molecule, self.model, self.level) for molecule in molecules]
         starts: list[np.ndarray | PhysConError | None] = [None] * len(graphs)
         if self.mode == "refine":

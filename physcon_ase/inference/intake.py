@@ -129,7 +129,8 @@ def check_same_atoms(start: Atoms, graph: MolGraph) -> None:
 
 
 def _as_whole_number(name: str, value: Any) -> int:
-    if isinstance(value, (int, float, np.integer, np.floating)) and float(value).is_integer():
+    is_number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+    if is_number and float(value).is_integer():
         return int(value)
     raise UnsupportedChargeError(f"{name} {value!r} is not an integer: give the value of the molecule, such as 0 or 1")
 
@@ -205,14 +206,15 @@ def check_relaxation(fmax: float, max_steps: int) -> None:
         raise PhysConError(f"max_steps must be 0 or more, received {max_steps}")
 
 
-def check_seed(seed: int) -> None:
-    """Checks that a random seed is a whole number and not negative.
+def checked_seed(seed: Any) -> int:
+    """Returns a random seed, such as an integer of numpy, as an `int`.
 
     Raises:
-        PhysConError: it is not.
+        PhysConError: it is not a whole number, or negative.
     """
     if whole_number("seed", seed) < 0:
         raise PhysConError(f"seed must be 0 or more, received {seed}")
+    return whole_number("seed", seed)
 
 
 def check_seconds(max_seconds: float) -> None:

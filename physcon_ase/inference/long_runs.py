@@ -118,7 +118,8 @@ def _journal(path: Path, task: Task[Any], rows: Sequence[Row], stack: ExitStack)
 
 def _bytes_of(row: Row) -> bytes:
     """Bytes of all properties of a molecule on which its record depends."""
-    molecule, origin = row.molecule, f"{row.name}\t{row.number}\t{row.source}\t".encode()
+    fields = dict(row.fields) or ""
+    molecule, origin = row.molecule, f"{row.name}\t{row.number}\t{row.source}\t{fields}".encode()
     if isinstance(molecule, Geometry):
         return origin + _graph_bytes(molecule.graph) + _atoms_bytes(molecule.atoms)
     if isinstance(molecule, MolGraph):

@@ -20,7 +20,7 @@ from physcon_ase.inference.constraints import check_constraints
 from physcon_ase.inference.embedding import MAX_SECONDS
 from physcon_ase.inference.encoding import decoded, encoded
 from physcon_ase.inference.formats.rows import Geometry, Row, as_rows
-from physcon_ase.inference.intake import at_least_one, check_fragments, or_error
+from physcon_ase.inference.intake import at_least_one, check_fragments, checked_seed, or_error
 from physcon_ase.inference.long_runs import Chunk, Item, Task, run
 from physcon_ase.inference.results import STATUSES, Record, Result, record_of
 from physcon_ase.inference.starts import (
@@ -110,9 +110,9 @@ def optimize_many(
         raise PhysConError(f"unknown start {start!r}; choose one of {', '.join(STARTS)}")
     at_least_one("atoms_per_batch", atoms_per_batch)
     check_fragments(fragments)
-    settings = settings_of(checkpoint, level, fmax, max_steps, seed, max_seconds, device, dtype)
+    seed, settings = checked_seed(seed), settings_of(checkpoint, level, fmax, max_steps, max_seconds, device, dtype)
     settings = replace(settings, method=method, fragments=fragments, atoms_per_batch=atoms_per_batch)
-    plan = _Plan(PicklableSettings(settings, checkpoint, device, dtype), start, max(1, n_attempts))
+    plan = _Plan(PicklableSettings(settings, checkpoint, device, dtype), start, at_least_one("n_attempts", n_attempts))
     return run(
         Task(partial(_relax_chunk, plan), _lost, encoded, partial(decoded, Record), plan.description | {"seed": seed}),
         _chunks(rows, seed, plan),

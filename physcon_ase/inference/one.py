@@ -17,7 +17,7 @@ from physcon_ase.inference.calculator import PhysConCalculator
 from physcon_ase.inference.constraints import check_constraints
 from physcon_ase.inference.embedding import MAX_SECONDS
 from physcon_ase.inference.formats.rows import as_rows
-from physcon_ase.inference.intake import check_fragments, or_error, unless_error
+from physcon_ase.inference.intake import check_fragments, checked_seed, or_error, unless_error
 from physcon_ase.inference.outcome import result_of
 from physcon_ase.inference.quasi_newton import ModelLBFGS, StalledError
 from physcon_ase.inference.results import Result
@@ -83,7 +83,7 @@ def optimize(
     """
     make_optimizer = _optimizer_class(optimizer)
     check_fragments(fragments)
-    settings = settings_of(checkpoint, level, fmax, max_steps, seed, max_seconds, device, dtype)
+    seed, settings = checked_seed(seed), settings_of(checkpoint, level, fmax, max_steps, max_seconds, device, dtype)
     settings = replace(settings, fragments=fragments)
     began = perf_counter()
     (row,) = as_rows([molecule])
@@ -150,16 +150,22 @@ class _NotFiniteError(RuntimeError):
 
 
 class _Course:
-    """Energies and largest forces of the geometries of a relaxation, recorded by an observer of its optimiser."""
+    """Energies and largest forces of the geometries of a relaxation, recorded by an observer of its optimiser.
+
+    The relaxation lowers `energies`, with those of restraints such as `ase.constraints.Hookean`; `own` has those of the
+    molecule alone.
+    """
 
     def __init__(self, atoms: Atoms):
         self.atoms = atoms
         self.energies: list[float] = []
+        self.own: list[float] = []
         self.largest_forces: list[float] = []
         self.lowest, self.lowest_positions = 0, atoms.positions.copy()
 
     def __call__(self) -> None:
         self.energies.append(float(self.atoms.get_potential_energy()))
+        self.own.append(float(self.atoms.get_potential_energy(apply_constraint=False)))
         self.largest_forces.append(float(np.linalg.norm(self.atoms.get_forces(), axis=1).max()))
         if not np.isfinite([self.energies[-1], self.largest_forces[-1]]).all():
             raise _NotFiniteError
@@ -169,7 +175,8 @@ class _Course:
     def return_to_lowest(self) -> None:
         """Puts the atoms at the lowest geometry, which becomes the last."""
         self.atoms.positions = self.lowest_positions
-        self.energies[-1], self.largest_forces[-1] = self.energies[self.lowest], self.largest_forces[self.lowest]
+        for values in (self.energies, self.own, self.largest_forces):
+            values[-1] = values[self.lowest]
 
 
 def _run(run: Optimizer, atoms: Atoms, fmax: float, max_steps: int) -> tuple[RelaxStatus, np.ndarray, np.ndarray]:
@@ -205,4 +212,4 @@ def _run(run: Optimizer, atoms: Atoms, fmax: float, max_steps: int) -> tuple[Rel
         run.close()
     if status is not RelaxStatus.CONVERGED:
         course.return_to_lowest()
-    return status, np.array(course.energies), np.array(course.largest_forces)
+    return status, np.array(course.own), np.array(course.largest_forces)

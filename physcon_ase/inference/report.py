@@ -66,10 +66,11 @@ def in_two_units(energy: float, *, decimals: int = 6) -> str:
 
 
 def format_energy(index: int, atoms: Atoms) -> str:
-    """Energy of a structure with an attached prediction, and the doubts, as one line for the terminal."""
+    """Energy of a structure with an attached prediction, its origin and the doubts, as one line for the terminal."""
     where = f"level {atoms.info['level']} of {atoms.info['model']}"
+    origin = f", {atoms.info['origin']}" if "origin" in atoms.info else ""
     doubts = f", uncertain: {atoms.info['doubts']}" if "doubts" in atoms.info else ""
-    return f"{index:5d}  {atoms.get_chemical_formula()}  {atoms.get_potential_energy():.6f} eV  {where}{doubts}"
+    return f"{index:5d}  {atoms.get_chemical_formula()}  {atoms.get_potential_energy():.6f} eV  {where}{origin}{doubts}"
 
 
 def format_errors(outcomes: Sequence[object]) -> list[str]:

@@ -164,7 +164,7 @@ class Result(NotebookView):
             "kind": "relaxation",
             "smiles": self.smiles,
             "formula": self.atoms.get_chemical_formula(),
-            "charge": int(self.atoms.info.get("charge", 0)),
+            "charge": int(self.atoms.info.get("charge") or 0),
             "status": self.status,
             "atomic_numbers": self.atoms.numbers.tolist(),
             "positions_angstrom": self.atoms.positions.tolist(),

@@ -30,7 +30,6 @@ from physcon_ase.inference.intake import (
     check_relaxation,
     check_same_atoms,
     check_seconds,
-    check_seed,
     check_structure,
     checked_graph,
     or_error,
@@ -136,7 +135,6 @@ def settings_of(
     level: str,
     fmax: float,
     max_steps: int,
-    seed: int,
     max_seconds: float,
     device: torch.device | str,
     dtype: torch.dtype | str,
@@ -147,7 +145,6 @@ def settings_of(
         PhysConError: an invalid number, level or checkpoint.
     """
     check_relaxation(fmax, max_steps)
-    check_seed(seed)
     check_seconds(max_seconds)
     loaded = checkpoint if isinstance(checkpoint, LoadedModel) else load_model(checkpoint, device=device, dtype=dtype)
     return Settings(loaded, checked_level(level, loaded.model), fmax, max_steps, max_seconds)

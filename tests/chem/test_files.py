@@ -1,3 +1,5 @@
+from io import BytesIO
+
 import numpy as np
 import pytest
 from rdkit import Chem
@@ -29,6 +31,9 @@ def test_text_that_would_break_the_record_is_refused(text: str) -> None:
         sdf_block(graph, np.eye(3), {}, title=text)
 
 
-def test_field_names_with_brackets_are_refused() -> None:
-    with pytest.raises(ValueError, match="SD field name 'a>'"):
-        sdf_block(graph_from_smiles("O"), np.eye(3), {"a>": "1"})
+def test_brackets_in_field_names_are_written_as_words() -> None:
+    text = sdf_block(graph_from_smiles("O"), np.eye(3), {"MW (<500)": "1", ">5": ">2"})
+    (mol,) = Chem.ForwardSDMolSupplier(BytesIO(text.encode()))
+    assert mol.GetPropsAsDict() == {"MW (lt 500)": 1, "gt 5": ">2"}
+    with pytest.raises(ValueError, match="has no name"):
+        sdf_block(graph_from_smiles("O"), np.eye(3), {"": "1"})

@@ -52,3 +52,10 @@ def test_fragments_are_embedded_beside_each_other(smiles: str) -> None:
     assert 2.0 < cdist(one, other).min() < 4.0
     assert not np.allclose(first, second)
     np.testing.assert_array_equal(embed(graph, seed=3)[0], first)
+
+
+def test_the_largest_of_equal_fragments_does_not_depend_on_their_order() -> None:
+    pairs = ("C1CC1.C=CC", "C=CC.C1CC1"), ("CCO.COC", "COC.CCO")
+    for one, other in pairs:
+        graphs = [graph_from_smiles(smiles, allow_fragments=True) for smiles in (one, other)]
+        assert len({canonical_smiles(chosen_fragments(graph, "largest")) for graph in graphs}) == 1

@@ -173,6 +173,14 @@ def test_atomization_energy_is_references_minus_total(calculator: PhysConCalcula
 def test_parameters_cannot_be_changed_afterwards(calculator: PhysConCalculator) -> None:
     with pytest.raises(PhysConError, match="level of a PhysConCalculator cannot be changed; create a new one"):
         calculator.set(level="dft")
+    before = calculator.get_potential_energy(ethanol())
+    for name, value in {"level": "dft", "charge": -2, "multiplicity": 3, "model": calculator.model}.items():
+        with pytest.raises(PhysConError, match=f"{name} of a PhysConCalculator cannot be changed; create a new one"):
+            setattr(calculator, name, value)
+    for other in (copy.deepcopy(calculator), pickle.loads(pickle.dumps(calculator))):
+        with pytest.raises(PhysConError, match="charge of a PhysConCalculator cannot be changed"):
+            other.charge = -2
+        assert other.get_potential_energy(ethanol()) == before
 
 
 # ---- uncertainty
@@ -323,7 +331,7 @@ def test_a_radical_is_refused(calculator: PhysConCalculator) -> None:
         calculator.get_potential_energy(molecule("CH3"))
 
 
-@pytest.mark.parametrize("charge", [0.5, "one", None])
+@pytest.mark.parametrize("charge", [0.5, "one", None, True])
 def test_a_charge_must_be_a_whole_number(calculator: PhysConCalculator, charge: object) -> None:
     if charge is None:  # the same as not stated
         assert np.isfinite(calculator.get_potential_energy(ethanol(charge=None)))
@@ -442,6 +450,14 @@ def test_bad_structures_are_records_that_stop_nobody(calculator: PhysConCalculat
     assert found[0].energy == pytest.approx(calculator.get_potential_energy(ethanol()), abs=1e-9)
     with pytest.raises(EmptyStructureError):
         calculator.predict(structures, on_error="raise")
+
+
+def test_predict_takes_a_generator(calculator: PhysConCalculator) -> None:
+    water = molecule("H2O")
+    (record,) = calculator.predict(atoms for atoms in [water])
+    assert record.energy == pytest.approx(calculator.get_potential_energy(water), abs=1e-4)
+    (labelled,) = predict_structures((atoms for atoms in [water]), checkpoint=tiny_loaded())
+    assert isinstance(labelled, Atoms)
 
 
 def test_predict_of_nothing_is_nothing_and_unknown_properties_are_refused(calculator: PhysConCalculator) -> None:

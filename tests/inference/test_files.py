@@ -18,6 +18,7 @@ from physcon_ase.chem.graph import MolGraph
 from physcon_ase.chem.smiles import graph_from_smiles
 from physcon_ase.errors import InvalidSmilesError, PhysConError, StoreError
 from physcon_ase.inference import files
+from physcon_ase.inference.calculator import predict_structures
 from physcon_ase.inference.files import (
     check_output,
     failures_path,
@@ -26,13 +27,15 @@ from physcon_ase.inference.files import (
     read_rows,
     read_structures,
     rows_named,
+    structures_of,
     write_records,
 )
 from physcon_ase.inference.formats.summary import COLUMNS
 from physcon_ase.inference.formats.table import FORMATS, READABLE, WRITABLE, format_recognised
 from physcon_ase.inference.formats.text import decoded
+from physcon_ase.inference.report import format_energy
 from physcon_ase.inference.results import Record, Result, record_of
-from tests.tiny import ETHANOL, ETHANOL_NUMBERS
+from tests.tiny import ETHANOL, ETHANOL_NUMBERS, tiny_loaded
 
 
 def a_result(smiles: str = "CCO", **changes: object) -> Result:
@@ -72,6 +75,10 @@ def test_a_folder_that_cannot_be_written_to_is_refused_before_the_computation(
     (tmp_path / "taken.sdf").mkdir()
     with pytest.raises(PhysConError, match=r"taken\.sdf is a folder; choose another name"):
         check_output(tmp_path / "taken.sdf")
+    (tmp_path / "kept.sdf").touch()
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != "kept.sdf")
+    with pytest.raises(PhysConError, match=r"kept\.sdf is write-protected"):
+        check_output(tmp_path / "kept.sdf")
     monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)
     with pytest.raises(PhysConError, match=r"out\.sdf cannot be written, since there is no permission"):
         check_output(tmp_path / "out.sdf")
@@ -348,3 +355,15 @@ def test_molecules_of_a_drawing_keep_the_order_of_their_atoms(tmp_path: Path) ->
     (graph,) = read_molecules(tmp_path / "flat.mol")
     assert isinstance(graph, MolGraph)
     assert graph.atomic_numbers[:6].tolist() == [8, 6, 6, 6, 6, 7]
+
+
+def test_energies_tell_that_hydrogens_were_added(tmp_path: Path) -> None:
+    mol = Chem.AddHs(Chem.MolFromSmiles("CO"))
+    AllChem.EmbedMolecule(mol, randomSeed=1)
+    Chem.MolToMolFile(mol, str(tmp_path / "full.mol"))
+    Chem.MolToMolFile(Chem.RemoveHs(mol), str(tmp_path / "heavy.mol"))
+    full, heavy = (structures_of(read_rows(tmp_path / name))[0] for name in ("full.mol", "heavy.mol"))
+    assert "origin" not in full.info
+    labelled = predict_structures([heavy], checkpoint=tiny_loaded())[0]
+    assert labelled.info["origin"] == "geometry (4 hydrogens added)"
+    assert "4 hydrogens added" in format_energy(0, labelled)

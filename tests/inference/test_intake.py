@@ -116,7 +116,7 @@ def test_in_a_batch_bad_structures_are_records_and_stop_nobody(shipped: LoadedMo
 
 WRONG_TYPES = """
 from ase.build import molecule
-from physcon_ase import PhysConCalculator, StructureGenerator, optimize, vibrations
+from physcon_ase import PhysConCalculator, StructureGenerator, optimize, optimize_many, vibrations
 from physcon_ase.errors import PhysConError
 
 for call in (
@@ -125,6 +125,8 @@ for call in (
     lambda: StructureGenerator()("O", seed="1"),
     lambda: StructureGenerator(n_conformers=1.5),
     lambda: vibrations("O", symmetry_number=1.5),
+    lambda: optimize_many(["O"], n_attempts=1.5),
+    lambda: optimize_many(["O"], n_attempts=0),
 ):
     try:
         call()
@@ -144,6 +146,8 @@ def test_arguments_of_wrong_types_are_named_errors() -> None:
         "seed is '1'; a whole number is needed",
         "n_conformers is 1.5; a whole number is needed",
         "symmetry_number is 1.5; a whole number is needed",
+        "n_attempts is 1.5; a whole number is needed",
+        "n_attempts is 0; 1 or more is needed",
         "None a structure must be an ase.Atoms, received 'O': use optimize() for a SMILES",
     ]
 
@@ -235,3 +239,35 @@ def test_damaged_weights_are_a_named_error_everywhere(
     assert message in error
     assert error.count("\n") == 1
     assert not (folder / "executed").exists()
+
+
+NUMPY = """
+import json
+import numpy as np
+from ase.build import molecule
+from physcon_ase import StructureGenerator, ensemble, optimize, optimize_many, scan, vibrations
+
+seed = np.int64(3)
+options = {"seed": seed, "progress_bar": False}
+print(json.dumps(optimize("O", seed=seed).to_dict()["seed"]), optimize_many(["O"], **options)[0].seed)
+print(ensemble("O", n=1, **options).seed, scan("OO", (2, 0, 1, 3), step=120, n_conformers=1, **options).seed)
+print(StructureGenerator()("O", seed=seed).info["seed"])
+number = np.float32(3)
+found = ensemble("O", n=1, temperature=number, window=number, **options).to_dict()
+print(json.loads(json.dumps(found))["temperature_kelvin"])
+found = vibrations("O", temperature=number, pressure=number, scale=number, cutoff=number, symmetry_number=seed)
+print(json.loads(json.dumps(found.to_dict()))["thermochemistry"]["symmetry_number"])
+for mass in (0.0, np.nan):
+    atoms = molecule("H2O")
+    atoms.set_masses([16.0, mass, 1.0])
+    try:
+        vibrations(atoms)
+    except ValueError as error:
+        print(type(error).__name__)
+"""
+
+
+def test_numbers_may_be_those_of_numpy_and_masses_must_be_numbers() -> None:
+    # in a process without the tests' check of types
+    found = subprocess.run([sys.executable, "-c", NUMPY], capture_output=True, text=True, check=True)
+    assert found.stdout.split() == [*["3"] * 5, "3.0", "3", "PhysConError", "PhysConError"]

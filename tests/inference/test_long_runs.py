@@ -243,5 +243,13 @@ def test_a_journal_of_other_structures_is_refused(change: Callable[[Atoms], obje
         run_each(count_atoms, [atoms], **options)
 
 
+def test_a_journal_of_other_data_fields_is_refused(tmp_path: Path) -> None:
+    options = {"result_type": Count, "settings": {"factor": 2}, "journal": tmp_path / "run.journal"}
+    for _ in range(2):
+        run_each(partial(count, factor=2), [Row("C", fields={"IC50": "1"})], **options)
+    with pytest.raises(StoreError, match="molecules or settings"):
+        run_each(partial(count, factor=2), [Row("C", fields={"IC50": "2"})], **options)
+
+
 def count_atoms(atoms: Atoms, seed: int) -> Count:
     return Count(len(atoms), np.zeros(1), ())

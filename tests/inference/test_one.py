@@ -6,7 +6,7 @@ import pytest
 import torch
 from ase import Atoms
 from ase.build import molecule
-from ase.constraints import FixAtoms, FixCom, FixSubsetCom
+from ase.constraints import FixAtoms, FixCom, FixSubsetCom, Hookean
 from ase.optimize import BFGS, FIRE2, LBFGS, CellAwareBFGS
 from ase.optimize.sciopt import SciPyFminBFGS, SciPyFminCG
 from rdkit import Chem
@@ -276,6 +276,26 @@ def test_bonds_that_change_are_said(double: LoadedModel, monkeypatch: pytest.Mon
 def test_settings_that_make_no_sense_are_refused(options: dict, message: str, double: LoadedModel) -> None:
     with pytest.raises(PhysConError, match=message):
         optimize("O", checkpoint=double, **options)
+
+
+def test_the_energy_of_a_restraint_is_not_that_of_the_molecule(double: LoadedModel) -> None:
+    atoms = molecule("CH3CH2OH")
+    atoms.set_constraint(Hookean(0, 1, rt=1.0, k=5.0))
+    result = optimize(atoms, checkpoint=double)
+    free = result.atoms.copy()
+    free.set_constraint()
+    assert result.energy == pytest.approx(PhysConCalculator(double).get_potential_energy(free), abs=1e-6)
+    assert result.atoms.get_distance(0, 1) < 1.5  # the restraint acts
+
+
+def test_a_charge_of_none_is_none(double: LoadedModel, tmp_path: Path) -> None:
+    atoms = molecule("H2O")
+    atoms.info["charge"] = None
+    result = optimize(atoms, max_steps=0, checkpoint=double)
+    assert result.to_dict()["charge"] == 0
+    write_results(result, tmp_path / "out.csv")
+    write_results(result, tmp_path / "out.xyz")
+    assert "charge" not in ase.io.read(tmp_path / "out.xyz").info
 
 
 def test_nothing_global_changes(double: LoadedModel) -> None:

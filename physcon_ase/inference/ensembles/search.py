@@ -32,7 +32,7 @@ from physcon_ase.inference.ensembles.ensemble import (
 )
 from physcon_ase.inference.ensembles.stages import Relaxed, Stages
 from physcon_ase.inference.generator import ATOMS_PER_BATCH, atoms_of
-from physcon_ase.inference.intake import above_zero, at_least_one
+from physcon_ase.inference.intake import above_zero, at_least_one, checked_seed
 from physcon_ase.inference.long_runs import Outcome, run_each
 from physcon_ase.inference.starts import PicklableSettings, Settings, graph_and_positions, name_of, settings_of
 from physcon_ase.model.coverage import AUTO
@@ -97,7 +97,7 @@ def ensemble(
         PhysConError: invalid input; see `errors` for the subclasses.
     """
     options = _Options(n, window, temperature, prerelax, tolerances or Tolerances(), progress_bar)
-    settings = settings_of(checkpoint, level, fmax, max_steps, seed, max_seconds, device, dtype)
+    seed, settings = checked_seed(seed), settings_of(checkpoint, level, fmax, max_steps, max_seconds, device, dtype)
     return _search(molecule, seed, options, replace(settings, atoms_per_batch=atoms_per_batch))
 
 
@@ -137,7 +137,7 @@ def ensemble_many(
         StoreError: the journal belongs to a different run.
     """
     options = _Options(n, window, temperature, prerelax, tolerances or Tolerances(), progress_bar=False)
-    settings = settings_of(checkpoint, level, fmax, max_steps, seed, max_seconds, device, dtype)
+    seed, settings = checked_seed(seed), settings_of(checkpoint, level, fmax, max_steps, max_seconds, device, dtype)
     shared = PicklableSettings(replace(settings, atoms_per_batch=atoms_per_batch), checkpoint, device, dtype)
     outcomes = run_each(
         partial(_search_with, shared, options),
@@ -231,7 +231,7 @@ def _search(molecule: Any, seed: int, options: _Options, settings: Settings) -> 
         "revision": settings.loaded.revision,
         "level": settings.level,
         "seed": seed,
-        "temperature_K": options.temperature,
+        "temperature_K": float(options.temperature),
     }
     weights = boltzmann_weights(np.array([each.energy for each in found]), options.temperature)
     conformers = tuple(
@@ -247,8 +247,8 @@ def _search(molecule: Any, seed: int, options: _Options, settings: Settings) -> 
         n_starts=n_starts,
         left_out=reasons,
         prerelaxed=prerelaxed,
-        window=options.window,
-        temperature=options.temperature,
+        window=float(options.window),
+        temperature=float(options.temperature),
         tolerances=options.tolerances,
         fmax=settings.fmax,
         seed=seed,

@@ -8,7 +8,9 @@ from io import StringIO
 from typing import Final
 
 from physcon_ase.errors import InvalidSmilesError, StoreError
-from physcon_ase.inference.formats.rows import ReadOptions, Row
+from physcon_ase.inference.formats.rows import ReadOptions, Row, fields_of
+from physcon_ase.inference.formats.summary import one_line
+from physcon_ase.plurals import counted
 
 SMILES_COLUMNS: Final = (
     "smiles", "isomericsmiles", "isosmiles", "absolutesmiles", "canonicalsmiles", "smi", "structure", "smilesstring",
@@ -24,6 +26,9 @@ NAME_COLUMNS: Final = (
 """Names of columns with names, as `simplified`, in order of preference."""
 
 _DELIMITERS: Final = ",;\t|"
+_SEPARATOR_LINE: Final = re.compile(r'\A"?sep=(.)"?[,;\t| ]*\n', re.IGNORECASE)
+"""First line of a table for Excel, which names the delimiter."""
+
 _SMILES_WORD: Final = re.compile(r"(?<![a-z])smiles(?![a-z])", re.IGNORECASE)
 
 
@@ -33,8 +38,8 @@ def read(text: str, options: ReadOptions) -> Iterator[Row]:
     Raises:
         StoreError: there is no such column, no column of SMILES is recognised, or a quotation mark is not closed.
     """
-    records = _records(text, _delimiter(text, options.suffix))
-    header = [cell.strip() for cell in next(records, (0, []))[1]]
+    records = _records(_SEPARATOR_LINE.sub("\n", text), _delimiter(text, options.suffix))
+    header = [one_line(cell) for cell in next(records, (0, []))[1]]
     if not header:
         return
     smiles_column = _column(header, options.smiles_column, SMILES_COLUMNS, "--smiles-column")
@@ -45,17 +50,24 @@ def read(text: str, options: ReadOptions) -> Iterator[Row]:
         )
     name_column = _column(header, options.name_column, NAME_COLUMNS, "--name-column")
     for number, cells in records:
-        others = {
-            name: cell.strip()
+        if any(cell.strip() for cell in cells[len(header) :]):
+            error = StoreError(
+                f"line {number} has {len(cells)} cells, but there are {counted(len(header), 'column')}: put cells that "
+                "contain the delimiter into quotation marks"
+            )
+            yield Row(error, number=number)
+            continue
+        others = fields_of(
+            (name or f"column {column + 1}", cell.strip())
             for column, (name, cell) in enumerate(zip(header, cells, strict=False))
-            if name and column not in (smiles_column, name_column)
-        }
+            if column not in (smiles_column, name_column) and (name or cell.strip())
+        )
         yield replace(_row(cells, smiles_column, name_column, number), fields=others)
 
 
 def has_smiles_header(text: str) -> bool:
     """Whether the first line of a text is the header of a table with a column of SMILES."""
-    header = _first_line(text)
+    header = _first_line(_SEPARATOR_LINE.sub("", text))
     cells = [cell for delimiter in _DELIMITERS if delimiter in header for cell in header.split(delimiter)]
     return any(simplified(cell) in SMILES_COLUMNS or _SMILES_WORD.search(cell) for cell in cells)
 
@@ -93,6 +105,9 @@ def _row(cells: Sequence[str], smiles_column: int, name_column: int | None, numb
 
 
 def _delimiter(text: str, suffix: str) -> str:
+    stated = _SEPARATOR_LINE.match(text)
+    if stated:
+        return stated[1]
     if suffix == ".tsv":
         return "\t"
     header = re.sub(r'"[^"]*"', "", _first_line(text))  # delimiters inside quotation marks do not count

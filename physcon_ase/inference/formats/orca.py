@@ -20,6 +20,9 @@ _BLOCK: Final = re.compile(
 _IN_BOHR: Final = re.compile(r"(?im)^\s*!.*\bbohrs?\b")
 """Keyword line that says that coordinates are in bohr."""
 
+_CONSTRAINED: Final = re.compile(r"(?im)^[^#\n]*\bconstraints\b")
+"""Line that begins a block of constraints."""
+
 _MASS: Final = re.compile(r"(?i)\bM\s*=\s*(\d+\.?\d*)")
 """Mass of an isotope after the coordinates of its atom."""
 
@@ -29,12 +32,16 @@ def read(text: str, options: ReadOptions) -> Iterator[Row]:
 
     ASE's reader of these blocks leaves out charge and multiplicity.
     """
-    found = [(_BLOCK.search(job), bool(_IN_BOHR.search(job))) for job in _NEW_JOB.split(text)]
-    blocks = [(block, is_in_bohr) for block, is_in_bohr in found if block is not None]
+    found = [(_BLOCK.search(job), job) for job in _NEW_JOB.split(text)]
+    blocks = [(block, job) for block, job in found if block is not None]
     if not blocks:
         reason = "the ORCA input has no block '* xyz CHARGE MULTIPLICITY'; give the coordinates there, or as XYZ"
         yield Row(StoreError(reason), number=1)
-    for number, (block, is_in_bohr) in enumerate(blocks, start=1):
+    for number, (block, job) in enumerate(blocks, start=1):
+        if _CONSTRAINED.search(job):
+            reason = "the ORCA input has constraints, which are not read: remove them, or set those of ASE in Python"
+            yield Row(StoreError(reason), number=number)
+            continue
         try:
             atoms = _geometry(block[3])
         except PhysConError as error:
@@ -44,7 +51,7 @@ def read(text: str, options: ReadOptions) -> Iterator[Row]:
             reason = f"the coordinates of the ORCA input cannot be read ({error}); correct them"
             yield Row(StoreError(reason), number=number)
             continue
-        if is_in_bohr:
+        if _IN_BOHR.search(job):
             atoms.positions *= ANGSTROM_PER_BOHR
         atoms.info["charge"], atoms.info["spin"] = int(block[1]), int(block[2])
         yield Row(atoms, number=number)

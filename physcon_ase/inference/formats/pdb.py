@@ -18,6 +18,12 @@ from physcon_ase.inference.results import Record
 
 _END: Final = re.compile(r"^(?:ENDMDL|END)\b.*\n?", re.MULTILINE)
 _HAS_ATOMS: Final = re.compile(r"^(?:ATOM  |HETATM)", re.MULTILINE)
+_LOCATION: Final = slice(16, 17)
+"""Column with the letter of an alternative location."""
+
+_RESIDUE: Final = slice(21, 27)
+"""Columns with chain, number and insertion code of a residue."""
+
 _TITLE: Final = re.compile(r"^(?:COMPND|TITLE|HEADER) +(.+?)\s*$", re.MULTILINE)
 
 _NO_NAMES: Final = ("UNNAMED", "MOL_ID: 1;")
@@ -36,7 +42,7 @@ def read(text: str, options: ReadOptions) -> Iterator[Row]:
         title = _TITLE.search(block)
         name = "" if title is None or title[1] in _NO_NAMES else title[1]
         try:
-            found = pdb_atoms(block)
+            found = pdb_atoms(_at_first_locations(block))
         except PhysConError as error:
             yield Row(error, name, number)
             continue
@@ -44,6 +50,19 @@ def read(text: str, options: ReadOptions) -> Iterator[Row]:
         atoms.set_array("labels", np.array(found.labels))
         set_isotope_masses(atoms, found.isotopes)
         yield Row(atoms, name or found.residue, number)
+
+
+def _at_first_locations(block: str) -> str:
+    """The lines of a model with the first alternative location of each residue only, whatever its letter."""
+    first: dict[str, str] = {}
+    lines = []
+    for line in block.split("\n"):
+        if _HAS_ATOMS.match(line) and line[_LOCATION].strip():
+            if line[_LOCATION] != first.setdefault(line[_RESIDUE], line[_LOCATION]):
+                continue
+            line = f"{line[: _LOCATION.start]} {line[_LOCATION.stop :]}"
+        lines.append(line)
+    return "\n".join(lines)
 
 
 def write(records: Sequence[Record], path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -60,7 +61,7 @@ class ReadOptions:
 
 def as_rows(molecules: Any) -> list[Row]:
     """Rows of one molecule or several; RDKit molecules are converted. Invalid molecules are kept as they are."""
-    return [molecule if isinstance(molecule, Row) else Row(_converted(molecule)) for molecule in as_list(molecules)]
+    return [molecule if isinstance(molecule, Row) else _row_of(molecule) for molecule in as_list(molecules)]
 
 
 def as_list(molecules: Any) -> list[Any]:
@@ -69,13 +70,25 @@ def as_list(molecules: Any) -> list[Any]:
     return [molecules] if is_one or not isinstance(molecules, Iterable) else list(molecules)
 
 
-def _converted(molecule: Any) -> Any:
+def _row_of(molecule: Any) -> Row:
+    """Row of a molecule; that of an RDKit molecule has its name, and its public properties as fields."""
     if not is_rdkit_molecule(molecule):
-        return molecule
+        return Row(molecule)
+    fields = {name: str(value) for name, value in molecule.GetPropsAsDict(autoConvertStrings=False).items()}
     try:
-        return geometry_or_graph(known_from_rdkit(molecule))
+        known = known_from_rdkit(molecule)
     except PhysConError as error:
-        return error
+        return Row(error, fields=fields)
+    return Row(geometry_or_graph(known), known.name, fields=fields)
+
+
+def fields_of(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Values by name; a name that occurs again gets a number, "IC50 (2)", so that no value is lost."""
+    found: dict[str, str] = {}
+    for name, value in pairs:
+        repeats = (f"{name} ({number})" for number in count(2))
+        found[name if name not in found else next(other for other in repeats if other not in found)] = value
+    return found
 
 
 def set_isotope_masses(atoms: Atoms, isotopes: Mapping[int, float]) -> None:

@@ -50,7 +50,7 @@ def summary(record: Record) -> dict[str, Any]:
         found |= {name: getattr(result, name) for name in COLUMNS if hasattr(result, name)}
         found |= {
             "formula": result.atoms.get_chemical_formula(),
-            "charge": int(result.atoms.info.get("charge", 0)),
+            "charge": int(result.atoms.info.get("charge") or 0),
             "n_atoms": len(result.atoms),
             "energy_eV": result.energy,
             "energy_uncertainty_eV": result.energy_uncertainty,

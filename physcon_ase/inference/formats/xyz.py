@@ -265,7 +265,8 @@ def _with_origin(record: Record) -> Atoms:
 
 
 def write_frames(structures: Sequence[Atoms], path: Path) -> None:
-    """Writes geometries with energy, forces and `info`; texts in `info` read back exactly.
+    """Writes geometries with energy, forces and `info`; texts in `info` read back exactly, blanks in those of atoms
+    become "_".
 
     Results of an earlier calculation in `info` or `arrays`, such as the energy in the comment line of an input, are
     left out if there are new ones.
@@ -274,9 +275,16 @@ def write_frames(structures: Sequence[Atoms], path: Path) -> None:
         for atoms in structures:
             frame = atoms.copy()
             old = () if atoms.calc is None else all_properties
-            frame.info = {key: _escaped(key, value) for key, value in atoms.info.items() if key not in old}
+            frame.info = {
+                key: _escaped(key, value) for key, value in atoms.info.items() if key not in old and value is not None
+            }
             for key in frame.arrays.keys() & set(old):
                 del frame.arrays[key]
+            for key, values in frame.arrays.items():
+                if values.dtype.kind == "U":  # a blank would end the column
+                    frame.arrays[key] = np.array(["_".join(text.split()) or "_" for text in values.flat]).reshape(
+                        values.shape
+                    )
             frame.calc = atoms.calc
             ase.io.write(file, frame, format="extxyz")
 
@@ -285,12 +293,12 @@ def _escaped(key: str, value: Any) -> Any:
     """Text that the reader of extended XYZ converts back to `value`; it removes backslashes and converts numbers."""
     if not isinstance(value, str):
         return value
-    as_json = f"_JSON {json.dumps(value, ensure_ascii=False)}"
-    for text in (value, as_json):
+    as_json = [f"_JSON {json.dumps(value, ensure_ascii=to_ascii)}" for to_ascii in (False, True)]
+    for text in (value, *as_json):
         escaped = text.replace("\\", "\\\\")
-        if "\n" in escaped:
+        if len(escaped.splitlines()) > 1:
             continue
-        (found,) = key_val_str_to_dict(key_val_dict_to_str({"key": escaped})).values()
-        if isinstance(found, str) and found == value:
+        found = list(key_val_str_to_dict(key_val_dict_to_str({"key": escaped})).values())
+        if len(found) == 1 and isinstance(found[0], str) and found[0] == value:  # others are read as several pairs
             return escaped
     raise StoreError(f"the text {value!r} of {key!r} cannot be written to an XYZ file; remove it from atoms.info")

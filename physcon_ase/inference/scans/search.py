@@ -25,7 +25,7 @@ from physcon_ase.inference.embedding import MAX_SECONDS
 from physcon_ase.inference.ensembles.search import ensemble
 from physcon_ase.inference.ensembles.stages import LOOSE_FMAX
 from physcon_ase.inference.generator import ATOMS_PER_BATCH, atoms_of
-from physcon_ase.inference.intake import at_least_one
+from physcon_ase.inference.intake import at_least_one, checked_seed
 from physcon_ase.inference.results import Result
 from physcon_ase.inference.scans.scan import Scan
 from physcon_ase.inference.starts import RelaxationJob, Settings, graph_and_positions, settings_of
@@ -94,7 +94,7 @@ def scan(
         PhysConError: other invalid input; see `errors`.
     """
     began = perf_counter()
-    settings = settings_of(checkpoint, level, fmax, max_steps, seed, max_seconds, device, dtype)
+    seed, settings = checked_seed(seed), settings_of(checkpoint, level, fmax, max_steps, max_seconds, device, dtype)
     settings = replace(settings, atoms_per_batch=atoms_per_batch)
     angles, n_conformers = _grid(step), at_least_one("n_conformers", n_conformers)
     graph, given, settings = graph_and_positions(molecule, settings)

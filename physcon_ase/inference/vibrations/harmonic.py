@@ -176,6 +176,7 @@ def vibrations(
     (row,) = as_rows([molecule])
     molecule = unless_error(row.molecule)
     _check_settings(molecule, temperature, pressure, symmetry_number, scale, cutoff, relax, follow_imaginary)
+    temperature, pressure, scale, cutoff = float(temperature), float(pressure), float(scale), float(cutoff)
     loaded = _double(checkpoint, device)
     options: dict[str, Any] = {"level": level, "checkpoint": loaded, "fmax": fmax, "seed": seed}
     found = optimize(molecule, start=start, max_steps=max_steps if relax else 0, max_seconds=max_seconds, **options)
@@ -219,7 +220,7 @@ def _follow(found: Result, modes: NormalModes, max_steps: int, options: dict[str
 def _symmetry(found: Result, stated: int | None) -> tuple[int, str]:
     """Symmetry number and its origin."""
     if stated is not None:
-        return stated, "stated"
+        return int(stated), "stated"
     graph, atoms = found.graph, found.atoms
     if graph is None:
         isotopes = isotopes_of_masses(atoms.numbers, atoms.get_masses(), atomic_masses[atoms.numbers])
@@ -268,6 +269,9 @@ def _check_settings(
         at_least_one("symmetry_number", symmetry_number)
     if not relax and not isinstance(molecule, Atoms | Geometry):
         raise PhysConError("relax=False requires a geometry: pass ase.Atoms at a stationary point, or relax the SMILES")
+    if isinstance(molecule, Atoms):
+        for atom, mass in enumerate(molecule.get_masses().tolist()):
+            above_zero(f"the mass [amu] of atom {atom}", mass)
     if isinstance(molecule, Atoms) and molecule.constraints:
         raise PhysConError("frequencies of a constrained geometry are not supported: delete its constraints")
     if not relax and follow_imaginary:

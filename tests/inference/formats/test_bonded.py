@@ -61,6 +61,12 @@ def test_a_record_without_title_has_the_name_of_a_data_field() -> None:
     assert (untitled.name, titled.name, bare.name) == ("AB-12", "methanol", "")
 
 
+def test_no_value_of_a_data_field_is_lost() -> None:
+    fields = ">  <IC50>\n>100\n\n> <IC50>\n7\n> <IC50>\n\n> <note>\na\n> b\n\n"
+    (row,) = rows(bonded.read, f"{Chem.MolToMolBlock(in_space('CO'))}{fields}$$$$\n")
+    assert row.fields == {"IC50": ">100", "IC50 (2)": "7", "IC50 (3)": "", "note": "a\n> b"}
+
+
 def test_hydrogens_that_a_file_lacks_are_added_behind_its_atoms_and_told() -> None:
     mol = Chem.RemoveHs(in_space("C[C@H](N)C(=O)O"))
     (row,) = rows(bonded.read, Chem.MolToMolBlock(mol))
@@ -88,6 +94,36 @@ def test_a_record_without_atoms_is_a_row_with_a_reason() -> None:
     for block in (Chem.MolToMolBlock(empty), Chem.MolToV3KMolBlock(empty)):
         (row,) = rows(bonded.read, f"{block}$$$$\n")
         assert "the molecule has no atoms" in str(row.molecule)
+
+
+POLYMER = """
+  x
+
+  3  2  0  0  0  0            999 V2000
+   -1.5000    0.0000    0.0000 C   0  0
+    0.0000    0.0000    0.0000 C   0  0
+    1.5000    0.0000    0.0000 O   0  0
+  1  2  1  0
+  2  3  1  0
+M  STY  1   1 SRU
+M  SAL   1  2   2   3
+M  SMT   1 n
+M  END
+"""
+
+
+def test_polymers_and_queries_are_no_molecules() -> None:
+    (row,) = rows(bonded.read, POLYMER)
+    assert "has a repeated group (SRU)" in str(row.molecule)
+    query = POLYMER.replace("M  STY  1   1 SRU\nM  SAL   1  2   2   3\nM  SMT   1 n\n", "M  UNS  1   3   1\n")
+    (row,) = rows(bonded.read, query)
+    assert "atom 2 " in str(row.molecule)
+    assert "is a query" in str(row.molecule)
+    for smarts in ("[#6]-[#8]", "CCO", "[CH3][OH]"):
+        (row,) = as_rows(Chem.MolFromSmarts(smarts))
+        assert isinstance(row.molecule, StoreError)
+    for allowed in ("*CO", "[2H]OC"):
+        assert not isinstance(as_rows(Chem.MolFromSmiles(allowed))[0].molecule, StoreError)
 
 
 def test_mol2_records_keep_the_names_of_their_atoms() -> None:
@@ -136,6 +172,18 @@ def test_a_ligand_of_a_pdb_file_keeps_names_and_charges() -> None:
     assert first.molecule.info["charge"] == -1
     assert first.molecule.arrays["labels"].tolist()[:3] == ["C1", "C2", "O1"]
     np.testing.assert_allclose(first.molecule.positions, mol.GetConformer().GetPositions(), atol=1e-3)
+
+
+@pytest.mark.parametrize("letters", ["AB", "BC", "BA", "21"])
+def test_the_first_alternative_location_of_a_pdb_file_is_taken_whatever_its_letter(letters: str) -> None:
+    lines = [("O", " ", 0.0, 0.0), ("H1", letters[0], 0.96, 0.0), ("H1", letters[1], 0.9, 0.3),
+             ("H2", letters[0], -0.24, 0.93), ("H2", letters[1], -0.3, 0.9)]  # fmt: skip
+    text = "".join(
+        f"HETATM{number:5d}  {name:3s}{letter}HOH A   1    {x:8.3f}{y:8.3f}{0:8.3f}  1.00  0.00           {name[0]}\n"
+        for number, (name, letter, x, y) in enumerate(lines, start=1))  # fmt: skip
+    (row,) = rows(pdb.read, text)
+    assert row.molecule.get_chemical_formula() == "H2O"
+    np.testing.assert_allclose(row.molecule.positions[:, :2], [[0, 0], [0.96, 0], [-0.24, 0.93]])
 
 
 def test_deuterium_of_a_pdb_file_is_heavy() -> None:
@@ -198,6 +246,26 @@ def test_an_orca_input_may_have_bohrs_ghost_atoms_and_several_jobs() -> None:
     assert (second.molecule.get_distance(0, 1), second.number) == (0.74, 2)
     (bad,) = rows(orca.read, f"! HF\n{hydrogen.replace('H 0 0 1', 'H: 0 0 1')}")
     assert "'H:' is not an element, but a ghost atom" in str(bad.molecule)
+
+
+def test_constraints_of_an_orca_input_are_not_ignored() -> None:
+    text = "! HF Opt\n%geom\n Constraints\n {B 0 1 C}\n end\nend\n* xyz 0 1\nH 0 0 0\nH 0 0 .74\n*\n"
+    (bad,) = rows(orca.read, text)
+    assert "has constraints, which are not read" in str(bad.molecule)
+    (good,) = rows(orca.read, text.replace(" Constraints", "# Constraints"))
+    assert good.molecule.get_chemical_formula() == "H2"
+
+
+def test_rdkit_molecules_keep_names_and_properties() -> None:
+    mol = Chem.MolFromSmiles("CO")
+    mol.SetProp("_Name", "methanol")
+    mol.SetProp("IC50", ">100")
+    mol.SetProp("code", "007")
+    mol.SetDoubleProp("logP", -0.5)
+    (row,) = as_rows(mol)
+    assert (row.name, row.fields) == ("methanol", {"IC50": ">100", "code": "007", "logP": "-0.5"})
+    (bare,) = as_rows(Chem.MolFromSmiles("CO"))
+    assert (bare.name, bare.fields) == ("", {})
 
 
 def test_one_molecule_is_never_taken_for_a_sequence() -> None:

@@ -83,3 +83,21 @@ def test_an_empty_cell_is_a_row_with_a_reason_and_rows_are_numbered_by_lines() -
     assert [(row.smiles, row.number) for row in found] == [("C", 3), ("", 4), ("O", 5)]
     assert isinstance(found[1].molecule, InvalidSmilesError)
     assert found[1].name == "gap"
+
+
+def test_no_cell_is_lost_or_taken_for_that_of_another_column() -> None:
+    table = "smiles,name,IC50,IC50,\nOCCO,1,2-ethanediol,5,\nCO,methanol,1,2,3\nO,water,1,2,,,\n"
+    wrong, unnamed, right = columns.read(table, ReadOptions(".csv"))
+    assert unnamed.fields == {"IC50": "1", "IC50 (2)": "2", "column 5": "3"}
+    assert right.fields == {"IC50": "1", "IC50 (2)": "2"}
+    assert wrong.name == "1"  # cells that fill the columns cannot be recognised as wrong
+    (wrong,) = columns.read("smiles,name,IC50\nOCCO,1,2-ethanediol,5\n", ReadOptions(".csv"))
+    assert "line 2 has 4 cells, but there are 3 columns" in str(wrong.molecule)
+
+
+@pytest.mark.parametrize("first", ["sep=;", '"sep=;"', "SEP=;,,"])
+def test_the_line_in_which_excel_names_the_delimiter_is_no_header(first: str) -> None:
+    table = f"{first}\nname, or not;smiles\nwater;O\n"
+    assert columns.has_smiles_header(table)
+    assert of_table(table) == [("O", "", 3)]
+    assert of_table(table, ".tsv") == [("O", "", 3)]

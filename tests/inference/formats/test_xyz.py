@@ -188,7 +188,24 @@ def test_extended_frames_keep_their_arrays_labels_and_isotopes() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    [r"F/C=C\F", r"C\C=C\\x", "007", "T", "1.5 2.5", 'say "O\'Neill"', "a=b", "[O-]C(=O){x}", "two\nlines", "", "Å"],
+    [
+        r"F/C=C\F",
+        r"C\C=C\\x",
+        "007",
+        "T",
+        "1.5 2.5",
+        'say "O\'Neill"',
+        "a=b",
+        "[O-]C(=O){x}",
+        "two\nlines",
+        "",
+        "Å",
+        "methanol\t12.3",
+        "a\xa0b",
+        "a\u2028b",
+        "a\x0bb\r",
+        "\t",
+    ],
 )
 def test_texts_of_a_written_file_read_back_exactly(text: str, tmp_path: Path) -> None:
     atoms = molecule("H2O")
@@ -202,6 +219,15 @@ def test_texts_of_a_written_file_read_back_exactly(text: str, tmp_path: Path) ->
         assert found.info["smiles"] == text
         assert found.info["charge"] == 0
     assert atoms.info["smiles"] == text  # the structures themselves are left alone
+
+
+def test_blanks_in_texts_of_atoms_do_not_shift_the_columns(tmp_path: Path) -> None:
+    atoms = molecule("H2O")
+    atoms.set_array("residue", np.array(["HOH A", "", "x "]))
+    write_frames([atoms], tmp_path / "out.xyz")
+    (row,) = rows((tmp_path / "out.xyz").read_text())
+    assert row.molecule.arrays["residue"].tolist() == ["HOH_A", "_", "x"]
+    np.testing.assert_allclose(row.molecule.positions, atoms.positions)
 
 
 @pytest.mark.parametrize("label", ["H:", "C-Bq", "O-Bq1", "BQH", "BqO1"])
