@@ -22,9 +22,9 @@ from physcon_ase.data.store import Store, geometry_offsets, molecule_graph, open
 from physcon_ase.labelling.anchored import anchor
 from physcon_ase.labelling.engines import Engine, Molecule, aimnet2_engine, tblite_engine
 from physcon_ase.labelling.engines.engine import EngineCalculator
-from physcon_ase.labelling.geometries import parse_samplings
 from physcon_ase.labelling.inputs import KnownGeometry
 from physcon_ase.labelling.pipeline import label
+from physcon_ase.labelling.samplings import parse_samplings
 
 SMILES = (
     "CC(=O)Nc1ccc(O)cc1",

@@ -20,6 +20,7 @@ from rates import ISOMER, MOLECULES, geometry
 from reporting import Clock, Row, Table, finish, make_parser
 
 from physcon_ase.errors import EngineError
+from physcon_ase.labelling.displacements import hessian_factor, thermal_displacements
 from physcon_ase.labelling.engines import (
     Engine,
     Molecule,
@@ -28,8 +29,10 @@ from physcon_ase.labelling.engines import (
     pyscf_engine,
     tblite_engine,
 )
-from physcon_ase.labelling.geometries import Geometry, Origin, Sampling, hessian_factor, thermal_displacements
+from physcon_ase.labelling.geometries import Geometry
 from physcon_ase.labelling.pipeline import label
+from physcon_ase.labelling.samplers import Origin
+from physcon_ase.labelling.samplings import Sampling
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from physcon_ase.inference.ensembles.ensemble import Ensemble
     from physcon_ase.inference.ensembles.search import ensemble, ensemble_many
     from physcon_ase.inference.generator import StructureGenerator
-    from physcon_ase.inference.interactions.interaction import Interaction, interaction
+    from physcon_ase.inference.interactions.energies import interaction
+    from physcon_ase.inference.interactions.interaction import Interaction
     from physcon_ase.inference.many import optimize_many
     from physcon_ase.inference.one import optimize
     from physcon_ase.inference.results import Result
@@ -53,7 +54,7 @@ _MODULES = {
     "ensemble": "physcon_ase.inference.ensembles.search",
     "ensemble_many": "physcon_ase.inference.ensembles.search",
     "from_pretrained": "physcon_ase.hub",
-    "interaction": "physcon_ase.inference.interactions.interaction",
+    "interaction": "physcon_ase.inference.interactions.energies",
     "optimize": "physcon_ase.inference.one",
     "optimize_many": "physcon_ase.inference.many",
     "push_to_hub": "physcon_ase.hub",

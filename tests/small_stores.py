@@ -120,10 +120,10 @@ def make_store(examples: list[Example], graphs: list[MolGraph]) -> Callable[...,
 
 @pytest.fixture
 def make_archive(examples: list[Example]) -> Callable[..., dict[str, np.ndarray]]:
-    """Makes the fields that all archives share, and `positions` if asked for."""
+    """Makes the fields that all archives share, and `positions`."""
 
-    def make(*, with_positions: bool = True) -> dict[str, np.ndarray]:
-        archive = {
+    def make() -> dict[str, np.ndarray]:
+        return {
             "n_atoms": np.array([len(e.atomic_numbers) for e in examples], dtype=np.int16),
             "n_bonds": np.array([len(e.bonds) for e in examples], dtype=np.int16),
             "atomic_numbers": np.concatenate([e.atomic_numbers for e in examples]).astype(np.uint8),
@@ -131,9 +131,7 @@ def make_archive(examples: list[Example]) -> Callable[..., dict[str, np.ndarray]
             "bond_orders": np.ones(sum(len(e.bonds) for e in examples), dtype=np.uint8),
             "formal_charges": np.zeros(sum(len(e.atomic_numbers) for e in examples), dtype=np.int8),
             "smiles": np.array([e.smiles for e in examples]),
+            "positions": np.concatenate([e.positions for e in examples]).astype(np.float32),
         }
-        if with_positions:
-            archive["positions"] = np.concatenate([e.positions for e in examples]).astype(np.float32)
-        return archive
 
     return make

@@ -13,7 +13,7 @@ import pytest
 
 from physcon_ase.cli import main
 from physcon_ase.training.recipe_files import parse_recipe
-from physcon_ase.training.stages import is_staged, read_staged_recipe
+from physcon_ase.training.staged_recipe import is_staged, read_staged_recipe
 from tests.code_blocks import ROOT, CodeBlock, code_blocks, run_python
 
 DOCS = ROOT / "docs"

@@ -10,7 +10,7 @@ from physcon_ase.model.checkpoint import WEIGHTS_FILE, read_checkpoint
 from physcon_ase.model.physcon import DEFAULT_CHECKPOINT
 from physcon_ase.training.recipe import Recipe
 from physcon_ase.training.recipe_files import read_recipe
-from physcon_ase.training.stages import is_staged, read_staged_recipe
+from physcon_ase.training.staged_recipe import is_staged, read_staged_recipe
 
 ROOT = Path(__file__).parent.parent / "recipes"
 STUDIES = ROOT.parent / "studies"

@@ -80,6 +80,11 @@ def make_graph(
     )
 
 
+def known_bonds(graph: MolGraph) -> Int[np.ndarray, "bonds 2"] | None:
+    """Bonds of the graph; None if they are unknown, i.e. for several atoms without any bond."""
+    return graph.bonds if len(graph.bonds) or graph.n_atoms == 1 else None
+
+
 def graph_bytes(graph: MolGraph) -> tuple[bytes, ...]:
     """Hashable key of the graph; equal for graphs with identical atoms, bonds and stereochemistry in the same order."""
     return tuple(np.asarray(getattr(graph, field.name)).tobytes() for field in fields(graph))

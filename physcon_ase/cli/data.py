@@ -189,9 +189,9 @@ def _label(options: argparse.Namespace) -> int:
     from physcon_ase.data.store import open_store
     from physcon_ase.inference.files import check_output, files_named, molecules_named
     from physcon_ase.labelling.engines import engine_by_name
-    from physcon_ase.labelling.geometries import parse_samplings
     from physcon_ase.labelling.inputs import known_geometries
     from physcon_ase.labelling.pipeline import format_labelling_report, label
+    from physcon_ase.labelling.samplings import parse_samplings
 
     files = [path for molecule in options.molecules for path in files_named(molecule)]
     check_output(options.output, files, kinds=(".h5",))

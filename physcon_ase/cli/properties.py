@@ -116,7 +116,7 @@ def add_interaction(commands: argparse._SubParsersAction) -> None:
 
 def _interaction(options: argparse.Namespace) -> int:
     from physcon_ase.inference.files import files_named
-    from physcon_ase.inference.interactions.interaction import interaction
+    from physcon_ase.inference.interactions.energies import interaction
     from physcon_ase.inference.interactions.report import OUTPUTS, format_interaction, write_interaction
 
     inputs = files_named(options.molecule)

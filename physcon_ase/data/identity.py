@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float, Integer
 
-from physcon_ase.chem.graph import MolGraph, make_graph
+from physcon_ase.chem.graph import MolGraph, known_bonds, make_graph
 from physcon_ase.chem.perceive import graph_from_geometry
 from physcon_ase.chem.smiles import atoms_of_smiles, canonical_key, canonical_smiles, charge_of_smiles
 from physcon_ase.data.split import key_hash
@@ -59,7 +59,7 @@ def identify_geometry(
     graph, found_by = _graph_of(atomic_numbers, positions, charge, multiplicity)
     if smiles:
         return GeometryIdentity(graph, smiles, key_hash(canonical_key(smiles)), "given SMILES")
-    if len(graph.bonds) or graph.n_atoms == 1:
+    if known_bonds(graph) is not None:
         smiles = canonical_smiles(graph)
         return GeometryIdentity(graph, smiles, key_hash(canonical_key(smiles)), found_by)
     return GeometryIdentity(graph, "", key_hash(f"{formula(atomic_numbers)} {name}".strip()), _UNPERCEIVED)

@@ -1,9 +1,9 @@
-"""ASE calculator, and prediction for lists of structures."""
+"""ASE calculator, with a method for many structures in batches."""
 
 import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from threading import RLock
 from typing import Any, Final, Literal
@@ -12,37 +12,27 @@ import numpy as np
 import torch
 from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
-from ase.calculators.singlepoint import SinglePointCalculator
 from ase.outputs import Properties
 from jaxtyping import Float
 from torch import Tensor
 
-from physcon_ase.batch import Batch, in_chunks, make_batch, threads_for, unpad
+from physcon_ase.batch import Batch, in_chunks, make_batch, unpad
 from physcon_ase.chem.environments import bonds_by_distance
-from physcon_ase.errors import (
-    CompilationError,
-    MissingHeadError,
-    PhysConError,
-    UncertainWarning,
-)
+from physcon_ase.errors import CompilationError, MissingHeadError, PhysConError, UncertainWarning
 from physcon_ase.inference.doubts import doubts_of
+from physcon_ase.inference.evaluation import compiled_evaluation, conservative_evaluation, direct_evaluation
 from physcon_ase.inference.intake import charge_and_multiplicity, check_structure, state_in_info
 from physcon_ase.inference.results import FORCES_FROM, Prediction, Provenance
 from physcon_ase.model.compiled import CompiledModel
 from physcon_ase.model.coverage import AUTO, checked_level, level_for
-from physcon_ase.model.physcon import (
-    DEFAULT_CHECKPOINT,
-    LoadedModel,
-    Outputs,
-    PhysCon,
-    load_model,
-)
+from physcon_ase.model.physcon import DEFAULT_CHECKPOINT, LoadedModel, load_model
 
 ATOMS_PER_BATCH: Final = 256
 """Default number of slots per batch of `PhysConCalculator.predict`; larger batches exceed the processor cache."""
 
-
 _PROPERTIES: Final = ("energy", "free_energy", "energies", "forces")
+"""Properties of all models."""
+
 _OF_CHARGES: Final = ("charges", "dipole")
 """Properties of models with partial charges."""
 
@@ -122,7 +112,7 @@ class PhysConCalculator(Calculator):
             self.implemented_properties = [*_PROPERTIES, *_OF_CHARGES]
         if compile and forces == "direct":
             raise CompilationError("compile=True is for conservative forces; omit it with forces='direct'")
-        self._evaluate = _direct_evaluation if forces == "direct" else _conservative_evaluation
+        self._evaluate = direct_evaluation if forces == "direct" else conservative_evaluation
         self._compiled = CompiledModel(self.model) if compile else None
         self.provenance = Provenance(checkpoint.name, checkpoint.revision, self.level, FORCES_FROM[forces])
         self.charge, self.multiplicity = charge, multiplicity
@@ -197,7 +187,7 @@ class PhysConCalculator(Calculator):
         if self._compiled is None:
             found = self._evaluate(self.model, level, batch)
         else:
-            found = _compiled_evaluation(self._compiled, level, batch)
+            found = compiled_evaluation(self._compiled, level, batch)
         assert found.forces is not None
         energies = found.energies[0].numpy(force=True)
         energy = float(energies.sum())
@@ -209,7 +199,7 @@ class PhysConCalculator(Calculator):
         }
         if found.charges is not None:
             charges = found.charges[0].numpy(force=True).astype(np.float64)
-            self.results |= {"charges": charges, "dipole": dipole_moment(self.atoms, charges)}
+            self.results |= {"charges": charges, "dipole": _dipole_moment(self.atoms, charges)}
         if found.energy_uncertainties is not None:
             self.results["energy_uncertainty"] = found.energy_uncertainties.item()
         self._warn_of_doubts(level)
@@ -341,7 +331,7 @@ class PhysConCalculator(Calculator):
             forces_uncertainty=forces_uncertainty,
             provenance=replace(self.provenance, level=level),
             charges=charges,
-            dipole=None if charges is None else dipole_moment(atoms, charges),
+            dipole=None if charges is None else _dipole_moment(atoms, charges),
             doubts=self._doubts_of(atoms, level, energy_uncertainty),
         )
 
@@ -369,57 +359,7 @@ class PhysConCalculator(Calculator):
         )
 
 
-# ---- evaluation
-
-
-@dataclass(frozen=True)
-class _Evaluation:
-    """Results of one evaluation of the model for a batch."""
-
-    energies: Float[Tensor, "molecules slots"]
-    """Atomic energies [eV]."""
-    forces: Float[Tensor, "molecules slots 3"] | None
-    """Forces [eV/Å]; None if not requested."""
-    energy_uncertainties: Float[Tensor, " molecules"] | None
-    """Uncertainty of the energy [eV]; None if the model is not calibrated."""
-    force_uncertainties: Float[Tensor, "molecules slots"] | None
-    """Uncertainty of a force component [eV/Å]; None if the model is not calibrated, or without forces."""
-    charges: Float[Tensor, "molecules slots"] | None
-    """Partial charges [e]; None for a model without charges."""
-
-
-def _conservative_evaluation(model: PhysCon, level: str, batch: Batch, *, with_forces: bool = True) -> _Evaluation:
-    """Evaluation with forces as the derivative of the energy."""
-    with threads_for(batch), torch.no_grad():
-        return _with_uncertainties(model, level, batch, model.evaluate(batch, level, forces=with_forces))
-
-
-def _compiled_evaluation(compiled: CompiledModel, level: str, batch: Batch) -> _Evaluation:
-    """The same with a compiled program."""
-    with threads_for(batch), torch.no_grad():
-        return _with_uncertainties(compiled.model, level, batch, compiled.evaluate(batch, level))
-
-
-def _with_uncertainties(model: PhysCon, level: str, batch: Batch, outputs: Outputs) -> _Evaluation:
-    return _Evaluation(
-        outputs.atomic_energies,
-        outputs.forces,
-        model.energy_uncertainties(outputs.features, level),
-        None if outputs.forces is None else model.force_uncertainties(outputs.features, batch, level),
-        outputs.charges,
-    )
-
-
-def _direct_evaluation(model: PhysCon, level: str, batch: Batch, *, with_forces: bool = True) -> _Evaluation:
-    """Evaluation with the forces of the direct head, without automatic differentiation."""
-    with threads_for(batch), torch.inference_mode():
-        outputs = model.evaluate(batch, level, direct_forces=True)
-    return _Evaluation(
-        outputs.atomic_energies, outputs.direct_forces if with_forces else None, None, None, outputs.charges
-    )
-
-
-def dipole_moment(atoms: Atoms, charges: Float[np.ndarray, " atoms"]) -> Float[np.ndarray, "3"]:
+def _dipole_moment(atoms: Atoms, charges: Float[np.ndarray, " atoms"]) -> Float[np.ndarray, "3"]:
     """Dipole moment [e Å] of partial charges about the centre of mass; that of an ion depends on this origin."""
     return charges @ (atoms.positions - atoms.get_center_of_mass())
 
@@ -427,33 +367,3 @@ def dipole_moment(atoms: Atoms, charges: Float[np.ndarray, " atoms"]) -> Float[n
 def _rows(batch: Batch, values: Tensor | None) -> list[np.ndarray] | list[None]:
     """Per-slot values as one float64 array per molecule; a list of None without values."""
     return [None] * len(batch) if values is None else [row.astype(np.float64) for row in unpad(batch, values)]
-
-
-def predict_structures(
-    structures: Iterable[Atoms | PhysConError],
-    *,
-    level: str = AUTO,
-    checkpoint: str | Path | LoadedModel = DEFAULT_CHECKPOINT,
-    device: torch.device | str = "cpu",
-    dtype: torch.dtype | str = torch.float32,
-) -> list[Atoms | PhysConError]:
-    """Copies of the structures with energy and forces; an error for each invalid one, and errors of the input."""
-    calculator, structures = PhysConCalculator(checkpoint, level=level, device=device, dtype=dtype), list(structures)
-    valid = [atoms for atoms in structures if isinstance(atoms, Atoms)]
-    predictions = iter(calculator.predict(valid))
-    return [_with_prediction(atoms, next(predictions)) if isinstance(atoms, Atoms) else atoms for atoms in structures]
-
-
-def _with_prediction(atoms: Atoms, prediction: Prediction) -> Atoms | PhysConError:
-    if prediction.error is not None:
-        return prediction.error
-    labelled = atoms.copy()
-    for name in ("energy_uncertainty", "doubts"):  # of an earlier prediction
-        labelled.info.pop(name, None)
-    labelled.info |= asdict(prediction.provenance)
-    if prediction.energy_uncertainty is not None:
-        labelled.info["energy_uncertainty"] = prediction.energy_uncertainty
-    if prediction.doubts:
-        labelled.info["doubts"] = "; ".join(prediction.doubts)
-    labelled.calc = SinglePointCalculator(labelled, energy=prediction.energy, forces=prediction.forces)
-    return labelled

@@ -24,16 +24,11 @@ from physcon_ase.jobs.journal import fingerprint, output_lock
 from physcon_ase.jobs.progress import Progress
 from physcon_ase.jobs.workers import Workers, finished, worker_pool
 from physcon_ase.labelling.engines import Engine, record_as_dict
-from physcon_ase.labelling.geometries import (
-    Geometry,
-    NewtonStep,
-    Rejected,
-    Sampling,
-    describe_samplings,
-)
+from physcon_ase.labelling.geometries import Geometry, NewtonStep, Rejected
 from physcon_ase.labelling.inputs import Input, KnownGeometry
 from physcon_ase.labelling.journal import LabelEntry, LabelJournal
 from physcon_ase.labelling.packing import failure_records, pack
+from physcon_ase.labelling.samplings import Sampling, describe_samplings
 from physcon_ase.labelling.selection import (
     CommitteeSelection,
     Disagreement,

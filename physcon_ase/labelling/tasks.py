@@ -13,9 +13,10 @@ from physcon_ase.chem.graph import MolGraph
 from physcon_ase.errors import EngineError
 from physcon_ase.jobs.workers import WORKER_DIED
 from physcon_ase.labelling.engines import Engine, Molecule
-from physcon_ase.labelling.geometries import NewtonStep, Rejected, Sampled, Sampling, sample
+from physcon_ase.labelling.geometries import NewtonStep, Rejected, Sampled
 from physcon_ase.labelling.inputs import Input, identify
 from physcon_ase.labelling.journal import complete_line, failed_line, labelled_line
+from physcon_ase.labelling.samplings import Sampling, sample
 
 _TASK_SECONDS: Final = 2.0
 """Time [s] after which a worker returns its results; limits the loss if it is killed to this time or one geometry."""

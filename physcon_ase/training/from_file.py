@@ -8,7 +8,8 @@ from physcon_ase.model.config import config_from_dict
 from physcon_ase.training.preflight import check_recipe
 from physcon_ase.training.recipe import Recipe, with_steps
 from physcon_ase.training.recipe_files import read_recipe
-from physcon_ase.training.stages import is_staged, read_staged_recipe, train_stages
+from physcon_ase.training.staged_recipe import is_staged, read_staged_recipe
+from physcon_ase.training.stages import train_stages
 from physcon_ase.training.start import added_to
 from physcon_ase.training.trainer import RunOptions, train
 

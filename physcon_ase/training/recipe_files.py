@@ -5,6 +5,7 @@ import json
 import tomllib
 import types
 import typing
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import MISSING, asdict, fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,6 @@ def read_recipe(path: str | Path) -> Recipe:
         RecipeError: the file is missing, no TOML, has unknown or missing keys, or values of the wrong type.
     """
     path = Path(path)
-    if not path.is_file():
-        raise RecipeError(f"no recipe at {path}; give the path of a TOML file such as those in recipes/")
     return parse_recipe(read_text(path), str(path))
 
 
@@ -30,8 +29,10 @@ def read_text(path: Path) -> str:
     """The text of a recipe.
 
     Raises:
-        RecipeError: it is not UTF-8.
+        RecipeError: the file is missing or not UTF-8.
     """
+    if not path.is_file():
+        raise RecipeError(f"no recipe at {path}; give the path of a TOML file such as those in recipes/")
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
@@ -40,11 +41,19 @@ def read_text(path: Path) -> str:
 
 def parse_recipe(text: str, origin: str = "recipe") -> Recipe:
     """A recipe from its TOML text; `origin` names it in errors."""
+    return recipe_from_table(table_from_text(text, origin), origin)
+
+
+def table_from_text(text: str, origin: str) -> dict[str, Any]:
+    """The parsed TOML; `origin` names it in errors.
+
+    Raises:
+        RecipeError: the text is no TOML.
+    """
     try:
-        table = tomllib.loads(text)
+        return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise RecipeError(f"{origin} is not valid TOML: {error}") from error
-    return recipe_from_table(table, origin)
 
 
 def recipe_from_table(table: dict[str, Any], origin: str = "recipe") -> Recipe:
@@ -90,15 +99,25 @@ def record_from_table(record: type, table: dict[str, Any], where: str) -> Any:
         RecipeError: a key is unknown (with a hint for a mistyped one) or missing, or a value has the wrong type.
     """
     types_of = typing.get_type_hints(record)
-    for key in table:
-        if key not in types_of:
-            near = difflib.get_close_matches(key, types_of, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"allowed are {', '.join(types_of)}"
-            raise RecipeError(f"{where} has the unknown key {key!r}; {hint}")
-    for entry in fields(record):
-        if entry.name not in table and entry.default is MISSING and entry.default_factory is MISSING:
-            raise RecipeError(f"{where} lacks {entry.name!r}; add it")
+    needed = [own.name for own in fields(record) if own.default is MISSING and own.default_factory is MISSING]
+    check_keys(table, tuple(types_of), needed, where)
     return record(**{key: _value(types_of[key], value, f"{where}: {key}") for key, value in table.items()})
+
+
+def check_keys(table: Mapping[str, Any], known: Sequence[str], needed: Collection[str], where: str) -> None:
+    """Checks that a table has only known keys and all that are needed.
+
+    Raises:
+        RecipeError: a key is unknown (with a hint for a mistyped one) or missing.
+    """
+    for key in table:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"allowed are {', '.join(known)}"
+            raise RecipeError(f"{where} has the unknown key {key!r}; {hint}")
+    for key in needed:
+        if key not in table:
+            raise RecipeError(f"{where} lacks {key!r}; add it")
 
 
 def _value(expected: Any, value: Any, where: str) -> Any:

@@ -13,8 +13,9 @@ from pathlib import Path
 from time import monotonic
 
 from physcon_ase.labelling.engines import pyscf_engine
-from physcon_ase.labelling.geometries import Sampling, thermal
 from physcon_ase.labelling.pipeline import label
+from physcon_ase.labelling.samplers import thermal
+from physcon_ase.labelling.samplings import Sampling
 
 MOLECULES_PER_STORE = 50
 

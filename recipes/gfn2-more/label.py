@@ -19,8 +19,9 @@ from rdkit import Chem, RDLogger
 
 from physcon_ase.data.importers.smiles_list import read_smiles_list
 from physcon_ase.labelling.engines import tblite_engine
-from physcon_ase.labelling.geometries import Sampling, conformers, thermal
 from physcon_ase.labelling.pipeline import label
+from physcon_ase.labelling.samplers import conformers, thermal
+from physcon_ase.labelling.samplings import Sampling
 
 ELEMENTS = {1, 6, 7, 8, 9, 14, 15, 16, 17, 35, 53}
 HEAVY = range(1, 19)

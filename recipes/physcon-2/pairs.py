@@ -50,10 +50,13 @@ from physcon_ase.chem.graph import MolGraph, make_graph
 from physcon_ase.chem.smiles import canonical_key, graph_from_smiles, to_rdkit
 from physcon_ase.data.split import key_hash, split_of
 from physcon_ase.errors import MissingParametersError, PhysConError
+from physcon_ase.labelling.displacements import hessian_factor, thermal_displacements
 from physcon_ase.labelling.engines import Engine, aimnet2_engine, engine_by_name
-from physcon_ase.labelling.geometries import Geometry, Origin, Sampling, hessian_factor, thermal_displacements
+from physcon_ase.labelling.geometries import Geometry
 from physcon_ase.labelling.inputs import KnownGeometry
 from physcon_ase.labelling.pipeline import format_labelling_report, label
+from physcon_ase.labelling.samplers import Origin
+from physcon_ase.labelling.samplings import Sampling
 from physcon_ase.units import CHEMICAL_SYMBOLS
 
 MONOMERS: Final = Path(__file__).parent / "monomers.smi"

@@ -15,8 +15,10 @@ from time import monotonic
 from typing import Final
 
 from physcon_ase.labelling.engines import Engine, pyscf_engine, tblite_engine
-from physcon_ase.labelling.geometries import Geometry, Origin, Sampling, md
+from physcon_ase.labelling.geometries import Geometry
 from physcon_ase.labelling.pipeline import label
+from physcon_ase.labelling.samplers import Origin, md
+from physcon_ase.labelling.samplings import Sampling
 
 KELVIN: Final = 500.0
 """Temperature of all geometries."""

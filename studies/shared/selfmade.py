@@ -29,8 +29,8 @@ from physcon_ase.data.rows import GeometryRow, Label, molecule_row, store_from_r
 from physcon_ase.data.split import key_hash, split_of
 from physcon_ase.data.store import Store
 from physcon_ase.errors import PhysConError
+from physcon_ase.labelling.displacements import hessian_factor, thermal_displacements
 from physcon_ase.labelling.engines import EngineFunction, Molecule, engine_forces
-from physcon_ase.labelling.geometries import hessian_factor, thermal_displacements
 from physcon_ase.plurals import counted
 from physcon_ase.relax.driver import RelaxStatus, relax
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from physcon_ase.chem.graph import make_graph, pair_types, topological_distances
+from physcon_ase.chem.graph import known_bonds, make_graph, pair_types, topological_distances
 
 
 def test_a_graph_is_made_from_lists() -> None:
@@ -27,3 +27,9 @@ def test_pair_types_tell_bonds_distances_and_the_sides_of_a_double_bond(is_cis: 
     assert types.tolist() == [[15, 1, 7, expected], [1, 15, 2, 7], [7, 2, 15, 1], [expected, 7, 1, 15]]
     aromatic = make_graph([6, 6, 1], [[0, 1]], [12])
     assert pair_types(aromatic)[0].tolist() == [15, 5, 14]
+
+
+def test_bonds_of_several_atoms_without_any_are_unknown() -> None:
+    assert known_bonds(make_graph([8, 1, 1], [], [])) is None
+    assert known_bonds(make_graph([18], [], [])).shape == (0, 2)
+    assert known_bonds(make_graph([8, 1, 1], [[0, 1]], [1])).tolist() == [[0, 1]]

@@ -37,8 +37,7 @@ from physcon_ase.errors import (
     UnsupportedChargeError,
     UnsupportedElementError,
 )
-from physcon_ase.inference.calculator import PhysConCalculator, predict_structures
-from physcon_ase.inference.files import write_structures
+from physcon_ase.inference.calculator import PhysConCalculator
 from physcon_ase.inference.intake import check_atoms
 from physcon_ase.inference.results import UNITS
 from physcon_ase.model import physcon as physcon_module
@@ -630,33 +629,6 @@ def test_the_shipped_model_has_no_holes_at_short_range(shipped: PhysConCalculato
         energies, forces = evaluate(shipped.model, *pairs, level=level)
         assert (np.diff(energies) < 0).all(), f"{first}-{second}: {energies}"
         assert all(force[1, 2] > 0 for force in forces), f"{first}-{second}"
-
-
-# ---- structures with their predictions attached
-
-
-def test_predictions_can_be_written_and_refusals_stay_in_their_place(double: LoadedModel, tmp_path: Path) -> None:
-    water, salt = molecule("H2O"), Atoms("NaCl", [[0, 0, 0], [0, 0, 2.4]])
-    first, second = predict_structures([water, salt], checkpoint=double)
-    assert type(second).__name__ == "UnsupportedElementError"
-    assert isinstance(first, Atoms)
-    assert water.calc is None
-    write_structures([first], tmp_path / "out.xyz")
-    frame = ase.io.read(tmp_path / "out.xyz")
-    assert isinstance(frame, Atoms)
-    assert frame.get_potential_energy() == pytest.approx(first.get_potential_energy())
-    assert frame.info["level"] == "b3lyp-d3"
-
-
-def test_predictions_carry_the_uncertainty_of_a_calibrated_model(tmp_path: Path) -> None:
-    calibrated = LoadedModel(calibrated_model(), "tiny", "0" * 64)
-    (found,) = predict_structures([molecule("H2O")], checkpoint=calibrated)
-    assert isinstance(found, Atoms)
-    write_structures([found], tmp_path / "water.xyz")
-    back = ase.io.read(tmp_path / "water.xyz")
-    assert isinstance(back, Atoms)
-    assert found.info["energy_uncertainty"] > 0
-    assert back.info["energy_uncertainty"] == pytest.approx(found.info["energy_uncertainty"])
 
 
 def test_partial_charges_sum_to_the_total_charge_and_make_the_dipole() -> None:

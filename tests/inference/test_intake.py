@@ -15,10 +15,11 @@ from ase.build import molecule
 
 from physcon_ase import errors
 from physcon_ase.cli import main
-from physcon_ase.inference.calculator import PhysConCalculator, predict_structures
+from physcon_ase.inference.calculator import PhysConCalculator
 from physcon_ase.inference.generator import StructureGenerator
 from physcon_ase.inference.many import optimize_many
 from physcon_ase.inference.one import optimize
+from physcon_ase.inference.predictions import predict_structures
 from physcon_ase.model.checkpoint import CONFIG_FILE, WEIGHTS_FILE, resolve
 from physcon_ase.model.physcon import DEFAULT_CHECKPOINT, LoadedModel, load_model
 

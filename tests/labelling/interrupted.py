@@ -6,8 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from physcon_ase.labelling.engines import Engine, EngineLabel, Molecule, tblite_engine
-from physcon_ase.labelling.geometries import parse_samplings
 from physcon_ase.labelling.pipeline import label
+from physcon_ase.labelling.samplings import parse_samplings
 
 MOLECULES = ["O", "N", "foo", "CO", "C"]
 GEOMETRIES = "conformer:2,thermal:2"

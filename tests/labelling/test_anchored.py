@@ -10,9 +10,9 @@ from physcon_ase.data.store import Store, geometry_offsets, open_store
 from physcon_ase.errors import LabelError
 from physcon_ase.labelling.anchored import AnchorReport, anchor, format_anchor_report
 from physcon_ase.labelling.engines import tblite_engine
-from physcon_ase.labelling.geometries import Sampling, parse_samplings
 from physcon_ase.labelling.inputs import KnownGeometry
 from physcon_ase.labelling.pipeline import label
+from physcon_ase.labelling.samplings import Sampling, parse_samplings
 
 SMILES = ("CCO", "CC#CC(=O)NC", "O")
 """The second has linear chains, whose bends no internal coordinate expresses."""

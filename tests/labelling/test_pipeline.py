@@ -17,9 +17,10 @@ from physcon_ase.cli import main
 from physcon_ase.data.store import Store, molecule_graph, open_store
 from physcon_ase.errors import EngineError, PhysConError, StoreError
 from physcon_ase.labelling.engines import Engine, EngineLabel, EngineRecord, Molecule, tblite_engine
-from physcon_ase.labelling.geometries import Origin, Sampling, parse_samplings
 from physcon_ase.labelling.inputs import KnownGeometry, known_geometries
 from physcon_ase.labelling.pipeline import LabelReport, format_labelling_report, label
+from physcon_ase.labelling.samplers import Origin
+from physcon_ase.labelling.samplings import Sampling, parse_samplings
 from tests.labelling import interrupted
 from tests.tiny import WATER
 

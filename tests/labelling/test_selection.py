@@ -9,8 +9,8 @@ from physcon_ase.cli import main
 from physcon_ase.data.store import Store, geometry_offsets, molecule_graph, open_store
 from physcon_ase.errors import EngineError, PhysConError, StoreError
 from physcon_ase.labelling.engines import Engine, EngineFunction, EngineLabel, EngineRecord, Molecule
-from physcon_ase.labelling.geometries import parse_samplings
 from physcon_ase.labelling.pipeline import LabelReport, format_labelling_report, label
+from physcon_ase.labelling.samplings import parse_samplings
 from physcon_ase.labelling.selection import CommitteeSelection, committee_engine, force_disagreement, most_disputed
 from tests.tiny import WATER, WATER_NUMBERS
 

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from physcon_ase.data.store import Store, write_store
+from tests.training.staged import MAKE, STAGES, write
 
 RECIPE = """
 name = "small"
@@ -64,3 +65,24 @@ def stores(make_store: Callable[..., Store], tmp_path: Path) -> Path:
     """A folder with the store that the recipe names."""
     write_store(tmp_path / "stores" / "small.h5", make_store(copies=8))
     return tmp_path / "stores"
+
+
+@pytest.fixture
+def staged_text(recipe_text: str) -> str:
+    """The recipe of `recipe_text` in two stages: energies, then structures."""
+    data = recipe_text[recipe_text.index("[[data]]") : recipe_text.index("[loss]")]
+    return recipe_text.replace(data, "").replace("steps = 40\n", "") + STAGES
+
+
+@pytest.fixture
+def staged_file(staged_text: str, tmp_path: Path) -> Path:
+    """The file of this recipe."""
+    return write(tmp_path / "recipe.toml", staged_text)
+
+
+@pytest.fixture
+def making(staged_text: str, staged_file: Path, stores: Path) -> Path:
+    """The recipe with a command that makes its store."""
+    write(staged_file.with_name("make.py"), MAKE)
+    command = 'make = "python {here}/make.py {store} {stores}"'
+    return write(staged_file, staged_text.replace('licence = "CC0"', command))

@@ -23,7 +23,7 @@ def import_file(
     """Imports a file into a new store.
 
     Args:
-        path: a NumPy archive of `npz_files.FORMATS`, an extended XYZ file (.xyz, .extxyz), or an ASE database (.db,
+        path: a NumPy archive of `npz_formats.FORMATS`, an extended XYZ file (.xyz, .extxyz), or an ASE database (.db,
             .json).
         output: path of the store.
         level: level of theory of the labels of extended XYZ files and ASE databases; archives define their own.

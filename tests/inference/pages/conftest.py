@@ -10,7 +10,8 @@ from physcon_ase.inference.ensembles.report import write_ensemble
 from physcon_ase.inference.ensembles.search import ensemble
 from physcon_ase.inference.files import write_records
 from physcon_ase.inference.formats.rows import Row
-from physcon_ase.inference.interactions.interaction import Interaction, interaction
+from physcon_ase.inference.interactions.energies import interaction
+from physcon_ase.inference.interactions.interaction import Interaction
 from physcon_ase.inference.interactions.report import write_interaction
 from physcon_ase.inference.many import optimize_many
 from physcon_ase.inference.results import Record

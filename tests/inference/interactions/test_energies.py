@@ -1,10 +1,5 @@
-import csv
-import gzip
-import json
 from dataclasses import replace
-from pathlib import Path
 
-import ase.io
 import numpy as np
 import pytest
 from ase import Atoms
@@ -13,26 +8,14 @@ from ase.build import molecule
 from physcon_ase.errors import BondPerceptionError, FragmentsError, PhysConError, UnsupportedChargeError
 from physcon_ase.inference import outcome
 from physcon_ase.inference.calculator import PhysConCalculator
-from physcon_ase.inference.interactions.interaction import Interaction, interaction
-from physcon_ase.inference.interactions.report import format_interaction, write_interaction
+from physcon_ase.inference.interactions.energies import interaction
+from physcon_ase.inference.interactions.interaction import Interaction
 from physcon_ase.model.physcon import LoadedModel
 from physcon_ase.units import COULOMB_EV_ANGSTROM
+from tests.inference.interactions.water_dimer import dimer
 
 EXACT = 1e-8
 """Difference [eV] of float64 energies of the same geometry."""
-
-
-def dimer() -> list[Atoms]:
-    """Two water molecules with a hydrogen bond along z."""
-    acceptor, donor = molecule("H2O"), molecule("H2O")
-    donor.rotate(127.8 + 104.5 / 2 - 180, "x")
-    donor.translate([0, 0.2, 2.9])
-    return [acceptor, donor]
-
-
-@pytest.fixture(scope="module")
-def rigid(double: LoadedModel) -> Interaction:
-    return interaction(dimer(), checkpoint=double)
 
 
 @pytest.fixture(scope="module")
@@ -157,34 +140,6 @@ def test_a_molecule_that_does_not_converge_is_said(double: LoadedModel) -> None:
     found = interaction("O.O", checkpoint=double, max_steps=1)
     assert not found.is_ok
     assert found.status.startswith("complex: step limit reached")
-
-
-def test_tables_pictures_and_structures_are_written(rigid: Interaction, tmp_path: Path) -> None:
-    for suffix in ("json", "csv", "png", "xyz"):
-        write_interaction(rigid, tmp_path / f"dimer.{suffix}")
-    assert json.loads((tmp_path / "dimer.json").read_text())["interaction_energy_ev"] == rigid.energy
-    rows = list(csv.DictReader((tmp_path / "dimer.csv").read_text().splitlines()))
-    assert rigid.curve is not None
-    assert [float(row["interaction_ev"]) for row in rows] == pytest.approx(rigid.curve.energies.tolist(), abs=1e-8)
-    assert (tmp_path / "dimer.png").read_bytes().startswith(b"\x89PNG")
-    frames = ase.io.read(tmp_path / "dimer.xyz", index=":")
-    assert [(len(atoms), atoms.info["name"]) for atoms in frames] == [(6, "O + O"), (3, "O"), (3, "O")]
-    assert {(atoms.info["status"], atoms.info["level"]) for atoms in frames} == {
-        (rigid.status, rigid.provenance.level)}  # fmt: skip
-    assert "molecules as they are in the complex" in format_interaction(rigid)
-
-
-def test_capitals_and_compression_do_not_change_the_format(rigid: Interaction, tmp_path: Path) -> None:
-    for name in ("d.json", "d.csv", "D.JSON", "D.CSV", "d.json.gz", "d.csv.gz", "d.XYZ", "d.PNG"):
-        write_interaction(rigid, tmp_path / name)
-    for name in ("d.json", "d.csv"):
-        plain = (tmp_path / name).read_bytes()
-        assert (tmp_path / name.upper()).read_bytes() == plain
-        assert gzip.decompress((tmp_path / f"{name}.gz").read_bytes()) == plain
-    assert len(ase.io.read(tmp_path / "d.XYZ", index=":", format="extxyz")) == 3
-    assert (tmp_path / "d.PNG").read_bytes().startswith(b"\x89PNG")
-    with pytest.raises(PhysConError, match="pictures are compressed already"):
-        write_interaction(rigid, tmp_path / "d.png.gz")
 
 
 def test_default_distances_of_concentric_molecules_are_positive(double: LoadedModel) -> None:

@@ -1,0 +1,106 @@
+"""The molecules of a complex, found in what the user gives."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from jaxtyping import Int
+
+from physcon_ase.chem.fragments import fragments_of, joined
+from physcon_ase.chem.graph import MolGraph
+from physcon_ase.chem.smiles import canonical_smiles
+from physcon_ase.errors import BondPerceptionError, EmptyStructureError, PhysConError
+from physcon_ase.inference.formats.rows import Geometry, as_list, as_rows
+from physcon_ase.inference.intake import as_graph, charge_and_multiplicity, check_atoms, unless_error
+from physcon_ase.inference.starts import graph_of_geometry
+
+
+@dataclass(frozen=True)
+class Part:
+    """One molecule of a complex."""
+
+    graph: MolGraph | None
+    """The molecule; None for a geometry whose bonds are unknown."""
+    atoms: Int[np.ndarray, " atoms"]
+    """Index of each of its atoms in the complex."""
+    geometry: Atoms | None = None
+    """Its own geometry as given; None if it was given with the others, as one graph or geometry."""
+
+    @property
+    def charge(self) -> int:
+        """Total charge [e]."""
+        if self.graph is not None:
+            return self.graph.charge
+        assert self.geometry is not None
+        return charge_and_multiplicity(self.geometry)[0]
+
+    @property
+    def name(self) -> str:
+        """Canonical SMILES, or the formula if the bonds are unknown."""
+        if self.graph is not None:
+            return canonical_smiles(self.graph)
+        assert self.geometry is not None
+        return self.geometry.get_chemical_formula("reduce")
+
+
+@dataclass(frozen=True)
+class _Given:
+    """A geometry given by the user."""
+
+    atoms: Atoms
+    """The geometry."""
+    graph: MolGraph | None
+    """Its molecules; None if no bonds were found."""
+
+
+def parts_of(molecules: Any) -> tuple[MolGraph | Atoms, list[Part]]:
+    """The complex, as a graph if it has no geometry, and its molecules.
+
+    Raises:
+        BondPerceptionError: no bonds were found in a complex.
+        PhysConError: the list is empty or mixes geometries with SMILES or graphs, or a molecule is invalid.
+    """
+    listed = as_list(molecules)
+    given = [_with_graph(unless_error(row.molecule)) for row in as_rows(listed)]
+    if not given:
+        raise EmptyStructureError("the list of molecules is empty; two or more are needed")
+    geometries = [own for own in given if isinstance(own, _Given)]
+    if not geometries:
+        graph = joined([as_graph(own, "all") for own in given])
+        return graph, [Part(part.graph, part.atoms) for part in fragments_of(graph)]
+    if listed[0] is molecules:  # one geometry, not a list with one
+        (whole,) = geometries
+        if whole.graph is None:
+            raise BondPerceptionError(
+                f"no bonds were found for {whole.atoms.get_chemical_formula('reduce')}; its molecules are unknown: "
+                "pass a list with the geometry of each molecule, with its charge in atoms.info['charge']"
+            )
+        return whole.atoms, [Part(part.graph, part.atoms) for part in fragments_of(whole.graph)]
+    if len(geometries) < len(given):
+        raise PhysConError(
+            "geometries and SMILES are mixed in the list of molecules: pass one kind, since SMILES have no place"
+        )
+    return _beside(geometries)
+
+
+def _with_graph(molecule: Any) -> Any:
+    """A geometry with its graph; other molecules as they are."""
+    if isinstance(molecule, Geometry):
+        return _Given(molecule.atoms, molecule.graph)
+    if not isinstance(molecule, Atoms):
+        return molecule
+    check_atoms(molecule)
+    return _Given(molecule, graph_of_geometry(molecule, charge_and_multiplicity(molecule)[0]))
+
+
+def _beside(geometries: Sequence[_Given]) -> tuple[Atoms, list[Part]]:
+    """A complex of geometries that stay where they are."""
+    whole, parts = Atoms(), []
+    for given in geometries:
+        atoms, indices = given.atoms, np.arange(len(whole), len(whole) + len(given.atoms))
+        parts.append(Part(given.graph, indices, atoms))
+        whole += Atoms(atoms.numbers, atoms.positions, masses=atoms.get_masses())
+    whole.info["charge"] = sum(charge_and_multiplicity(given.atoms)[0] for given in geometries)
+    return whole, parts

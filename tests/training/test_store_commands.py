@@ -1,0 +1,45 @@
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from physcon_ase.errors import RecipeError
+from physcon_ase.training.staged_recipe import read_staged_recipe
+from physcon_ase.training.store_commands import make_stores
+from tests.training.staged import write
+
+
+def test_a_missing_store_is_made_once_whatever_its_path(making: Path, stores: Path, tmp_path: Path) -> None:
+    recipe, folder = read_staged_recipe(making), tmp_path / "my stores"
+    make_stores(recipe, folder)
+    make_stores(recipe, folder)
+    assert (folder / "small.h5").read_bytes() == (stores / "small.h5").read_bytes()
+    assert (tmp_path / "made.txt").read_text() == f"small.h5 {folder}\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("", "there is no store .*small.h5, and the recipe has no command that makes it"),
+        ("python -c 'raise SystemExit(3)'", "data.labels: the command .* failed with exit status 3"),
+        ("python -c pass {store}", "data.labels: the command .* ended without making .*small.h5"),
+        ("no-such-program {store}", "data.labels: the command 'no-such-program .* cannot be run"),
+        ("python 'make.py", "cannot be run: No closing quotation"),
+        ("python make.py {stoer}", "'python make.py {stoer}' has a place with another name than {store}"),
+    ],
+)
+def test_a_store_that_is_not_made_is_an_error(
+    making: Path, staged_text: str, tmp_path: Path, command: str, message: str
+) -> None:
+    write(making, staged_text.replace('licence = "CC0"', f'make = "{command}"'))
+    with pytest.raises(RecipeError, match=message):
+        make_stores(read_staged_recipe(making), tmp_path / "empty")
+
+
+def test_the_sum_of_a_store_is_checked(staged_text: str, staged_file: Path, stores: Path) -> None:
+    found = hashlib.sha256((stores / "small.h5").read_bytes()).hexdigest()
+    write(staged_file, staged_text.replace('licence = "CC0"', f'sha256 = "{found}"'))
+    make_stores(read_staged_recipe(staged_file), stores)
+    write(staged_file, staged_text.replace('licence = "CC0"', f'sha256 = "{"0" * 64}"'))
+    with pytest.raises(RecipeError, match=f"data.labels: .*small.h5 has sha256 {found} instead of 0000"):
+        make_stores(read_staged_recipe(staged_file), stores)
