@@ -49,7 +49,7 @@ def test_interaction_prints_and_writes_the_curve(capsys: pytest.CaptureFixture) 
     out = capsys.readouterr().out
     assert "O + C" in out
     assert "distance of the centres" in out
-    assert Path("curve.csv").read_text().startswith("centres_distance_angstrom,")
+    assert Path("curve.csv").read_text().startswith("centres_distance_A,")
 
 
 @pytest.mark.parametrize(

@@ -455,8 +455,6 @@ def test_predict_takes_a_generator(calculator: PhysConCalculator) -> None:
     water = molecule("H2O")
     (record,) = calculator.predict(atoms for atoms in [water])
     assert record.energy == pytest.approx(calculator.get_potential_energy(water), abs=1e-4)
-    (labelled,) = predict_structures((atoms for atoms in [water]), checkpoint=tiny_loaded())
-    assert isinstance(labelled, Atoms)
 
 
 def test_predict_of_nothing_is_nothing_and_unknown_properties_are_refused(calculator: PhysConCalculator) -> None:

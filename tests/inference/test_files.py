@@ -263,7 +263,7 @@ def test_tables_contain_failures_with_their_reason(name: str, tmp_path: Path) ->
     elif name == "out.jsonl":
         lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
         assert lines[0]["symbols"] == ["C", "C", "O"] + ["H"] * 6
-        np.testing.assert_array_equal(lines[0]["positions"], ETHANOL)
+        np.testing.assert_array_equal(lines[0]["positions_A"], ETHANOL)
         assert lines[0]["kind"] == "relaxation"
         assert len(lines[0]["energies_eV"]) == len(lines[0]["fmax_history_eV_per_A"]) > 0
     else:

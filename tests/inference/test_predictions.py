@@ -24,6 +24,11 @@ def test_predictions_can_be_written_and_refusals_stay_in_their_place(double: Loa
     assert frame.info["level"] == "b3lyp-d3"
 
 
+def test_structures_may_come_from_a_generator(double: LoadedModel) -> None:
+    (found,) = predict_structures((atoms for atoms in [molecule("H2O")]), checkpoint=double)
+    assert isinstance(found, Atoms)
+
+
 def test_predictions_carry_the_uncertainty_of_a_calibrated_model(tmp_path: Path) -> None:
     calibrated = LoadedModel(calibrated_model(), "tiny", "0" * 64)
     (found,) = predict_structures([molecule("H2O")], checkpoint=calibrated)

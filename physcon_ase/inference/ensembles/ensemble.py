@@ -122,7 +122,7 @@ class Ensemble(NotebookView):
             "charge": self.graph.charge,
             "atomic_numbers": self.graph.atomic_numbers.tolist(),
             "conformers": [_conformer_as_dict(conformer) for conformer in self.conformers],
-            "rmsd_angstrom": self.rmsd.tolist(),
+            "rmsd_A": self.rmsd.tolist(),
             "undefined_stereo": list(self.undefined_stereo),
             "doubts": list(self.doubts),
             "n_starts": self.n_starts,
@@ -131,7 +131,7 @@ class Ensemble(NotebookView):
             "window_kcal_per_mol": self.window,
             "temperature_kelvin": self.temperature,
             "tolerances": asdict(self.tolerances),
-            "fmax_ev_per_angstrom": self.fmax,
+            "fmax_eV_per_A": self.fmax,
             "seed": self.seed,
             "model": self.model,
             "revision": self.revision,
@@ -184,11 +184,11 @@ def boltzmann_weights(
 
 def _conformer_as_dict(conformer: Conformer) -> dict[str, Any]:
     return {
-        "energy_ev": conformer.energy,
-        "energy_uncertainty_ev": conformer.energy_uncertainty,
+        "energy_eV": conformer.energy,
+        "energy_uncertainty_eV": conformer.energy_uncertainty,
         "relative_energy_kcal_per_mol": conformer.relative_energy,
         "weight": conformer.weight,
-        "fmax_ev_per_angstrom": conformer.fmax,
+        "fmax_eV_per_A": conformer.fmax,
         "mirror_image": conformer.mirror_image,
-        "positions_angstrom": conformer.atoms.positions.tolist(),
+        "positions_A": conformer.atoms.positions.tolist(),
     }

@@ -109,8 +109,8 @@ def write_json_lines(records: Sequence[Record], path: Path) -> None:
             line = {"kind": "relaxation", **summary(record), "fields": own_fields(record.fields)}
             if record.result is not None:
                 atoms = record.result.atoms
-                line |= {"symbols": atoms.get_chemical_symbols(), "positions": atoms.positions.tolist()}
-                line["forces"] = atoms.get_forces(apply_constraint=False).tolist()
+                line |= {"symbols": atoms.get_chemical_symbols(), "positions_A": atoms.positions.tolist()}
+                line["forces_eV_per_A"] = atoms.get_forces(apply_constraint=False).tolist()
                 line["energies_eV"] = record.result.energies.tolist()
                 line["fmax_history_eV_per_A"] = record.result.fmax_history.tolist()
             file.write(json.dumps(line, ensure_ascii=False) + "\n")

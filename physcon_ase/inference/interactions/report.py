@@ -91,7 +91,7 @@ def _frames(interaction: Interaction) -> list[Atoms]:
 def _write_curve(curve: DistanceCurve, path: Path) -> None:
     with replacing(path) as file:
         table = csv.writer(file)
-        table.writerow((f"{curve.along}_distance_angstrom", "interaction_ev", "interaction_kcal_per_mol"))
+        table.writerow((f"{curve.along}_distance_A", "interaction_eV", "interaction_kcal_per_mol"))
         for distance, energy in zip(curve.distances, curve.energies, strict=True):
             numbers = (f"{energy:.8f}", f"{energy / EV_PER_KCAL_PER_MOL:.5f}") if np.isfinite(energy) else ("", "")
             table.writerow((f"{distance:.4f}", *numbers))

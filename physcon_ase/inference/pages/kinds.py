@@ -20,19 +20,19 @@ FAILED: Final = "failed"
 
 def relaxation_entry(found: Data) -> Entry:
     """Entry of a `Result.to_dict` with the status, reason and name of its record."""
-    above = found["energy_ev"] - found["energies_ev"][0] if found["energies_ev"] else 0.0
+    above = found["energy_eV"] - found["energies_eV"][0] if found["energies_eV"] else 0.0
     return Entry(
         kind="relaxation",
         **_common(found),
-        energy=found["energy_ev"],
-        energy_uncertainty=found["energy_uncertainty_ev"],
-        fmax=found["fmax_ev_per_angstrom"],
+        energy=found["energy_eV"],
+        energy_uncertainty=found["energy_uncertainty_eV"],
+        fmax=found["fmax_eV_per_A"],
         steps=found["steps"],
         summary=found["reason"],
         numbers=(
-            ("Energy", _energy(found["energy_ev"], found["energy_uncertainty_ev"])),
+            ("Energy", _energy(found["energy_eV"], found["energy_uncertainty_eV"])),
             ("Energy from the start", f"{above:+.4f} eV"),
-            ("Largest force", f"{found['fmax_ev_per_angstrom']:.4f} eV/Å"),
+            ("Largest force", f"{found['fmax_eV_per_A']:.4f} eV/Å"),
             ("Relaxation", f"{counted(found['steps'], 'step')} of {found['optimizer']}"),
             *_of_molecule(found),
             ("Bonds", _kept(found["bonds_intact"])),
@@ -40,7 +40,7 @@ def relaxation_entry(found: Data) -> Entry:
             ("Start", f"{found['start']}, seed {found['seed']}"),
             *_origin(found),
         ),
-        structures=structures_of(found["atomic_numbers"], [found["positions_angstrom"]], ["final geometry"]),
+        structures=structures_of(found["atomic_numbers"], [found["positions_A"]], ["final geometry"]),
         plots=_convergence(found),
     )
 
@@ -55,13 +55,13 @@ def ensemble_entry(found: Data) -> Entry:
     return Entry(
         kind="ensemble",
         **_common(found),
-        energy=lowest["energy_ev"],
-        energy_uncertainty=lowest["energy_uncertainty_ev"],
-        fmax=lowest["fmax_ev_per_angstrom"],
+        energy=lowest["energy_eV"],
+        energy_uncertainty=lowest["energy_uncertainty_eV"],
+        fmax=lowest["fmax_eV_per_A"],
         summary=f"{counted(len(conformers), 'conformer')} within {found['window_kcal_per_mol']:g} kcal/mol",
         numbers=(
             ("Conformers", f"{len(conformers)} within {found['window_kcal_per_mol']:g} kcal/mol"),
-            ("Energy of the lowest", _energy(lowest["energy_ev"], lowest["energy_uncertainty_ev"])),
+            ("Energy of the lowest", _energy(lowest["energy_eV"], lowest["energy_uncertainty_eV"])),
             *_of_molecule(found),
             ("Start geometries", f"{found['n_starts']} ({starts}), seed {found['seed']}"),
             ("Left out", left_out),
@@ -69,7 +69,7 @@ def ensemble_entry(found: Data) -> Entry:
         ),
         structures=structures_of(
             found["atomic_numbers"],
-            [conformer["positions_angstrom"] for conformer in conformers],
+            [conformer["positions_A"] for conformer in conformers],
             [
                 f"conformer {number}: {own['relative_energy_kcal_per_mol']:.2f} kcal/mol, {100 * own['weight']:.1f} %"
                 for number, own in enumerate(conformers)
@@ -84,7 +84,7 @@ def ensemble_entry(found: Data) -> Entry:
                         str(number),
                         f"{own['relative_energy_kcal_per_mol']:.3f}",
                         f"{own['weight']:.4f}",
-                        f"{found['rmsd_angstrom'][0][number]:.3f}",
+                        f"{found['rmsd_A'][0][number]:.3f}",
                     )
                     for number, own in enumerate(conformers)
                 ),
@@ -98,11 +98,11 @@ def ensemble_entry(found: Data) -> Entry:
 def scan_entry(found: Data) -> Entry:
     """Entry of a `Scan.to_dict`."""
     points = found["points"]
-    there = [point for point in points if point["energy_ev"] is not None]
+    there = [point for point in points if point["energy_eV"] is not None]
     energies = [point["relative_energy_kcal_per_mol"] for point in points]
     is_profile, names = len(found["dihedrals"]) == 1, _dihedral_names(found)
     angles = sorted({point["angles_degrees"][0] for point in points})
-    lowest = min(there, key=lambda point: point["energy_ev"])
+    lowest = min(there, key=lambda point: point["energy_eV"])
     highest = max(point["relative_energy_kcal_per_mol"] for point in there)
     n_failed = len(points) - len(there)
     common = _common(found)
@@ -125,19 +125,19 @@ def scan_entry(found: Data) -> Entry:
     return Entry(
         kind="scan",
         **common,
-        energy=lowest["energy_ev"],
+        energy=lowest["energy_eV"],
         summary=f"{counted(len(found['minima_degrees']), 'minimum', 'minima')}, up to {highest:.2f} kcal/mol",
         numbers=(
             ("Dihedral angles" if len(names) > 1 else "Dihedral angle", ", ".join(names)),
             ("Grid points", f"{len(points)}, of which {n_failed} without geometry"),
-            ("Lowest point", f"{_energy(lowest['energy_ev'], None)} at {in_degrees(lowest['angles_degrees'])}"),
+            ("Lowest point", f"{_energy(lowest['energy_eV'], None)} at {in_degrees(lowest['angles_degrees'])}"),
             ("Highest point", f"{highest:.2f} kcal/mol above the lowest"),
             *_of_molecule(found),
             *_origin(found),
         ),
         structures=structures_of(
             found["atomic_numbers"],
-            [point["positions_angstrom"] for point in there],
+            [point["positions_A"] for point in there],
             [
                 f"{in_degrees(point['angles_degrees'])}: {point['relative_energy_kcal_per_mol']:.2f} kcal/mol"
                 for point in there
@@ -166,13 +166,13 @@ def vibrations_entry(found: Data) -> Entry:
     return Entry(
         kind="vibrations",
         **common,
-        energy=found["energy_ev"],
-        energy_uncertainty=relaxation["energy_uncertainty_ev"],
-        fmax=found["fmax_ev_per_angstrom"],
+        energy=found["energy_eV"],
+        energy_uncertainty=relaxation["energy_uncertainty_eV"],
+        fmax=found["fmax_eV_per_A"],
         steps=relaxation["steps"],
         summary=f"zero-point energy {zero_point:.4f} eV, G{at} {gibbs:.4f} eV",
         numbers=(
-            ("Energy", _energy(found["energy_ev"], relaxation["energy_uncertainty_ev"])),
+            ("Energy", _energy(found["energy_eV"], relaxation["energy_uncertainty_eV"])),
             ("Modes", f"{len(scaled)}, of which {found['n_imaginary']} imaginary"),
             ("Zero-point energy", in_two_units(zero_point, decimals=4)),
             (f"Enthalpy {at}", f"{thermo['enthalpy']:.6f} eV"),
@@ -180,12 +180,12 @@ def vibrations_entry(found: Data) -> Entry:
             (f"Gibbs energy {at}", f"{thermo['gibbs_energy']:.6f} eV"),
             (f"Entropy {at}, quasi-RRHO", f"{1000 * thermo['quasi_rrho_entropy']:.4f} meV/K"),
             (f"Gibbs energy {at}, quasi-RRHO", f"{gibbs:.6f} eV"),
-            ("Largest force", f"{found['fmax_ev_per_angstrom']:.5f} eV/Å"),
+            ("Largest force", f"{found['fmax_eV_per_A']:.5f} eV/Å"),
             *_of_molecule({**found, "charge": relaxation["charge"]}),
             ("Conventions", thermo["conventions"]),
             *_origin(found),
         ),
-        structures=structures_of(found["atomic_numbers"], [found["positions_angstrom"]], ["stationary point"]),
+        structures=structures_of(found["atomic_numbers"], [found["positions_A"]], ["stationary point"]),
         plots=(*spectrum, *_convergence(relaxation)),
         tables=(_modes(found),),
     )
@@ -193,7 +193,7 @@ def vibrations_entry(found: Data) -> Entry:
 
 def interaction_entry(found: Data) -> Entry:
     """Entry of an `Interaction.to_dict`."""
-    curve, energy = found["curve"], found["interaction_energy_ev"]
+    curve, energy = found["curve"], found["interaction_energy_eV"]
     is_ok = found["status"] == "ok"
     common = _common(found) | {
         "name": found.get("name") or " + ".join(found["molecules"]),
@@ -203,27 +203,27 @@ def interaction_entry(found: Data) -> Entry:
     }
     drawn = ()
     if curve is not None:
-        kcal = [None if value is None else value / EV_PER_KCAL_PER_MOL for value in curve["energies_ev"]]
-        drawn = (plots.distance_curve(curve["distances_angstrom"], kcal, LINE_NAMES[curve["along"]]),)
+        kcal = [None if value is None else value / EV_PER_KCAL_PER_MOL for value in curve["energies_eV"]]
+        drawn = (plots.distance_curve(curve["distances_A"], kcal, LINE_NAMES[curve["along"]]),)
     relaxed = () if found["relaxation"] is None else _convergence(found["relaxation"])
-    further = {"Deformation energy": found["deformation_energy_ev"], "Binding energy": found["binding_energy_ev"]}
+    further = {"Deformation energy": found["deformation_energy_eV"], "Binding energy": found["binding_energy_eV"]}
     return Entry(
         kind="interaction",
         **common,
-        energy=found["complex_energy_ev"],
+        energy=found["complex_energy_eV"],
         summary=f"interaction {energy / EV_PER_KCAL_PER_MOL:.2f} kcal/mol",
         numbers=(
             ("Interaction energy", in_two_units(energy, decimals=4)),
             *((name, in_two_units(value, decimals=4)) for name, value in further.items() if value is not None),
-            ("Energy of the complex", _energy(found["complex_energy_ev"], None)),
+            ("Energy of the complex", _energy(found["complex_energy_eV"], None)),
             *(
                 (f"Energy of {name}", _energy(value, None))
-                for name, value in zip(found["molecules"], found["molecule_energies_ev"], strict=True)
+                for name, value in zip(found["molecules"], found["molecule_energies_eV"], strict=True)
             ),
-            ("Energy left at 50 Å", f"{found['remainder_ev']:.5f} eV"),
+            ("Energy left at 50 Å", f"{found['remainder_eV']:.5f} eV"),
             *_origin(found),
         ),
-        structures=structures_of(found["atomic_numbers"], [found["positions_angstrom"]], ["complex"]),
+        structures=structures_of(found["atomic_numbers"], [found["positions_A"]], ["complex"]),
         plots=(*drawn, *relaxed),
     )
 
@@ -278,9 +278,9 @@ def _origin(found: Data) -> tuple[tuple[str, str], ...]:
 
 
 def _convergence(found: Data) -> tuple[dict[str, Any], ...]:
-    if len(found["energies_ev"]) < 2:
+    if len(found["energies_eV"]) < 2:
         return ()
-    return (plots.convergence(found["energies_ev"], found["fmax_history_ev_per_angstrom"], found["optimizer"]),)
+    return (plots.convergence(found["energies_eV"], found["fmax_history_eV_per_A"], found["optimizer"]),)
 
 
 def _modes(found: Data) -> Table:

@@ -22,16 +22,6 @@ WRITTEN_BY: Final = (
 )
 """Remedy of errors of files."""
 
-_RENAMED: Final = {
-    "energy_eV": "energy_ev",
-    "energy_uncertainty_eV": "energy_uncertainty_ev",
-    "fmax_eV_per_A": "fmax_ev_per_angstrom",
-    "energies_eV": "energies_ev",
-    "fmax_history_eV_per_A": "fmax_history_ev_per_angstrom",
-    "positions": "positions_angstrom",
-}
-"""Names in `Result.to_dict` of the fields of JSON lines, which are columns of tables too."""
-
 
 def read_entries(inputs: Iterable[str | Path]) -> list[Entry]:
     """Entries of all molecules of result files, failures included, in the order of the inputs.
@@ -107,7 +97,7 @@ def _entry(content: Any, where: str, path: Path) -> Entry:
 
 def _from_line(line: Mapping[str, Any]) -> dict[str, Any]:
     """Fields of `Result.to_dict`, with name, status and reason, from a line of JSON."""
-    found = {_RENAMED.get(name, name): value for name, value in line.items()}
+    found = dict(line)
     found["atomic_numbers"] = [ATOMIC_NUMBERS[symbol] for symbol in line.get("symbols", ())]
     found["undefined_stereo"] = [part for part in (line.get("undefined_stereo") or "").split("; ") if part]
     return found

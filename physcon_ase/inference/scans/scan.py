@@ -139,7 +139,7 @@ class Scan(NotebookView):
             "n_starts": self.n_starts,
             "n_relaxations": self.n_relaxations,
             "n_waves": self.n_waves,
-            "fmax_ev_per_angstrom": self.fmax,
+            "fmax_eV_per_A": self.fmax,
             "seed": self.seed,
             "model": self.model,
             "revision": self.revision,
@@ -151,9 +151,9 @@ class Scan(NotebookView):
         is_there = point in self.geometries
         return {
             "angles_degrees": list(self.angles_of(point)),
-            "energy_ev": float(self.energies[point]) if is_there else None,
+            "energy_eV": float(self.energies[point]) if is_there else None,
             "relative_energy_kcal_per_mol": float(self.relative_energies[point]) if is_there else None,
-            "positions_angstrom": self.geometries[point].positions.tolist() if is_there else None,
+            "positions_A": self.geometries[point].positions.tolist() if is_there else None,
             "failure": self.failures.get(point, ""),
         }
 

@@ -71,7 +71,7 @@ def test_an_ensemble_can_be_read_printed_and_written(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     text = json.dumps(ethanol.to_dict())
-    assert json.loads(text)["conformers"][0]["energy_ev"] == ethanol.energies[0]
+    assert json.loads(text)["conformers"][0]["energy_eV"] == ethanol.energies[0]
     assert len(repr(ethanol)) < 200
     assert "3 conformers within 6 kcal/mol" in format_ensemble(ethanol)
     write_ensemble(ethanol, "ethanol.xyz")

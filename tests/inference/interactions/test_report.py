@@ -14,10 +14,10 @@ from physcon_ase.inference.interactions.report import format_interaction, write_
 def test_tables_pictures_and_structures_are_written(rigid: Interaction, tmp_path: Path) -> None:
     for suffix in ("json", "csv", "png", "xyz"):
         write_interaction(rigid, tmp_path / f"dimer.{suffix}")
-    assert json.loads((tmp_path / "dimer.json").read_text())["interaction_energy_ev"] == rigid.energy
+    assert json.loads((tmp_path / "dimer.json").read_text())["interaction_energy_eV"] == rigid.energy
     rows = list(csv.DictReader((tmp_path / "dimer.csv").read_text().splitlines()))
     assert rigid.curve is not None
-    assert [float(row["interaction_ev"]) for row in rows] == pytest.approx(rigid.curve.energies.tolist(), abs=1e-8)
+    assert [float(row["interaction_eV"]) for row in rows] == pytest.approx(rigid.curve.energies.tolist(), abs=1e-8)
     assert (tmp_path / "dimer.png").read_bytes().startswith(b"\x89PNG")
     frames = ase.io.read(tmp_path / "dimer.xyz", index=":")
     assert [(len(atoms), atoms.info["name"]) for atoms in frames] == [(6, "O + O"), (3, "O"), (3, "O")]

@@ -48,7 +48,7 @@ def test_a_result_is_one_line_of_text_and_a_dictionary(result: Result) -> None:
     assert "\n" not in repr(result)
     assert len(repr(result)) < 200
     found = json.loads(json.dumps(result.to_dict()))
-    assert found["energy_ev"] == result.energy
-    assert found["energies_ev"] == result.energies.tolist()
-    assert found["fmax_history_ev_per_angstrom"] == result.fmax_history.tolist()
-    np.testing.assert_array_equal(found["positions_angstrom"], result.atoms.positions)
+    assert found["energy_eV"] == result.energy
+    assert found["energies_eV"] == result.energies.tolist()
+    assert found["fmax_history_eV_per_A"] == result.fmax_history.tolist()
+    np.testing.assert_array_equal(found["positions_A"], result.atoms.positions)
