@@ -1,16 +1,19 @@
 """The recipes of the repository: each can be read, and none begins from a checkpoint that no recipe makes."""
 
 import json
+import runpy
 import tomllib
 from pathlib import Path
 
 import pytest
+import torch
 
 from physcon_ase.model.checkpoint import WEIGHTS_FILE, read_checkpoint
 from physcon_ase.model.physcon import DEFAULT_CHECKPOINT
 from physcon_ase.training.recipe import Recipe
 from physcon_ase.training.recipe_files import read_recipe
 from physcon_ase.training.staged_recipe import is_staged, read_staged_recipe
+from physcon_ase.training.stages import train_stages
 
 ROOT = Path(__file__).parent.parent / "recipes"
 STUDIES = ROOT.parent / "studies"
@@ -58,3 +61,13 @@ def test_every_molecule_stands_once_in_the_reference_of_frequencies() -> None:
     path = ROOT.parent / "benchmarks" / "frequencies.json"
     smiles = [record["smiles"] for record in json.loads(path.read_text(encoding="utf-8"))]
     assert len(smiles) == len(set(smiles)) == 20
+
+
+def test_the_stages_of_the_shipped_checkpoint_can_be_finished_without_training(tmp_path: Path) -> None:
+    """Their stores are absent, so a stage that is not finished would end in an error."""
+    folder, recipe = ROOT / DEFAULT_CHECKPOINT, read_staged_recipe(ROOT / DEFAULT_CHECKPOINT / "recipe.toml")
+    runpy.run_path(str(folder / "finished_stages.py"))["main"]([str(tmp_path)])
+    made = read_checkpoint(train_stages(recipe, tmp_path, stores=tmp_path)).tensors
+    shipped = read_checkpoint(DEFAULT_CHECKPOINT).tensors
+    assert made
+    assert all(torch.equal(values, shipped[name]) for name, values in made.items())
