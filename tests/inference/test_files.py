@@ -18,7 +18,7 @@ from physcon_ase.chem.graph import MolGraph
 from physcon_ase.chem.smiles import graph_from_smiles
 from physcon_ase.errors import InvalidSmilesError, PhysConError, StoreError
 from physcon_ase.inference import files
-from physcon_ase.inference.calculator import predict_structures
+from physcon_ase.inference.predictions import predict_structures
 from physcon_ase.inference.files import (
     check_output,
     failures_path,
