@@ -18,7 +18,6 @@ from physcon_ase.chem.graph import MolGraph
 from physcon_ase.chem.smiles import graph_from_smiles
 from physcon_ase.errors import InvalidSmilesError, PhysConError, StoreError
 from physcon_ase.inference import files
-from physcon_ase.inference.predictions import predict_structures
 from physcon_ase.inference.files import (
     check_output,
     failures_path,
@@ -33,6 +32,7 @@ from physcon_ase.inference.files import (
 from physcon_ase.inference.formats.summary import COLUMNS
 from physcon_ase.inference.formats.table import FORMATS, READABLE, WRITABLE, format_recognised
 from physcon_ase.inference.formats.text import decoded
+from physcon_ase.inference.predictions import predict_structures
 from physcon_ase.inference.report import format_energy
 from physcon_ase.inference.results import Record, Result, record_of
 from tests.tiny import ETHANOL, ETHANOL_NUMBERS, tiny_loaded
