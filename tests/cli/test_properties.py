@@ -9,7 +9,7 @@ from ase.build import molecule
 
 from physcon_ase.cli import main
 from physcon_ase.errors import PhysConError
-from physcon_ase.inference.interactions import interaction
+from physcon_ase.inference.interactions import energies
 
 
 def test_vibrations_prints_and_writes_what_was_asked_for(capsys: pytest.CaptureFixture) -> None:
@@ -76,7 +76,7 @@ def test_a_complex_is_relaxed_if_it_has_no_geometry_or_on_request(
         asked.append(options["relax"])
         raise PhysConError("the question is what was asked")
 
-    monkeypatch.setattr(interaction, "interaction", stop)
+    monkeypatch.setattr(energies, "interaction", stop)
     assert main(["interaction", *arguments.split()]) == 2
     assert asked == [relax]
 
