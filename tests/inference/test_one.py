@@ -322,8 +322,9 @@ def test_ions_relax_with_their_bonds_intact(smiles: str, double: LoadedModel) ->
 def test_a_proton_that_has_gone_back_is_told(double: LoadedModel) -> None:
     """Glycine's zwitterion, one proton of which is on its way to the oxygen atom."""
     graph = graph_from_smiles("[NH3+]CC(=O)[O-]")
-    nitrogen, proton, oxygen = 0, 5, 4
+    nitrogen, oxygen, hydrogens = 0, 4, [5, 6, 7]
     zwitterion = optimize(graph, checkpoint=double, max_steps=0, fmax=100.0).atoms
+    proton = hydrogens[zwitterion.get_distances(oxygen, hydrogens).argmin()]
     across = zwitterion.get_distance(nitrogen, oxygen, vector=True)
     zwitterion.positions[proton] = zwitterion.positions[oxygen] - 1.1 * across / np.linalg.norm(across)
     result = optimize(graph, start=zwitterion, checkpoint=double)
