@@ -55,7 +55,10 @@ _PART: Final = re.compile(
 )
 """Pair of key and value, text in quotation marks, or word of a comment line."""
 
-_STATES: Final = {"charge": "charge", "spin": "spin", "multiplicity": "spin"}
+_STATES: Final = {
+    **dict.fromkeys(("charge", "total_charge", "net_charge", "q"), "charge"),
+    **dict.fromkeys(("spin", "multiplicity", "spin_multiplicity", "mult"), "spin"),
+}
 """Key of the total charge and the multiplicity in `Atoms.info`, by their keys in comment lines, in any case."""
 
 _IDENTIFIER: Final = re.compile(
@@ -109,20 +112,26 @@ def read(text: str, options: ReadOptions) -> Iterator[Row]:
 def _row(body: Sequence[str], comment: str, number: int) -> Row:
     try:
         atoms = _extended_frame(body, comment) if _EXTENDED.search(comment) else _plain_frame(body, comment)
+        _name_state(atoms.info)
     except UnknownElementError as error:
         return Row(UnknownElementError(f"frame {number}: {error}"), number=number)
     except (ValueError, KeyError, IndexError, AttributeError, TypeError) as error:
         reason = " ".join(str(error).split())
         return Row(StoreError(f"frame {number} cannot be read ({reason}); correct it"), number=number)
-    _name_state(atoms.info)
     name = atoms.info.get("name", "")
     return Row(atoms, str(name), number)
 
 
 def _name_state(info: dict[str, Any]) -> None:
-    """Renames the keys of charge and multiplicity to those of the calculator, in place."""
+    """Renames the keys of charge and multiplicity to those of the calculator, in place.
+
+    Raises:
+        ValueError: two keys contradict each other.
+    """
     for key in [key for key in info if _STATES.get(key.lower(), key) != key]:
-        info.setdefault(_STATES[key.lower()], info.pop(key))
+        state, value = _STATES[key.lower()], info.pop(key)
+        if info.setdefault(state, value) != value:
+            raise ValueError(f"{key}={value} contradicts {state}={info[state]}")
 
 
 def _plain_frame(body: Sequence[str], comment: str) -> Atoms:

@@ -106,11 +106,24 @@ def test_pairs_of_a_comment_are_information_and_the_other_words_the_name(comment
 
 @pytest.mark.parametrize(
     "comment",
-    ["Charge=-2 Multiplicity=3", "CHARGE=-2, SPIN=3", "Properties=species:S:1:pos:R:3 Charge=-2 multiplicity=3"],
+    [
+        "Charge=-2 Multiplicity=3",
+        "CHARGE=-2, SPIN=3",
+        "Properties=species:S:1:pos:R:3 Charge=-2 multiplicity=3",
+        "total_charge=-2 spin_multiplicity=3",
+        "q=-2 mult=3",
+        "charge=-2 net_charge=-2 spin=3",
+    ],
 )
-def test_charge_and_multiplicity_have_keys_in_any_case(comment: str) -> None:
+def test_charge_and_multiplicity_have_several_keys_in_any_case(comment: str) -> None:
     (row,) = rows(f"3\n{comment}\n{WATER_LINES}")
     assert row.molecule.info == {"charge": -2, "spin": 3}
+
+
+def test_two_charges_that_contradict_each_other_are_refused() -> None:
+    (row,) = rows(f"3\ncharge=0 q=-2\n{WATER_LINES}")
+    assert isinstance(row.molecule, StoreError)
+    assert "q=-2 contradicts charge=0" in str(row.molecule)
 
 
 @pytest.mark.parametrize("pbc", ["", ' pbc="T T T"', ' pbc="F F T"'])
