@@ -17,9 +17,9 @@ _SHOWN: Final = 3
 """Maximum number of environments named in a reason."""
 
 FEWEST: Final = 5
-"""Minimum number of training molecules with an environment for it to be known. Of unusual molecules
-below it, 35 % have energy errors above 0.3 eV, of the others 22 % (`benchmarks/hard.py`); 4 % of drug-like molecules
-are below it (`benchmarks/many.py`)."""
+"""Minimum number of training molecules with an environment for it to be known. Of unusual molecules that are
+"uncertain", most of them for this reason, 41 % have energy errors above 0.3 eV, of the others 16 %
+(`benchmarks/hard.py`); 4 % of drug-like molecules are below it (`benchmarks/many.py`)."""
 
 _DONORS: Final = (7, 8, 15, 16)
 """Atomic numbers of N, O, P and S, whose protons move easily."""
