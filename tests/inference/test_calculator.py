@@ -407,8 +407,8 @@ def test_checking_costs_next_to_nothing() -> None:
     began = process_time()
     for _ in range(100):
         check_atoms(atoms)
-    # 13 µs measured on a busy machine; the whole evaluation takes some milliseconds.
-    assert (process_time() - began) / 100 < 100e-6
+    # 13 to 140 µs measured on several machines; the whole evaluation takes some milliseconds.
+    assert (process_time() - began) / 100 < 300e-6
 
 
 # ---- many structures
