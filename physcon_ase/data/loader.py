@@ -56,8 +56,6 @@ class Bucket:
     """Weight of the data set."""
     source: Int[Tensor, " items"]
     """Index into `Items.sources`."""
-    charge: Int[Tensor, " items"]
-    """Total charge [e]."""
     formal_charges: Int8[Tensor, "items slots"]
     """Formal charges [e], 0 in empty slots."""
     multiplicity: Int[Tensor, " items"]
@@ -73,6 +71,11 @@ class Bucket:
     def n_slots(self) -> int:
         """Slots per molecule."""
         return self.atomic_numbers.shape[1]
+
+    @property
+    def charge(self) -> Int[Tensor, " items"]:
+        """Total charge [e]."""
+        return self.formal_charges.sum(dim=1)
 
     def __len__(self) -> int:
         return len(self.atomic_numbers)
@@ -222,11 +225,12 @@ def take(bucket: Bucket, chosen: Int[np.ndarray, " molecules"]) -> LabelledBatch
     """Batch of the chosen items of a bucket."""
     index = torch.from_numpy(np.ascontiguousarray(chosen)).to(bucket.energy.device)
     molecule = bucket.molecule.index_select(0, index)
+    formal_charges = bucket.formal_charges.index_select(0, index).long()
     return LabelledBatch(
         batch=Batch(
             atomic_numbers=bucket.atomic_numbers.index_select(0, index).long(),
             positions=bucket.positions.index_select(0, index),
-            charge=bucket.charge.index_select(0, index).long(),
+            charge=formal_charges.sum(dim=1),
             multiplicity=bucket.multiplicity.index_select(0, index).long(),
             pair_types=None if bucket.pair_types is None else bucket.pair_types.index_select(0, molecule).long(),
             tetrahedra=None if bucket.tetrahedra is None else bucket.tetrahedra.index_select(0, molecule).long(),
@@ -238,7 +242,7 @@ def take(bucket: Bucket, chosen: Int[np.ndarray, " molecules"]) -> LabelledBatch
         weight=bucket.weight.index_select(0, index),
         charges=bucket.charges.index_select(0, index),
         identity=molecule,
-        formal_charges=bucket.formal_charges.index_select(0, index).long(),
+        formal_charges=formal_charges,
     )
 
 
@@ -333,7 +337,6 @@ def _fill_piece(chosen: Selection, n_slots: int, with_graph: bool) -> Bucket:
     if with_graph:
         order = _hydrogen_orders(graphs, molecule, positions)
         positions, forces, charges = (_reordered(values, order) for values in (positions, forces, charges))
-    formal_charges = _pad_atoms(store.molecules.formal_charges, *of_molecule)
     n_items = len(geometry)
     return Bucket(
         atomic_numbers=torch.from_numpy(_pad_atoms(store.molecules.atomic_numbers, *of_molecule)),
@@ -346,8 +349,7 @@ def _fill_piece(chosen: Selection, n_slots: int, with_graph: bool) -> Bucket:
         is_zero_force=torch.from_numpy(chosen.is_zero_force),
         weight=torch.full((n_items,), chosen.data_set.weight, dtype=torch.float32),
         source=torch.full((n_items,), chosen.number, dtype=torch.int16),
-        charge=torch.from_numpy(formal_charges.sum(axis=1, dtype=np.int64).astype(np.int8)),
-        formal_charges=torch.from_numpy(formal_charges),
+        formal_charges=torch.from_numpy(_pad_atoms(store.molecules.formal_charges, *of_molecule)),
         multiplicity=torch.from_numpy(store.molecules.multiplicity[molecule_of_item].astype(np.int8)),
         molecule=torch.from_numpy(molecule.astype(np.int64)),
         pair_types=torch.from_numpy(pad_pair_types(graphs, n_slots)) if with_graph else None,

@@ -212,9 +212,10 @@ def checked_seed(seed: Any) -> int:
     Raises:
         PhysConError: it is not a whole number, or negative.
     """
-    if whole_number("seed", seed) < 0:
+    number = whole_number("seed", seed)
+    if number < 0:
         raise PhysConError(f"seed must be 0 or more, received {seed}")
-    return whole_number("seed", seed)
+    return number
 
 
 def check_seconds(max_seconds: float) -> None:

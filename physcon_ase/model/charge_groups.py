@@ -197,7 +197,7 @@ class GroupCharges:
 
 def given_charges(charges: Float[Tensor, "partitions molecules groups"]) -> GroupCharges:
     """Total charges [e] of groups that do not depend on their local charges."""
-    zeros = torch.diag_embed(torch.zeros_like(charges))
+    zeros = charges.new_zeros(*charges.shape, charges.shape[-1])
     return GroupCharges(charges, zeros, zeros)
 
 

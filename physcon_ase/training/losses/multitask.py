@@ -92,7 +92,7 @@ def charge_loss(prediction: BatchPrediction, labelled: LabelledBatch) -> Float[T
     weights = (labelled.weight * known)[:, None] * labelled.batch.atom_mask
     target = torch.where(known[:, None], labelled.charges, 0.0)
     errors = [
-        _weighted_mean(_smooth_charge(found - target), weights)
+        _weighted_mean(_smooth(found - target, _CHARGE_WIDTH), weights)
         for found in (*prediction.charges, *prediction.local_charges)
     ]
     return torch.stack(errors).mean()
@@ -108,10 +108,10 @@ def total_charge_loss(prediction: BatchPrediction, labelled: LabelledBatch) -> F
     errors = []
     for own in prediction.local_charges:
         if groups is None:
-            deviations = _smooth_charge(own.sum(dim=1) - labelled.batch.charge)
+            deviations = _smooth(own.sum(dim=1) - labelled.batch.charge, _CHARGE_WIDTH)
         else:
             assert groups.formal is not None
-            of_groups = _smooth_charge(groups.sums(own) - groups.formal) * groups.exist
+            of_groups = _smooth(groups.sums(own) - groups.formal, _CHARGE_WIDTH) * groups.exist
             deviations = (groups.weights.detach() * of_groups.sum(dim=2) / groups.exist.sum(dim=2)).sum(dim=0)
         errors.append(_weighted_mean(deviations, labelled.weight))
     return torch.stack(errors).mean()
@@ -135,12 +135,8 @@ def mean_length(errors: Float[Tensor, "molecules slots 3"], labelled: LabelledBa
     return _weighted_mean(lengths, (labelled.weight * labelled.has_forces)[:, None] * labelled.batch.atom_mask)
 
 
-def _smooth(errors: Tensor) -> Tensor:
-    return (errors.square() + _HUBER_WIDTH**2).sqrt() - _HUBER_WIDTH
-
-
-def _smooth_charge(errors: Tensor) -> Tensor:
-    return (errors.square() + _CHARGE_WIDTH**2).sqrt() - _CHARGE_WIDTH
+def _smooth(errors: Tensor, width: float = _HUBER_WIDTH) -> Tensor:
+    return (errors.square() + width**2).sqrt() - width
 
 
 def _weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
