@@ -72,6 +72,20 @@ _LONGEST: Final = 1e9
 """Largest time limit [s] passed to RDKit, for which infinity is no number."""
 
 
+_TOGETHER: Final = 4
+"""Number of conformers embedded by one call of RDKit."""
+
+_FIRST_STEPS: Final = 100
+"""Number of MMFF94 steps after which high conformers are discarded."""
+
+_WINDOW: Final = 0.1
+"""Excess [eV] over the lowest energy from which a conformer is discarded: for 58 of 60 drug-like molecules the lowest of
+four minima is then within 0.005 eV of that without discarding, in three quarters of the time."""
+
+_MAX_STEPS: Final = 2000
+"""Maximum number of MMFF94 steps to a minimum."""
+
+
 class Minimized(NamedTuple):
     """A geometry relaxed with a force field."""
 
@@ -118,7 +132,9 @@ def embed(
     return np.stack(geometries)
 
 
-def mmff94_minimize(graph: MolGraph, positions: Float[np.ndarray, "atoms 3"], *, max_steps: int = 2000) -> Minimized:
+def mmff94_minimize(
+    graph: MolGraph, positions: Float[np.ndarray, "atoms 3"], *, max_steps: int = _MAX_STEPS
+) -> Minimized:
     """Relaxes a geometry with the force field MMFF94.
 
     Halgren 1996, doi 10.1002/(SICI)1096-987X(199604)17:5/6<490::AID-JCC1>3.0.CO;2-P.
@@ -126,24 +142,40 @@ def mmff94_minimize(graph: MolGraph, positions: Float[np.ndarray, "atoms 3"], *,
     Raises:
         MissingParametersError: MMFF94 has no parameters for the molecule (H2, HCl, boron, many ions).
     """
-    mol = to_rdkit(graph, positions)
-    with rdBase.BlockLogs():
-        properties = rdForceFieldHelpers.MMFFGetMoleculeProperties(mol, "MMFF94")
-        field = None
-        if properties is not None:
-            field = rdForceFieldHelpers.MMFFGetMoleculeForceField(mol, properties, ignoreInterfragInteractions=False)
-    if field is None:
-        raise MissingParametersError(
-            f"MMFF94 has no parameters for {canonical_smiles(graph)!r}; it covers organic molecules "
-            "without boron and metals: use the embedded geometry without relaxation"
-        )
-    field.Initialize()
-    try:
-        converged = field.Minimize(maxIts=max_steps) == 0
-    except RuntimeError:  # as in `_climb`; the positions are those of the last step
-        converged = False
-    energy = field.CalcEnergy() * EV_PER_KCAL_PER_MOL
-    return Minimized(mol.GetConformer().GetPositions(), energy, converged)
+    return _ForceField(graph, positions).minimize(max_steps)
+
+
+class _ForceField:
+    """MMFF94 of a molecule at one geometry, which `minimize` changes.
+
+    Raises:
+        MissingParametersError: MMFF94 has no parameters for the molecule.
+    """
+
+    def __init__(self, graph: MolGraph, positions: Float[np.ndarray, "atoms 3"]):
+        self._mol, field = to_rdkit(graph, positions), None
+        with rdBase.BlockLogs():
+            properties = rdForceFieldHelpers.MMFFGetMoleculeProperties(self._mol, "MMFF94")
+            if properties is not None:
+                field = rdForceFieldHelpers.MMFFGetMoleculeForceField(
+                    self._mol, properties, ignoreInterfragInteractions=False
+                )
+        if field is None:
+            raise MissingParametersError(
+                f"MMFF94 has no parameters for {canonical_smiles(graph)!r}; it covers organic molecules "
+                "without boron and metals: use the embedded geometry without relaxation"
+            )
+        field.Initialize()
+        self._field = field
+
+    def minimize(self, max_steps: int) -> Minimized:
+        """Relaxes the geometry further."""
+        try:
+            converged = self._field.Minimize(maxIts=max_steps) == 0
+        except RuntimeError:  # as in `_climb`; the positions are those of the last step
+            converged = False
+        energy = self._field.CalcEnergy() * EV_PER_KCAL_PER_MOL
+        return Minimized(self._mol.GetConformer().GetPositions(), energy, converged)
 
 
 def has_parameters(graph: MolGraph) -> bool:
@@ -156,21 +188,27 @@ def has_parameters(graph: MolGraph) -> bool:
 def lowest_conformer(
     graph: MolGraph, *, n: int, seed: int = 0, max_seconds: float = 30.0
 ) -> Float[np.ndarray, "atoms 3"]:
-    """Positions [Å] of the lowest MMFF94 minimum among those reached from `n` geometries of `embed`.
+    """Positions [Å] of the lowest MMFF94 minimum among those reached from `n` ETKDG geometries.
 
+    Geometries are not relaxed to the end if they are more than `_WINDOW` above the lowest after `_FIRST_STEPS` steps.
     Geometries not found in time and minima whose bonds or configuration differ from the graph are skipped. If none
-    remain, or MMFF94 has no parameters for the molecule, the first geometry of `embed` is returned.
+    remain, or MMFF94 has no parameters for the molecule, the first geometry is returned.
 
     Raises:
         EmbeddingError, EmptyStructureError, BondPerceptionError: see `embed`.
     """
     starts = _embed_in_time(graph, n, seed, max_seconds, _LADDER)
     try:
-        minima = [mmff94_minimize(graph, start) for start in starts]
+        fields = [_ForceField(graph, start) for start in starts]
     except MissingParametersError:
         return starts[0]
-    intact = [minimum for minimum in minima if not _defect(graph, minimum.positions)]
-    return min(intact, key=lambda minimum: minimum.energy).positions if intact else starts[0]
+    energies = np.array([field.minimize(_FIRST_STEPS).energy for field in fields])
+    promising = np.flatnonzero(energies < energies.min() + _WINDOW)
+    minima = sorted((fields[index].minimize(_MAX_STEPS) for index in promising), key=lambda minimum: minimum.energy)
+    for minimum in minima:
+        if not _defect(graph, minimum.positions):
+            return minimum.positions
+    return starts[0]
 
 
 @interruptible()
@@ -193,15 +231,37 @@ def _embed_in_time(
     """Geometries found within the time limit, at least one."""
     parts = _parts(graph)
     deadline, found = monotonic() + max_seconds, []
-    for index in range(n):
-        what = f"{index + 1} of {n}"
+    while len(found) < n:
+        own_seed, count = seed * _SEED_STRIDE + len(found), min(_TOGETHER, n - len(found))
+        together = _embed_together(graph, ladder[0], own_seed, count, deadline) if len(parts) == 1 else []
+        if together:
+            found += together
+            continue
         try:
-            found.append(_embed_parts(parts, seed * _SEED_STRIDE + index, what, max_seconds, deadline, ladder))
+            place = f"{len(found) + 1} of {n}"
+            found.append(_embed_parts(parts, own_seed, place, max_seconds, deadline, ladder))
         except EmbeddingError:
-            if index == 0:
+            if not found:
                 raise
             break
     return found
+
+
+def _embed_together(
+    graph: MolGraph, rung: _Rung, seed: int, count: int, deadline: float
+) -> list[Float[np.ndarray, "atoms 3"]]:
+    """Up to `count` geometries without defects by one call of RDKit, which sets up its distance bounds once."""
+    remaining = deadline - monotonic()
+    if remaining <= 0:
+        return []
+    mol, parameters = to_rdkit(graph), _parameters(rung, 1 + seed % _N_RDKIT_SEEDS, remaining / count)
+    try:
+        with rdBase.BlockLogs():
+            rdDistGeom.EmbedMultipleConfs(mol, count, parameters)
+    except RuntimeError:  # as in `_climb`
+        return []
+    geometries = (_with_bonds(graph, conformer.GetPositions()) for conformer in mol.GetConformers())
+    return [positions for positions in geometries if not _defect(graph, positions)]
 
 
 def _embed_parts(

@@ -5,7 +5,7 @@
 import argparse
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from physcon_ase.cli.command import SOME_FAILED, add_command
 from physcon_ase.errors import PhysConError
@@ -156,9 +156,10 @@ def add_label(commands: argparse._SubParsersAction) -> None:
     command.add_argument(
         "--part",
         type=_part,
-        default=slice(None),
+        default=_Parts(1, 1, 1),
         metavar="K/N",
-        help="only part K of N equal parts of the input: every N-th molecule, or geometry of a store, from number K on",
+        help="only part K of N equal parts of the input: every N-th molecule, or geometry of a store, from number K on;"
+        " K-L/N: parts K to L",
     )
     command.add_argument("--jobs", type=int, metavar="N", help="number of worker processes (default: one per core)")
     command.add_argument("--scheduler", metavar="ADDRESS", help="Dask scheduler whose workers are used instead")
@@ -208,7 +209,7 @@ def _label(options: argparse.Namespace) -> int:
         else:
             molecules += [_labelling_input(own) for own in molecules_named(molecule)]
     report = label(
-        molecules[options.part],
+        options.part.of(molecules),
         engine,
         samplings,
         options.output,
@@ -224,11 +225,24 @@ def _label(options: argparse.Namespace) -> int:
     return SOME_FAILED if report.failures else 0
 
 
-def _part(text: str) -> slice:
-    matched = re.fullmatch(r"([0-9]+)/([0-9]+)", text)
-    if not matched or not 1 <= int(matched[1]) <= int(matched[2]):
-        raise argparse.ArgumentTypeError(f"{text!r} is not K/N with K from 1 to N, such as 2/3")
-    return slice(int(matched[1]) - 1, None, int(matched[2]))
+class _Parts(NamedTuple):
+    """Parts `first` to `last` of `number` equal parts of a list; part k has every `number`-th item from item k on."""
+
+    first: int
+    last: int
+    number: int
+
+    def of(self, items: list[Any]) -> list[Any]:
+        return [item for place, item in enumerate(items) if self.first <= place % self.number + 1 <= self.last]
+
+
+def _part(text: str) -> _Parts:
+    matched = re.fullmatch(r"([0-9]+)(?:-([0-9]+))?/([0-9]+)", text)
+    if matched:
+        parts = _Parts(int(matched[1]), int(matched[2] or matched[1]), int(matched[3]))
+        if 1 <= parts.first <= parts.last <= parts.number:
+            return parts
+    raise argparse.ArgumentTypeError(f"{text!r} is not K/N or K-L/N with K and L from 1 to N, such as 2/3 or 7-12/24")
 
 
 def _selection(options: argparse.Namespace) -> "CommitteeSelection | None":

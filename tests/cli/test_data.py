@@ -94,3 +94,18 @@ def test_names_and_known_bonds_of_a_file_reach_the_labels(tmp_path: Path) -> Non
     store = open_store(tmp_path / "out.h5")
     assert store.molecules.name.tolist() == ["DMSO", "CO"]
     assert [molecule_graph(store, row).formal_charges.max() for row in range(2)] == [1, 0]
+
+
+@pytest.mark.parametrize(("part", "taken"), [("2/3", ["CC", "CCCCC"]), ("2-3/3", ["CC", "CCC", "CCCCC"])])
+def test_only_parts_of_the_molecules_are_labelled(part: str, taken: list[str], tmp_path: Path) -> None:
+    output = str(tmp_path / "out.h5")
+    options = ["--engine", "gfn2", "--geometries", "conformer:1", "--jobs", "0", "--quiet", "-o", output]
+    assert main(["label", "C", "CC", "CCC", "CCCC", "CCCCC", "--part", part, *options]) == 0
+    assert open_store(output).molecules.name.tolist() == taken
+
+
+@pytest.mark.parametrize("part", ["0/3", "4/3", "3-2/3", "1-4/3", "2"])
+def test_parts_that_do_not_exist_are_refused(part: str, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit):
+        main(["label", "C", "--part", part, "-o", "out.h5"])
+    assert f"'{part}' is not K/N or K-L/N" in capsys.readouterr().err
