@@ -79,8 +79,8 @@ _FIRST_STEPS: Final = 100
 """Number of MMFF94 steps after which high conformers are discarded."""
 
 _WINDOW: Final = 0.1
-"""Excess [eV] over the lowest energy from which a conformer is discarded: for 58 of 60 drug-like molecules the lowest of
-four minima is then within 0.005 eV of that without discarding, in three quarters of the time."""
+"""Excess [eV] over the lowest energy from which a conformer is discarded: for 58 of 60 drug-like molecules the lowest
+of four minima is then within 0.005 eV of that without discarding, in three quarters of the time."""
 
 _MAX_STEPS: Final = 2000
 """Maximum number of MMFF94 steps to a minimum."""

@@ -59,7 +59,7 @@ def result_of(
     has_bonds = None if graph is None else bonds_intact(graph, positions).intact
     has_stereo = None if graph is None else stereo_intact(graph, positions).intact
     bonds = bonds_by_distance(job.atoms.numbers, positions) if graph is None else graph.bonds
-    doubts = doubts_of(settings.loaded.model, job.level, job.atoms.numbers, bonds, energy_uncertainty, graph)
+    doubts = doubts_of(settings.loaded.model, job.level, job.atoms.numbers, bonds, energy_uncertainty, graph, positions)
     result = Result(
         atoms=job.atoms,
         graph=graph,

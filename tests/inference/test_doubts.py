@@ -59,6 +59,15 @@ def test_few_training_molecules_are_not_enough_unless_one_of_them_is_the_small_m
     assert not doubts_of(with_environments(counts), "dft", ETHANOL_NUMBERS, ETHANOL_BONDS, None)
 
 
+def test_an_unusually_long_bond_of_a_minimum_is_a_doubt(model: PhysCon) -> None:
+    assert doubts_of(model, "dft", ETHANOL_NUMBERS, ETHANOL_BONDS, 0.1, minimum=ETHANOL) == ()
+    stretched = Atoms(ETHANOL_NUMBERS, ETHANOL)
+    carbons = np.flatnonzero(ETHANOL_NUMBERS == 6)
+    stretched.set_distance(*carbons, 1.9, fix=0)
+    (doubt,) = doubts_of(model, "dft", ETHANOL_NUMBERS, ETHANOL_BONDS, 0.1, minimum=stretched.positions)
+    assert f"unusually long bonds, C{carbons[0]}-C{carbons[1]} 1.90 Å: compare" in doubt
+
+
 def test_a_large_uncertainty_is_a_doubt(model: PhysCon) -> None:
     (doubt,) = doubts_of(model, "dft", ETHANOL_NUMBERS, ETHANOL_BONDS, 1e10)
     assert "estimated error of the energy" in doubt

@@ -263,6 +263,7 @@ def _search(molecule: Any, seed: int, options: _Options, settings: Settings) -> 
             graph.bonds,
             found[0].energy_uncertainty,
             graph,
+            conformers[0].atoms.positions,
         ),
     )
 
