@@ -1,7 +1,8 @@
 """Environments of atoms: element, bonded neighbours, and how many neighbours those have.
 
 Their counts over the training molecules show which atoms of a molecule are represented in the training data. The
-environments of small molecules occur in few other molecules, so small molecules are counted as a whole.
+environments of small molecules occur in few other molecules, so small molecules are counted as a whole, by level of
+theory: their energies at one level do not follow from those at another.
 """
 
 import functools
@@ -32,9 +33,9 @@ def environment_hashes(
 
 
 def small_molecule_hashes(
-    atomic_numbers: Integer[np.ndarray, " atoms"], bonds: Int[np.ndarray, "bonds 2"]
+    atomic_numbers: Integer[np.ndarray, " atoms"], bonds: Int[np.ndarray, "bonds 2"], level: str
 ) -> Int[np.ndarray, " atoms"]:
-    """64-bit hash of the molecule of each atom if it has at most `SMALL` heavy atoms; 0 for larger molecules."""
+    """64-bit hash of the level and the molecule of each atom; 0 for molecules of more than `SMALL` heavy atoms."""
     n_atoms = len(atomic_numbers)
     links = coo_array((np.ones(len(bonds)), (bonds[:, 0], bonds[:, 1])), shape=(n_atoms, n_atoms))
     _, parts = connected_components(links, directed=False)
@@ -42,7 +43,7 @@ def small_molecule_hashes(
     for part in np.unique(parts):
         own = np.flatnonzero(parts == part)
         if (atomic_numbers[own] > 1).sum() <= SMALL:
-            hashes[own] = _hashed(tuple(sorted(keys[atom] for atom in own)))
+            hashes[own] = _hashed((level, *sorted(keys[atom] for atom in own)))
     return hashes
 
 
@@ -76,7 +77,7 @@ def _keys(atomic_numbers: np.ndarray, bonds: np.ndarray) -> list[_Key]:
 
 
 @functools.lru_cache(maxsize=2**18)
-def _hashed(key: _Key | tuple[_Key, ...]) -> int:
+def _hashed(key: _Key | tuple[str | _Key, ...]) -> int:
     return int.from_bytes(hashlib.blake2b(repr(key).encode(), digest_size=8).digest(), "little", signed=True)
 
 

@@ -61,7 +61,7 @@ def doubts_of(
             f"a proton of the cationic {donor} would move to the anionic {acceptor} in the gas phase: use the neutral "
             "form"
         )
-    if rare := rare_environments(model, atomic_numbers, bonds):
+    if rare := rare_environments(model, level, atomic_numbers, bonds):
         more = f" and {len(rare) - _SHOWN} more" if len(rare) > _SHOWN else ""
         found.append(
             f"fewer than {FEWEST} training molecules have {'; '.join(rare[:_SHOWN])}{more}: compare with another method"
@@ -78,16 +78,16 @@ def doubts_of(
 
 
 def rare_environments(
-    model: PhysCon, atomic_numbers: Integer[np.ndarray, " atoms"], bonds: Int[np.ndarray, "bonds 2"]
+    model: PhysCon, level: str, atomic_numbers: Integer[np.ndarray, " atoms"], bonds: Int[np.ndarray, "bonds 2"]
 ) -> list[str]:
     """Environments of atoms that occur in fewer than `FEWEST` training molecules; empty without a table.
 
-    Small molecules that are training molecules have none.
+    Small molecules that are training molecules of the level have none.
     """
     if model.environments is None:
         return []
     is_rare = model.environments.n_molecules(environment_hashes(atomic_numbers, bonds)) < FEWEST
-    is_rare &= model.environments.n_molecules(small_molecule_hashes(atomic_numbers, bonds)) == 0
+    is_rare &= model.environments.n_molecules(small_molecule_hashes(atomic_numbers, bonds, level)) == 0
     names = environment_names(atomic_numbers, bonds)
     return list(dict.fromkeys(name for name, rare in zip(names, is_rare, strict=True) if rare))
 

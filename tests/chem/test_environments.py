@@ -24,12 +24,13 @@ def test_equal_environments_have_equal_hashes_in_all_molecules():
 
 
 def test_small_molecules_count_as_a_whole_also_beside_others():
-    def whole(smiles: str) -> np.ndarray:
+    def whole(smiles: str, level: str = "dft") -> np.ndarray:
         graph = graph_from_smiles(smiles, allow_fragments=True)
-        return small_molecule_hashes(graph.atomic_numbers, graph.bonds)
+        return small_molecule_hashes(graph.atomic_numbers, graph.bonds, level)
 
     assert len({tuple(set(whole(smiles).tolist())) for smiles in ("CCO", "COC", "CCN", "O", "[OH-]", "[H][H]")}) == 6
     assert not whole("CCCO").any()
+    assert not set(whole("CCO")) & set(whole("CCO", "other"))
     both = whole("OCC.CCCO")
     assert set(both[:3].tolist()) == set(whole("CCO").tolist())
     assert not both[3:7].any()

@@ -55,8 +55,10 @@ def test_an_unknown_environment_is_named(model: PhysCon) -> None:
 def test_few_training_molecules_are_not_enough_unless_one_of_them_is_the_small_molecule_itself() -> None:
     counts = dict.fromkeys(environment_hashes(ETHANOL_NUMBERS, ETHANOL_BONDS).tolist(), FEWEST - 1)
     assert doubts_of(with_environments(counts), "dft", ETHANOL_NUMBERS, ETHANOL_BONDS, None)
-    counts |= dict.fromkeys(small_molecule_hashes(ETHANOL_NUMBERS, ETHANOL_BONDS).tolist(), 1)
-    assert not doubts_of(with_environments(counts), "dft", ETHANOL_NUMBERS, ETHANOL_BONDS, None)
+    for level, is_known in (("other", False), ("dft", True)):
+        counts |= dict.fromkeys(small_molecule_hashes(ETHANOL_NUMBERS, ETHANOL_BONDS, level).tolist(), 1)
+        found = doubts_of(with_environments(counts), "dft", ETHANOL_NUMBERS, ETHANOL_BONDS, None)
+        assert (not found) is is_known
 
 
 def test_an_unusually_long_bond_of_a_minimum_is_a_doubt(model: PhysCon) -> None:
