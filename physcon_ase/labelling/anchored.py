@@ -61,6 +61,10 @@ _SHIFT_STEPS: Final = 3
 _LARGEST_CORRECTION: Final = 10.0
 """Largest component [eV/Å] of the force correction; displacements with larger ones are left out."""
 
+_LARGEST_SHIFT: Final = 1.0
+"""Largest distance [Å] between an atom of the anchored geometry x and of φ(x); it is larger only where the Gauss-Newton
+steps diverge, and such displacements are left out."""
+
 
 @dataclass(frozen=True)
 class AnchorReport:
@@ -128,23 +132,25 @@ def anchor(store: Store, level: str, teacher: str) -> tuple[Store, AnchorReport]
         )
     minima = np.array(sorted(newton))
     displaced = np.flatnonzero(np.isin(starts, minima) & is_labelled & (geometries.kind != NewtonStep.kind))
-    positions, labelled, is_near = _anchored_labels(store, level, (labels.energy, labels.forces), newton, displaced)
-    kept = np.sort(np.concatenate([minima, displaced[is_near]]))
+    found = _anchored_labels(store, level, (labels.energy, labels.forces), newton, displaced)
+    is_kept = ~(found.is_far | found.is_lost)
+    kept = np.sort(np.concatenate([minima, displaced[is_kept]]))
     left_out = {
         "not displaced from a minimum of the level, or without label": len(geometries)
         - len(minima)
         - len(newton)
         - len(displaced),
-        f"corrected by more than {_LARGEST_CORRECTION:g} eV/Å": int((~is_near).sum()),
+        f"corrected by more than {_LARGEST_CORRECTION:g} eV/Å": int((found.is_far & ~found.is_lost).sum()),
+        f"shifted by more than {_LARGEST_SHIFT:g} Å": int(found.is_lost.sum()),
     }
     anchored = replace(
         store,
-        geometries=replace(geometries, positions=positions),
-        labels={level: labelled},
+        geometries=replace(geometries, positions=found.positions),
+        labels={level: found.labels},
         source=f"{store.source}, anchored",
         provenance=f"anchored at {level}, curvature of {teacher}; {store.provenance}",
     )
-    return select_geometries(anchored, kept), AnchorReport(len(minima), int(is_near.sum()), left_out)
+    return select_geometries(anchored, kept), AnchorReport(len(minima), int(is_kept.sum()), left_out)
 
 
 def anchor_file(path: str | Path, output: str | Path, *, level: str, teacher: str) -> AnchorReport:
@@ -168,14 +174,28 @@ def format_anchor_report(report: AnchorReport, source: str) -> str:
     return "\n".join(lines + [f"  left out: {count} {reason}" for reason, count in report.left_out.items()])
 
 
+@dataclass(frozen=True)
+class _Anchored:
+    """Positions and labels of all geometries of a store, and which displacements are unusable."""
+
+    positions: Float[np.ndarray, "geometry_atoms 3"]
+    """Positions [Å]."""
+    labels: LevelLabels
+    """Anchored labels; NaN if absent."""
+    is_far: Bool[np.ndarray, " displaced"]
+    """Whether the correction of a displacement is too large."""
+    is_lost: Bool[np.ndarray, " displaced"]
+    """Whether its shifted internal coordinates were not found."""
+
+
 def _anchored_labels(
     store: Store,
     level: str,
     of_teacher: tuple[Float[np.ndarray, " geometries"], Float[np.ndarray, "geometry_atoms 3"]],
     newton: dict[int, int],
     displaced: Int[np.ndarray, " displaced"],
-) -> tuple[Float[np.ndarray, "geometry_atoms 3"], LevelLabels, Bool[np.ndarray, " displaced"]]:
-    """Positions and labels of all geometries (NaN if absent), and mask of displacements with small corrections.
+) -> _Anchored:
+    """Anchors all displacements.
 
     Args:
         store: the store.
@@ -190,7 +210,7 @@ def _anchored_labels(
     if known is not None:
         energies[minima] = known.energy[minima]
     forces = np.full((int(offsets[-1]), 3), np.nan, dtype=np.float32)
-    is_near = np.ones(n, dtype=bool)
+    is_far, is_lost = np.zeros((2, n), dtype=bool)
     of_minimum: dict[int, list[int]] = {row: [] for row in minima}
     assert store.geometries.start is not None
     for row, start in zip(displaced.tolist(), store.geometries.start[displaced].tolist(), strict=True):
@@ -219,14 +239,16 @@ def _anchored_labels(
             found = _anchored(reference.chosen(some), places, pulls)
             for index, row, value, slope, place, force in zip(some, moved, *found, strict=True):
                 start = rows[index]
-                is_near[row] = np.isfinite(force).all() and np.abs(slope).max() <= _LARGEST_CORRECTION
+                is_far[row] = not np.isfinite(force).all() or np.abs(slope).max() > _LARGEST_CORRECTION
+                shifts = np.linalg.norm(place - positions[atoms(row)], axis=1)
+                is_lost[row] = not shifts.max() <= _LARGEST_SHIFT  # NaN, too
                 energies[row] = energies[start] + teacher_energies[row] - teacher_energies[newton[start]] - value
                 positions[atoms(row)], forces[atoms(row)] = place, force
 
     sizes = [graphs[int(store.geometries.molecule[row])].n_atoms for row in minima]
     if in_chunks(sizes, _SLOTS, work):
         raise MemoryError(f"not enough memory for a molecule of {max(sizes)} atoms")
-    return positions, LevelLabels(energies, forces), is_near[displaced]
+    return _Anchored(positions, LevelLabels(energies, forces), is_far[displaced], is_lost[displaced])
 
 
 def _batch(graphs: Sequence[MolGraph], positions: Sequence[np.ndarray], like: Batch | None = None) -> Batch:

@@ -110,7 +110,7 @@ def test_twisted_and_thermal_geometries_point_to_their_minimum(minima: list[Know
     store = labelled(minima, parse_samplings("conformer:1,start,newton,thermal:2,twist:1"), tmp_path)
     anchored, report = anchor(store, "accurate", "gfn2")
     assert (report.n_minima, report.n_displaced) == (3, 8)  # water has nothing to twist
-    assert list(report.left_out.values()) == [3, 0]
+    assert list(report.left_out.values()) == [3, 0, 0]
     assert set(anchored.geometries.kind.tolist()) == {"start", "thermal", "twist"}
     starts = anchored.geometries.start
     assert starts is not None
@@ -136,3 +136,15 @@ def test_what_cannot_be_anchored_is_refused(minima: list[KnownGeometry], tmp_pat
     with pytest.raises(LabelError, match=r"has no minima of 'b3lyp' .* minima of: accurate; create them with"):
         anchor(store, "b3lyp", "gfn2")
     assert AnchorReport(1, 2, {}).n_minima == 1
+
+
+def test_displacements_whose_shift_diverges_are_left_out(
+    minima: list[KnownGeometry], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As for some allenes, whose anchored atoms would be 10⁶ Å apart."""
+    store = labelled(minima[:1], parse_samplings("start,newton,thermal:2"), tmp_path)
+    kept, _ = anchor(store, "accurate", "gfn2")
+    monkeypatch.setattr("physcon_ase.labelling.anchored._LARGEST_SHIFT", 1e-6)
+    fewer, report = anchor(store, "accurate", "gfn2")
+    assert (len(kept.geometries), len(fewer.geometries), report.n_displaced) == (3, 1, 0)
+    assert report.left_out["shifted by more than 1e-06 Å"] == 2
