@@ -16,24 +16,24 @@ from physcon_ase.model.physcon import PhysCon
 
 STORES = {
     "wb97m": (
-        "wb97m_openff_minima_5",
+        "wb97m_openff_minima_6",
         "wb97m_openff_torsions",
-        "wb97m_qm9_6",
-        "wb97m_pairs_3",
-        "wb97m_halides_2",
-        "wb97m_families_3",
+        "wb97m_qm9_16_24",
+        "wb97m_pairs_4",
+        "wb97m_ions",
+        "wb97m_families_5",
         "wb97m_hypervalent",
         "wb97m_wide",
-        "separated_wb97m_2",
+        "separated_wb97m_3",
     ),
     "b3lyp-d3": (
         "openff_torsions",
-        "anchored_openff_minima_5",
-        "anchored_openff_turned_7",
+        "anchored_openff_minima_6",
+        "anchored_openff_turned_8",
         "b3lyp_d3_small",
-        "separated_b3lyp_d3_2",
+        "separated_b3lyp_d3_3",
     ),
-    "b3lyp": ("anchored_qm9_6", "b3lyp_thermal"),
+    "b3lyp": ("anchored_qm9_16_24", "b3lyp_thermal"),
 }
 """Stores with energies and forces of each level."""
 

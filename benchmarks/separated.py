@@ -21,8 +21,8 @@ from physcon_ase.units import COULOMB_EV_ANGSTROM
 
 STORES = {
     "separated_small_b3lyp_d3": "b3lyp-d3",
-    "separated_b3lyp_d3_2": "b3lyp-d3",
-    "separated_wb97m_2": "wb97m",
+    "separated_b3lyp_d3_3": "b3lyp-d3",
+    "separated_wb97m_3": "wb97m",
 }
 """Level of each store."""
 

@@ -27,9 +27,9 @@ from physcon_ase.labelling.engines.aimnet2 import MAX_SPREAD, PATH_VARIABLE
 from physcon_ase.model.physcon import LoadedModel
 
 STORES = {
-    "b3lyp-d3": ("openff_torsions", "anchored_openff_minima_5"),
-    "wb97m": ("wb97m_openff_minima_5", "wb97m_qm9_6", "wb97m_pairs_3", "wb97m_families_3"),
-    "b3lyp": ("anchored_qm9_6", "b3lyp_thermal"),
+    "b3lyp-d3": ("openff_torsions", "anchored_openff_minima_6"),
+    "wb97m": ("wb97m_openff_minima_6", "wb97m_qm9_16_24", "wb97m_pairs_4", "wb97m_families_5"),
+    "b3lyp": ("anchored_qm9_16_24", "b3lyp_thermal"),
 }
 """Where the held-out molecules of each level are."""
 
