@@ -5,7 +5,8 @@
 The molecules are those of the test split in recipes/physcon-2/families, from each family in turn. AIMNet2 (the mean of
 its networks) judges each result by the largest of
 
-    strain            energy that a relaxation with AIMNet2 from this geometry gains
+    strain            energy that a relaxation with AIMNet2 from this geometry gains, or with GFN2-xTB where the former
+                      breaks or forms bonds
     energy, wb97m     difference of the energies of both at this geometry
     energy, b3lyp-d3  the same at level b3lyp-d3 for neutral molecules, without the contribution of the composition,
                       which a robust regression over all of them determines
@@ -20,10 +21,11 @@ from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
-from heldout import aimnet2_forces, is_held_out, predict_all, relax_all
+from heldout import aimnet2_forces, gfn2_forces, is_held_out, predict_all, relax_all
 from reporting import Row, Table, finish, make_parser, start
 from scipy.optimize import least_squares
 
+from physcon_ase.chem.compare import bonds_intact
 from physcon_ase.chem.graph import MolGraph
 from physcon_ase.chem.smiles import graph_from_smiles
 from physcon_ase.inference.calculator import PhysConCalculator
@@ -31,6 +33,7 @@ from physcon_ase.inference.many import optimize_many
 from physcon_ase.inference.results import Record
 from physcon_ase.labelling.engines.aimnet2 import LEVEL as AIMNET2_LEVEL
 from physcon_ase.labelling.engines.aimnet2 import MAX_SPREAD
+from physcon_ase.relax.state import ForceFn
 
 FAMILIES = Path(__file__).parents[1] / "recipes" / "physcon-2" / "families"
 KINDS = ("strain", f"energy, {AIMNET2_LEVEL}", "energy, b3lyp-d3")
@@ -105,6 +108,10 @@ def judge(
     energies, _ = predict_all(teacher, graphs, places)
     relaxed = relax_all(aimnet2_forces(), graphs, places, fmax=0.05, max_steps=MAX_STEPS, noisy=True)
     lower, _ = predict_all(aimnet2_forces(), graphs, [own.positions for own in relaxed])
+    strains = energies - lower
+    for row, (graph, place, own) in enumerate(zip(graphs, places, relaxed, strict=True)):
+        if not bonds_intact(graph, own.positions).intact:
+            strains[row] = _strain(gfn2_forces(), graph, place)
     predictions = calculator.predict([result.atoms for result in results])
     own = np.array([np.nan if found.energy is None else found.energy for found in predictions])
     excess = np.array(
@@ -113,7 +120,7 @@ def judge(
             for result, energy, graph in zip(results, energies, graphs, strict=True)
         ]
     )
-    of_kinds = np.maximum(energies - lower, 0), np.abs(own - energies), np.abs(_without_composition(excess, graphs))
+    of_kinds = np.maximum(strains, 0), np.abs(own - energies), np.abs(_without_composition(excess, graphs))
     errors = dict(zip(KINDS, of_kinds, strict=True))
     found = {
         row: {name: float(values[place]) for name, values in errors.items() if np.isfinite(values[place])}
@@ -124,6 +131,13 @@ def judge(
         Judged(family, smiles, record, found.get(row, {}))
         for row, ((family, smiles), record) in enumerate(zip(molecules, records, strict=True))
     ]
+
+
+def _strain(force_fn: ForceFn, graph: MolGraph, positions: np.ndarray) -> float:
+    """Energy [eV] that a relaxation gains."""
+    (relaxed,) = relax_all(force_fn, [graph], [positions], fmax=0.05, max_steps=MAX_STEPS)
+    (before, after), _ = predict_all(force_fn, [graph, graph], [positions, relaxed.positions])
+    return before - after
 
 
 def _without_composition(energies: np.ndarray, graphs: Sequence[MolGraph]) -> np.ndarray:
