@@ -26,6 +26,9 @@ from tests.tiny import ETHANOL, ETHANOL_NUMBERS, WATER, WATER_NUMBERS
 ENERGY, FORCE = 1e-5, 1e-4
 """Float32 networks, alone and padded [eV, eV/Å]."""
 
+PADDED_ENERGY = 1.3e-4
+"""[eV] One rounding of an atomic energy of up to 2,048 eV, in float32 in the file; it depends on the processor."""
+
 SMILES = ("O", "CC(=O)[O-]", "C[NH3+]", "CC(=O)Oc1ccccc1C(=O)O")
 
 
@@ -101,8 +104,8 @@ def assert_labels_are_those_of_the_file(path: Path) -> None:
         together = engine.label_many(asked)
         for molecule, padded in zip(asked, together, strict=True):
             expected = by_hand(path, member, molecule)
-            for label in (engine(molecule), padded):
-                assert label.energy == pytest.approx(float(expected["energy"].detach()), abs=ENERGY)
+            for label, tolerance in ((engine(molecule), ENERGY), (padded, PADDED_ENERGY)):
+                assert label.energy == pytest.approx(float(expected["energy"].detach()), abs=tolerance)
                 np.testing.assert_allclose(label.forces, expected["forces"][0].detach(), atol=FORCE)
                 np.testing.assert_allclose(label.charges, expected["charges"][0].detach(), atol=FORCE)
                 assert label.charges.sum() == pytest.approx(molecule.charge, abs=1e-3)
