@@ -52,11 +52,16 @@ def environment_names(atomic_numbers: Integer[np.ndarray, " atoms"], bonds: Int[
     return [_named(key) for key in _keys(atomic_numbers, bonds)]
 
 
+def covalent_radii(atomic_numbers: Integer[np.ndarray, " atoms"]) -> Float[np.ndarray, " atoms"]:
+    """Covalent radius [Å] of each atom."""
+    return np.array([COVALENT_RADII.get(number, FALLBACK_RADIUS) for number in atomic_numbers.tolist()])
+
+
 def bonds_by_distance(
     atomic_numbers: Integer[np.ndarray, " atoms"], positions: Float[np.ndarray, "atoms 3"]
 ) -> Int[np.ndarray, "bonds 2"]:
     """Pairs of atoms closer than 1.25 times the sum of their covalent radii; for geometries without a graph."""
-    radii = np.array([COVALENT_RADII.get(number, FALLBACK_RADIUS) for number in atomic_numbers.tolist()])
+    radii = covalent_radii(atomic_numbers)
     close = squareform(pdist(positions)) < _BONDED * (radii[:, None] + radii)
     return np.argwhere(np.triu(close, k=1))
 

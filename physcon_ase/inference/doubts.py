@@ -9,10 +9,10 @@ from typing import Final
 import numpy as np
 from jaxtyping import Float, Int, Integer
 
-from physcon_ase.chem.environments import environment_hashes, environment_names, small_molecule_hashes
+from physcon_ase.chem.environments import covalent_radii, environment_hashes, environment_names, small_molecule_hashes
 from physcon_ase.chem.graph import MolGraph
 from physcon_ase.model.physcon import PhysCon
-from physcon_ase.units import CHEMICAL_SYMBOLS, COVALENT_RADII, FALLBACK_RADIUS
+from physcon_ase.units import CHEMICAL_SYMBOLS
 
 _SHOWN: Final = 3
 """Maximum number of environments named in a reason."""
@@ -100,8 +100,7 @@ def long_bonds(
     """Bonds between heavy atoms longer than `LONGEST` times the sum of the covalent radii, with their lengths."""
     heavy = bonds[(atomic_numbers[bonds] > 1).all(axis=1)]
     lengths = np.linalg.norm(positions[heavy[:, 0]] - positions[heavy[:, 1]], axis=1)
-    radii = np.array([COVALENT_RADII.get(number, FALLBACK_RADIUS) for number in atomic_numbers.tolist()])
-    limits = LONGEST * radii[heavy].sum(axis=1)
+    limits = LONGEST * covalent_radii(atomic_numbers)[heavy].sum(axis=1)
     return [
         "-".join(f"{CHEMICAL_SYMBOLS[atomic_numbers[atom]]}{atom}" for atom in bond) + f" {length:.2f} Å"
         for bond, length, limit in zip(heavy.tolist(), lengths, limits, strict=True)
