@@ -101,8 +101,9 @@ def long_bonds(
     heavy = bonds[(atomic_numbers[bonds] > 1).all(axis=1)]
     lengths = np.linalg.norm(positions[heavy[:, 0]] - positions[heavy[:, 1]], axis=1)
     limits = LONGEST * covalent_radii(atomic_numbers)[heavy].sum(axis=1)
+    symbols = [CHEMICAL_SYMBOLS[number] for number in atomic_numbers.tolist()]
     return [
-        "-".join(f"{CHEMICAL_SYMBOLS[atomic_numbers[atom]]}{atom}" for atom in bond) + f" {length:.2f} Å"
+        "-".join(f"{symbols[atom]}{atom}" for atom in bond) + f" {length:.2f} Å"
         for bond, length, limit in zip(heavy.tolist(), lengths, limits, strict=True)
         if length > limit
     ]
