@@ -17,22 +17,23 @@ from physcon_ase.training.recipe_files import format_recipe
 from physcon_ase.training.state import TrainingProgress
 
 
-def provenance(recipe: Recipe, store_root: Path, progress: TrainingProgress, device: torch.device) -> dict[str, Any]:
+def provenance(
+    recipe: Recipe, stores: dict[str, str], progress: TrainingProgress, device: torch.device
+) -> dict[str, Any]:
     """Code, SHA-256 of recipe and stores, parents with their own provenance, steps and processor hours.
 
     Args:
         recipe: of the training.
-        store_root: folder that relative store paths of the recipe refer to.
+        stores: SHA-256 of each store by its path in the recipe, at the beginning of the training.
         progress: final progress of the training.
         device: device of the model.
     """
-    stores = sorted({data.store for data in recipe.data})
     return {
         "physcon_ase": _own_version(),
         "commit": _commit(),
         "torch": torch.__version__,
         "recipe": {"name": recipe.name, "sha256": hashlib.sha256(format_recipe(recipe).encode()).hexdigest()},
-        "stores": {store: file_sum(store_root / store) for store in stores},
+        "stores": stores,
         "parents": [_parent(entry) for entry in recipe.start_from],
         "steps": progress.step,
         "device": _name_of(device),

@@ -35,10 +35,22 @@ class TrainingProgress:
     """Processor time of this process so far, that of interrupted runs included."""
 
 
+@dataclass(frozen=True)
+class Origin:
+    """What a state belongs to; None where its file does not contain it."""
+
+    recipe: str
+    """Text of the recipe."""
+    stores: dict[str, str] | None
+    """SHA-256 of each store by its path in the recipe."""
+    config: ModelConfig | None
+    """Configuration of the model."""
+
+
 def save_state(
     folder: Path,
     progress: TrainingProgress,
-    recipe_text: str,
+    origin: Origin,
     model: PhysCon,
     average: WeightAverage,
     optimizer: Optimizer,
@@ -55,8 +67,9 @@ def save_state(
     partial = folder / f"{STATE_FILE}.partial"
     metadata = {
         "progress": json.dumps(asdict(progress)),
-        "recipe": recipe_text,
-        "config": json.dumps(config_to_dict(model.config)),
+        "recipe": origin.recipe,
+        "stores": json.dumps(origin.stores),
+        "config": json.dumps(config_to_dict(origin.config)),
     }
     save_file(tensors, partial, metadata=metadata)
     with open(partial, "rb") as file:
@@ -66,11 +79,11 @@ def save_state(
 
 def load_state(
     folder: Path, model: PhysCon, average: WeightAverage, optimizer: Optimizer
-) -> tuple[TrainingProgress, str, ModelConfig | None]:
+) -> tuple[TrainingProgress, Origin]:
     """Restores a saved state.
 
     Returns:
-        Its progress, the text of its recipe, and the configuration of its model (None if the file has none).
+        Its progress, and what it belongs to.
 
     Raises:
         CorruptCheckpointError: the file is damaged, or its tensors do not belong to this model.
@@ -95,4 +108,5 @@ def load_state(
     average.restore(parts["average"])
     optimizer.restore(parts["optimizer"])
     config = config_from_dict(json.loads(metadata["config"])) if "config" in metadata else None
-    return TrainingProgress(**json.loads(metadata["progress"])), metadata["recipe"], config
+    origin = Origin(metadata["recipe"], json.loads(metadata.get("stores", "null")), config)
+    return TrainingProgress(**json.loads(metadata["progress"])), origin

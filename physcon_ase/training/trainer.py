@@ -35,11 +35,11 @@ from physcon_ase.training.losses.terms import active_terms, compute_losses, trai
 from physcon_ase.training.optim import Optimizer, WeightAverage, learning_rate
 from physcon_ase.training.preflight import check_labels, check_teachers
 from physcon_ase.training.processes import average_gradients, processes
-from physcon_ase.training.provenance import provenance
+from physcon_ase.training.provenance import file_sum, provenance
 from physcon_ase.training.recipe import Recipe
 from physcon_ase.training.recipe_files import format_recipe, parse_recipe
 from physcon_ase.training.start import bias_weighted_items, known_levels, make_model
-from physcon_ase.training.state import STATE_FILE, TrainingProgress, load_state, save_state
+from physcon_ase.training.state import STATE_FILE, Origin, TrainingProgress, load_state, save_state
 
 LOG_FILE = "log.jsonl"
 """Name of the log in the folder of a run: one JSON object per line; null for what is not a finite number."""
@@ -119,6 +119,7 @@ class _Training:
         self.recipe, self.folder, self.options = recipe, folder, options
         self.store_root, self.device = store_root, device
         self.rank, self.world_size = rank, world_size
+        self.stores = {store: file_sum(store_root / store) for store in sorted({data.store for data in recipe.data})}
         self.items = load_training_items(recipe, store_root, "train")
         rows = label_report(self.items)
         if rank == 0:
@@ -135,9 +136,10 @@ class _Training:
         self.validation = move_items(load_training_items(validation, store_root, "validation"), device)
         self.progress = TrainingProgress()
         if (folder / STATE_FILE).exists():
-            self.progress, saved, config = load_state(folder, self.model, self.average, self.optimizer)
-            _check_same_recipe(recipe, saved, folder)
-            _check_same_model(self.model.config, config, folder)
+            self.progress, origin = load_state(folder, self.model, self.average, self.optimizer)
+            _check_same_recipe(recipe, origin.recipe, folder)
+            _check_same_stores(self.stores, origin.stores, folder)
+            _check_same_model(self.model.config, origin.config, folder)
             _check_same_processes(self.progress, world_size, folder)
             _check_steps(self.progress, recipe, folder)
         self.progress = replace(self.progress, n_processes=world_size)
@@ -271,7 +273,8 @@ class _Training:
 
     def _save(self) -> None:
         if self.rank == 0:
-            save_state(self.folder, self.progress, format_recipe(self.recipe), self.model, self.average, self.optimizer)
+            origin = Origin(format_recipe(self.recipe), self.stores, self.model.config)
+            save_state(self.folder, self.progress, origin, self.model, self.average, self.optimizer)
 
     def _export(self) -> Path:
         target = self.folder / self.recipe.name
@@ -282,7 +285,7 @@ class _Training:
                 self._averaged_tensors(),
                 config,
                 recipe=format_recipe(self.recipe),
-                provenance=provenance(self.recipe, self.store_root, self.progress, self.device),
+                provenance=provenance(self.recipe, self.stores, self.progress, self.device),
             )
         return target
 
@@ -323,6 +326,16 @@ def _check_same_recipe(recipe: Recipe, saved: str, folder: Path) -> None:
         )
 
 
+def _check_same_stores(sums: dict[str, str], saved: dict[str, str] | None, folder: Path) -> None:
+    """The order of the data depends on all stores, and the record of the checkpoint names those of the whole training."""
+    changed = [store for store, found in sums.items() if saved is not None and saved[store] != found]
+    if changed:
+        raise RecipeError(
+            f"{folder} holds the state of a training on other data: {', '.join(changed)} changed since its first step; "
+            f"restore what was there, train into another folder, or delete {STATE_FILE} there to begin anew"
+        )
+
+
 def _check_same_model(config: ModelConfig, saved: ModelConfig | None, folder: Path) -> None:
     """Weights only fit the references, elements and charges that they were trained with."""
     if saved is None:  # a state of before
@@ -334,8 +347,8 @@ def _check_same_model(config: ModelConfig, saved: ModelConfig | None, folder: Pa
         changed.append("tables of uncertainty")
     if changed:
         raise RecipeError(
-            f"{folder} holds the state of a training on other data: atomic reference energies, elements, charges or "
-            f"tables differ now ({', '.join(changed)}), so the stores or the checkpoints to start from have changed; "
+            f"{folder} holds the state of a training from other checkpoints: atomic reference energies, elements, "
+            f"charges or tables differ now ({', '.join(changed)}), so the checkpoints to start from have changed; "
             f"restore them, train into another folder, or delete {STATE_FILE} there to begin anew"
         )
 

@@ -1,6 +1,5 @@
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError
-from pathlib import Path
 
 import pytest
 import torch
@@ -18,5 +17,5 @@ def test_a_source_checkout_that_is_not_installed_has_a_provenance(
 
     monkeypatch.setattr(provenance_module, "version", missing)
     recipe = replace(parse_recipe(recipe_text), data=(), start_from=())
-    record = provenance_module.provenance(recipe, Path(), TrainingProgress(), torch.device("cpu"))
+    record = provenance_module.provenance(recipe, {}, TrainingProgress(), torch.device("cpu"))
     assert record["physcon_ase"] is None

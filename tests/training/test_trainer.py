@@ -549,19 +549,31 @@ def test_a_training_does_not_go_on_with_other_stores(
     revision, config = read_checkpoint(checkpoint).revision, read_checkpoint(checkpoint).config
     (tmp_path / "small.h5").unlink()
     write_store(tmp_path / "small.h5", shifted(make_store(copies=8), 5.0))
-    with pytest.raises(RecipeError, match=r"differ now \(level 'cheap'\), so the stores or the checkpoints .* changed"):
+    with pytest.raises(RecipeError, match=r"on other data: small\.h5 changed since its first step; restore"):
         train(with_steps(recipe, steps), tmp_path / "run", store_root=tmp_path, options=QUIET)
     assert read_checkpoint(checkpoint).revision == revision
     assert read_checkpoint(checkpoint).config == config
 
 
-def test_a_state_without_the_configuration_of_its_model_goes_on(recipe: Recipe, stores: Path, tmp_path: Path):
+def test_a_training_does_not_go_on_from_another_start_checkpoint(recipe: Recipe, stores: Path, tmp_path: Path):
+    start = train(with_steps(recipe, 1), tmp_path / "start", store_root=stores, options=QUIET)
+    second = with_steps(replace(recipe, start_from=(str(start),)), 2)
+    train(second, tmp_path / "run", store_root=stores, options=QUIET)
+    stored = read_checkpoint(start)
+    stored.config["levels"][0]["references"][0] += 1.0
+    save_checkpoint(start, stored.tensors, stored.config)
+    with pytest.raises(RecipeError, match=r"differ now \(level 'cheap'\), so the checkpoints .* changed"):
+        train(second, tmp_path / "run", store_root=stores, options=QUIET)
+
+
+def test_a_state_without_its_origin_goes_on(recipe: Recipe, stores: Path, tmp_path: Path):
+    """Written by an earlier version."""
     constant = replace(recipe, optim=replace(recipe.optim, decay=0.0))
     whole = train(with_steps(constant, 4), tmp_path / "whole", store_root=stores, options=QUIET)
     train(with_steps(constant, 2), tmp_path / "parts", store_root=stores, options=QUIET)
     state = tmp_path / "parts" / STATE_FILE
     with safe_open(state, framework="pt") as file:
-        metadata = {key: value for key, value in file.metadata().items() if key != "config"}
+        metadata = {key: value for key, value in file.metadata().items() if key not in ("config", "stores")}
     safetensors.torch.save_file(safetensors.torch.load_file(state), state, metadata=metadata)
     parts = train(with_steps(constant, 4), tmp_path / "parts", store_root=stores, options=QUIET)
     assert same(read_checkpoint(whole).tensors, read_checkpoint(parts).tensors)
