@@ -9,10 +9,15 @@ geometry φ(x) whose bond lengths, angles and torsions q are shifted by δ,
     E(x) = E(x₀) + E_T(φ(x)) - E_T(x₁) - C(φ(x)),    F(x) = -∂E/∂x,
 
 x₁ being x₀ after a Newton step of the teacher (kind "newton" of `physcon label`). The correction C vanishes at x₁ and
-has the gradient -F_T(x₁) there, so that the anchored force at x₀ is zero. C is linear in the internal coordinates,
-C = Σ_q c_q (q - q(x₁)), so that corrections rotate with the molecule. c is the solution of Bᵀc = -F_T(x₁), B = ∂q/∂x,
-that minimises Σ c²/k, where k is the force constant of each coordinate in the model Hessian; components that internal
-coordinates cannot represent (bends of linear chains) are linear in x.
+has the gradient -F_T(x₁) there, so that the anchored force at x₀ is zero. It is a function of the internal coordinates,
+so that corrections rotate with the molecule,
+
+    C = Σ_q c_q (q - q(x₁)) + Σ_τ c_τ sin(3 (τ - τ(x₁))) / 3
+
+with the stretches and bends q and the torsions τ. A term linear in a torsion would grow to more than the energy of the
+turn itself; the sine has the period of most single bonds and stays small. c is the solution of Bᵀc = -F_T(x₁),
+B = ∂q/∂x, that minimises Σ c²/k, where k is the force constant of each coordinate in the model Hessian; components that
+internal coordinates cannot represent (bends of linear chains) are linear in x.
 
 The teacher's labels are given, so that x follows from φ(x): q is redundant, and x minimises Σ k (q(x) + δ - q(φ))².
 With K = diag(k), the force is F = B(x)ᵀ c', c' = K B H⁻¹ F' at φ with H = Bᵀ K B and F' = F_T + ∂C/∂φ.
@@ -57,6 +62,9 @@ _SLOTS: Final = 1024
 
 _SHIFT_STEPS: Final = 3
 """Number of Gauss-Newton steps for the geometry with shifted internal coordinates."""
+
+_PERIODS: Final = 3
+"""Periods of the correction per turn of a torsion."""
 
 _LARGEST_CORRECTION: Final = 10.0
 """Largest component [eV/Å] of the force correction; displacements with larger ones are left out."""
@@ -302,7 +310,8 @@ def _correction(
 ) -> tuple[Float[Tensor, " molecules"], Float[Tensor, "molecules slots 3"]]:
     """Correction C [eV] and its gradient [eV/Å] at positions [Å] of the teacher."""
     place = positions.detach().requires_grad_()
-    changes = _changes(reference.teacher.positions, place, reference.internals)
+    stretches, bends, torsions = _changes(reference.teacher.positions, place, reference.internals)
+    changes = (stretches, bends, torch.sin(_PERIODS * torsions) / _PERIODS)
     terms = [
         # where instead of a product, because 0 * NaN = NaN
         torch.where(c != 0, c * change, 0.0).sum(dim=1)

@@ -1,7 +1,9 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
 from physcon_ase.chem.conformers import embed, mmff94_minimize
 from physcon_ase.chem.smiles import canonical_key, graph_from_smiles
@@ -104,6 +106,24 @@ def test_the_correction_turns_with_the_molecule(minima: list[KnownGeometry], tmp
     energies, forces, _ = by_molecule(store, "CCO")
     assert energies[2] == pytest.approx(energies[1], abs=5e-4)
     np.testing.assert_allclose(forces[2], forces[1] @ rotation.T, atol=SLOPES)
+
+
+def test_the_correction_of_a_torsion_is_periodic(minima: list[KnownGeometry], tmp_path: Path) -> None:
+    """A third of a turn of a methyl group exchanges equal atoms and changes no energy of the teacher."""
+    ethanol, hydrogens = minima[0], [3, 4, 5]
+    assert {(0, h) for h in hydrogens} <= {tuple(sorted(bond)) for bond in ethanol.graph.bonds.tolist()}
+    twisted = ethanol.positions.copy()
+    axis = twisted[1] - twisted[0]
+    turn = Rotation.from_rotvec(np.radians(25) * axis / np.linalg.norm(axis))
+    twisted[hydrogens] = turn.apply(twisted[hydrogens] - twisted[0]) + twisted[0]
+    own = replace(ethanol, positions=twisted)
+    (tmp_path / "first").mkdir()
+    to_teacher = labelled([own], parse_samplings("start,newton"), tmp_path / "first").geometries.positions[len(twisted) :]
+    exchanged = to_teacher.copy()
+    exchanged[hydrogens] = to_teacher[np.roll(hydrogens, 1)]
+    store, _ = anchor(labelled([own], moved_by(exchanged - twisted), tmp_path), "accurate", "gfn2")
+    energies, _, _ = by_molecule(store, "CCO")
+    assert energies[1] == pytest.approx(energies[0], abs=0.02)
 
 
 def test_twisted_and_thermal_geometries_point_to_their_minimum(minima: list[KnownGeometry], tmp_path: Path) -> None:
