@@ -41,7 +41,7 @@ SMILES = (
 """Drug-like molecules of 20 to 39 atoms."""
 
 LEVEL = "accurate"
-GEOMETRIES = "start,newton,thermal:20,twist:20"
+GEOMETRIES = "start,newton,thermal:20,twist:20,torsion:20"
 MAX_KELVIN = 600.0
 FMAX = 0.005
 MEV = 1000.0
@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         samplings = parse_samplings(GEOMETRIES, max_kelvin=MAX_KELVIN)
         label(minima, teacher, samplings, path, seed=arguments.seed, processes=0, progress_bar=False)
         anchored, _ = anchor(open_store(path), LEVEL, teacher.record.level)
-    rows = [row(kind, anchored, accurate) for kind in ("twist", "thermal")]
+    rows = [row(kind, anchored, accurate) for kind in ("twist", "torsion", "thermal")]
     note = f"Mean absolute errors; energies of the minima are exact; {GEOMETRIES}, to {MAX_KELVIN:g} K."
     finish("anchored", arguments, clock, [Table(f"Anchored labels of {len(graphs)} molecules", rows, note)])
 
