@@ -5,16 +5,24 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from rdkit import Chem, rdBase
 
+from physcon_ase.chem.environments import bonds_by_distance
 from physcon_ase.chem.graph import MolGraph
 from physcon_ase.chem.perceive import graph_from_bonds
 from physcon_ase.chem.smiles import graph_from_rdkit
 from physcon_ase.errors import BondPerceptionError, StoreError
+from physcon_ase.plurals import counted
 
 _POLYMERS: Final = {"SRU", "MON", "MER", "COP", "CRO", "MOD", "GRA", "ANY"}
 """Kinds of groups of MOL files that are repeated."""
+
+_SMALLEST_SUM: Final = {2: 150.0, 3: 345.0}
+"""Smallest sum of the bond angles [°] of a carbon atom without hydrogens, by its number of neighbours."""
+
+_TRIPLE_BOND: Final = 1.25
+"""Largest length [Å] of the only bond of a carbon atom without hydrogens, to O in CO or N in isocyanides."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +118,7 @@ def pdb_atoms(block: str) -> PdbAtoms:
     """Atoms of one model of a PDB file; alternative locations other than "A" and "1" are left out.
 
     Raises:
-        StoreError: RDKit cannot read it, or there are carbon atoms but no hydrogens.
+        StoreError: RDKit cannot read it, or carbon atoms lack hydrogens.
     """
     with rdBase.BlockLogs(), rdBase.CaptureErrorLog() as log:
         mol = Chem.MolFromPDBBlock(block, sanitize=False, removeHs=False, proximityBonding=False)
@@ -123,15 +131,46 @@ def pdb_atoms(block: str) -> PdbAtoms:
             "the PDB model has no hydrogens, and without bond orders it is not known where they are missing: add them, "
             "or give an SD file"
         )
-    residues = [atom.GetPDBResidueInfo() for atom in atoms]
+    residues, positions = [atom.GetPDBResidueInfo() for atom in atoms], mol.GetConformer().GetPositions()
+    bare = _bare_carbons(numbers, positions)
+    if len(bare):
+        named = ", ".join(residues[index].GetName().strip() for index in bare[:5])
+        raise StoreError(
+            f"{counted(len(bare), 'carbon atom')} of the PDB model without hydrogens "
+            f"({named}{', ...' if len(bare) > 5 else ''}), perhaps because only polar ones are there: add all of them, "
+            "or give an SD file"
+        )
     return PdbAtoms(
         numbers,
-        mol.GetConformer().GetPositions(),
+        positions,
         sum(atom.GetFormalCharge() for atom in atoms),
         tuple(residue.GetName().strip() for residue in residues),
         residues[0].GetResidueName().strip(),
         _isotope_masses(mol),
     )
+
+
+def _bare_carbons(
+    atomic_numbers: Int[np.ndarray, " atoms"], positions: Float[np.ndarray, "atoms 3"]
+) -> Int[np.ndarray, " carbons"]:
+    """Indices of the carbon atoms whose bonds leave room for hydrogens; none if any carbon atom has a hydrogen.
+
+    Those have one bond, to carbon or longer than a triple bond; two bonds at an angle; or three bonds out of one plane,
+    as also in strained rings and carbenes, whose carbon atoms therefore only count if all lack hydrogens.
+    """
+    bonds, bare = bonds_by_distance(atomic_numbers, positions), []
+    for index in np.flatnonzero(atomic_numbers == 6).tolist():
+        neighbours = [int(pair.sum()) - index for pair in bonds if index in pair]
+        if (atomic_numbers[neighbours] == 1).any():
+            return np.empty(0, dtype=np.int64)
+        vectors = positions[neighbours] - positions[index]
+        lengths = np.linalg.norm(vectors, axis=1)
+        cosines = (vectors @ vectors.T / np.outer(lengths, lengths))[np.triu_indices(len(vectors), k=1)]
+        total = np.degrees(np.arccos(np.clip(cosines, -1, 1))).sum()
+        is_end = len(vectors) == 1 and (atomic_numbers[neighbours[0]] == 6 or lengths[0] > _TRIPLE_BOND)
+        if is_end or total < _SMALLEST_SUM.get(len(vectors), 0.0):
+            bare.append(index)
+    return np.array(bare, dtype=np.int64)
 
 
 def _read(parse: Callable[..., Any], block: str, what: str) -> KnownMolecule:

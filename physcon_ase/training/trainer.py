@@ -327,7 +327,7 @@ def _check_same_recipe(recipe: Recipe, saved: str, folder: Path) -> None:
 
 
 def _check_same_stores(sums: dict[str, str], saved: dict[str, str] | None, folder: Path) -> None:
-    """The order of the data depends on all stores, and the record of the checkpoint names those of the whole training."""
+    """The order of the data depends on the stores, and the provenance of the checkpoint names one version of each."""
     changed = [store for store, found in sums.items() if saved is not None and saved[store] != found]
     if changed:
         raise RecipeError(

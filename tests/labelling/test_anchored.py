@@ -118,7 +118,8 @@ def test_the_correction_of_a_torsion_is_periodic(minima: list[KnownGeometry], tm
     twisted[hydrogens] = turn.apply(twisted[hydrogens] - twisted[0]) + twisted[0]
     own = replace(ethanol, positions=twisted)
     (tmp_path / "first").mkdir()
-    to_teacher = labelled([own], parse_samplings("start,newton"), tmp_path / "first").geometries.positions[len(twisted) :]
+    first = labelled([own], parse_samplings("start,newton"), tmp_path / "first")
+    to_teacher = first.geometries.positions[len(twisted) :]
     exchanged = to_teacher.copy()
     exchanged[hydrogens] = to_teacher[np.roll(hydrogens, 1)]
     store, _ = anchor(labelled([own], moved_by(exchanged - twisted), tmp_path), "accurate", "gfn2")

@@ -200,6 +200,33 @@ def test_a_ligand_without_hydrogens_is_refused() -> None:
     assert "the PDB model has no hydrogens" in str(row.molecule)
 
 
+@pytest.mark.parametrize(
+    ("smiles", "named"),
+    [
+        ("Nc1ccc(O)cc1", "4 carbon atoms of the PDB model without hydrogens (C2, C3, C5, C6)"),
+        ("OCC(C)(C)O", "3 carbon atoms of the PDB model without hydrogens (C1, C3, C4)"),
+        ("OC1CC1", "3 carbon atoms of the PDB model without hydrogens (C1, C2, C3)"),
+        ("OC#C", "1 carbon atom of the PDB model without hydrogens (C2)"),
+    ],
+)
+def test_a_ligand_with_polar_hydrogens_only_is_refused(smiles: str, named: str) -> None:
+    mol = Chem.RWMol(in_space(smiles))
+    Chem.Kekulize(mol, clearAromaticFlags=True)
+    bonded = [(a.GetIdx(), a.GetNeighbors()[0].GetAtomicNum()) for a in mol.GetAtoms() if a.GetAtomicNum() == 1]
+    for index, _ in sorted((pair for pair in bonded if pair[1] == 6), reverse=True):
+        mol.RemoveAtom(index)
+    (row,) = rows(pdb.read, Chem.MolToPDBBlock(mol))
+    assert named in str(row.molecule)
+
+
+@pytest.mark.parametrize(
+    "smiles", ["NC(=O)N", "N#CC#CN", "OC(F)(F)F", "C=C=C", "[O-][N+](=O)c1ccccc1", "C1C2=CC12", "OC(=O)C(Cl)=C(Cl)Cl"]
+)
+def test_carbon_without_hydrogens_is_no_error_where_the_bonds_leave_no_room(smiles: str) -> None:
+    (row,) = rows(pdb.read, Chem.MolToPDBBlock(in_space(smiles)))
+    assert len(row.molecule) == in_space(smiles).GetNumAtoms()
+
+
 def test_inputs_of_programs_give_charge_and_multiplicity() -> None:
     text = "%mem=1GB\n# B3LYP/6-31G(d) opt\n\ntitle\n\n-1 1\nO 0.0 0.0 0.0\nH 0.0 0.0 0.97\n\n"
     (row, second) = rows(gaussian.read, f"{text}--Link1--\n{text}")
