@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 import pickle
 import shutil
 import sys
@@ -189,6 +190,15 @@ def test_any_ase_calculator_is_an_engine_and_its_failure_an_error() -> None:
     np.testing.assert_array_equal(label.forces, atoms.get_forces())
     with pytest.raises(EngineError, match="ASE failed: CalculationFailed: no licence today"):
         ase_engine(lambda *_: Broken(), level="none")(Molecule(WATER_NUMBERS, WATER))
+
+
+def test_the_record_of_an_ase_engine_has_the_arguments_of_its_calculator() -> None:
+    """It is part of the fingerprint of a labelling, which does not go on with another one."""
+    inner = functools.partial(lennard_jones, 0)
+    record = ase_engine(functools.partial(inner, multiplicity=3), level="lj", settings={"cutoff": 4.0}).record
+    assert record.settings == {"calculator": lennard_jones, "argument 0": 0, "multiplicity": 3, "cutoff": 4.0}
+    other = ase_engine(functools.partial(inner, multiplicity=1), level="lj").record
+    assert other.settings != ase_engine(functools.partial(inner, multiplicity=3), level="lj").record.settings
 
 
 def test_a_checkpoint_is_an_engine_with_its_own_level_name() -> None:

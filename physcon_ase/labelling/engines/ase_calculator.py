@@ -28,10 +28,18 @@ def ase_engine(
         level: level of theory.
         program: name of the program, for the provenance.
         program_version: version of the program, for the provenance.
-        settings: settings of the program, for the provenance.
+        settings: further settings of the program, for the provenance. Those of a `functools.partial` are included.
     """
-    record = EngineRecord(level, program, program_version, dict(settings or {}))
+    record = EngineRecord(level, program, program_version, {**_settings_of(factory), **(settings or {})})
     return Engine(record, functools.partial(_label_with_factory, factory=factory, program=program))
+
+
+def _settings_of(factory: Callable[[int, int], Calculator]) -> dict[str, Any]:
+    """The function and its fixed arguments: an interrupted labelling does not go on with others."""
+    if isinstance(factory, functools.partial):
+        fixed = {f"argument {place}": value for place, value in enumerate(factory.args)} | factory.keywords
+        return {**_settings_of(factory.func), **fixed}
+    return {"calculator": factory}
 
 
 def _label_with_factory(molecule: Molecule, *, factory: Callable[[int, int], Calculator], program: str) -> EngineLabel:
