@@ -294,9 +294,7 @@ def test_data_fields_of_sd_files_and_other_columns_of_tables_are_read(tmp_path: 
 
 
 @pytest.mark.parametrize("name", ["out.csv", "out.jsonl", "out.parquet", "out.sdf"])
-def test_fields_of_the_input_are_kept_in_outputs_and_replaced_by_columns_of_the_summary(
-    name: str, tmp_path: Path
-) -> None:
+def test_fields_of_the_input_are_kept_in_outputs_beside_columns_of_the_summary(name: str, tmp_path: Path) -> None:
     path, (good, _, failed) = tmp_path / name, some_records()
     if name == "out.parquet":
         parquet = pytest.importorskip("pyarrow.parquet", reason="needs pyarrow")
@@ -307,15 +305,27 @@ def test_fields_of_the_input_are_kept_in_outputs_and_replaced_by_columns_of_the_
     elif name == "out.csv":
         with path.open(newline="", encoding="utf-8") as file:
             lines = list(csv.DictReader(file))
-        assert list(lines[0]) == [*COLUMNS, "IC50 (nM)", "note"]
+        assert list(lines[0]) == [*COLUMNS, "IC50 (nM)", "note", "status (input)"]
     elif name == "out.jsonl":
         lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
         lines = [line | line["fields"] for line in lines]
     else:
         lines = parquet.read_table(path).to_pylist()
-    found = {key: str(lines[0][key]) for key in FIELDS}
-    assert found == {**FIELDS, "status": "ok"}
+    kept = {"status (input)" if key == "status" else key: value for key, value in FIELDS.items()}
+    assert {key: str(lines[0][key]) for key in [*kept, "status"]} == {**kept, "status": "ok"}
     assert not lines[1].get("note")
+
+
+@pytest.mark.parametrize("name", ["out.sdf", "out.csv"])
+def test_fields_of_an_earlier_output_are_replaced(name: str, tmp_path: Path) -> None:
+    first, second = tmp_path / f"first-{name}", tmp_path / f"second-{name}"
+    (good, *_) = some_records()
+    write_records([replace(good, fields=FIELDS)], first)
+    (row,) = read_rows(first)
+    write_records([replace(good, fields=row.fields)], second)
+    (again,) = read_rows(second)
+    assert again.fields == row.fields
+    assert again.fields["status (input)"] == "measured"
 
 
 def test_the_last_suffix_decides_on_the_delimiter(tmp_path: Path) -> None:

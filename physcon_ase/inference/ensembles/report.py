@@ -11,6 +11,7 @@ from physcon_ase.chem.files import sdf_block
 from physcon_ase.errors import PhysConError
 from physcon_ase.inference.ensembles.ensemble import Conformer, Ensemble, EnsembleRecord
 from physcon_ase.inference.files import XYZ_SUFFIXES, check_output, read_structures, write_structures
+from physcon_ase.inference.formats.rows import fields_beside
 from physcon_ase.inference.formats.summary import judgement, one_line
 from physcon_ase.inference.formats.table import suffix_of
 from physcon_ase.inference.formats.text import decoded, replacing
@@ -87,7 +88,7 @@ def write_ensemble(
         write_structures([*before, *_frames(ensemble, {})], path)
         return
     text = decoded(path.read_bytes(), str(path)) if is_kept else ""
-    text += _sdf_records(ensemble, {}) if suffix == ".sdf" else _as_json(ensemble.to_dict(), suffix)
+    text += _sdf_records(ensemble, {}, {}) if suffix == ".sdf" else _as_json(ensemble.to_dict(), suffix)
     with replacing(path) as file:
         file.write(text)
 
@@ -125,7 +126,7 @@ def write_ensemble_records(
         path.unlink(missing_ok=True)
     elif suffix == ".sdf":
         with replacing(path) as file:
-            file.writelines(_sdf_records(ensemble, {**record.fields, **_origin(record)}) for ensemble, record in found)
+            file.writelines(_sdf_records(ensemble, _origin(record), record.fields) for ensemble, record in found)
     else:
         write_structures([atoms for ensemble, record in found for atoms in _frames(ensemble, _origin(record))], path)
     return [record for record in records if record.ensemble is None]
@@ -153,11 +154,11 @@ def _frames(ensemble: Ensemble, origin: Mapping[str, Any]) -> list[Atoms]:
     return frames
 
 
-def _sdf_records(ensemble: Ensemble, origin: Mapping[str, Any]) -> str:
-    return "".join(_sdf_record(ensemble, index, origin) for index in range(len(ensemble)))
+def _sdf_records(ensemble: Ensemble, origin: Mapping[str, Any], fields: Mapping[str, str]) -> str:
+    return "".join(_sdf_record(ensemble, index, origin, fields) for index in range(len(ensemble)))
 
 
-def _sdf_record(ensemble: Ensemble, index: int, origin: Mapping[str, Any]) -> str:
+def _sdf_record(ensemble: Ensemble, index: int, origin: Mapping[str, Any], fields: Mapping[str, str]) -> str:
     conformer = ensemble.conformers[index]
     properties = {name: one_line(value) for name, value in origin.items()}
     properties |= judgement(ensemble.doubts, ensemble.undefined_stereo)
@@ -175,6 +176,7 @@ def _sdf_record(ensemble: Ensemble, index: int, origin: Mapping[str, Any]) -> st
         properties["mirror_image"] = str(conformer.mirror_image)
     properties |= {name: str(getattr(ensemble, name)) for name in ("level", "model", "revision", "smiles", "seed")}
     title = properties.get("name", ensemble.smiles)
+    properties |= {name: one_line(value) for name, value in fields_beside(fields, properties).items()}
     return sdf_block(ensemble.graph, conformer.atoms.positions, properties, title=title)
 
 

@@ -1,9 +1,9 @@
 """Records of the molecules of an input."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import count
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from ase import Atoms
@@ -12,6 +12,9 @@ from physcon_ase.chem.graph import MolGraph
 from physcon_ase.chem.rdkit_molecules import KnownMolecule, is_rdkit_molecule, known_from_rdkit
 from physcon_ase.errors import PhysConError
 from physcon_ase.plurals import counted
+
+_OF_OUTPUTS: Final = {"model", "revision"}
+"""Fields of all SD files and tables that this package writes."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,16 @@ def fields_of(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
         repeats = (f"{name} ({number})" for number in count(2))
         found[name if name not in found else next(other for other in repeats if other not in found)] = value
     return found
+
+
+def fields_beside(fields: Mapping[str, str], taken: Collection[str]) -> dict[str, str]:
+    """Fields of the input in an output that has its own values of the names `taken`.
+
+    Fields of these names are renamed, "status (input)", or left out if they are from an earlier output of this package.
+    """
+    if fields.keys() >= _OF_OUTPUTS:
+        return {name: value for name, value in fields.items() if name not in taken}
+    return fields_of((f"{name} (input)" if name in taken else name, value) for name, value in fields.items())
 
 
 def set_isotope_masses(atoms: Atoms, isotopes: Mapping[int, float]) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from physcon_ase.inference.formats.rows import fields_beside
 from physcon_ase.inference.formats.table import suffix_of
 from physcon_ase.inference.formats.text import replaced, replacing
 from physcon_ase.inference.results import Record
@@ -63,8 +64,8 @@ def summary(record: Record) -> dict[str, Any]:
 
 
 def own_fields(fields: Mapping[str, str]) -> dict[str, str]:
-    """Fields of the input without those that `COLUMNS` replace."""
-    return {name: value for name, value in fields.items() if name not in COLUMNS}
+    """Fields of the input beside `COLUMNS`."""
+    return fields_beside(fields, COLUMNS)
 
 
 def values_of(record: Record) -> dict[str, Any]:

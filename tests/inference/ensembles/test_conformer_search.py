@@ -155,6 +155,15 @@ def test_a_file_with_one_molecule_keeps_its_origin(of_a_list: list[EnsembleRecor
         write_ensemble_records(of_a_list, tmp_path / "one.json")
 
 
+def test_fields_of_the_input_are_kept_beside_those_of_the_conformers(
+    of_a_list: list[EnsembleRecord], tmp_path: Path
+) -> None:
+    fields = {"weight": "46.07", "IC50": "3"}
+    write_ensemble_records([replace(of_a_list[0], fields=fields)], tmp_path / "one.sdf")
+    (mol,) = Chem.SDMolSupplier(str(tmp_path / "one.sdf"))
+    assert [mol.GetProp(name) for name in ("weight (input)", "IC50", "weight")] == ["46.07", "3", "1.000000"]
+
+
 def test_nothing_to_write_leaves_no_file(of_a_list: list[EnsembleRecord], tmp_path: Path) -> None:
     for name in ("all.sdf", "all.xyz.gz"):
         (tmp_path / name).write_text("of an earlier run")
