@@ -84,6 +84,7 @@ def read_test_molecules(
     *,
     limit: int,
     seed: int,
+    split: str = "test",
     with_energy: str | None = None,
     with_geometries: Sequence[str] = (),
     at_least: int = 1,
@@ -94,12 +95,13 @@ def read_test_molecules(
         path: the store.
         limit: number of molecules at most.
         seed: of the order; a smaller limit gives the first of them.
+        split: another split, to compare with errors on training molecules.
         with_energy: level at which the molecules must have an energy.
         with_geometries: kinds of geometries that the molecules must have.
         at_least: number of geometries that the molecules must have.
     """
     store = open_store(path)
-    rows = np.random.default_rng(seed).permutation(np.flatnonzero(split_mask(store, "test")))
+    rows = np.random.default_rng(seed).permutation(np.flatnonzero(split_mask(store, split)))
     geometries, offsets = _geometries_of(store), geometry_offsets(store)
     chosen: list[Molecule] = []
     for row in rows.tolist():

@@ -107,6 +107,8 @@ LAYOUTS = {
     "openff_torsions": Layout((("torsion-drive", ""),) * 3, "b3lyp-d3", True, CONFORMER_SHIFT),
     "anchored_openff_minima_6": Layout((("start", "b3lyp-d3"), *DISPLACED), "b3lyp-d3"),
     "wb97m_openff_minima_6": Layout((("start", "b3lyp-d3"), ("thermal", ""), *DISPLACED), "wb97m"),
+    "b3lyp_d3_small": Layout((("start", ""),), "b3lyp-d3"),
+    "b3lyp_d3_small_3": Layout((("start", ""),), "b3lyp-d3"),
     "wb97m_families_5": Layout((("thermal", ""),), "wb97m", smiles=WITH_IONS),
 }
 

@@ -37,6 +37,16 @@ from tests.benchmark_scripts import (
 )
 
 
+def test_errors_of_small_molecules_are_listed_by_split(benchmark_stores, benchmark, capsys, tmp_path) -> None:
+    results = run(benchmark("small"), capsys, "--stores", benchmark_stores, json_path=tmp_path / "small.json")
+    rows, held_out = rows_of(results), rows_of(results, 1)
+    assert [(row["split"], row["molecules"]) for row in rows[:2]] == [("train", 1), ("test", 3)]
+    shifts = np.abs(ENERGY_SHIFTS)
+    assert rows[0]["MAE [eV]"] == pytest.approx(1e3, abs=1e-3)
+    assert rows[1]["MAE [eV]"] == pytest.approx(shifts.mean(), abs=1e-3)
+    assert [abs(row["error [eV]"]) for row in held_out[::2]] == pytest.approx(sorted(shifts, reverse=True), abs=1e-3)
+
+
 def test_errors_are_those_of_held_out_molecules(benchmark_stores, benchmark, capsys, tmp_path) -> None:
     results = run(
         benchmark("errors"), capsys, "--stores", benchmark_stores, "--limit", 3, json_path=tmp_path / "errors.json"
@@ -57,6 +67,7 @@ def test_errors_are_those_of_held_out_molecules(benchmark_stores, benchmark, cap
             ("anchored_openff_minima_6", "minimum of b3lyp-d3", 3),
             ("anchored_openff_minima_6", "thermal", 3),
             ("anchored_openff_minima_6", "twist", 3),
+            ("b3lyp_d3_small", "start", 3),
         ],
         [("b3lyp_thermal", "thermal", 3)],
     ]
