@@ -9,36 +9,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-from heldout import Molecule, covered, model_forces, predict_all, read_test_molecules
+from heldout import FORCES_ONLY, STORES, Molecule, covered, model_forces, predict_all, read_test_molecules
 from reporting import Row, Table, add_stores, finish, make_parser, start
 
 from physcon_ase.model.physcon import PhysCon
-
-STORES = {
-    "wb97m": (
-        "wb97m_openff_minima_6",
-        "wb97m_openff_torsions",
-        "wb97m_qm9_16_24",
-        "wb97m_pairs_4",
-        "wb97m_ions",
-        "wb97m_families_5",
-        "wb97m_hypervalent",
-        "wb97m_wide",
-        "separated_wb97m_3",
-    ),
-    "b3lyp-d3": (
-        "openff_torsions",
-        "anchored_openff_minima_6",
-        "anchored_openff_turned_8",
-        "b3lyp_d3_small",
-        "separated_b3lyp_d3_3",
-    ),
-    "b3lyp": ("anchored_qm9_16_24", "b3lyp_thermal"),
-}
-"""Stores with energies and forces of each level."""
-
-FORCES_ONLY = ("b3lyp_thermal",)
-"""Stores with PySCF energies, which differ from the QM9 energies that the level is trained on."""
 
 NOTE = (
     "Errors of total energies and Cartesian force components. Force quantiles are over the MAE of each geometry; "
@@ -56,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     tables, absent = [], []
     for level in arguments.levels or [own for own in STORES if own in loaded.model.level_names]:
         rows = []
-        for name in STORES[level]:
+        for name in STORES[level].values():
             path = arguments.stores / f"{name}.h5"
             if not path.exists():
                 absent.append(path.name)

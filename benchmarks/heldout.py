@@ -29,6 +29,32 @@ from physcon_ase.model.physcon import PhysCon
 from physcon_ase.relax.driver import RelaxStatus, relax
 from physcon_ase.relax.state import ForceFn
 
+STORES = {
+    "wb97m": {
+        "displaced": "wb97m_openff_minima_6",
+        "torsions": "wb97m_openff_torsions",
+        "qm9": "wb97m_qm9_16_24",
+        "pairs": "wb97m_pairs_4",
+        "ions": "wb97m_ions",
+        "families": "wb97m_families_5",
+        "hypervalent": "wb97m_hypervalent",
+        "wide": "wb97m_wide",
+        "far apart": "separated_wb97m_3",
+    },
+    "b3lyp-d3": {
+        "torsions": "openff_torsions",
+        "displaced": "anchored_openff_minima_6",
+        "turned": "anchored_openff_turned_8",
+        "small": "b3lyp_d3_small",
+        "far apart": "separated_b3lyp_d3_3",
+    },
+    "b3lyp": {"displaced": "anchored_qm9_16_24", "thermal": "b3lyp_thermal"},
+}
+"""Stores with energies and forces by level and kind: of each kind one that the last stage of the recipe uses."""
+
+FORCES_ONLY = ("b3lyp_thermal",)
+"""Stores with PySCF energies, which differ from the QM9 energies that the level is trained on."""
+
 ATOMS_PER_BATCH = 1024
 """Slots of a batch, empty ones included."""
 

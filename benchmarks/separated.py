@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from heldout import read_test_molecules
+from heldout import STORES, read_test_molecules
 from reporting import Row, Table, add_stores, finish, make_parser, start
 from scipy.spatial.distance import cdist
 
@@ -19,10 +19,9 @@ from physcon_ase.chem.fragments import fragments_of
 from physcon_ase.model.physcon import PhysCon
 from physcon_ase.units import COULOMB_EV_ANGSTROM
 
-STORES = {
+FAR_APART = {
     "separated_small_b3lyp_d3": "b3lyp-d3",
-    "separated_b3lyp_d3_3": "b3lyp-d3",
-    "separated_wb97m_3": "wb97m",
+    **{stores["far apart"]: level for level, stores in STORES.items() if "far apart" in stores},
 }
 """Level of each store."""
 
@@ -37,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     loaded, clock = start(arguments)
     model = loaded.model.double()
     rows: list[Row] = []
-    for store, level in STORES.items():
+    for store, level in FAR_APART.items():
         pairs = read_test_molecules(arguments.stores / f"{store}.h5", limit=arguments.limit, seed=arguments.seed)
         found: dict[str, list[float]] = {"ion and neutral molecule": [], "two ions": []}
         for pair in pairs:

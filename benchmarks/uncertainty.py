@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from ase import Atoms
-from heldout import aimnet2_forces, covered, predict_all, read_test_molecules
+from heldout import FORCES_ONLY, STORES, aimnet2_forces, covered, predict_all, read_test_molecules
 from rates import MOLECULES, geometry, interleaved, jittered
 from reporting import Row, Table, add_stores, finish, make_parser, start
 from scipy.stats import spearmanr
@@ -26,15 +26,12 @@ from physcon_ase.labelling.engines.aimnet2 import LEVEL as AIMNET2_LEVEL
 from physcon_ase.labelling.engines.aimnet2 import MAX_SPREAD, PATH_VARIABLE
 from physcon_ase.model.physcon import LoadedModel
 
-STORES = {
-    "b3lyp-d3": ("openff_torsions", "anchored_openff_minima_6"),
-    "wb97m": ("wb97m_openff_minima_6", "wb97m_qm9_16_24", "wb97m_pairs_4", "wb97m_families_5"),
-    "b3lyp": ("anchored_qm9_16_24", "b3lyp_thermal"),
+KINDS = {
+    "b3lyp-d3": ("torsions", "displaced"),
+    "wb97m": ("displaced", "qm9", "pairs", "families"),
+    "b3lyp": ("displaced", "thermal"),
 }
-"""Where the held-out molecules of each level are."""
-
-FORCES_ONLY = ("b3lyp_thermal",)
-"""Stores with PySCF energies, which differ from the QM9 energies that the level is trained on."""
+"""Kinds of stores with held-out molecules of each level."""
 
 SHAKES = (0.075, 0.1)
 """Random displacements [Å per coordinate] of held-out molecules; that of bonds in thermal motion is about 0.05, and
@@ -71,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     generator = np.random.default_rng(arguments.seed)
     energy_rows: list[Row] = []
     force_rows: list[Row] = []
-    calibrated = [name for name in loaded.model.config.energy_uncertainty if name in STORES]
+    calibrated = [name for name in loaded.model.config.energy_uncertainty if name in KINDS]
     for level in (name for name in calibrated if arguments.level in (None, name)):
         calculator = PhysConCalculator(loaded, level=level)
         for name, cases in _sets(loaded, level, arguments, generator).items():
@@ -124,7 +121,7 @@ def _row(level: str, name: str, sigma: np.ndarray, errors: np.ndarray) -> Row:
 def _sets(loaded: LoadedModel, level: str, arguments, generator: np.random.Generator) -> dict[str, list[Case]]:
     """Geometries by the name of their set: one of each kind and molecule of the stores that are there, and others."""
     found: dict[str, list[Case]] = {}
-    for store in STORES[level]:
+    for store in (STORES[level][kind] for kind in KINDS[level]):
         path = arguments.stores / f"{store}.h5"
         if not path.exists():
             continue
@@ -136,7 +133,7 @@ def _sets(loaded: LoadedModel, level: str, arguments, generator: np.random.Gener
             if level in place.energies
         ]
     if level == AIMNET2_LEVEL and os.environ.get(PATH_VARIABLE):
-        path = arguments.stores / f"{STORES[level][0]}.h5"
+        path = arguments.stores / f"{STORES[level][KINDS[level][0]]}.h5"
         molecules = read_test_molecules(path, limit=arguments.limit // 2, seed=arguments.seed)
         molecules = covered(molecules, loaded.model.level(level))
         graphs = [own.graph for own in molecules]
