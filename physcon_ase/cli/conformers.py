@@ -24,7 +24,8 @@ from physcon_ase.errors import PhysConError
 from physcon_ase.plurals import counted
 
 if TYPE_CHECKING:
-    from physcon_ase.inference.ensembles.ensemble import EnsembleRecord
+    from physcon_ase.inference.ensembles.ensemble import Ensemble
+    from physcon_ase.inference.run_records import RunRecord
 
 
 def add_ensemble(commands: argparse._SubParsersAction) -> None:
@@ -103,7 +104,7 @@ def _ensemble(options: argparse.Namespace) -> int:
     lines = _written(records, options.output, inputs, options.seed)
     if journal is not None:  # deleted last: an interruption before leads to the same files
         journal.unlink(missing_ok=True)
-    found = [record.ensemble for record in records if record.ensemble is not None]
+    found = [record.result for record in records if record.result is not None]
     details = map(format_ensemble, found if len(rows) == 1 else ())
     counts = Counter(record.status for record in records)
     summary = f"{counted(len(rows), 'molecule')}: " + ", ".join(
@@ -114,14 +115,14 @@ def _ensemble(options: argparse.Namespace) -> int:
 
 
 def _written(
-    records: "Sequence[EnsembleRecord]", outputs: Sequence[Path], inputs: Sequence[Path], seed: int
+    records: "Sequence[RunRecord[Ensemble]]", outputs: Sequence[Path], inputs: Sequence[Path], seed: int
 ) -> list[str]:
     """Writes conformers, and failures that an output cannot contain to a table; returns what was written."""
     from physcon_ase.inference.ensembles.report import write_ensemble_records
     from physcon_ase.inference.files import failures_path
     from physcon_ase.inference.results import Record
 
-    n_written = sum(len(record.ensemble) for record in records if record.ensemble is not None)
+    n_written = sum(len(record.result) for record in records if record.result is not None)
     fields = ("index", "name", "status", "reason", "error", "seconds", "smiles", "row", "source")
     lines: list[str] = []
     tables: dict[Path, dict[int, Record]] = {failures_path(output): {} for output in outputs}

@@ -21,6 +21,8 @@ _PLAIN: Final = (NoneType, bool, int, float, str)
 
 _ARRAY: Final = "__array__"
 _ATOMS: Final = "__atoms__"
+_PAIRS: Final = "__pairs__"
+"""Of keys and values of a mapping whose keys are tuples."""
 
 T = TypeVar("T")
 
@@ -41,6 +43,8 @@ def encoded(value: Any) -> Any:
         return {_ATOMS: _encoded_atoms(value)}
     if is_dataclass(value):
         return {field.name: encoded(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, Mapping) and all(isinstance(key, tuple) for key in value):
+        return {_PAIRS: [[encoded(key), encoded(item)] for key, item in value.items()]} if value else {}
     if isinstance(value, Mapping):
         return {str(key): encoded(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -58,6 +62,9 @@ def _decoded(hint: Any, value: Any) -> Any:
         return _decoded_atoms(value[_ATOMS])
     if isinstance(value, dict) and _ARRAY in value:
         return unpacked(value[_ARRAY], value["dtype"], tuple(value["shape"])).copy()
+    if isinstance(value, dict) and _PAIRS in value:
+        kind = get_args(hint)[-1] if get_args(hint) else Any
+        return {tuple(key): _decoded(kind, item) for key, item in value[_PAIRS]}
     if isinstance(hint, type) and is_dataclass(hint):
         hints = get_type_hints(hint)
         return hint(**{field.name: _decoded(hints[field.name], value[field.name]) for field in fields(hint)})

@@ -1,8 +1,8 @@
 """Records of conformer searches: conformers, ensembles and records of several molecules."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any, Final, Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Final
 
 import numpy as np
 from ase import Atoms
@@ -138,41 +138,6 @@ class Ensemble(NotebookView):
             "level": self.level,
             "seconds": self.seconds,
         }
-
-
-@dataclass(frozen=True)
-class EnsembleRecord:
-    """Outcome of a conformer search for one of several molecules."""
-
-    index: int
-    """Index in the input."""
-    name: str
-    """Name in the input; without one the SMILES as given, or the chemical formula."""
-    status: Literal["ok", "uncertain", "failed"]
-    """"uncertain": with `Ensemble.doubts`; "failed": no conformer."""
-    reason: str
-    """Problem and remedy; empty if the status is "ok"."""
-    error: str
-    """Class name of the error of a failed molecule, empty otherwise."""
-    seconds: float
-    """Wall time [s]."""
-    ensemble: Ensemble | None
-    """The conformers; None if the search failed."""
-    smiles: str = ""
-    """SMILES as given; empty for other input."""
-    row: int = 0
-    """Number of the molecule in its file, from 1 (the line of a list or table); 0 without a file."""
-    source: str = ""
-    """Name of the file; empty without a file."""
-    fields: Mapping[str, str] = field(default_factory=dict)
-    """Other columns of a table, or data fields of an SD record."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """The ensemble, if there is one, with origin, status and reason, for instance for `json.dump`."""
-        fields = {"kind": "ensemble", "row": self.row or self.index + 1, "source": self.source, "name": self.name}
-        fields |= {"input": self.smiles, "status": self.status, "reason": self.reason, "error": self.error}
-        found = {} if self.ensemble is None else self.ensemble.to_dict()
-        return {**fields, **found, "seconds": self.seconds, "fields": dict(self.fields)}
 
 
 def boltzmann_weights(

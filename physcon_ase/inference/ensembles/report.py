@@ -9,12 +9,13 @@ from ase import Atoms
 
 from physcon_ase.chem.files import sdf_block
 from physcon_ase.errors import PhysConError
-from physcon_ase.inference.ensembles.ensemble import Conformer, Ensemble, EnsembleRecord
+from physcon_ase.inference.ensembles.ensemble import Conformer, Ensemble
 from physcon_ase.inference.files import XYZ_SUFFIXES, check_output, read_structures, write_structures
 from physcon_ase.inference.formats.rows import fields_beside
 from physcon_ase.inference.formats.summary import judgement, one_line
 from physcon_ase.inference.formats.table import suffix_of
 from physcon_ase.inference.formats.text import decoded, replacing
+from physcon_ase.inference.run_records import RunRecord, format_run_record
 from physcon_ase.plurals import counted
 
 ENSEMBLE_SUFFIXES: Final = (*XYZ_SUFFIXES, ".sdf", ".json", ".jsonl")
@@ -52,16 +53,16 @@ def format_ensemble(ensemble: Ensemble) -> str:
     return "\n".join(lines)
 
 
-def format_ensemble_record(record: EnsembleRecord) -> str:
+def format_ensemble_record(record: RunRecord[Ensemble]) -> str:
     """Record as one line for the terminal."""
-    line = f"{record.index:5d}  {record.status:9s}  {record.name}  "
-    if record.ensemble is None:
-        return f"{line}{record.error}: {record.reason}"
-    lowest = record.ensemble.conformers[0]
-    return (
-        f"{line}{counted(len(record.ensemble), 'conformer')}, lowest {lowest.energy:.6f} eV (weight "
-        f"{lowest.weight:.3f}), {record.seconds:.1f} s{f', {record.reason}' if record.reason else ''}"
-    )
+    summary = ""
+    if record.result is not None:
+        lowest = record.result.conformers[0]
+        summary = (
+            f"{counted(len(record.result), 'conformer')}, lowest {lowest.energy:.6f} eV (weight {lowest.weight:.3f}), "
+            f"{record.seconds:.1f} s"
+        )
+    return format_run_record(record, summary)
 
 
 def write_ensemble(
@@ -94,8 +95,8 @@ def write_ensemble(
 
 
 def write_ensemble_records(
-    records: Sequence[EnsembleRecord], path: str | Path, *, inputs: Iterable[str | Path] = ()
-) -> list[EnsembleRecord]:
+    records: Sequence[RunRecord[Ensemble]], path: str | Path, *, inputs: Iterable[str | Path] = ()
+) -> list[RunRecord[Ensemble]]:
     """Writes the conformers of all records with name, row and source; failures to .json and .jsonl, with the reason.
 
     Data fields of the input are fields of SD and JSON files.
@@ -121,7 +122,7 @@ def write_ensemble_records(
         with replacing(path) as file:
             file.writelines(_as_json(record.to_dict(), suffix) for record in records)
         return []
-    found = [(record.ensemble, record) for record in records if record.ensemble is not None]
+    found = [(record.result, record) for record in records if record.result is not None]
     if not found:
         path.unlink(missing_ok=True)
     elif suffix == ".sdf":
@@ -129,10 +130,10 @@ def write_ensemble_records(
             file.writelines(_sdf_records(ensemble, _origin(record), record.fields) for ensemble, record in found)
     else:
         write_structures([atoms for ensemble, record in found for atoms in _frames(ensemble, _origin(record))], path)
-    return [record for record in records if record.ensemble is None]
+    return [record for record in records if record.result is None]
 
 
-def _origin(record: EnsembleRecord) -> dict[str, Any]:
+def _origin(record: RunRecord[Ensemble]) -> dict[str, Any]:
     """Row, source and name, as far as known."""
     fields = {"row": record.row, "source": record.source, "name": record.name}
     return {name: value for name, value in fields.items() if value}

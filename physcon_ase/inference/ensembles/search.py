@@ -27,14 +27,14 @@ from physcon_ase.inference.ensembles.ensemble import (
     STANDARD_TEMPERATURE,
     Conformer,
     Ensemble,
-    EnsembleRecord,
     boltzmann_weights,
 )
 from physcon_ase.inference.ensembles.stages import Relaxed, Stages
 from physcon_ase.inference.generator import ATOMS_PER_BATCH, atoms_of
 from physcon_ase.inference.intake import above_zero, at_least_one, checked_seed
-from physcon_ase.inference.long_runs import Outcome, run_each
-from physcon_ase.inference.starts import PicklableSettings, Settings, graph_and_positions, name_of, settings_of
+from physcon_ase.inference.long_runs import run_each
+from physcon_ase.inference.run_records import RunRecord, Status, judged_by_doubts, record_of_outcome
+from physcon_ase.inference.starts import PicklableSettings, Settings, graph_and_positions, settings_of
 from physcon_ase.model.coverage import AUTO
 from physcon_ase.model.physcon import DEFAULT_CHECKPOINT, LoadedModel
 from physcon_ase.plurals import counted
@@ -123,7 +123,7 @@ def ensemble_many(
     progress_bar: bool = True,
     device: torch.device | str = "cpu",
     dtype: torch.dtype | str = torch.float64,
-) -> list[EnsembleRecord]:
+) -> list[RunRecord[Ensemble]]:
     """Searches the conformers of many molecules.
 
     Arguments as in `ensemble`, and those of `optimize_many` for long runs: `n_processes`, `scheduler`, `journal`,
@@ -151,7 +151,7 @@ def ensemble_many(
         on_progress=on_progress,
         progress_bar=progress_bar,
     )
-    return [_record(outcome) for outcome in outcomes]
+    return [record_of_outcome("ensemble", outcome, _judged) for outcome in outcomes]
 
 
 @dataclass(frozen=True)
@@ -174,24 +174,8 @@ class _Options:
         above_zero("temperature [K]", self.temperature)
 
 
-def _record(outcome: Outcome) -> EnsembleRecord:
-    row, found = outcome.row, outcome.result
-    status, reason = "failed", outcome.reason
-    if found is not None:
-        status, reason = "uncertain" if found.doubts else "ok", "; ".join(found.doubts)
-    return EnsembleRecord(
-        index=outcome.index,
-        name=row.name or name_of(row.molecule),
-        status=status,
-        reason=reason,
-        error=outcome.error,
-        seconds=outcome.seconds,
-        ensemble=found,
-        smiles=row.smiles,
-        row=row.number,
-        source=row.source,
-        fields=row.fields,
-    )
+def _judged(found: Ensemble) -> tuple[Status, str]:
+    return judged_by_doubts(found.doubts)
 
 
 def _search_with(shared: PicklableSettings, options: _Options, molecule: Any, seed: int) -> Ensemble:

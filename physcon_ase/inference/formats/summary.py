@@ -92,12 +92,16 @@ def one_line(value: object) -> str:
 
 def write_csv(records: Sequence[Record], path: Path) -> None:
     """Writes the summary and the fields of the input as comma-separated values, or tab-separated ones (.tsv)."""
+    write_table([*COLUMNS, *_field_names(records)], list(map(values_of, records)), path)
+
+
+def write_table(columns: Sequence[str], rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Writes rows as comma-separated values, or tab-separated ones (.tsv); missing values are empty."""
     is_tsv = suffix_of(path) == ".tsv"
     with replacing(path) as file:
-        columns = [*COLUMNS, *_field_names(records)]
         table = csv.DictWriter(file, columns, delimiter="\t" if is_tsv else ",", lineterminator="\n")
         table.writeheader()
-        table.writerows(map(values_of, records))
+        table.writerows(rows)
 
 
 def write_json_lines(records: Sequence[Record], path: Path) -> None:

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from physcon_ase.inference.interactions.report import LINE_NAMES
 from physcon_ase.inference.pages import plots
-from physcon_ase.inference.pages.entry import NOT_A_MINIMUM, Entry, Table
+from physcon_ase.inference.pages.entry import Entry, Table
 from physcon_ase.inference.pages.structure import structures_of
 from physcon_ase.inference.report import in_two_units
 from physcon_ase.inference.scans.report import in_degrees
@@ -46,7 +46,7 @@ def relaxation_entry(found: Data) -> Entry:
 
 
 def ensemble_entry(found: Data) -> Entry:
-    """Entry of an `Ensemble.to_dict` or `EnsembleRecord.to_dict`."""
+    """Entry of an `Ensemble.to_dict` or `RunRecord.to_dict`."""
     conformers = found["conformers"]
     lowest = conformers[0]
     left_out = ", ".join(f"{count} {reason}" for reason, count in found["left_out"].items()) or "none"
@@ -96,7 +96,7 @@ def ensemble_entry(found: Data) -> Entry:
 
 
 def scan_entry(found: Data) -> Entry:
-    """Entry of a `Scan.to_dict`."""
+    """Entry of a `Scan.to_dict` or `RunRecord.to_dict`."""
     points = found["points"]
     there = [point for point in points if point["energy_eV"] is not None]
     energies = [point["relative_energy_kcal_per_mol"] for point in points]
@@ -153,15 +153,17 @@ def scan_entry(found: Data) -> Entry:
 
 
 def vibrations_entry(found: Data) -> Entry:
-    """Entry of a `Vibrations.to_dict`."""
+    """Entry of a `Vibrations.to_dict` or `RunRecord.to_dict`."""
     thermo, relaxation = found["thermochemistry"], found["relaxation"]
     scaled, intensities = found["scaled_frequencies_per_cm"], found["intensities_km_per_mol"]
-    status, at = _status_of_vibrations(found), f"({thermo['temperature']:g} K)"
+    status = found.get("outcome") or ("ok" if found["status"] == "minimum" else "uncertain")  # earlier files have none
+    at = f"({thermo['temperature']:g} K)"
     spectrum = ()
     if intensities and any(place > 0 for place in scaled):
         wavenumbers, absorption = broadened(scaled, intensities, width=WIDTH)
         spectrum = (plots.infrared(wavenumbers, absorption, scaled, intensities, WIDTH),)
-    common = _common(found) | {"status": status, "reason": "" if status == "ok" else found["status"]}
+    reason = found.get("reason", "" if status == "ok" else found["status"])
+    common = _common(found) | {"status": status, "reason": reason}
     zero_point, gibbs = thermo["zero_point_energy"], thermo["quasi_rrho_gibbs_energy"]
     return Entry(
         kind="vibrations",
@@ -304,19 +306,6 @@ def _modes(found: Data) -> Table:
         columns = (*columns[:2], *columns[3:])
         rows = tuple((*row[:2], *row[3:]) for row in rows)
     return Table("Modes", columns, rows)
-
-
-def _status_of_vibrations(found: Data) -> str:
-    relaxation = found["relaxation"]
-    if found["status"] == "minimum":
-        return "ok"
-    if found["n_imaginary"]:
-        return NOT_A_MINIMUM
-    if found["status"].startswith("uncertain"):  # of a given stationary point, too, which was not relaxed
-        return "uncertain"
-    if not relaxation["converged"]:
-        return "not converged"
-    return "changed" if False in (relaxation["bonds_intact"], relaxation["stereo_intact"]) else "uncertain"
 
 
 def _dihedral_names(found: Data) -> list[str]:

@@ -21,6 +21,7 @@ from physcon_ase.inference.intake import above_zero, at_least_one, unless_error
 from physcon_ase.inference.one import optimize
 from physcon_ase.inference.pages.view import NotebookView
 from physcon_ase.inference.results import Result
+from physcon_ase.inference.run_records import Status
 from physcon_ase.inference.vibrations.normal_modes import NormalModes, normal_modes
 from physcon_ase.inference.vibrations.thermochemistry import CUTOFF, Thermochemistry, thermochemistry
 from physcon_ase.model.coverage import AUTO
@@ -84,6 +85,19 @@ class Vibrations(NotebookView):
         """Whether the geometry is a minimum with the bonds and the configuration of the molecule."""
         return self.status == "minimum"
 
+    def judged(self) -> tuple[Status, str]:
+        """Status of the record of this molecule, and its reason."""
+        found = self.relaxation
+        if self.is_ok:
+            return "ok", ""
+        if self.n_imaginary:
+            return "not a minimum", self.status
+        if self.status.startswith("uncertain"):  # of a given stationary point, too, which was not relaxed
+            return "uncertain", self.status
+        if not found.converged:
+            return "not converged", self.status
+        return "changed" if False in (found.bonds_intact, found.stereo_intact) else "uncertain", self.status
+
     def __repr__(self) -> str:
         name = self.relaxation.smiles or self.relaxation.atoms.get_chemical_formula()
         thermo = self.thermochemistry
@@ -101,6 +115,7 @@ class Vibrations(NotebookView):
             "smiles": found.smiles,
             "formula": found.atoms.get_chemical_formula(),
             "status": self.status,
+            "outcome": self.judged()[0],
             "atomic_numbers": found.atoms.numbers.tolist(),
             "masses_amu": found.atoms.get_masses().tolist(),
             "positions_A": found.atoms.positions.tolist(),
@@ -177,7 +192,7 @@ def vibrations(
     molecule = unless_error(row.molecule)
     _check_settings(molecule, temperature, pressure, symmetry_number, scale, cutoff, relax, follow_imaginary)
     temperature, pressure, scale, cutoff = float(temperature), float(pressure), float(scale), float(cutoff)
-    loaded = _double(checkpoint, device)
+    loaded = double(checkpoint, device)
     options: dict[str, Any] = {"level": level, "checkpoint": loaded, "fmax": fmax, "seed": seed}
     found = optimize(molecule, start=start, max_steps=max_steps if relax else 0, max_seconds=max_seconds, **options)
     modes, n_followed = normal_modes(found.atoms, loaded.model, found.level), 0
@@ -242,7 +257,12 @@ def _status(found: Result, modes: NormalModes, was_relaxed: bool) -> str:
     return f"uncertain: {'; '.join(found.doubts)}" if found.doubts else "minimum"
 
 
-def _double(checkpoint: str | Path | LoadedModel, device: torch.device | str) -> LoadedModel:
+def double(checkpoint: str | Path | LoadedModel, device: torch.device | str) -> LoadedModel:
+    """The model in float64.
+
+    Raises:
+        PhysConError: a loaded model with another dtype.
+    """
     loaded = (
         checkpoint if isinstance(checkpoint, LoadedModel) else load_model(checkpoint, device=device, dtype="float64")
     )
@@ -250,6 +270,21 @@ def _double(checkpoint: str | Path | LoadedModel, device: torch.device | str) ->
     if dtype != torch.float64:
         raise PhysConError(f"frequencies need a model in float64, received {dtype}: load_model(..., dtype='float64')")
     return loaded
+
+
+def check_conditions(
+    temperature: float, pressure: float, symmetry_number: int | None, scale: float, cutoff: float
+) -> None:
+    """Checks the settings of the thermochemistry.
+
+    Raises:
+        PhysConError: a number that is not positive.
+    """
+    positive = {"temperature [K]": temperature, "pressure [Pa]": pressure, "scale": scale, "cutoff [1/cm]": cutoff}
+    for name, value in positive.items():
+        above_zero(name, value)
+    if symmetry_number is not None:
+        at_least_one("symmetry_number", symmetry_number)
 
 
 def _check_settings(
@@ -262,11 +297,7 @@ def _check_settings(
     relax: bool,
     follow_imaginary: bool,
 ) -> None:
-    positive = {"temperature [K]": temperature, "pressure [Pa]": pressure, "scale": scale, "cutoff [1/cm]": cutoff}
-    for name, value in positive.items():
-        above_zero(name, value)
-    if symmetry_number is not None:
-        at_least_one("symmetry_number", symmetry_number)
+    check_conditions(temperature, pressure, symmetry_number, scale, cutoff)
     if not relax and not isinstance(molecule, Atoms | Geometry):
         raise PhysConError("relax=False requires a geometry: pass ase.Atoms at a stationary point, or relax the SMILES")
     if isinstance(molecule, Atoms):

@@ -13,7 +13,7 @@ from rdkit import Chem
 
 from physcon_ase.errors import ConstraintError, FragmentsError, NoConformersError, PhysConError, StoreError
 from physcon_ase.inference.calculator import PhysConCalculator
-from physcon_ase.inference.ensembles.ensemble import Ensemble, EnsembleRecord, boltzmann_weights
+from physcon_ase.inference.ensembles.ensemble import Ensemble, boltzmann_weights
 from physcon_ase.inference.ensembles.report import (
     format_ensemble,
     format_ensemble_record,
@@ -23,6 +23,7 @@ from physcon_ase.inference.ensembles.report import (
 from physcon_ase.inference.ensembles.search import ensemble, ensemble_many
 from physcon_ase.inference.files import read_rows
 from physcon_ase.inference.formats.rows import Row
+from physcon_ase.inference.run_records import RunRecord
 from physcon_ase.model.physcon import LoadedModel
 from physcon_ase.units import EV_PER_KCAL_PER_MOL
 
@@ -120,12 +121,14 @@ def test_capitals_and_compression_do_not_change_the_format(name: str, ethanol: E
 
 
 @pytest.fixture(scope="module")
-def of_a_list(double: LoadedModel) -> list[EnsembleRecord]:
+def of_a_list(double: LoadedModel) -> list[RunRecord[Ensemble]]:
     rows = [Row("O", "water \\ lot7", 3, "l.smi"), Row("foo", "bad", 4, "l.smi"), Row("C", "", 5, "l.smi")]
     return ensemble_many(rows, n=2, checkpoint=double, progress_bar=False)
 
 
-def test_files_of_conformers_say_where_a_molecule_comes_from(of_a_list: list[EnsembleRecord], tmp_path: Path) -> None:
+def test_files_of_conformers_say_where_a_molecule_comes_from(
+    of_a_list: list[RunRecord[Ensemble]], tmp_path: Path
+) -> None:
     origin = [(3, "l.smi", "water \\ lot7"), (4, "l.smi", "bad"), (5, "l.smi", "C")]
     assert write_ensemble_records(of_a_list, tmp_path / "all.jsonl") == []
     lines = [json.loads(line) for line in (tmp_path / "all.jsonl").read_text().splitlines()]
@@ -146,7 +149,7 @@ def test_files_of_conformers_say_where_a_molecule_comes_from(of_a_list: list[Ens
         ("3", "l.smi", "water \\ lot7"), ("5", "l.smi", "C")]  # fmt: skip
 
 
-def test_a_file_with_one_molecule_keeps_its_origin(of_a_list: list[EnsembleRecord], tmp_path: Path) -> None:
+def test_a_file_with_one_molecule_keeps_its_origin(of_a_list: list[RunRecord[Ensemble]], tmp_path: Path) -> None:
     for record in of_a_list[:2]:
         assert write_ensemble_records([record], tmp_path / "one.json") == []
         found = json.loads((tmp_path / "one.json").read_text())
@@ -156,7 +159,7 @@ def test_a_file_with_one_molecule_keeps_its_origin(of_a_list: list[EnsembleRecor
 
 
 def test_fields_of_the_input_are_kept_beside_those_of_the_conformers(
-    of_a_list: list[EnsembleRecord], tmp_path: Path
+    of_a_list: list[RunRecord[Ensemble]], tmp_path: Path
 ) -> None:
     fields = {"weight": "46.07", "IC50": "3"}
     write_ensemble_records([replace(of_a_list[0], fields=fields)], tmp_path / "one.sdf")
@@ -164,7 +167,7 @@ def test_fields_of_the_input_are_kept_beside_those_of_the_conformers(
     assert [mol.GetProp(name) for name in ("weight (input)", "IC50", "weight")] == ["46.07", "3", "1.000000"]
 
 
-def test_nothing_to_write_leaves_no_file(of_a_list: list[EnsembleRecord], tmp_path: Path) -> None:
+def test_nothing_to_write_leaves_no_file(of_a_list: list[RunRecord[Ensemble]], tmp_path: Path) -> None:
     for name in ("all.sdf", "all.xyz.gz"):
         (tmp_path / name).write_text("of an earlier run")
         assert write_ensemble_records(of_a_list[1:2], tmp_path / name) == [of_a_list[1]]
@@ -222,8 +225,8 @@ def test_each_of_many_molecules_has_a_record(double: LoadedModel) -> None:
     assert "invalid SMILES 'foo'" in format_ensemble_record(failed)
     assert gap.status == "failed"
     assert ion.status == "ok"
-    assert ion.ensemble is not None
-    assert ion.ensemble.conformers[0].atoms.info["charge"] == -1
+    assert ion.result is not None
+    assert ion.result.conformers[0].atoms.info["charge"] == -1
 
 
 def test_an_interrupted_run_goes_on_from_its_journal(double: LoadedModel, tmp_path: Path) -> None:
@@ -236,9 +239,9 @@ def test_an_interrupted_run_goes_on_from_its_journal(double: LoadedModel, tmp_pa
     assert done == [2, 3]
     for one, other in zip(resumed, whole, strict=True):
         assert (one.name, one.status, one.error) == (other.name, other.status, other.error)
-        if one.ensemble is not None and other.ensemble is not None:
-            np.testing.assert_array_equal(one.ensemble.energies, other.ensemble.energies)
-            assert one.ensemble.tolerances == other.ensemble.tolerances
+        if one.result is not None and other.result is not None:
+            np.testing.assert_array_equal(one.result.energies, other.result.energies)
+            assert one.result.tolerances == other.result.tolerances
     with pytest.raises(StoreError, match="molecules or settings"):
         ensemble_many(molecules, journal=tmp_path / "journal", window=2.0, **options)
 
@@ -252,9 +255,9 @@ def test_processes_find_the_same_conformers() -> None:
     molecules, options = ["CO", "CCO", "OCCO"], {"n": 3, "progress_bar": False}
     alone, beside = (ensemble_many(molecules, n_processes=n, **options) for n in (1, 2))
     for one, other in zip(alone, beside, strict=True):
-        assert one.ensemble is not None
-        assert other.ensemble is not None
-        np.testing.assert_array_equal(one.ensemble.energies, other.ensemble.energies)
+        assert one.result is not None
+        assert other.result is not None
+        np.testing.assert_array_equal(one.result.energies, other.result.energies)
 
 
 @pytest.mark.parametrize(
