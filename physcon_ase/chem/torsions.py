@@ -1,11 +1,18 @@
 """Rotatable bonds and rotations about them."""
 
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from jaxtyping import Float, Int
+from rdkit import Chem, rdBase
 
 from physcon_ase.chem.graph import MolGraph
+from physcon_ase.chem.smiles import canonical_smiles, to_rdkit
+from physcon_ase.errors import ConstraintError
+
+_MAX_MATCHES: Final = 100_000
+"""Largest number of matches of a pattern; hydrogens make them many."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +57,39 @@ def rotor_about(graph: MolGraph, first: int, second: int) -> RotatableBond | Non
     else:
         bond, moving = (second, first), set(range(graph.n_atoms)) - side - {first}
     return RotatableBond(bond, np.array(sorted(moving), dtype=np.int64))
+
+
+def dihedral_matching(graph: MolGraph, smarts: str) -> tuple[int, int, int, int]:
+    """Atoms of the dihedral angle that matches a SMARTS pattern; of several about the same bond, the first ones.
+
+    Args:
+        graph: the molecule, with its hydrogens.
+        smarts: pattern of four atoms, or of more with the map numbers 1 to 4.
+
+    Raises:
+        ConstraintError: the pattern is invalid, or matches no bond or several.
+    """
+    with rdBase.BlockLogs():
+        pattern = Chem.MolFromSmarts(smarts)
+    if pattern is None:
+        raise ConstraintError(f"the pattern {smarts!r} is no SMARTS: give four atoms, such as [#6]-[#6]-[#7]-[#6]")
+    numbers = {atom.GetAtomMapNum(): atom.GetIdx() for atom in pattern.GetAtoms()}
+    members = [numbers.get(number) for number in range(1, 5)] if any(numbers) else list(range(pattern.GetNumAtoms()))
+    if len(members) != 4 or None in members:
+        raise ConstraintError(
+            f"the pattern {smarts!r} does not select four atoms: give four, or mark four of them with :1 to :4"
+        )
+    matches = to_rdkit(graph).GetSubstructMatches(pattern, uniquify=False, maxMatches=_MAX_MATCHES)
+    found = sorted(tuple(match[member] for member in members) for match in matches)
+    bonds = sorted({(min(match[1:3]), max(match[1:3])) for match in found})
+    if len(bonds) != 1:
+        named = f"{len(bonds)} bonds ({', '.join(f'{a}-{b}' for a, b in bonds[:5])})" if bonds else "no bond"
+        raise ConstraintError(
+            f"the pattern {smarts!r} matches {named} of {canonical_smiles(graph)!r}, but one is needed: change it, or "
+            "give atom indices"
+        )
+    first, second, third, fourth = found[0]
+    return first, second, third, fourth
 
 
 def neighbours_of(graph: MolGraph) -> list[list[int]]:

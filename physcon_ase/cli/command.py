@@ -1,6 +1,7 @@
 """Options and exit codes shared by the commands."""
 
 import argparse
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -12,6 +13,7 @@ from physcon_ase.plurals import counted
 if TYPE_CHECKING:
     from physcon_ase.inference.formats.rows import Row
     from physcon_ase.inference.results import Record
+    from physcon_ase.inference.run_records import RunRecord
 
 DEFAULT_CHECKPOINT: Final = "physcon-2"
 """Checkpoint shipped with the package; equal to `model.physcon.DEFAULT_CHECKPOINT`."""
@@ -137,6 +139,71 @@ def add_run_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--jobs", type=int, default=1, metavar="N", help="number of processes (default: 1)")
     command.add_argument("--scheduler", metavar="ADDRESS", help="Dask scheduler whose workers are used instead")
     command.add_argument("--quiet", action="store_true", help="no progress bar")
+
+
+def add_summary(command: argparse.ArgumentParser) -> None:
+    """Adds the table of a run over many molecules, see `many_wanted`."""
+    command.add_argument(
+        "--summary", type=Path, metavar="FILE", help="table (.csv, .tsv) with one row per molecule, failures included"
+    )
+
+
+def many_wanted(options: argparse.Namespace, rows: "Sequence[Row]", inputs: Sequence[Path]) -> bool:
+    """Whether the outputs of a command with `add_summary` are records of several molecules.
+
+    Raises:
+        PhysConError: an output for one molecule, but there are several; also see `check_outputs`.
+    """
+    from physcon_ase.inference.formats.table import suffix_of
+    from physcon_ase.inference.run_records import LINES, TABLES
+
+    of_records = [output for output in options.output if suffix_of(output) == LINES]
+    if len(rows) == 1 and options.summary is None and not of_records:
+        return False
+    if options.summary is not None:
+        check_outputs([options.summary], inputs, kinds=TABLES)
+        check_distinct([*options.output, options.summary])
+    for output in options.output:
+        if output not in of_records:
+            raise PhysConError(
+                f"{output} can contain one molecule, but {options.molecule} has {len(rows)}: write {LINES}, and a "
+                "table with --summary"
+                if len(rows) > 1
+                else f"{output} cannot be written together with {LINES} or --summary: leave one of them out"
+            )
+    check_outputs(options.output, inputs, kinds=(LINES,))
+    return True
+
+
+def finish_records(
+    options: argparse.Namespace,
+    records: "Sequence[RunRecord[Any]]",
+    inputs: Sequence[Path],
+    format_record: "Callable[[RunRecord[Any]], str]",
+    write_summary: Callable[..., None],
+) -> int:
+    """Writes and prints the records of a command with `add_summary`, and removes the journal; returns the exit code."""
+    from physcon_ase.inference.run_records import write_lines
+
+    lines = list(map(format_record, records))
+    for output in options.output:
+        write_lines(records, output, inputs=inputs)
+        lines.append(f"{counted(len(records), 'molecule')} written to {output}")
+    if options.summary is not None:
+        write_summary(records, options.summary, inputs=inputs)
+        lines.append(f"{counted(len(records), 'molecule')} written to {options.summary}")
+    journal = journal_of(record_files(options))
+    if journal is not None:  # deleted last: an interruption before leads to the same files
+        journal.unlink(missing_ok=True)
+    counts = Counter(record.status for record in records)
+    numbers = ", ".join(f"{number} {status}" for status, number in counts.most_common())
+    print("\n".join([*lines, f"{counted(len(records), 'molecule')}: {numbers}"]))
+    return 0 if counts["ok"] == len(records) else SOME_FAILED
+
+
+def record_files(options: argparse.Namespace) -> list[Path]:
+    """Outputs of a command with `add_summary`, the first of which names its journal."""
+    return [*options.output, *([] if options.summary is None else [options.summary])]
 
 
 def journal_of(outputs: Sequence[Path]) -> Path | None:

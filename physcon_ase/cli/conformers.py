@@ -13,11 +13,14 @@ from physcon_ase.cli.command import (
     add_model_options,
     add_outputs,
     add_run_options,
+    add_summary,
     check_failure_tables,
     check_outputs,
+    finish_records,
     journal_of,
-    one_molecule,
+    many_wanted,
     read_input,
+    record_files,
     write_failures,
 )
 from physcon_ase.errors import PhysConError
@@ -140,24 +143,35 @@ def _written(
 
 def add_scan(commands: argparse._SubParsersAction) -> None:
     """Adds ``physcon scan``."""
-    text = "relaxed energy of a molecule as a function of one or two dihedral angles"
+    text = (
+        "relaxed energy of a molecule, or of all molecules of a file, as a function of one or two dihedral angles; "
+        "continues an interrupted run over a file"
+    )
     command = add_command(commands, "scan", _scan, text)
-    command.add_argument("molecule", metavar="SMILES|FILE", help="SMILES, or a file with one molecule")
+    add_input(command)
     command.add_argument(
         "--dihedral",
         type=int,
         nargs=4,
         action="append",
-        required=True,
+        default=[],
         metavar=("I", "J", "K", "L"),
         help="atoms of the dihedral angle, counted from 0 in the order of the input; give it twice for a map",
+    )
+    command.add_argument(
+        "--smarts",
+        action="append",
+        default=[],
+        metavar="PATTERN",
+        help="SMARTS pattern of the four atoms instead, which matches one bond; of more atoms, those marked :1 to :4",
     )
     add_outputs(
         command,
         "The suffix determines the content: .xyz or .sdf (geometries), .csv (energies), .json (everything), .png "
-        "(picture)",
+        "(picture) of one molecule; .jsonl (everything) of several",
         several_at_once=True,
     )
+    add_summary(command)
     add_model_options(command)
     command.add_argument("--step", type=float, default=15.0, help="spacing of the grid points [degrees] (default: 15)")
     command.add_argument(
@@ -168,27 +182,43 @@ def add_scan(commands: argparse._SubParsersAction) -> None:
         "--fmax", type=float, default=0.02, help="convergence threshold for the largest force [eV/Å] (default: 0.02)"
     )
     command.add_argument("--max-steps", type=int, default=300, help="maximum number of steps (default: 300)")
+    add_run_options(command)
 
 
 def _scan(options: argparse.Namespace) -> int:
     from physcon_ase.inference.files import files_named
+    from physcon_ase.inference.scans.many import format_scan_record, scan_many, write_scan_table
     from physcon_ase.inference.scans.report import SCAN_SUFFIXES, format_scan, write_scan
     from physcon_ase.inference.scans.search import scan
 
     inputs = files_named(options.molecule)
+    rows = read_input(options)
+    dihedrals = [*options.dihedral, *options.smarts]
+    if not dihedrals:
+        raise PhysConError("which dihedral angle? give four atoms with --dihedral, or a pattern with --smarts")
+    settings = {
+        "step": options.step,
+        "level": options.level,
+        "checkpoint": options.checkpoint,
+        "n_conformers": options.n,
+        "seed": options.seed,
+        "fmax": options.fmax,
+        "max_steps": options.max_steps,
+        "device": options.device,
+    }
+    if many_wanted(options, rows, inputs):
+        records = scan_many(
+            rows,
+            dihedrals,
+            n_processes=options.jobs,
+            scheduler=options.scheduler,
+            journal=journal_of(record_files(options)),
+            progress_bar=not options.quiet,
+            **settings,
+        )
+        return finish_records(options, records, inputs, format_scan_record, write_scan_table)
     check_outputs(options.output, inputs, kinds=SCAN_SUFFIXES)
-    found = scan(
-        one_molecule(options.molecule),
-        options.dihedral,
-        step=options.step,
-        level=options.level,
-        checkpoint=options.checkpoint,
-        n_conformers=options.n,
-        seed=options.seed,
-        fmax=options.fmax,
-        max_steps=options.max_steps,
-        device=options.device,
-    )
+    found = scan(rows[0].molecule, dihedrals, progress_bar=not options.quiet, **settings)
     for path in options.output:
         write_scan(found, path)
     print(format_scan(found))

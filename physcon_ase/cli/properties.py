@@ -6,21 +6,38 @@ from pathlib import Path
 from physcon_ase.cli.command import (
     SOME_FAILED,
     add_command,
+    add_input,
     add_model_options,
     add_outputs,
+    add_run_options,
     add_start_options,
+    add_summary,
     check_distinct,
     check_outputs,
+    finish_records,
+    journal_of,
+    many_wanted,
     one_molecule,
+    read_input,
+    record_files,
 )
+from physcon_ase.errors import PhysConError
 
 
 def add_vibrations(commands: argparse._SubParsersAction) -> None:
     """Adds ``physcon vibrations``."""
-    text = "compute harmonic frequencies, infrared intensities and thermochemistry of a molecule after relaxation"
+    text = (
+        "compute harmonic frequencies, infrared intensities and thermochemistry of a molecule, or of all molecules of "
+        "a file, after relaxation; continues an interrupted run over a file"
+    )
     command = add_command(commands, "vibrations", _vibrations, text)
-    command.add_argument("molecule", metavar="SMILES|FILE", help="SMILES, or a file with one molecule")
-    add_outputs(command, "The suffix determines the content: .csv (modes), .json (everything) or .png (spectrum)")
+    add_input(command)
+    add_outputs(
+        command,
+        "The suffix determines the content: .csv (modes), .json (everything) or .png (spectrum) of one molecule; "
+        ".jsonl (everything) of several",
+    )
+    add_summary(command)
     command.add_argument("--spectrum", type=Path, help="output file for the broadened infrared spectrum: .csv or .png")
     command.add_argument(
         "--width", type=float, default=15.0, help="width of the bands of --spectrum [1/cm] (default: 15)"
@@ -40,11 +57,17 @@ def add_vibrations(commands: argparse._SubParsersAction) -> None:
         "--follow-imaginary", action="store_true", help="follow imaginary modes downhill until there are none"
     )
     add_start_options(command)
+    add_run_options(command)
 
 
 def _vibrations(options: argparse.Namespace) -> int:
     from physcon_ase.inference.files import files_named
     from physcon_ase.inference.vibrations.harmonic import vibrations
+    from physcon_ase.inference.vibrations.many import (
+        format_vibrations_record,
+        vibrations_many,
+        write_vibrations_table,
+    )
     from physcon_ase.inference.vibrations.spectra import (
         OUTPUTS,
         SPECTRA,
@@ -54,26 +77,38 @@ def _vibrations(options: argparse.Namespace) -> int:
     )
 
     inputs = files_named(options.molecule)
+    rows = read_input(options)
+    settings = {
+        "level": options.level,
+        "checkpoint": options.checkpoint,
+        "temperature": options.temperature,
+        "pressure": options.pressure,
+        "symmetry_number": options.symmetry_number,
+        "scale": options.scale,
+        "cutoff": options.cutoff,
+        "relax": not options.no_relax,
+        "follow_imaginary": options.follow_imaginary,
+        "start": options.start,
+        "seed": options.seed,
+        "device": options.device,
+    }
+    if many_wanted(options, rows, inputs):
+        if options.spectrum is not None:
+            raise PhysConError(f"--spectrum {options.spectrum} is for one molecule: leave it out")
+        records = vibrations_many(
+            rows,
+            n_processes=options.jobs,
+            scheduler=options.scheduler,
+            journal=journal_of(record_files(options)),
+            progress_bar=not options.quiet,
+            **settings,
+        )
+        return finish_records(options, records, inputs, format_vibrations_record, write_vibrations_table)
     check_outputs(options.output, inputs, kinds=OUTPUTS)
     if options.spectrum is not None:
         check_outputs([options.spectrum], inputs, kinds=SPECTRA)
         check_distinct([*options.output, options.spectrum])
-    molecule = one_molecule(options.molecule)
-    found = vibrations(
-        molecule,
-        level=options.level,
-        checkpoint=options.checkpoint,
-        temperature=options.temperature,
-        pressure=options.pressure,
-        symmetry_number=options.symmetry_number,
-        scale=options.scale,
-        cutoff=options.cutoff,
-        relax=not options.no_relax,
-        follow_imaginary=options.follow_imaginary,
-        start=options.start,
-        seed=options.seed,
-        device=options.device,
-    )
+    found = vibrations(rows[0].molecule, **settings)
     print(format_vibrations(found))
     for output in options.output:
         write_vibrations(found, output, width=options.width, inputs=inputs)

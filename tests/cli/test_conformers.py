@@ -37,7 +37,7 @@ def test_ensembles_of_a_file_are_written_one_after_the_other(capsys: pytest.Capt
     Path("list.smi").write_text("O\nfoo\nN\n")
     assert main(["ensemble", "list.smi", "-n", "2", "-o", "list.xyz"]) == 1
     out = capsys.readouterr().out
-    assert "    1  failed     foo  InvalidSmilesError:" in out
+    assert "    1  failed         foo  InvalidSmilesError:" in out
     assert "2 conformers written to list.xyz" in out
     assert "1 without a structure, with the reasons in list.failed.csv" in out
     assert "3 molecules: 2 ok, 0 uncertain, 1 failed" in out
@@ -52,7 +52,7 @@ def test_the_ensemble_of_a_file_with_one_molecule_has_its_name(capsys: pytest.Ca
     Path("one.failed.csv").write_text("of an earlier run")
     assert main(["ensemble", "one.smi", "-n", "2", "-o", "one.SDF.gz"]) == 0
     out = capsys.readouterr().out
-    assert "    0  ok         water_lot7  1 conformer" in out
+    assert "    0  ok             water_lot7  1 conformer" in out
     assert "1 conformer within 6 kcal/mol" in out
     assert "1 molecule: 1 ok, 0 uncertain, 0 failed" in out
     assert not Path("one.failed.csv").exists()
@@ -101,7 +101,13 @@ def test_scan_prints_barriers_and_writes_what_was_asked_for(capsys: pytest.Captu
     ("arguments", "message"),
     [
         (["scan", "C1CCCCC1", "--dihedral", "0", "1", "2", "3"], "is in a ring"),
-        (["scan", "two.smi", "--dihedral", "0", "1", "2", "3"], "two.smi has 2 molecules"),
+        (
+            ["scan", "two.smi", "--dihedral", "0", "1", "2", "3", "-o", "a.json"],
+            "a.json can contain one molecule, but two",
+        ),
+        (["scan", "CCCC", "--smarts", "CCCC", "-o", "a.png", "--summary", "a.csv"], "a.png cannot be written together"),
+        (["scan", "CCCC", "--smarts", "CCCC", "--summary", "a.json"], "the name must end in .csv, .tsv"),
+        (["scan", "CCCC"], "which dihedral angle? give four atoms with --dihedral, or a pattern with --smarts"),
         (["scan", "CCCC", "--dihedral", "0", "1", "2", "3", "-o", "scan.pdf"], "cannot write scan.pdf"),
         (["ensemble", "foo"], "invalid SMILES 'foo'"),
         (["ensemble", "CCO", "-o", "ethanol.csv"], "cannot write ethanol.csv"),
@@ -113,6 +119,43 @@ def test_wrong_requests_are_one_line(arguments: list[str], message: str, capsys:
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+
+
+def test_scans_of_a_file_are_lines_of_json_and_a_table(capsys: pytest.CaptureFixture) -> None:
+    Path("list.csv").write_text("smiles,name,status\nCCCO,propanol,ordered\nCCO,ethanol,\n")
+    options = [
+        "--smarts",
+        "[#6]-[#6]-[#6]-[#8]",
+        "--step",
+        "120",
+        "-n",
+        "2",
+        "-o",
+        "list.jsonl",
+        "--summary",
+        "out.tsv",
+    ]
+    assert main(["scan", "list.csv", *options, "--jobs", "2", "--quiet"]) == 1
+    out = capsys.readouterr().out
+    assert "    0  ok             propanol  " in out
+    assert (
+        "    1  failed         ethanol  ConstraintError: the pattern '[#6]-[#6]-[#6]-[#8]' matches no bond of 'CCO'"
+        in out
+    )
+    assert "2 molecules written to out.tsv\n2 molecules: 1 ok, 1 failed" in out
+    lines = [json.loads(line) for line in Path("list.jsonl").read_text().splitlines()]
+    assert [(line["kind"], line["name"], line["status"]) for line in lines] == [
+        ("scan", "propanol", "ok"),
+        ("scan", "ethanol", "failed"),
+    ]
+    with open("out.tsv", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file, delimiter="\t"))
+    assert [(row["row"], row["dihedrals"], row["status (input)"]) for row in rows] == [
+        ("2", "0-1-2-3", "ordered"),
+        ("3", "", ""),
+    ]
+    assert float(rows[0]["energy_eV"]) == min(point["energy_eV"] for point in lines[0]["points"])
+    assert not Path("list.jsonl.journal").exists()
 
 
 def test_ensembles_of_a_file_are_lines_of_json_with_failures(capsys: pytest.CaptureFixture) -> None:

@@ -1,3 +1,4 @@
+import csv
 import io
 import json
 import sys
@@ -81,11 +82,31 @@ def test_a_complex_is_relaxed_if_it_has_no_geometry_or_on_request(
     assert asked == [relax]
 
 
+def test_vibrations_of_a_file_are_lines_of_json_and_a_table(capsys: pytest.CaptureFixture) -> None:
+    Path("list.smi").write_text("O water\nfoo\n")
+    assert main(["vibrations", "list.smi", "-o", "out.jsonl", "--summary", "out.csv", "--quiet"]) == 1
+    out = capsys.readouterr().out
+    assert "    0  ok             water  ZPE " in out
+    assert "    1  failed         foo  InvalidSmilesError: " in out
+    assert "2 molecules: 1 ok, 1 failed" in out
+    first, second = (json.loads(line) for line in Path("out.jsonl").read_text().splitlines())
+    assert (first["name"], first["status"], len(first["frequencies_per_cm"])) == ("water", "ok", 3)
+    assert (second["name"], second["status"], second["error"]) == ("foo", "failed", "InvalidSmilesError")
+    with open("out.csv", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert float(rows[0]["gibbs_energy_eV"]) == first["thermochemistry"]["gibbs_energy"]
+    assert rows[1]["gibbs_energy_eV"] == ""
+    assert main(["report", "out.jsonl", "-o", "page.html"]) == 0
+    assert "2 molecules written" in capsys.readouterr().out
+
+
 def test_files_with_several_molecules_and_wrong_outputs_are_refused(
     two_structures: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    assert main(["vibrations", str(two_structures)]) == 2
-    assert "two.xyz has 2 molecules" in capsys.readouterr().err
+    assert main(["vibrations", str(two_structures), "-o", "modes.csv"]) == 2
+    assert "two.xyz has 2: write .jsonl, and a table with --summary" in capsys.readouterr().err
+    assert main(["vibrations", str(two_structures), "--spectrum", "ir.png"]) == 2
+    assert "--spectrum ir.png is for one molecule" in capsys.readouterr().err
     assert main(["vibrations", "O", "-o", "water.txt"]) == 2
     assert main(["interaction", "O"]) == 2
     assert "two or more" in capsys.readouterr().err

@@ -14,6 +14,7 @@ from scipy.sparse.csgraph import breadth_first_order, minimum_spanning_tree
 from physcon_ase.chem.graph import MolGraph
 from physcon_ase.inference.pages.view import NotebookView
 from physcon_ase.inference.results import UNITS
+from physcon_ase.inference.run_records import Status, judged_by_doubts
 from physcon_ase.plurals import counted
 from physcon_ase.units import EV_PER_KCAL_PER_MOL
 
@@ -82,6 +83,11 @@ class Scan(NotebookView):
             f"<Scan of {self.smiles} about {angles}: {counted(self.energies.size, 'point')}, {len(self.failures)} "
             f"failed, level {self.level} of {self.model}>"
         )
+
+    def judged(self) -> tuple[Status, str]:
+        """Status of the record of this molecule, and its reason."""
+        failed = f"{len(self.failures)} of {counted(self.energies.size, 'grid point')} failed"
+        return judged_by_doubts([*([failed] if self.failures else []), *self.doubts])
 
     @property
     def relative_energies(self) -> Float[np.ndarray, "*points"]:

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from physcon_ase.chem.graph import MolGraph
 from physcon_ase.chem.smiles import canonical_smiles
-from physcon_ase.chem.torsions import RotatableBond, neighbours_of, rotor_about, turned
+from physcon_ase.chem.torsions import RotatableBond, dihedral_matching, neighbours_of, rotor_about, turned
 from physcon_ase.errors import ConstraintError, NoConformersError, PhysConError
 from physcon_ase.inference.batched import relax_jobs
 from physcon_ase.inference.constraints import check_dihedral
@@ -47,7 +47,7 @@ _Point: TypeAlias = tuple[int, ...]
 
 def scan(
     molecule: str | MolGraph | Atoms | Any,
-    dihedral: Sequence[int] | Sequence[Sequence[int]],
+    dihedral: str | Sequence[int] | Sequence[str | Sequence[int]],
     *,
     step: float = 15.0,
     level: str = AUTO,
@@ -73,8 +73,9 @@ def scan(
     Args:
         molecule: SMILES, graph, geometry, RDKit molecule or row of a file; geometries without known bonds need bonds
             that can be perceived.
-        dihedral: four atom indices from 0, bonded in a chain about a bond that is not in a ring, or two such
-            quadruples. The atoms of a SMILES are counted in its order, followed by its implicit hydrogens.
+        dihedral: four atom indices from 0, bonded in a chain about a bond that is not in a ring, or a SMARTS pattern
+            that matches one such bond (`chem.torsions.dihedral_matching`); or two of them. The atoms of a SMILES are
+            counted in its order, followed by its implicit hydrogens.
         step: spacing [degrees] of the grid points; a divisor of 360.
         level: level of theory; "auto" for the first of the checkpoint that covers the molecule.
         checkpoint: shipped name, folder or loaded model.
@@ -96,9 +97,9 @@ def scan(
     began = perf_counter()
     seed, settings = checked_seed(seed), settings_of(checkpoint, level, fmax, max_steps, max_seconds, device, dtype)
     settings = replace(settings, atoms_per_batch=atoms_per_batch)
-    angles, n_conformers = _grid(step), at_least_one("n_conformers", n_conformers)
+    angles, n_conformers = grid(step), at_least_one("n_conformers", n_conformers)
     graph, given, settings = graph_and_positions(molecule, settings)
-    dihedrals = _dihedrals(dihedral)
+    dihedrals = _dihedrals(dihedral, graph)
     rotors = _rotors(graph, dihedrals)
     undefined: tuple[str, ...] = ()
     if given is None:
@@ -240,20 +241,37 @@ def _wrapped(degrees: np.ndarray) -> np.ndarray:
     return (degrees + 180) % 360 - 180
 
 
-def _grid(step: float) -> np.ndarray:
+def grid(step: float) -> np.ndarray:
+    """Angles [degrees] of the grid points.
+
+    Raises:
+        PhysConError: the step is no divisor of 360 from 1 to 120.
+    """
     n_points = 360 / step if step > 0 else 0.0
     if not 3 <= n_points <= 360 or abs(n_points - round(n_points)) > 1e-9:
         raise PhysConError(f"step is {step} degrees; a divisor of 360 from 1 to 120 is needed, for instance 15")
     return -180 + step * np.arange(round(n_points))
 
 
-def _dihedrals(dihedral: Sequence[int] | Sequence[Sequence[int]]) -> tuple[Dihedral, ...]:
-    rows = np.array(dihedral, dtype=object)
-    rows = rows[None] if rows.ndim == 1 else rows
-    is_valid = rows.ndim == 2 and rows.shape[1] == 4 and len(rows) in (1, 2)
-    if not is_valid or not all(isinstance(atom, (int, np.integer)) for atom in rows.flat):
-        raise ConstraintError(f"dihedral is {dihedral!r}; four atom indices are needed, or two times four")
-    return tuple((int(a), int(b), int(c), int(d)) for a, b, c, d in rows.tolist())
+def _dihedrals(dihedral: str | Sequence[int] | Sequence[str | Sequence[int]], graph: MolGraph) -> tuple[Dihedral, ...]:
+    rows = [dihedral] if isinstance(dihedral, str) or not _are_several(dihedral) else dihedral
+    if len(rows) not in (1, 2):
+        raise ConstraintError(f"dihedral is {dihedral!r}; one or two dihedral angles are needed")
+    return tuple(dihedral_matching(graph, row) if isinstance(row, str) else _indices(row) for row in rows)
+
+
+def _are_several(dihedral: Sequence[Any]) -> bool:
+    return any(isinstance(row, str | Sequence | np.ndarray) for row in dihedral)
+
+
+def _indices(atoms: Any) -> Dihedral:
+    members = np.array(atoms, dtype=object)
+    if members.shape != (4,) or not all(isinstance(atom, (int, np.integer)) for atom in members):
+        raise ConstraintError(
+            f"the dihedral angle {atoms!r} is invalid: four atom indices or a SMARTS pattern are needed"
+        )
+    first, second, third, fourth = map(int, members)
+    return first, second, third, fourth
 
 
 def _rotors(graph: MolGraph, dihedrals: Sequence[Dihedral]) -> list[RotatableBond]:

@@ -11,9 +11,10 @@ from ase.constraints import FixInternals
 from ase.io import read
 from rdkit import Chem
 
-from physcon_ase.errors import ConstraintError, NoConformersError, PhysConError
+from physcon_ase.errors import ConstraintError, NoConformersError, PhysConError, StoreError
 from physcon_ase.inference.one import optimize
 from physcon_ase.inference.scans import search
+from physcon_ase.inference.scans.many import scan_many
 from physcon_ase.inference.scans.report import format_scan, write_scan
 from physcon_ase.inference.scans.scan import Scan
 from physcon_ase.inference.scans.search import scan
@@ -150,8 +151,9 @@ def test_capitals_and_compression_do_not_change_the_format(
         ("C1CCCCC1C", (0, 1, 2, 3), "the bond 1-2 is in a ring"),
         ("CCCC", (0, 1, 3, 2), "atoms 1 and 3 are not bonded"),
         ("CCCC", (0, 1, 2, 99), "four different atoms from 0 to 13"),
-        ("CCCC", (0, 1, 2), "four atom indices are needed"),
-        ("CCCC", ((0, 1, 2, 3), (4, 0, 1, 2), (1, 2, 3, 11)), "four atom indices are needed, or two times four"),
+        ("CCCC", (0, 1, 2), "four atom indices or a SMARTS pattern are needed"),
+        ("CCCC", ((0, 1, 2, 3), (4, 0, 1, 2), (1, 2, 3, 11)), "one or two dihedral angles are needed"),
+        ("CCCC", "[#6]-[#6]-[#6]-[#8]", "matches no bond of 'CCCC', but one is needed"),
         ("CCCC", ((0, 1, 2, 3), (3, 2, 1, 0)), "about the same bond"),
     ],
 )
@@ -160,6 +162,35 @@ def test_dihedral_angles_that_cannot_be_scanned_are_refused(
 ) -> None:
     with pytest.raises(ConstraintError, match=message):
         scan(smiles, dihedral, checkpoint=double)
+
+
+def test_a_pattern_selects_the_dihedral_angle(ethanol: Scan, double: LoadedModel) -> None:
+    found = scan("CCO", "[#6][#6][#8][H]", step=60.0, n_conformers=3, checkpoint=double)
+    assert found.dihedrals == ethanol.dihedrals
+    np.testing.assert_array_equal(found.energies, ethanol.energies)
+
+
+def test_an_interrupted_run_over_molecules_goes_on(double: LoadedModel, tmp_path: Path) -> None:
+    molecules, options = ["CCO", "foo", "CO"], {"step": 120.0, "n_conformers": 1, "checkpoint": double}
+    pattern, journal = "[#6,#1:1][#6:2][#8:3][H:4]", tmp_path / "journal"
+    whole = scan_many(molecules, pattern, progress_bar=False, **options)
+    assert [record.status for record in whole] == ["ok", "failed", "ok"]
+    with pytest.raises(KeyboardInterrupt):
+        scan_many(molecules, pattern, journal=journal, on_progress=interrupted, **options)
+    done = []
+    resumed = scan_many(molecules, pattern, journal=journal, on_progress=lambda n, _: done.append(n), **options)
+    assert done == [2, 3]
+    for one, other in zip(resumed, whole, strict=True):
+        assert (one.name, one.status, one.reason) == (other.name, other.status, other.reason)
+        if one.result is not None and other.result is not None:
+            np.testing.assert_array_equal(one.result.energies, other.result.energies)
+            assert one.result.geometries == other.result.geometries
+    with pytest.raises(StoreError, match="molecules or settings"):
+        scan_many(molecules, (0, 1, 2, 3), journal=journal, **options)
+
+
+def interrupted(n_finished: int, n_molecules: int) -> None:
+    raise KeyboardInterrupt
 
 
 @pytest.mark.parametrize("step", [0.0, 7.0, -15.0, 180.0, float("nan")])

@@ -13,10 +13,11 @@ from ase.vibrations import Infrared
 from rdkit import Chem
 from rdkit.Chem import AllChem
 
-from physcon_ase.errors import MissingHeadError, PhysConError
+from physcon_ase.errors import MissingHeadError, PhysConError, StoreError
 from physcon_ase.inference import outcome
 from physcon_ase.inference.calculator import PhysConCalculator
 from physcon_ase.inference.vibrations.harmonic import Vibrations, vibrations
+from physcon_ase.inference.vibrations.many import vibrations_many
 from physcon_ase.inference.vibrations.spectra import format_vibrations, spectrum, write_spectrum, write_vibrations
 from physcon_ase.model.physcon import LoadedModel, load_model
 from tests.tiny import tiny_loaded
@@ -230,3 +231,41 @@ def test_isotopes_of_any_input_count_for_the_entropy() -> None:
     AllChem.EmbedMolecule(heavy, randomSeed=1)
     entropies = [vibrations(each).thermochemistry.entropy for each in ("[2H]O", heavy)]
     assert entropies[0] == pytest.approx(entropies[1], rel=1e-4)
+
+
+def test_an_interrupted_run_over_molecules_goes_on(double: LoadedModel, tmp_path: Path) -> None:
+    molecules, options = ["O", "foo", "OO"], {"checkpoint": double, "progress_bar": False}
+    journal = tmp_path / "journal"
+    whole = vibrations_many(molecules, **options)
+    assert [record.status for record in whole] == ["ok", "failed", whole[2].status]
+    with pytest.raises(KeyboardInterrupt):
+        vibrations_many(molecules, journal=journal, on_progress=interrupted, **options)
+    done = []
+    resumed = vibrations_many(molecules, journal=journal, on_progress=lambda n, _: done.append(n), **options)
+    assert done == [2, 3]
+    for one, other in zip(resumed, whole, strict=True):
+        assert (one.name, one.status, one.reason) == (other.name, other.status, other.reason)
+        if one.result is not None and other.result is not None:
+            np.testing.assert_array_equal(one.result.modes.hessian, other.result.modes.hessian)
+            assert one.result.thermochemistry == other.result.thermochemistry
+    with pytest.raises(StoreError, match="molecules or settings"):
+        vibrations_many(molecules, journal=journal, temperature=300.0, **options)
+
+
+def interrupted(n_finished: int, n_molecules: int) -> None:
+    raise KeyboardInterrupt
+
+
+def test_the_record_of_a_saddle_point_is_no_minimum(double: LoadedModel) -> None:
+    planar = molecule("NH3")
+    planar.positions[:, 2] = 0
+    at_saddle, at_minimum = vibrations_many([planar, "N"], checkpoint=double, progress_bar=False)
+    assert (at_saddle.status, at_minimum.status) == ("not a minimum", "ok")
+    assert "1 imaginary mode" in at_saddle.reason
+
+
+def test_settings_are_checked_before_the_first_molecule() -> None:
+    with pytest.raises(PhysConError, match="temperature"):
+        vibrations_many(["O"], temperature=0.0)
+    with pytest.raises(PhysConError, match="frequencies need a model in float64"):
+        vibrations_many(["O"], checkpoint=load_model(dtype="float32"))
