@@ -17,9 +17,12 @@ if TYPE_CHECKING:
     from physcon_ase.inference.many import optimize_many
     from physcon_ase.inference.one import optimize
     from physcon_ase.inference.results import Result
+    from physcon_ase.inference.run_records import RunRecord
+    from physcon_ase.inference.scans.many import scan_many
     from physcon_ase.inference.scans.scan import Scan
     from physcon_ase.inference.scans.search import scan
     from physcon_ase.inference.vibrations.harmonic import Vibrations, vibrations
+    from physcon_ase.inference.vibrations.many import vibrations_many
 
 __version__ = "0.2.0"
 
@@ -28,6 +31,7 @@ __all__ = [
     "Interaction",
     "PhysConCalculator",
     "Result",
+    "RunRecord",
     "Scan",
     "StructureGenerator",
     "Vibrations",
@@ -40,7 +44,9 @@ __all__ = [
     "optimize_many",
     "push_to_hub",
     "scan",
+    "scan_many",
     "vibrations",
+    "vibrations_many",
 ]
 
 _MODULES = {
@@ -48,6 +54,7 @@ _MODULES = {
     "Interaction": "physcon_ase.inference.interactions.interaction",
     "PhysConCalculator": "physcon_ase.inference.calculator",
     "Result": "physcon_ase.inference.results",
+    "RunRecord": "physcon_ase.inference.run_records",
     "Scan": "physcon_ase.inference.scans.scan",
     "StructureGenerator": "physcon_ase.inference.generator",
     "Vibrations": "physcon_ase.inference.vibrations.harmonic",
@@ -59,7 +66,9 @@ _MODULES = {
     "optimize_many": "physcon_ase.inference.many",
     "push_to_hub": "physcon_ase.hub",
     "scan": "physcon_ase.inference.scans.search",
+    "scan_many": "physcon_ase.inference.scans.many",
     "vibrations": "physcon_ase.inference.vibrations.harmonic",
+    "vibrations_many": "physcon_ase.inference.vibrations.many",
 }
 
 

@@ -134,7 +134,7 @@ def pdb_atoms(block: str) -> PdbAtoms:
     residues, positions = [atom.GetPDBResidueInfo() for atom in atoms], mol.GetConformer().GetPositions()
     bare = _bare_carbons(numbers, positions)
     if len(bare):
-        named = ", ".join(residues[index].GetName().strip() for index in bare[:5])
+        named = ", ".join(residues[index].GetName().strip() for index in bare[:5].tolist())
         raise StoreError(
             f"{counted(len(bare), 'carbon atom')} of the PDB model without hydrogens "
             f"({named}{', ...' if len(bare) > 5 else ''}), perhaps because only polar ones are there: add all of them, "

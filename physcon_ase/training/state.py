@@ -69,7 +69,7 @@ def save_state(
         "progress": json.dumps(asdict(progress)),
         "recipe": origin.recipe,
         "stores": json.dumps(origin.stores),
-        "config": json.dumps(config_to_dict(origin.config)),
+        "config": json.dumps(config_to_dict(model.config)),
     }
     save_file(tensors, partial, metadata=metadata)
     with open(partial, "rb") as file:
