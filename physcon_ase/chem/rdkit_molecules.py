@@ -132,9 +132,10 @@ def pdb_atoms(block: str) -> PdbAtoms:
             "or give an SD file"
         )
     residues, positions = [atom.GetPDBResidueInfo() for atom in atoms], mol.GetConformer().GetPositions()
+    labels = tuple(residue.GetName().strip() for residue in residues)
     bare = _bare_carbons(numbers, positions)
     if len(bare):
-        named = ", ".join(residues[index].GetName().strip() for index in bare[:5].tolist())
+        named = ", ".join(labels[index] for index in bare[:5])
         raise StoreError(
             f"{counted(len(bare), 'carbon atom')} of the PDB model without hydrogens "
             f"({named}{', ...' if len(bare) > 5 else ''}), perhaps because only polar ones are there: add all of them, "
@@ -144,7 +145,7 @@ def pdb_atoms(block: str) -> PdbAtoms:
         numbers,
         positions,
         sum(atom.GetFormalCharge() for atom in atoms),
-        tuple(residue.GetName().strip() for residue in residues),
+        labels,
         residues[0].GetResidueName().strip(),
         _isotope_masses(mol),
     )

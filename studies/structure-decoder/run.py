@@ -80,7 +80,8 @@ class DecoderModel(PhysCon):
         super().__init__(*args, **settings)
         assert self.structure is not None
         n_features, channels = self.config.encoder.channels, self.structure.config.channels
-        self.structure.embedding = ReadingEmbedding(self.structure.embedding, n_features, channels)
+        reading = ReadingEmbedding(self.structure.embedding, n_features, channels)
+        self.structure.embedding = reading  # pyright: ignore[reportAttributeAccessIssue]
 
     def denoiser(self, level: str) -> Denoiser:
         """The structure network, which reads the features of this level."""
