@@ -142,10 +142,19 @@ def add_run_options(command: argparse.ArgumentParser) -> None:
 
 
 def add_summary(command: argparse.ArgumentParser) -> None:
-    """Adds the table of a run over many molecules, see `many_wanted`."""
+    """Adds the table of a run over many molecules, see `check_summary`."""
     command.add_argument(
         "--summary", type=Path, metavar="FILE", help="table (.csv, .tsv) with one row per molecule, failures included"
     )
+
+
+def check_summary(options: argparse.Namespace, inputs: Sequence[Path]) -> None:
+    """Checks the table of `add_summary`, if there is one. Raises the errors of `check_outputs`."""
+    from physcon_ase.inference.run_records import TABLES
+
+    if options.summary is not None:
+        check_outputs([options.summary], inputs, kinds=TABLES)
+        check_distinct([*options.output, options.summary])
 
 
 def many_wanted(options: argparse.Namespace, rows: "Sequence[Row]", inputs: Sequence[Path]) -> bool:
@@ -155,14 +164,12 @@ def many_wanted(options: argparse.Namespace, rows: "Sequence[Row]", inputs: Sequ
         PhysConError: an output for one molecule, but there are several; also see `check_outputs`.
     """
     from physcon_ase.inference.formats.table import suffix_of
-    from physcon_ase.inference.run_records import LINES, TABLES
+    from physcon_ase.inference.run_records import LINES
 
     of_records = [output for output in options.output if suffix_of(output) == LINES]
     if len(rows) == 1 and options.summary is None and not of_records:
         return False
-    if options.summary is not None:
-        check_outputs([options.summary], inputs, kinds=TABLES)
-        check_distinct([*options.output, options.summary])
+    check_summary(options, inputs)
     for output in options.output:
         if output not in of_records:
             raise PhysConError(

@@ -16,6 +16,7 @@ from physcon_ase.cli.command import (
     add_summary,
     check_failure_tables,
     check_outputs,
+    check_summary,
     finish_records,
     journal_of,
     many_wanted,
@@ -37,6 +38,7 @@ def add_ensemble(commands: argparse._SubParsersAction) -> None:
     command = add_command(commands, "ensemble", _ensemble, text)
     add_input(command)
     add_outputs(command, "The suffix determines the format of the conformers: .xyz, .sdf, .json or .jsonl")
+    add_summary(command)
     add_model_options(command)
     command.add_argument(
         "-n", type=_number_or_auto, default="auto", help="number of ETKDG geometries (default: auto, 50 to 300)"
@@ -63,6 +65,7 @@ def _ensemble(options: argparse.Namespace) -> int:
         format_ensemble,
         format_ensemble_record,
         write_ensemble,
+        write_ensemble_table,
     )
     from physcon_ase.inference.ensembles.search import ensemble, ensemble_many
     from physcon_ase.inference.files import files_named
@@ -71,6 +74,7 @@ def _ensemble(options: argparse.Namespace) -> int:
     inputs = files_named(options.molecule)
     check_outputs(options.output, inputs, kinds=ENSEMBLE_SUFFIXES)
     check_failure_tables(options.output, inputs)
+    check_summary(options, inputs)
     rows = read_input(options)
     settings = {
         "n": options.n,
@@ -84,7 +88,7 @@ def _ensemble(options: argparse.Namespace) -> int:
         "max_steps": options.max_steps,
         "device": options.device,
     }
-    if not rows[0].source:  # a SMILES
+    if not rows[0].source and options.summary is None:  # a SMILES
         found = ensemble(rows[0].molecule, **settings)
         for output in options.output:
             write_ensemble(found, output)
@@ -95,7 +99,7 @@ def _ensemble(options: argparse.Namespace) -> int:
             raise PhysConError(
                 f"{output} can contain one molecule, but {options.molecule} has {len(rows)}: write .jsonl"
             )
-    journal = journal_of(options.output)
+    journal = journal_of(record_files(options))
     records = ensemble_many(
         rows,
         n_processes=options.jobs,
@@ -105,6 +109,9 @@ def _ensemble(options: argparse.Namespace) -> int:
         **settings,
     )
     lines = _written(records, options.output, inputs, options.seed)
+    if options.summary is not None:
+        write_ensemble_table(records, options.summary, inputs=inputs)
+        lines.append(f"{counted(len(records), 'molecule')} written to {options.summary}")
     if journal is not None:  # deleted last: an interruption before leads to the same files
         journal.unlink(missing_ok=True)
     found = [record.result for record in records if record.result is not None]

@@ -35,7 +35,14 @@ def test_every_output_that_is_given_is_written(capsys: pytest.CaptureFixture) ->
 
 def test_ensembles_of_a_file_are_written_one_after_the_other(capsys: pytest.CaptureFixture) -> None:
     Path("list.smi").write_text("O\nfoo\nN\n")
-    assert main(["ensemble", "list.smi", "-n", "2", "-o", "list.xyz"]) == 1
+    assert main(["ensemble", "list.smi", "-n", "2", "-o", "list.xyz", "--summary", "list.csv"]) == 1
+    with open("list.csv", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["input"], row["status"], row["n_conformers"]) for row in rows] == [
+        ("O", "ok", "1"),
+        ("foo", "failed", ""),
+        ("N", "ok", "1"),
+    ]
     out = capsys.readouterr().out
     assert "    1  failed         foo  InvalidSmilesError:" in out
     assert "2 conformers written to list.xyz" in out

@@ -15,7 +15,7 @@ from physcon_ase.inference.formats.rows import fields_beside
 from physcon_ase.inference.formats.summary import judgement, one_line
 from physcon_ase.inference.formats.table import suffix_of
 from physcon_ase.inference.formats.text import decoded, replacing
-from physcon_ase.inference.run_records import RunRecord, format_run_record
+from physcon_ase.inference.run_records import LINES, RunRecord, format_run_record, write_run_table
 from physcon_ase.plurals import counted
 
 ENSEMBLE_SUFFIXES: Final = (*XYZ_SUFFIXES, ".sdf", ".json", ".jsonl")
@@ -24,8 +24,29 @@ ENSEMBLE_SUFFIXES: Final = (*XYZ_SUFFIXES, ".sdf", ".json", ".jsonl")
 ONE_SUFFIX: Final = ".json"
 """Suffix of files with one molecule, which can be a failure."""
 
-RECORD_SUFFIX: Final = ".jsonl"
+RECORD_SUFFIX: Final = LINES
 """Suffix of files with one line per molecule, which can contain failures."""
+
+COLUMNS: Final[dict[str, type]] = {
+    "smiles": str,
+    "formula": str,
+    "charge": int,
+    "n_atoms": int,
+    "n_conformers": int,
+    "energy_eV": float,
+    "energy_uncertainty_eV": float,
+    "weight": float,
+    "highest_kcal_per_mol": float,
+    "window_kcal_per_mol": float,
+    "temperature_K": float,
+    "n_starts": int,
+    "undefined_stereo": str,
+    "level": str,
+    "model": str,
+    "revision": str,
+    "seed": int,
+}
+"""Columns of a table of ensembles with the type of their values; energy and weight: those of the lowest conformer."""
 
 
 def format_ensemble(ensemble: Ensemble) -> str:
@@ -131,6 +152,31 @@ def write_ensemble_records(
     else:
         write_structures([atoms for ensemble, record in found for atoms in _frames(ensemble, _origin(record))], path)
     return [record for record in records if record.result is None]
+
+
+def write_ensemble_table(
+    records: Sequence[RunRecord[Ensemble]], path: str | Path, *, inputs: Iterable[str | Path] = ()
+) -> None:
+    """Writes a table (.csv, .tsv) with one row per molecule, failures included. Raises those of `write_run_table`."""
+    write_run_table(records, path, COLUMNS, _values_of, inputs=inputs)
+
+
+def _values_of(found: Ensemble) -> dict[str, Any]:
+    lowest, highest = found.conformers[0], found.conformers[-1]
+    return {
+        "formula": lowest.atoms.get_chemical_formula(),
+        "charge": found.graph.charge,
+        "n_atoms": found.graph.n_atoms,
+        "n_conformers": len(found),
+        "energy_eV": lowest.energy,
+        "energy_uncertainty_eV": lowest.energy_uncertainty,
+        "weight": lowest.weight,
+        "highest_kcal_per_mol": highest.relative_energy,
+        "window_kcal_per_mol": found.window,
+        "temperature_K": found.temperature,
+        "undefined_stereo": "; ".join(found.undefined_stereo),
+        **{name: getattr(found, name) for name in ("smiles", "n_starts", "level", "model", "revision", "seed")},
+    }
 
 
 def _origin(record: RunRecord[Ensemble]) -> dict[str, Any]:
