@@ -1,6 +1,6 @@
 """Records of conformer searches: conformers, ensembles and records of several molecules."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
@@ -33,6 +33,8 @@ class Conformer:
     """Energy [kcal/mol] above the lowest conformer."""
     weight: float
     """Boltzmann weight at the temperature of the ensemble."""
+    symmetry_number: int
+    """Number of proper rotations of the geometry (`chem.symmetry.symmetry_number`)."""
     fmax: float
     """Largest force [eV/Å] on any atom."""
     mirror_image: int | None
@@ -111,7 +113,8 @@ class Ensemble(NotebookView):
         Raises:
             PhysConError: a temperature that is not larger than 0.
         """
-        return boltzmann_weights(self.energies, above_zero("temperature [K]", temperature))
+        numbers = [conformer.symmetry_number for conformer in self.conformers]
+        return boltzmann_weights(self.energies, above_zero("temperature [K]", temperature), numbers)
 
     def to_dict(self) -> dict[str, Any]:
         """The ensemble as numbers, texts and lists, for instance for `json.dump`; units in the names."""
@@ -141,10 +144,20 @@ class Ensemble(NotebookView):
 
 
 def boltzmann_weights(
-    energies: Float[np.ndarray, " conformers"], temperature: float
+    energies: Float[np.ndarray, " conformers"], temperature: float, symmetry_numbers: Sequence[int]
 ) -> Float[np.ndarray, " conformers"]:
-    """Boltzmann weights of energies [eV] at a temperature [K], which sum to 1."""
-    return softmax(-np.asarray(energies) / (EV_PER_KELVIN * temperature))
+    """Boltzmann weights exp(-E/kT)/σ of conformers, normalised to 1.
+
+    Exchanging equivalent atoms of a conformer gives further geometries of the same energy, whose number is inversely
+    proportional to its symmetry number σ: pentane has one anti-anti conformer (σ = 2), but each of its two anti-gauche
+    conformers (σ = 1) can begin at either end.
+
+    Args:
+        energies: energies [eV].
+        temperature: temperature [K].
+        symmetry_numbers: symmetry number of each conformer; mirror images are conformers of their own.
+    """
+    return softmax(-np.asarray(energies) / (EV_PER_KELVIN * temperature) - np.log(symmetry_numbers))
 
 
 def _conformer_as_dict(conformer: Conformer) -> dict[str, Any]:
@@ -153,6 +166,7 @@ def _conformer_as_dict(conformer: Conformer) -> dict[str, Any]:
         "energy_uncertainty_eV": conformer.energy_uncertainty,
         "relative_energy_kcal_per_mol": conformer.relative_energy,
         "weight": conformer.weight,
+        "symmetry_number": conformer.symmetry_number,
         "fmax_eV_per_A": conformer.fmax,
         "mirror_image": conformer.mirror_image,
         "positions_A": conformer.atoms.positions.tolist(),

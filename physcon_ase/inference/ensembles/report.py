@@ -214,6 +214,7 @@ def _sdf_record(ensemble: Ensemble, index: int, origin: Mapping[str, Any], field
         "energy_eV": f"{conformer.energy:.8f}",
         "relative_energy_kcal_per_mol": f"{conformer.relative_energy:.6f}",
         "weight": f"{conformer.weight:.6f}",
+        "symmetry_number": str(conformer.symmetry_number),
         "temperature_K": f"{ensemble.temperature:g}",
         "fmax_eV_per_A": f"{conformer.fmax:.6f}",
     }

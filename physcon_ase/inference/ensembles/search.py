@@ -21,6 +21,7 @@ from physcon_ase.chem.fragments import chosen_fragments
 from physcon_ase.chem.graph import MolGraph
 from physcon_ase.chem.perceive import graph_from_bonds
 from physcon_ase.chem.smiles import canonical_smiles, undefined_stereo
+from physcon_ase.chem.symmetry import symmetry_number
 from physcon_ase.errors import NoConformersError, PhysConError
 from physcon_ase.inference.doubts import doubts_of
 from physcon_ase.inference.ensembles.ensemble import (
@@ -217,10 +218,11 @@ def _search(molecule: Any, seed: int, options: _Options, settings: Settings) -> 
         "seed": seed,
         "temperature_K": float(options.temperature),
     }
-    weights = boltzmann_weights(np.array([each.energy for each in found]), options.temperature)
+    numbers = [symmetry_number(order.graph, each.positions) for each in found]
+    weights = boltzmann_weights(np.array([each.energy for each in found]), options.temperature, numbers)
     conformers = tuple(
-        _conformer(graph, order.places, each, found[0].energy, weight, {**provenance, "conformer": index})
-        for index, (each, weight) in enumerate(zip(found, weights.tolist(), strict=True))
+        _conformer(graph, order.places, each, found[0].energy, weight, number, {**provenance, "conformer": index})
+        for index, (each, weight, number) in enumerate(zip(found, weights.tolist(), numbers, strict=True))
     )
     return Ensemble(
         conformers=conformers,
@@ -261,7 +263,13 @@ def _with_chosen_stereo(graph: MolGraph, seed: int, max_seconds: float) -> MolGr
 
 
 def _conformer(
-    graph: MolGraph, places: np.ndarray, found: Relaxed, lowest: float, weight: float, info: dict[str, Any]
+    graph: MolGraph,
+    places: np.ndarray,
+    found: Relaxed,
+    lowest: float,
+    weight: float,
+    number: int,
+    info: dict[str, Any],
 ) -> Conformer:
     """Conformer in the atom order of the input."""
     atoms, forces = atoms_of(graph, found.positions[places]), found.forces[places]
@@ -273,6 +281,7 @@ def _conformer(
         energy=found.energy,
         relative_energy=relative,
         weight=weight,
+        symmetry_number=number,
         fmax=float(np.linalg.norm(forces, axis=1).max()),
         mirror_image=found.mirror_image,
         energy_uncertainty=found.energy_uncertainty,

@@ -25,7 +25,7 @@ from physcon_ase.inference.files import read_rows
 from physcon_ase.inference.formats.rows import Row
 from physcon_ase.inference.run_records import RunRecord
 from physcon_ase.model.physcon import LoadedModel
-from physcon_ase.units import EV_PER_KCAL_PER_MOL
+from physcon_ase.units import EV_PER_KCAL_PER_MOL, EV_PER_KELVIN
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +56,16 @@ def test_the_spelling_of_a_smiles_changes_nothing(ethanol: Ensemble, double: Loa
     assert other.conformers[0].atoms.get_distance(0, 1) == ethanol.conformers[0].atoms.get_distance(2, 1)
 
 
+def test_weights_count_the_equivalent_forms_of_a_conformer(double: LoadedModel) -> None:
+    """Anti-anti pentane has two equal ends, anti-gauche pentane has not, and is one of four equal forms."""
+    pentane = ensemble("CCCCC", n=20, checkpoint=double)
+    anti, *others = pentane.conformers
+    assert [anti.symmetry_number, *(other.symmetry_number for other in others[:2])] == [2, 1, 1]
+    factor = np.exp(-others[0].relative_energy * EV_PER_KCAL_PER_MOL / (EV_PER_KELVIN * 298.15))
+    assert others[0].weight / anti.weight == pytest.approx(2 * factor)
+    assert pentane.weights_at(1e9)[:3] == pytest.approx(pentane.weights_at(1e9)[0] * np.array([1, 2, 2]))
+
+
 def test_weights_are_those_of_boltzmann(ethanol: Ensemble) -> None:
     kelvin = 8.617333e-5
     factors = np.exp(-(ethanol.energies - ethanol.energies[0]) / (298.15 * kelvin))
@@ -64,7 +74,7 @@ def test_weights_are_those_of_boltzmann(ethanol: Ensemble) -> None:
     with pytest.raises(PhysConError, match=r"temperature \[K\] is 0.0"):
         ethanol.weights_at(0.0)
     gap = EV_PER_KCAL_PER_MOL
-    assert boltzmann_weights(np.array([0.0, gap]), 298.15) == pytest.approx([0.8439, 0.1561], abs=1e-4)
+    assert boltzmann_weights(np.array([0.0, gap]), 298.15, [1, 1]) == pytest.approx([0.8439, 0.1561], abs=1e-4)
 
 
 def test_an_ensemble_can_be_read_printed_and_written(
