@@ -129,7 +129,7 @@ def _without_hydrogens_on_carbon(mol: Chem.Mol) -> Chem.Mol:
     reduced.BeginBatchEdit()
     for atom in mol.GetAtoms():
         neighbours = [other.GetAtomicNum() for other in atom.GetNeighbors()]
-        if atom.GetAtomicNum() == 1 and neighbours == [6]:
+        if atom.GetAtomicNum() == 1 and not atom.GetIsotope() and neighbours == [6]:
             reduced.RemoveAtom(atom.GetIdx())
     reduced.CommitBatchEdit()
     return reduced.GetMol()

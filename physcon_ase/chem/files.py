@@ -2,6 +2,7 @@
 
 import textwrap
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -9,6 +10,9 @@ from rdkit import Chem
 
 from physcon_ase.chem.graph import MolGraph, make_graph
 from physcon_ase.chem.smiles import to_rdkit
+
+_HEAVY_HYDROGEN: Final = {2: "D", 3: "T"}
+"""Symbols of isotopes in PDB files, which have none for those of other elements."""
 
 
 def sdf_block(
@@ -70,4 +74,9 @@ def pdb_block(
         atom.SetMonomerInfo(information)
     head = [f"COMPND    {title[:70]}"] if title else []
     head += [f"REMARK   1 {line}" for remark in remarks for line in textwrap.wrap(remark, 69)]
-    return "".join(f"{line}\n" for line in head) + Chem.MolToPDBBlock(mol)
+    lines = Chem.MolToPDBBlock(mol).splitlines(keepends=True)
+    atoms = [number for number, line in enumerate(lines) if line.startswith(("HETATM", "ATOM"))]
+    for number, element, isotope in zip(atoms, graph.atomic_numbers.tolist(), graph.isotopes.tolist(), strict=True):
+        if element == 1 and isotope in _HEAVY_HYDROGEN:
+            lines[number] = f"{lines[number][:76]:76s}{_HEAVY_HYDROGEN[isotope]:>2s}{lines[number][78:]}"
+    return "".join(f"{line}\n" for line in head) + "".join(lines)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from physcon_ase.errors import PhysConError
-from physcon_ase.inference.formats.table import READABLE, listed
+from physcon_ase.inference.formats.table import READABLE, format_named, listed
 from physcon_ase.plurals import counted
 
 if TYPE_CHECKING:
@@ -107,15 +107,28 @@ def check_failure_tables(outputs: Sequence[Path], inputs: Sequence[Path]) -> Non
     """Checks the tables of failures beside the outputs."""
     from physcon_ase.inference.files import check_output, failures_path
 
-    for output in outputs:
-        check_output(failures_path(output), inputs)
-    tables = {failures_path(output).resolve(): output for output in outputs}
+    for path in failure_tables(outputs):
+        check_output(path, inputs)
+    tables = {failures_path(output).resolve(): output for output in outputs if needs_failure_table(output)}
     for output in outputs:
         if output.resolve() in tables:
             raise PhysConError(
                 f"cannot write {output}, which is the table of the failures of {tables[output.resolve()]}: choose "
                 "another name"
             )
+
+
+def failure_tables(outputs: Sequence[Path]) -> list[Path]:
+    """Tables of the failures of all outputs that cannot contain them."""
+    from physcon_ase.inference.files import failures_path
+
+    return list(dict.fromkeys(failures_path(output) for output in outputs if needs_failure_table(output)))
+
+
+def needs_failure_table(output: Path) -> bool:
+    """Whether an output contains structures only, so that failures are written to a table beside it."""
+    kind = format_named(output)
+    return kind is not None and not kind.keeps_failures
 
 
 def one_molecule(argument: str) -> Any:

@@ -17,6 +17,7 @@ from physcon_ase.cli.command import (
     check_failure_tables,
     check_outputs,
     check_summary,
+    failure_tables,
     finish_records,
     journal_of,
     many_wanted,
@@ -135,7 +136,7 @@ def _written(
     n_written = sum(len(record.result) for record in records if record.result is not None)
     fields = ("index", "name", "status", "reason", "error", "seconds", "smiles", "row", "source")
     lines: list[str] = []
-    tables: dict[Path, dict[int, Record]] = {failures_path(output): {} for output in outputs}
+    tables: dict[Path, dict[int, Record]] = {path: {} for path in failure_tables(outputs)}
     for output in outputs:
         left_out = write_ensemble_records(records, output, inputs=inputs)
         if len(left_out) < len(records):

@@ -14,6 +14,7 @@ from physcon_ase.cli.command import (
     add_run_options,
     add_start_options,
     check_failure_tables,
+    failure_tables,
     check_outputs,
     journal_of,
     read_input,
@@ -133,11 +134,12 @@ def _written(records: "Sequence[Record]", outputs: Sequence[Path], inputs: Seque
     from physcon_ase.inference.files import failures_path, write_records
 
     lines = []
-    tables: dict[Path, dict[int, Record]] = {failures_path(output): {} for output in outputs}
+    tables: dict[Path, dict[int, Record]] = {path: {} for path in failure_tables(outputs)}
     for output in outputs:
         left_out = write_records(records, output, inputs=inputs)
         lines.append(f"{len(records) - len(left_out)} of {counted(len(records), 'molecule')} written to {output}")
-        tables[failures_path(output)] |= {record.index: record for record in left_out}
+        if left_out:
+            tables[failures_path(output)] |= {record.index: record for record in left_out}
     for path, left_out in tables.items():
         lines += write_failures(list(left_out.values()), path, inputs)
     return lines

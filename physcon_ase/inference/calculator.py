@@ -36,6 +36,9 @@ _PROPERTIES: Final = ("energy", "free_energy", "energies", "forces")
 _OF_CHARGES: Final = ("charges", "dipole")
 """Properties of models with partial charges."""
 
+_SMALL_STEP: Final = 0.5
+"""Displacement [Å] below which a geometry is the next step of a trajectory."""
+
 _SETTINGS: Final = ("model", "level", "charge", "multiplicity")
 """Attributes on which the results depend."""
 
@@ -120,6 +123,7 @@ class PhysConCalculator(Calculator):
         self.warns = True
         """Whether a doubtful molecule causes an `UncertainWarning`."""
         self._judged: set[bytes] = set()
+        self._last: Atoms | None = None
         # ASE trajectories record the parameters.
         self.parameters = {**asdict(self.provenance), "charge": charge, "multiplicity": multiplicity}
 
@@ -207,12 +211,19 @@ class PhysConCalculator(Calculator):
             self.results["forces_uncertainty"] = found.force_uncertainties[0].numpy(force=True).astype(np.float64)
 
     def _warn_of_doubts(self, level: str) -> None:
-        """Warns once for each molecule, about the geometry of its first calculation."""
+        """Warns once for each molecule, about the geometry of its first calculation.
+
+        A small step from the last geometry does not change the molecule.
+        """
         assert self.atoms is not None
-        composition = self.atoms.numbers.tobytes()
-        if not self.warns or composition in self._judged:
+        last, self._last = self._last, self.atoms
+        if not self.warns or (last is not None and _is_near(last, self.atoms)):
             return
-        self._judged.add(composition)
+        bonds = bonds_by_distance(self.atoms.numbers, self.atoms.positions)
+        molecule = self.atoms.numbers.tobytes() + bonds.tobytes()
+        if molecule in self._judged:
+            return
+        self._judged.add(molecule)
         if doubts := self._doubts_of(self.atoms, level, self.results.get("energy_uncertainty")):
             warnings.warn(
                 f"{self.atoms.get_chemical_formula()} is uncertain: {'; '.join(doubts)}", UncertainWarning, stacklevel=2
@@ -357,6 +368,13 @@ class PhysConCalculator(Calculator):
             dtype=weight.dtype,
             device=weight.device,
         )
+
+
+def _is_near(one: Atoms, other: Atoms) -> bool:
+    """Whether two geometries have the same elements and no atom is displaced by `_SMALL_STEP` or more."""
+    if not np.array_equal(one.numbers, other.numbers):
+        return False
+    return bool(np.abs(one.positions - other.positions).max(initial=0.0) < _SMALL_STEP)
 
 
 def _dipole_moment(atoms: Atoms, charges: Float[np.ndarray, " atoms"]) -> Float[np.ndarray, "3"]:

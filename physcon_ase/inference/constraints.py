@@ -17,6 +17,45 @@ LARGEST_TURN: Final = 45.0
 distort the bonds."""
 
 
+def unsupported_constraint(atoms: Atoms) -> str:
+    """Name of a constraint that is not supported in batches; empty if there is none."""
+    for constraint in atoms.constraints:
+        if not isinstance(constraint, FixAtoms | FixInternals) or _others(constraint):
+            return _others(constraint) or type(constraint).__name__
+    return ""
+
+
+def satisfy_constraints(atoms: Atoms) -> None:
+    """Checks the constraints of a geometry and moves its atoms, in place, so that they are satisfied.
+
+    Raises:
+        ConstraintError: atoms that do not exist, or see `check_constraints`; or the constraints cannot be satisfied.
+    """
+    if unsupported_constraint(atoms):
+        _check_indices(atoms)
+    else:
+        check_constraints(atoms)
+    try:
+        atoms.set_positions(atoms.get_positions())  # ASE adjusts new positions to the constraints
+    except (ValueError, RuntimeError, ZeroDivisionError) as error:
+        raise ConstraintError(
+            f"the constraints cannot be satisfied from this geometry ({error}): begin with one that is closer"
+        ) from error
+
+
+def _check_indices(atoms: Atoms) -> None:
+    n_atoms = len(atoms)
+    for constraint in atoms.constraints:
+        get_indices = getattr(constraint, "get_indices", None)
+        indices = [] if get_indices is None else np.ravel(get_indices()).tolist()
+        wrong = [index for index in indices if not -n_atoms <= index < n_atoms]
+        if wrong:
+            raise ConstraintError(
+                f"{type(constraint).__name__} of the atoms {wrong}, which do not exist: indices from {-n_atoms} to "
+                f"{n_atoms - 1} are allowed"
+            )
+
+
 def check_constraints(atoms: Atoms) -> None:
     """Checks that the constraints of a geometry are supported in batches.
 
@@ -24,13 +63,11 @@ def check_constraints(atoms: Atoms) -> None:
         ConstraintError: a constraint of another kind, a fixed atom that does not exist, or a dihedral angle that is
             undefined because three of its atoms are collinear, far from its value, or defined by fixed atoms only.
     """
-    for constraint in atoms.constraints:
-        if not isinstance(constraint, FixAtoms | FixInternals) or _others(constraint):
-            name = _others(constraint) or type(constraint).__name__
-            raise ConstraintError(
-                f"constraint {name} is not supported in batches, only FixAtoms and dihedral angles of FixInternals: "
-                "relax this geometry with optimize()"
-            )
+    if name := unsupported_constraint(atoms):
+        raise ConstraintError(
+            f"constraint {name} is not supported in batches, only FixAtoms and dihedral angles of FixInternals: "
+            "relax this geometry with optimize()"
+        )
     fixed = set(_fixed(atoms))
     for members, angle in _dihedrals(atoms):
         check_dihedral(atoms, members)

@@ -12,12 +12,12 @@ from ase.optimize import BFGS, FIRE
 from ase.optimize.optimize import Optimizer
 
 from physcon_ase.chem.graph import MolGraph
-from physcon_ase.errors import ConstraintError, NonFinitePositionsError, OverlappingAtomsError, PhysConError
+from physcon_ase.errors import NonFinitePositionsError, OverlappingAtomsError, PhysConError
 from physcon_ase.inference.calculator import PhysConCalculator
-from physcon_ase.inference.constraints import check_constraints
+from physcon_ase.inference.constraints import satisfy_constraints, unsupported_constraint
 from physcon_ase.inference.embedding import MAX_SECONDS
 from physcon_ase.inference.formats.rows import as_rows
-from physcon_ase.inference.intake import check_fragments, checked_seed, or_error, unless_error
+from physcon_ase.inference.intake import check_fragments, checked_seed, unless_error
 from physcon_ase.inference.outcome import result_of
 from physcon_ase.inference.quasi_newton import ModelLBFGS, StalledError
 from physcon_ase.inference.results import Result
@@ -89,10 +89,12 @@ def optimize(
     (row,) = as_rows([molecule])
     job = unless_error(jobs_of([row.molecule], start, [seed], settings)[0])
     atoms = job.atoms.copy()
+    if atoms.constraints:
+        if make_optimizer is ModelLBFGS and unsupported_constraint(atoms):
+            make_optimizer = BFGS
+        satisfy_constraints(atoms)
     atoms.calc = calculator = PhysConCalculator(settings.loaded, level=job.level)
     calculator.warns = False  # the result has the doubts
-    if make_optimizer is ModelLBFGS and isinstance(or_error(check_constraints, atoms), ConstraintError):
-        make_optimizer = BFGS
     options: dict[str, Any] = {"logfile": logfile, "trajectory": None if trajectory is None else str(trajectory)}
     if issubclass(make_optimizer, ModelLBFGS):
         options |= {"bonds": bonds_of(job), "dtype": next(settings.loaded.model.parameters()).dtype}

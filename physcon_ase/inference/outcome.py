@@ -11,6 +11,7 @@ from physcon_ase.chem.compare import bonds_intact, stereo_intact
 from physcon_ase.chem.environments import bonds_by_distance
 from physcon_ase.chem.smiles import canonical_smiles, undefined_stereo
 from physcon_ase.inference.doubts import doubts_of
+from physcon_ase.inference.intake import charge_and_multiplicity
 from physcon_ase.inference.results import Result
 from physcon_ase.inference.starts import RelaxationJob, Settings
 from physcon_ase.relax.driver import RelaxStatus
@@ -60,6 +61,9 @@ def result_of(
     has_stereo = None if graph is None else stereo_intact(graph, positions).intact
     bonds = bonds_by_distance(job.atoms.numbers, positions) if graph is None else graph.bonds
     doubts = doubts_of(settings.loaded.model, job.level, job.atoms.numbers, bonds, energy_uncertainty, graph, positions)
+    if graph is None and len(job.atoms) > 1:
+        charge, _ = charge_and_multiplicity(job.atoms)
+        doubts = (f"no bonds fit the charge {charge:+d}: state another one, or check the geometry", *doubts)
     result = Result(
         atoms=job.atoms,
         graph=graph,
@@ -101,7 +105,9 @@ def _labelled(result: Result, positions: np.ndarray, forces: np.ndarray) -> Atom
     atoms = result.atoms.copy()
     atoms.positions = positions
     fields = {name: getattr(result, name) for name in _INFO}
-    # Empty texts and None cannot be represented in extended XYZ.
-    atoms.info.update({name: value for name, value in fields.items() if value is not None and value != ""})
+    for name, value in fields.items():
+        atoms.info.pop(name, None)  # of an earlier result that was the input
+        if value is not None and value != "":  # which cannot be represented in extended XYZ
+            atoms.info[name] = value
     atoms.calc = SinglePointCalculator(atoms, energy=result.energy, forces=np.array(forces))
     return atoms

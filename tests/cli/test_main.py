@@ -67,7 +67,7 @@ def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixtu
         ("optimize two.xyz --plot two.png", "--plot draws one molecule"),
         ("optimize O --plot water.png.gz", "cannot write water.png.gz; pictures are compressed already"),
         ("optimize list.smi -o t.sdf -o t.failed.csv", "t.failed.csv, which is the table of the failures of t.sdf"),
-        ("optimize list.smi -o ./t.failed.csv -o t.csv", "which is the table of the failures of t.csv"),
+        ("optimize list.smi -o ./t.failed.csv -o t.xyz", "which is the table of the failures of t.xyz"),
         ("optimize list.smi --optimizer bfgs", "--optimizer bfgs is for a SMILES on the command line"),
         ("vibrations O -o ir.png.gz", "cannot write ir.png.gz; pictures are compressed already"),
         ("vibrations O --spectrum ir.PNG.GZ", "pictures are compressed already"),

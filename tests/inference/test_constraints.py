@@ -93,6 +93,35 @@ def test_other_constraints_are_a_reason_in_the_record(constraint: object, messag
     assert (constrained.status, constrained.error, free.status) == ("failed", "ConstraintError", "ok")
 
 
+@pytest.mark.parametrize("optimizer", ["lbfgs", "bfgs", "fire"])
+def test_a_value_other_than_that_of_the_start_is_held(optimizer: str, double: LoadedModel) -> None:
+    atoms = optimize("CCO", checkpoint=double).atoms
+    target = atoms.get_dihedral(*CCOH) + 30
+    atoms.set_constraint(FixInternals(dihedrals_deg=[[target, list(CCOH)]]))
+    result = optimize(atoms, checkpoint=double, optimizer=optimizer)
+    assert result.is_ok
+    assert result.atoms.get_dihedral(*CCOH) == pytest.approx(target % 360, abs=0.01)
+
+
+def test_a_fixed_bond_has_its_length(double: LoadedModel) -> None:
+    atoms = optimize("CCO", checkpoint=double).atoms
+    atoms.set_constraint(FixInternals(bonds=[[1.65, [0, 1]]]))
+    result = optimize(atoms, checkpoint=double)
+    assert (result.is_ok, result.optimizer) == (True, "BFGS")
+    assert result.atoms.get_distance(0, 1) == pytest.approx(1.65, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    "constraint",
+    [FixAtoms([9]), FixBondLength(0, 9), FixInternals(dihedrals_deg=[[0.0, [0, 1, 2, 9]]])],
+)
+def test_atoms_that_do_not_exist_are_refused_by_optimize(constraint: object, double: LoadedModel) -> None:
+    atoms = ethanol()
+    atoms.set_constraint(constraint)
+    with pytest.raises(ConstraintError, match="from -9 to 8|from 0 to 8"):
+        optimize(atoms, checkpoint=double)
+
+
 def test_a_dihedral_angle_over_a_line_is_not_defined() -> None:
     atoms = molecule("C2H2")
     atoms.set_constraint(FixInternals(dihedrals_deg=[[0.0, [2, 0, 1, 3]]]))

@@ -27,6 +27,9 @@ ONE_SUFFIX: Final = ".json"
 RECORD_SUFFIX: Final = LINES
 """Suffix of files with one line per molecule, which can contain failures."""
 
+LOST: Final = ("not converged", "not embedded in time", "not enough memory")
+"""Reasons of `Ensemble.left_out` for which a conformer may be missing."""
+
 COLUMNS: Final[dict[str, type]] = {
     "smiles": str,
     "formula": str,
@@ -40,6 +43,7 @@ COLUMNS: Final[dict[str, type]] = {
     "window_kcal_per_mol": float,
     "temperature_K": float,
     "n_starts": int,
+    "left_out": str,
     "undefined_stereo": str,
     "level": str,
     "model": str,
@@ -53,13 +57,12 @@ def format_ensemble(ensemble: Ensemble) -> str:
     """Ensemble as text for the terminal, with one line per conformer."""
     formula = ensemble.conformers[0].atoms.get_chemical_formula()
     start = "ETKDG, relaxed with MMFF94" if ensemble.prerelaxed else "ETKDG"
-    left_out = ", ".join(f"{count} {reason}" for reason, count in ensemble.left_out.items()) or "none"
     lines = [
         f"{ensemble.smiles}  ({formula}, {counted(ensemble.graph.n_atoms, 'atom')})",
         f"  model      {ensemble.model} (revision {ensemble.revision[:12]}), level {ensemble.level}",
         f"  starts     {counted(ensemble.n_starts, 'geometry', 'geometries')} ({start}), seed {ensemble.seed}, "
         f"{ensemble.seconds:.1f} s",
-        f"  left out   {left_out}",
+        f"  left out   {_left_out(ensemble) or 'none'}",
         f"  energy     {ensemble.conformers[0].energy:.6f} eV (lowest conformer)",
         f"  ensemble   {counted(len(ensemble), 'conformer')} within {ensemble.window:g} kcal/mol",
     ]
@@ -79,9 +82,14 @@ def format_ensemble_record(record: RunRecord[Ensemble]) -> str:
     summary = ""
     if record.result is not None:
         lowest = record.result.conformers[0]
-        summary = (
-            f"{counted(len(record.result), 'conformer')}, lowest {lowest.energy:.6f} eV (weight {lowest.weight:.3f}), "
-            f"{record.seconds:.1f} s"
+        lost = [f"{number} {reason}" for reason, number in record.result.left_out.items() if reason in LOST]
+        summary = ", ".join(
+            [
+                counted(len(record.result), "conformer"),
+                f"lowest {lowest.energy:.6f} eV (weight {lowest.weight:.3f})",
+                *lost,
+                f"{record.seconds:.1f} s",
+            ]
         )
     return format_run_record(record, summary)
 
@@ -154,6 +162,10 @@ def write_ensemble_records(
     return [record for record in records if record.result is None]
 
 
+def _left_out(ensemble: Ensemble) -> str:
+    return ", ".join(f"{number} {reason}" for reason, number in ensemble.left_out.items())
+
+
 def write_ensemble_table(
     records: Sequence[RunRecord[Ensemble]], path: str | Path, *, inputs: Iterable[str | Path] = ()
 ) -> None:
@@ -174,6 +186,7 @@ def _values_of(found: Ensemble) -> dict[str, Any]:
         "highest_kcal_per_mol": highest.relative_energy,
         "window_kcal_per_mol": found.window,
         "temperature_K": found.temperature,
+        "left_out": _left_out(found),
         "undefined_stereo": "; ".join(found.undefined_stereo),
         **{name: getattr(found, name) for name in ("smiles", "n_starts", "level", "model", "revision", "seed")},
     }
@@ -218,6 +231,8 @@ def _sdf_record(ensemble: Ensemble, index: int, origin: Mapping[str, Any], field
         "temperature_K": f"{ensemble.temperature:g}",
         "fmax_eV_per_A": f"{conformer.fmax:.6f}",
     }
+    if ensemble.left_out:
+        properties["left_out"] = _left_out(ensemble)
     if conformer.energy_uncertainty is not None:
         properties["energy_uncertainty_eV"] = f"{conformer.energy_uncertainty:.6f}"
     if conformer.mirror_image is not None:

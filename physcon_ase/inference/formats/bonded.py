@@ -8,7 +8,7 @@ from typing import Final
 
 from physcon_ase.chem.files import sdf_block
 from physcon_ase.chem.rdkit_molecules import KnownMolecule, known_from_mol_block
-from physcon_ase.errors import BondPerceptionError, PhysConError
+from physcon_ase.errors import BondPerceptionError, PhysConError, StoreError
 from physcon_ase.inference.formats.columns import NAME_COLUMNS, simplified
 from physcon_ase.inference.formats.rows import ReadOptions, Row, fields_of, geometry_or_graph
 from physcon_ase.inference.formats.summary import one_line, values_of
@@ -18,6 +18,8 @@ from physcon_ase.inference.results import Record
 _END: Final = re.compile(r"^\$\$\$\$.*\n?", re.MULTILINE)
 """Last line of an SD record."""
 
+_END_OF_MOLECULE: Final = re.compile(r"^M  END", re.MULTILINE)
+
 _FIELD: Final = re.compile(r"^>[^\n<]*<([^>\n]+)>[^\n]*\n((?:(?!>[^\n<]*<[^>\n]+>)[^\n]+\n?)*)", re.MULTILINE)
 """Name and lines of a data field; a line may begin with ">", such as an IC50 of ">100"."""
 
@@ -26,6 +28,11 @@ def read(text: str, options: ReadOptions) -> Iterator[Row]:
     """Records of an SD or MOL file; those without three-dimensional positions as graphs."""
     for number, block in enumerate(_END.split(text), start=1):
         if block.strip():
+            n_molecules = len(_END_OF_MOLECULE.findall(block))
+            if n_molecules > 1:
+                reason = f"record {number} has {n_molecules} molecules: separate them with lines of $$$$"
+                yield Row(StoreError(reason), number=number)
+                continue
             fields = fields_of((one_line(name), value.strip()) for name, value in _FIELD.findall(block))
             name = block.partition("\n")[0].strip() or _name_in(fields)
             yield replace(row_of(known_from_mol_block, block, name, number), fields=fields)

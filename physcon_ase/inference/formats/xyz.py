@@ -61,6 +61,12 @@ _STATES: Final = {
 }
 """Key of the total charge and the multiplicity in `Atoms.info`, by their keys in comment lines, in any case."""
 
+_CHARGE_AND_MULTIPLICITY: Final = re.compile(r"^\s*([+-]?\d)\s+([1-9])\s*$")
+"""Comment line with the charge and the multiplicity, as in inputs of Gaussian and ORCA."""
+
+_STATE: Final = re.compile(rf"(?i)(?<!\S)({'|'.join(_STATES)})\s*:\s*(?=[+-]?\d)")
+"""Key of the charge or the multiplicity with a colon."""
+
 _IDENTIFIER: Final = re.compile(
     r"InChI=1\S*|(?=\S*[BCNOPS\d\])]=[BCNOPS\[])(?:Cl|Br|[BCNOPSFIbcnops]|\[[^\s\[\]]+\]|[-=#:/\\.()%\d])+"
 )
@@ -136,6 +142,7 @@ def _name_state(info: dict[str, Any]) -> None:
 
 def _plain_frame(body: Sequence[str], comment: str) -> Atoms:
     atoms = atoms_of_lines(body)
+    comment = _STATE.sub(r"\1=", _CHARGE_AND_MULTIPLICITY.sub(r"charge=\1 spin=\2", comment))
     fields = _comment_fields(comment.strip())
     cell, pbc = fields.pop("Lattice", None), fields.pop("pbc", None)
     if cell is not None:
@@ -260,7 +267,10 @@ def _with_origin(record: Record) -> Atoms:
     atoms.calc = record.result.atoms.calc
     origin = {"name": record.name, "row": record.row, "source": record.source, "status": record.status}
     origin |= {"reason": one_line(record.reason), "undefined_stereo": "; ".join(record.result.undefined_stereo)}
-    atoms.info.update({name: value for name, value in origin.items() if value})
+    for name, value in origin.items():
+        atoms.info.pop(name, None)  # of an earlier output that was the input
+        if value:
+            atoms.info[name] = value
     return atoms
 
 
@@ -298,7 +308,9 @@ def _escaped(key: str, value: Any) -> Any:
         escaped = text.replace("\\", "\\\\")
         if len(escaped.splitlines()) > 1:
             continue
-        found = list(key_val_str_to_dict(key_val_dict_to_str({"key": escaped})).values())
-        if len(found) == 1 and isinstance(found[0], str) and found[0] == value:  # others are read as several pairs
+        if escaped != escaped.strip():
+            continue
+        found = key_val_str_to_dict(key_val_dict_to_str({"key": escaped, "next": 1}))
+        if list(found) == ["key", "next"] and isinstance(found["key"], str) and found["key"] == value:
             return escaped
     raise StoreError(f"the text {value!r} of {key!r} cannot be written to an XYZ file; remove it from atoms.info")

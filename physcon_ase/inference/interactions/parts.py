@@ -11,7 +11,7 @@ from jaxtyping import Int
 from physcon_ase.chem.fragments import fragments_of, joined
 from physcon_ase.chem.graph import MolGraph
 from physcon_ase.chem.smiles import canonical_smiles
-from physcon_ase.errors import BondPerceptionError, EmptyStructureError, PhysConError
+from physcon_ase.errors import BondPerceptionError, EmptyStructureError, FragmentsError, PhysConError
 from physcon_ase.inference.formats.rows import Geometry, as_list, as_rows
 from physcon_ase.inference.intake import as_graph, charge_and_multiplicity, check_atoms, unless_error
 from physcon_ase.inference.starts import graph_of_geometry
@@ -60,6 +60,7 @@ def parts_of(molecules: Any) -> tuple[MolGraph | Atoms, list[Part]]:
 
     Raises:
         BondPerceptionError: no bonds were found in a complex.
+        FragmentsError: one of several SMILES or graphs has several fragments.
         PhysConError: the list is empty or mixes geometries with SMILES or graphs, or a molecule is invalid.
     """
     listed = as_list(molecules)
@@ -68,7 +69,14 @@ def parts_of(molecules: Any) -> tuple[MolGraph | Atoms, list[Part]]:
         raise EmptyStructureError("the list of molecules is empty; two or more are needed")
     geometries = [own for own in given if isinstance(own, _Given)]
     if not geometries:
-        graph = joined([as_graph(own, "all") for own in given])
+        graphs = [as_graph(own, "all") for own in given]
+        several = [canonical_smiles(own) for own in graphs if len(fragments_of(own)) > 1]
+        if several and len(graphs) > 1:
+            raise FragmentsError(
+                f"{', '.join(map(repr, several))} in the list of molecules has several fragments, which could be one "
+                "molecule of the complex or several: list each molecule, or pass one SMILES with dots"
+            )
+        graph = joined(graphs)
         return graph, [Part(part.graph, part.atoms) for part in fragments_of(graph)]
     if listed[0] is molecules:  # one geometry, not a list with one
         (whole,) = geometries

@@ -20,7 +20,6 @@ from physcon_ase.chem.torsions import RotatableBond, dihedral_matching, neighbou
 from physcon_ase.errors import ConstraintError, NoConformersError, PhysConError
 from physcon_ase.inference.batched import relax_jobs
 from physcon_ase.inference.constraints import check_dihedral
-from physcon_ase.inference.doubts import doubts_of
 from physcon_ase.inference.embedding import MAX_SECONDS
 from physcon_ase.inference.ensembles.search import ensemble
 from physcon_ase.inference.ensembles.stages import LOOSE_FMAX
@@ -138,7 +137,7 @@ def scan(
         revision=settings.loaded.revision,
         level=settings.level,
         seconds=perf_counter() - began,
-        doubts=doubts_of(settings.loaded.model, settings.level, graph.atomic_numbers, graph.bonds, None, graph),
+        doubts=min(front.best.values(), key=lambda result: result.energy).doubts,
     )
 
 

@@ -31,6 +31,8 @@ from physcon_ase.plurals import counted
 FMAX: Final = 5e-4
 """Default convergence threshold [eV/Å] of the relaxation, 1e-5 hartree/bohr."""
 
+_CONSTRAINED: Final = "frequencies of a constrained geometry are not supported: delete its constraints"
+
 _STATIONARY: Final = 0.01
 """Largest force [eV/Å] at which frequencies are meaningful."""
 
@@ -191,6 +193,8 @@ def vibrations(
     (row,) = as_rows([molecule])
     molecule = unless_error(row.molecule)
     _check_settings(molecule, temperature, pressure, symmetry_number, scale, cutoff, relax, follow_imaginary)
+    if isinstance(start, Atoms) and start.constraints:
+        raise PhysConError(_CONSTRAINED)
     temperature, pressure, scale, cutoff = float(temperature), float(pressure), float(scale), float(cutoff)
     loaded = double(checkpoint, device)
     options: dict[str, Any] = {"level": level, "checkpoint": loaded, "fmax": fmax, "seed": seed}
@@ -304,6 +308,6 @@ def _check_settings(
         for atom, mass in enumerate(molecule.get_masses().tolist()):
             above_zero(f"the mass [amu] of atom {atom}", mass)
     if isinstance(molecule, Atoms) and molecule.constraints:
-        raise PhysConError("frequencies of a constrained geometry are not supported: delete its constraints")
+        raise PhysConError(_CONSTRAINED)
     if not relax and follow_imaginary:
         raise PhysConError("follow_imaginary=True relaxes the molecule: omit relax=False")

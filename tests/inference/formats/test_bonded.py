@@ -6,8 +6,9 @@ from ase import Atoms
 from rdkit import Chem
 from rdkit.Chem import rdDepictor, rdDistGeom
 
+from physcon_ase.chem.files import pdb_block
 from physcon_ase.chem.graph import MolGraph
-from physcon_ase.chem.smiles import canonical_smiles
+from physcon_ase.chem.smiles import canonical_smiles, graph_from_smiles
 from physcon_ase.errors import BondPerceptionError, StoreError
 from physcon_ase.inference.formats import bonded, gaussian, mol2, orca, pdb
 from physcon_ase.inference.formats.rows import Geometry, ReadOptions, Row, as_list, as_rows
@@ -193,6 +194,22 @@ def test_deuterium_of_a_pdb_file_is_heavy() -> None:
         for number, (name, x, y) in enumerate(lines, start=1)))  # fmt: skip
     assert row.molecule.get_chemical_formula() == "H2O"
     np.testing.assert_allclose(row.molecule.get_masses(), [15.999, 2.0141, 1.008], atol=1e-3)
+
+
+def test_molecules_that_no_line_separates_are_not_lost() -> None:
+    blocks = [Chem.MolToMolBlock(in_space(smiles)) for smiles in ("CCO", "CO", "O")]
+    joined, last = rows(bonded.read, f"{blocks[0]}{blocks[1]}$$$$\n{blocks[2]}")
+    assert isinstance(joined.molecule, StoreError)
+    assert "record 1 has 2 molecules: separate them with lines of $$$$" in str(joined.molecule)
+    assert isinstance(last.molecule, Geometry)
+
+
+def test_deuterium_is_written_to_pdb_files() -> None:
+    graph = graph_from_smiles("[2H]OC")
+    mol = in_space("[2H]OC")
+    block = pdb_block(graph, graph.atomic_numbers.astype(int), mol.GetConformer().GetPositions())
+    (row,) = rows(pdb.read, block)
+    np.testing.assert_allclose(row.molecule.get_masses()[:3], [2.0141, 15.999, 12.011], atol=1e-3)
 
 
 def test_a_ligand_without_hydrogens_is_refused() -> None:

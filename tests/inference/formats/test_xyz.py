@@ -113,6 +113,8 @@ def test_pairs_of_a_comment_are_information_and_the_other_words_the_name(comment
         "total_charge=-2 spin_multiplicity=3",
         "q=-2 mult=3",
         "charge=-2 net_charge=-2 spin=3",
+        "-2 3",
+        "Charge: -2, multiplicity: 3",
     ],
 )
 def test_charge_and_multiplicity_have_several_keys_in_any_case(comment: str) -> None:
@@ -204,12 +206,15 @@ def test_extended_frames_keep_their_arrays_labels_and_isotopes() -> None:
         "a\xa0b",
         "a\u2028b",
         "a\x0bb\r",
+        "aGVsbG8=",
+        "trailing\r",
+        " blanks ",
         "\t",
     ],
 )
 def test_texts_of_a_written_file_read_back_exactly(text: str, tmp_path: Path) -> None:
     atoms = molecule("H2O")
-    atoms.info = {"smiles": text, "charge": 0}
+    atoms.info = {"smiles": text, "charge": 0, "row": 1}
     path = tmp_path / "out.xyz"
     write_frames([atoms, atoms], path)
     (ours, _) = rows(path.read_text(encoding="utf-8"))

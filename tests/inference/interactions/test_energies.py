@@ -185,3 +185,10 @@ def test_doubts_about_a_rigid_complex_are_its_status(monkeypatch: pytest.MonkeyP
     assert interaction([pair, other]).status == "ok"
     monkeypatch.setattr(outcome, "doubts_of", lambda *_: ("few training molecules have this",))
     assert interaction([pair, other]).status == "uncertain: few training molecules have this"
+
+
+def test_a_member_of_the_list_with_several_fragments_is_refused(double: LoadedModel) -> None:
+    """The energy would be relative to three molecules, that of the same geometries to two."""
+    with pytest.raises(FragmentsError, match=r"'O.O' in the list of molecules has several fragments"):
+        interaction(["O.O", "C"], checkpoint=double)
+    assert interaction(["O.O"], checkpoint=double).molecules == ("O", "O")

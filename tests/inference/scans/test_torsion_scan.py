@@ -197,3 +197,9 @@ def interrupted(n_finished: int, n_molecules: int) -> None:
 def test_step_is_a_divisor_of_the_circle(step: float, double: LoadedModel) -> None:
     with pytest.raises(PhysConError, match="a divisor of 360 from 1 to 120 is needed"):
         scan("CCCC", (0, 1, 2, 3), step=step, checkpoint=double)
+
+
+def test_a_scan_has_the_doubts_of_its_lowest_point(double: LoadedModel) -> None:
+    found = scan("[O-]CC[O-]", (0, 1, 2, 3), step=120.0, n_conformers=2, checkpoint=double)
+    assert any("estimated error of the energy" in doubt for doubt in found.doubts)
+    assert found.judged()[0] == "uncertain"

@@ -269,3 +269,10 @@ def test_settings_are_checked_before_the_first_molecule() -> None:
         vibrations_many(["O"], temperature=0.0)
     with pytest.raises(PhysConError, match="frequencies need a model in float64"):
         vibrations_many(["O"], checkpoint=load_model(dtype="float32"))
+
+
+def test_a_constrained_start_is_refused(double: LoadedModel) -> None:
+    start = molecule("H2O")
+    start.set_constraint(FixAtoms([0, 1, 2]))
+    with pytest.raises(PhysConError, match="frequencies of a constrained geometry are not supported"):
+        vibrations("O", start=start, checkpoint=double)
