@@ -191,4 +191,4 @@ def test_a_member_of_the_list_with_several_fragments_is_refused(double: LoadedMo
     """The energy would be relative to three molecules, that of the same geometries to two."""
     with pytest.raises(FragmentsError, match=r"'O.O' in the list of molecules has several fragments"):
         interaction(["O.O", "C"], checkpoint=double)
-    assert interaction(["O.O"], checkpoint=double).molecules == ("O", "O")
+    assert interaction(["O.O"], checkpoint=double).names == ("O", "O")

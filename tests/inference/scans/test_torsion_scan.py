@@ -67,7 +67,7 @@ def test_a_lower_geometry_spreads_to_both_sides(double: LoadedModel, monkeypatch
     lowered, tried = {3: -1.0}, []
 
     class Outcome:
-        is_minimum = True
+        is_minimum, doubts = True, ()
 
         def __init__(self, atoms, energy):
             self.atoms, self.energy = atoms, energy
