@@ -5,7 +5,8 @@
 Level b3lyp has no other data at these distances, at which the core repulsion of the model is stronger than that of a
 density functional (b3lyp_pairs.h5): a network trained on the latter becomes attractive further inside. The labels are
 therefore the forces of level b3lyp-d3 of CHECKPOINT, revision da5c19cfd23b of physcon-2, for all pairs of H, C, N, O and
-F from 0.25 Å to 0.8 sums of the covalent radii. All pairs belong to the training split.
+F from 0.25 Å to 0.8 sums of the covalent radii, where they are repulsive and not above `LARGEST`. All pairs belong to
+the training split.
 """
 
 import argparse
@@ -33,7 +34,9 @@ SHORTEST: Final = 0.25
 """Shortest distance [Å]."""
 LONGEST: Final = 0.8
 """Longest distance in sums of covalent radii."""
-N_DISTANCES: Final = 25
+N_DISTANCES: Final = 60
+LARGEST: Final = 100.0
+"""Largest force [eV/Å]; nearer atoms repel each other in any case."""
 
 _TABLE: Final = Chem.GetPeriodicTable()
 
@@ -53,6 +56,8 @@ def main() -> None:
         batch = make_batch([np.array(pair)] * len(places), places, dtype=torch.float64)
         energies, forces = energies_and_forces(energy_fn, batch)
         for place, energy, force in zip(places, energies.tolist(), forces.numpy(force=True), strict=True):
+            if not 0 < force[1, 2] < LARGEST:
+                continue
             labels = {LEVEL: Label(energy, force)}
             rows.append(GeometryRow(len(molecules), place, "diatomic", "", labels))
         hashed = next(h for h in (key_hash(f"{name} {LEVEL} {i}") for i in count()) if split_of(h) == "train")
