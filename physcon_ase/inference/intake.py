@@ -198,10 +198,12 @@ def check_relaxation(fmax: float, max_steps: int) -> None:
     """Checks the force threshold [eV/Å] and the maximum number of steps.
 
     Raises:
-        PhysConError: `fmax` is not larger than 0, or `max_steps` is below 0 or not a whole number.
+        PhysConError: `fmax` is not finite and larger than 0, or `max_steps` is below 0 or not a whole number.
     """
-    if not _is_above_zero(fmax):
-        raise PhysConError(f"fmax must be a force larger than 0 eV/Å, received {fmax!r}; 0.01 gives tight convergence")
+    if not _is_above_zero(fmax) or not fmax < np.inf:
+        raise PhysConError(
+            f"fmax must be a force larger than 0 eV/Å and finite, received {fmax!r}; 0.01 gives tight convergence"
+        )
     if whole_number("max_steps", max_steps) < 0:
         raise PhysConError(f"max_steps must be 0 or more, received {max_steps}")
 

@@ -1,6 +1,7 @@
 """Samplings: the kinds and numbers of geometries of each molecule, as text, as geometries and as provenance."""
 
 import functools
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -53,8 +54,11 @@ def parse_samplings(text: str, *, engine: Engine | None = None, max_kelvin: floa
         max_kelvin: maximum temperature [K] of thermal displacements.
 
     Raises:
-        PhysConError: an unknown kind, an invalid number, path or md without an engine, or newton without start.
+        PhysConError: an unknown kind, an invalid number or temperature, path or md without an engine, or newton without
+            start.
     """
+    if not 0 < max_kelvin < math.inf:
+        raise PhysConError(f"max_kelvin is {max_kelvin}; a temperature [K] larger than 0 is needed, for instance 700")
     samplers: dict[str, Sampler] = {
         "start": start_geometry,
         "conformer": conformers,

@@ -265,6 +265,7 @@ def test_bonds_that_change_are_said(double: LoadedModel, monkeypatch: pytest.Mon
     ("options", "message"),
     [
         ({"fmax": 0.0}, "fmax must be a force larger than 0"),
+        ({"fmax": float("inf")}, "larger than 0 eV/Å and finite"),
         ({"max_steps": -1}, "max_steps must be 0 or more"),
         ({"seed": -1}, "seed must be 0 or more"),
         ({"max_seconds": float("nan")}, "max_seconds is nan; a time larger than 0 s is needed"),

@@ -87,3 +87,9 @@ def test_samplings_describe_themselves() -> None:
     hot, dynamics = describe_samplings(parse_samplings("thermal:3,md", engine=tblite_engine(), max_kelvin=300.0))
     assert hot == {"kind": "thermal", "n": 3, "sampler": "thermal", "max_kelvin": 300.0}
     assert dynamics["engine"]["level"] == "gfn2"
+
+
+@pytest.mark.parametrize("kelvin", [0.0, -100.0, float("nan"), float("inf")])
+def test_a_temperature_is_positive_and_finite(kelvin: float) -> None:
+    with pytest.raises(PhysConError, match=r"max_kelvin is .*; a temperature \[K\] larger than 0 is needed"):
+        parse_samplings("thermal:1", max_kelvin=kelvin)
