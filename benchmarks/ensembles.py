@@ -4,8 +4,8 @@
     python ensembles.py
 
 The first form runs Auto3D 2.3.1 in its own environment on the drugs of drugs.smi that auto3d.sdf does not contain yet,
-one molecule per process and one thread, with the settings of its documentation (k = 1, AIMNet2, no GPU), until the time
-is over. PYTHON is the interpreter of that environment, which needs Auto3D==2.3.1, torch, torchani, rdkit, ase, pandas
+the smallest first, one molecule per process and one thread, with the settings of its documentation (k = 1, AIMNet2, no
+GPU), until the time is over. PYTHON is the interpreter of that environment, which needs Auto3D==2.3.1, torch, torchani, rdkit, ase, pandas
 and setuptools<81. The second form compares `ensemble` with all drugs of auto3d.sdf.
 """
 
@@ -25,7 +25,7 @@ from rdkit import Chem
 from reporting import Row, Table, finish, make_parser, start
 
 from physcon_ase.chem.graph import MolGraph
-from physcon_ase.chem.smiles import graph_from_rdkit
+from physcon_ase.chem.smiles import graph_from_rdkit, graph_from_smiles
 from physcon_ase.inference.ensembles.search import ensemble
 from physcon_ase.model.physcon import LoadedModel
 from physcon_ase.relax.state import ForceFn
@@ -76,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def run_auto3d(interpreter: str, drugs: dict[str, str], until: float) -> None:
     """Appends the result of each drug to auto3d.sdf as soon as there is one."""
-    for name, smiles in drugs.items():
+    for name, smiles in sorted(drugs.items(), key=lambda drug: graph_from_smiles(drug[1]).n_atoms):
         if time.monotonic() > until:
             return
         if FOUND.exists() and name in read_found(FOUND):
