@@ -5,8 +5,8 @@
 
 The first form runs Auto3D 2.3.1 in its own environment on the drugs of drugs.smi that auto3d.sdf does not contain yet,
 the smallest first, one molecule per process and one thread, with the settings of its documentation (k = 1, AIMNet2, no
-GPU), until the time is over. PYTHON is the interpreter of that environment, which needs Auto3D==2.3.1, torch, torchani, rdkit, ase, pandas
-and setuptools<81. The second form compares `ensemble` with all drugs of auto3d.sdf.
+GPU), until the time is over. PYTHON is the interpreter of that environment, which needs Auto3D==2.3.1, torch, torchani,
+rdkit, ase, pandas and setuptools<81. The second form compares `ensemble` with all drugs of auto3d.sdf.
 """
 
 import os
