@@ -1,6 +1,6 @@
 """Results of commands that are killed or interrupted at random times and started again.
 
-    python benchmarks/interruptions.py [--moments 10] [--commands optimize ensemble label train]
+    python benchmarks/interruptions.py [--moments 10] [--commands optimize ensemble scan ...]
 
 Each command runs once without interruption. Then it is stopped after a random part of that time, by SIGKILL or SIGINT
 (Ctrl-C), and the same command is given again until it ends by itself. Results are compared without the times in them;
@@ -143,7 +143,11 @@ def _read_table(path: Path) -> list[dict[str, Any]]:
 
 
 def _without_times(entry: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in entry.items() if not any(name in key for name in TIMES)}
+    return {
+        key: _without_times(value) if isinstance(value, dict) else value
+        for key, value in entry.items()
+        if not any(name in key for name in TIMES)
+    }
 
 
 def _read_store(path: Path) -> dict[str, Any]:
@@ -156,6 +160,12 @@ def _read_store(path: Path) -> dict[str, Any]:
 CASES = {
     "optimize": Case(("optimize", "list.smi", "-o", "out.jsonl", "--jobs", "1"), "out.jsonl", _read_lines),
     "ensemble": Case(("ensemble", "list.smi", "-n", "10", "-o", "out.jsonl", "--jobs", "1"), "out.jsonl", _read_lines),
+    "scan": Case(
+        ("scan", "list.smi", "--smarts", "[H:1][OX2:2][CX4:3][*:4]", "--step", "60", "-n", "2", "-o", "out.jsonl"),
+        "out.jsonl",
+        _read_lines,
+    ),
+    "vibrations": Case(("vibrations", "list.smi", "-o", "out.jsonl"), "out.jsonl", _read_lines),
     "label": Case(
         ("label", "list.smi", "--engine", "gfn2", "--geometries", "start,thermal:4", "--jobs", "1", "-o", "labels.h5"),
         "labels.h5",
