@@ -44,16 +44,18 @@ def satisfy_constraints(atoms: Atoms) -> None:
 
 
 def _check_indices(atoms: Atoms) -> None:
-    n_atoms = len(atoms)
     for constraint in atoms.constraints:
         get_indices = getattr(constraint, "get_indices", None)
-        indices = [] if get_indices is None else np.ravel(get_indices()).tolist()
-        wrong = [index for index in indices if not -n_atoms <= index < n_atoms]
-        if wrong:
-            raise ConstraintError(
-                f"{type(constraint).__name__} of the atoms {wrong}, which do not exist: indices from {-n_atoms} to "
-                f"{n_atoms - 1} are allowed"
-            )
+        if get_indices is not None:
+            _refuse_missing(type(constraint).__name__, np.ravel(get_indices()).tolist(), len(atoms))
+
+
+def _refuse_missing(name: str, indices: Sequence[int], n_atoms: int) -> None:
+    wrong = [index for index in indices if not -n_atoms <= index < n_atoms]
+    if wrong:
+        raise ConstraintError(
+            f"{name} of the atoms {wrong}, which do not exist: indices from {-n_atoms} to {n_atoms - 1} are allowed"
+        )
 
 
 def check_constraints(atoms: Atoms) -> None:
@@ -117,11 +119,7 @@ def _fixed(atoms: Atoms) -> list[int]:
     """Indices of the fixed atoms; ASE counts negative ones from the last atom."""
     n_atoms = len(atoms)
     found = [int(i) for fix in atoms.constraints if isinstance(fix, FixAtoms) for i in fix.get_indices()]
-    wrong = [i for i in found if not -n_atoms <= i < n_atoms]
-    if wrong:
-        raise ConstraintError(
-            f"FixAtoms of the atoms {wrong}, which do not exist: indices from {-n_atoms} to {n_atoms - 1} are allowed"
-        )
+    _refuse_missing("FixAtoms", found, n_atoms)
     return [i % n_atoms for i in found]
 
 

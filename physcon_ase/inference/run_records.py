@@ -19,7 +19,7 @@ LINES: Final = ".jsonl"
 TABLES: Final = (".csv", ".tsv")
 """Suffixes of tables with one row per molecule, failures included."""
 
-_ORIGIN: Final = {"row": int, "source": str, "name": str, "status": str, "reason": str, "error": str, "input": str}
+_ORIGIN: Final = ("row", "source", "name", "status", "reason", "error", "input")
 """Columns of every table before those of the results."""
 
 Status: TypeAlias = Literal["ok", "uncertain", "not converged", "not a minimum", "changed", "failed"]
@@ -113,7 +113,7 @@ def write_lines(records: Sequence[RunRecord[Any]], path: str | Path, *, inputs: 
 def write_run_table(
     records: Sequence[RunRecord[Any]],
     path: str | Path,
-    columns: Mapping[str, type],
+    columns: Sequence[str],
     values_of: Callable[[Any], Mapping[str, Any]],
     *,
     inputs: Iterable[str | Path] = (),
@@ -123,7 +123,7 @@ def write_run_table(
     Args:
         records: the records.
         path: output file.
-        columns: names and types of the columns of a result.
+        columns: names of the columns of a result.
         values_of: values of these columns of a result.
         inputs: input files, which must not be overwritten.
 
@@ -131,7 +131,7 @@ def write_run_table(
         PhysConError: see `files.check_output`.
     """
     path = check_output(path, inputs, kinds=TABLES)
-    own = {**_ORIGIN, **columns, "seconds": float}
+    own = (*_ORIGIN, *columns, "seconds")
     others = [fields_beside(record.fields, own) for record in records]
     names = dict.fromkeys(name for fields in others for name in fields)
     rows = [

@@ -14,6 +14,7 @@ from physcon_ase.chem.graph import MolGraph
 from physcon_ase.inference.intake import above_zero
 from physcon_ase.inference.pages.view import NotebookView
 from physcon_ase.inference.results import UNITS
+from physcon_ase.inference.run_records import Status, judged_by_doubts
 from physcon_ase.plurals import counted
 from physcon_ase.units import EV_PER_KELVIN
 
@@ -96,6 +97,10 @@ class Ensemble(NotebookView):
             f"<Ensemble of {self.smiles}: {counted(len(self), 'conformer')} within {self.window:g} kcal/mol, "
             f"level {self.level} of {self.model}>"
         )
+
+    def judged(self) -> tuple[Status, str]:
+        """Status of the record of this molecule, and its reason."""
+        return judged_by_doubts(self.doubts)
 
     @property
     def energies(self) -> Float[np.ndarray, " conformers"]:

@@ -30,27 +30,27 @@ RECORD_SUFFIX: Final = LINES
 LOST: Final = ("not converged", "not embedded in time", "not enough memory")
 """Reasons of `Ensemble.left_out` for which a conformer may be missing."""
 
-COLUMNS: Final[dict[str, type]] = {
-    "smiles": str,
-    "formula": str,
-    "charge": int,
-    "n_atoms": int,
-    "n_conformers": int,
-    "energy_eV": float,
-    "energy_uncertainty_eV": float,
-    "weight": float,
-    "highest_kcal_per_mol": float,
-    "window_kcal_per_mol": float,
-    "temperature_K": float,
-    "n_starts": int,
-    "left_out": str,
-    "undefined_stereo": str,
-    "level": str,
-    "model": str,
-    "revision": str,
-    "seed": int,
-}
-"""Columns of a table of ensembles with the type of their values; energy and weight: those of the lowest conformer."""
+COLUMNS: Final = (
+    "smiles",
+    "formula",
+    "charge",
+    "n_atoms",
+    "n_conformers",
+    "energy_eV",
+    "energy_uncertainty_eV",
+    "weight",
+    "highest_kcal_per_mol",
+    "window_kcal_per_mol",
+    "temperature_K",
+    "n_starts",
+    "left_out",
+    "undefined_stereo",
+    "level",
+    "model",
+    "revision",
+    "seed",
+)
+"""Columns of a table of ensembles; energy and weight: those of the lowest conformer."""
 
 
 def format_ensemble(ensemble: Ensemble) -> str:

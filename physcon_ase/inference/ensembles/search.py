@@ -34,7 +34,7 @@ from physcon_ase.inference.ensembles.stages import Relaxed, Stages
 from physcon_ase.inference.generator import ATOMS_PER_BATCH, atoms_of
 from physcon_ase.inference.intake import above_zero, at_least_one, checked_seed
 from physcon_ase.inference.long_runs import run_each
-from physcon_ase.inference.run_records import RunRecord, Status, judged_by_doubts, record_of_outcome
+from physcon_ase.inference.run_records import RunRecord, record_of_outcome
 from physcon_ase.inference.starts import PicklableSettings, Settings, graph_and_positions, settings_of
 from physcon_ase.model.coverage import AUTO
 from physcon_ase.model.physcon import DEFAULT_CHECKPOINT, LoadedModel
@@ -152,7 +152,7 @@ def ensemble_many(
         on_progress=on_progress,
         progress_bar=progress_bar,
     )
-    return [record_of_outcome("ensemble", outcome, _judged) for outcome in outcomes]
+    return [record_of_outcome("ensemble", outcome, Ensemble.judged) for outcome in outcomes]
 
 
 @dataclass(frozen=True)
@@ -173,10 +173,6 @@ class _Options:
             at_least_one("n", self.n)
         above_zero("window [kcal/mol]", self.window)
         above_zero("temperature [K]", self.temperature)
-
-
-def _judged(found: Ensemble) -> tuple[Status, str]:
-    return judged_by_doubts(found.doubts)
 
 
 def _search_with(shared: PicklableSettings, options: _Options, molecule: Any, seed: int) -> Ensemble:

@@ -23,22 +23,22 @@ from physcon_ase.model.coverage import AUTO
 from physcon_ase.model.physcon import DEFAULT_CHECKPOINT, LoadedModel
 from physcon_ase.plurals import counted
 
-COLUMNS: Final[dict[str, type]] = {
-    "smiles": str,
-    "charge": int,
-    "n_atoms": int,
-    "dihedrals": str,
-    "n_points": int,
-    "n_failed": int,
-    "energy_eV": float,
-    "minima_degrees": str,
-    "highest_kcal_per_mol": float,
-    "level": str,
-    "model": str,
-    "revision": str,
-    "seed": int,
-}
-"""Columns of a table of scans with the type of their values; minima from the lowest on."""
+COLUMNS: Final = (
+    "smiles",
+    "charge",
+    "n_atoms",
+    "dihedrals",
+    "n_points",
+    "n_failed",
+    "energy_eV",
+    "minima_degrees",
+    "highest_kcal_per_mol",
+    "level",
+    "model",
+    "revision",
+    "seed",
+)
+"""Columns of a table of scans; minima from the lowest on."""
 
 
 def scan_many(

@@ -19,29 +19,29 @@ from physcon_ase.inference.vibrations.thermochemistry import CUTOFF
 from physcon_ase.model.coverage import AUTO
 from physcon_ase.model.physcon import DEFAULT_CHECKPOINT, LoadedModel
 
-COLUMNS: Final[dict[str, type]] = {
-    "smiles": str,
-    "formula": str,
-    "charge": int,
-    "n_atoms": int,
-    "energy_eV": float,
-    "zero_point_energy_eV": float,
-    "enthalpy_eV": float,
-    "entropy_eV_per_K": float,
-    "gibbs_energy_eV": float,
-    "quasi_rrho_gibbs_energy_eV": float,
-    "n_imaginary": int,
-    "lowest_frequency_per_cm": float,
-    "temperature_K": float,
-    "pressure_Pa": float,
-    "symmetry_number": int,
-    "scale": float,
-    "level": str,
-    "model": str,
-    "revision": str,
-    "seed": int,
-}
-"""Columns of a table of vibrations with the type of their values."""
+COLUMNS: Final = (
+    "smiles",
+    "formula",
+    "charge",
+    "n_atoms",
+    "energy_eV",
+    "zero_point_energy_eV",
+    "enthalpy_eV",
+    "entropy_eV_per_K",
+    "gibbs_energy_eV",
+    "quasi_rrho_gibbs_energy_eV",
+    "n_imaginary",
+    "lowest_frequency_per_cm",
+    "temperature_K",
+    "pressure_Pa",
+    "symmetry_number",
+    "scale",
+    "level",
+    "model",
+    "revision",
+    "seed",
+)
+"""Columns of a table of vibrations."""
 
 
 def vibrations_many(
