@@ -20,6 +20,10 @@ class FragmentsError(PhysConError):
     """Several disconnected fragments where a single molecule is required."""
 
 
+class UnsupportedStereoError(PhysConError):
+    """A SMILES with the configuration of a centre that is not tetrahedral."""
+
+
 class EmbeddingError(PhysConError):
     """No start geometry was found within the time limit."""
 

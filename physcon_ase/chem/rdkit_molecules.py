@@ -11,7 +11,7 @@ from rdkit import Chem, rdBase
 from physcon_ase.chem.environments import bonds_by_distance
 from physcon_ase.chem.graph import MolGraph
 from physcon_ase.chem.perceive import graph_from_bonds
-from physcon_ase.chem.smiles import graph_from_rdkit
+from physcon_ase.chem.smiles import graph_from_rdkit, refuse_unsupported_stereo
 from physcon_ase.errors import BondPerceptionError, StoreError
 from physcon_ase.plurals import counted
 
@@ -55,6 +55,7 @@ def known_from_rdkit(molecule: Any) -> KnownMolecule:
     hydrogens are placed by their geometry.
 
     Raises:
+        UnsupportedStereoError: see `refuse_unsupported_stereo`; only without positions.
         PhysConError: see `graph_from_rdkit`; a valence is impossible, or it is a query or a polymer.
     """
     mol = Chem.Mol(molecule)
@@ -66,6 +67,8 @@ def known_from_rdkit(molecule: Any) -> KnownMolecule:
             raise BondPerceptionError(f"invalid bonds or charges: {error}; correct the molecule") from error
         has_positions = _has_positions(mol)
         full = Chem.AddHs(mol, addCoords=has_positions)
+    if not has_positions:
+        refuse_unsupported_stereo(mol)
     graph, positions = graph_from_rdkit(full), None
     if has_positions:
         positions = full.GetConformer().GetPositions()

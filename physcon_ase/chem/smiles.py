@@ -21,6 +21,7 @@ from physcon_ase.errors import (
     InvalidSmilesError,
     UnknownElementError,
     UnsupportedChargeError,
+    UnsupportedStereoError,
 )
 from physcon_ase.plurals import counted
 from physcon_ase.units import ATOMIC_NUMBERS
@@ -34,6 +35,12 @@ _LOG_PREFIX: Final = re.compile(r"^(\[[\d:]+\] )?(SMILES Parse Error: )?")
 _ORDER_OF_TYPE: Final = {Chem.BondType.SINGLE: 1, Chem.BondType.DOUBLE: 2, Chem.BondType.TRIPLE: 3}
 _TYPE_OF_ORDER: Final = {order: bond_type for bond_type, order in _ORDER_OF_TYPE.items()}
 _CW, _CCW = Chem.ChiralType.CHI_TETRAHEDRAL_CW, Chem.ChiralType.CHI_TETRAHEDRAL_CCW
+_OTHER_CENTRES: Final = {
+    Chem.ChiralType.CHI_SQUAREPLANAR: "square planar",
+    Chem.ChiralType.CHI_TRIGONALBIPYRAMIDAL: "trigonal bipyramidal",
+    Chem.ChiralType.CHI_OCTAHEDRAL: "octahedral",
+}
+"""Shapes of centres whose configuration is not part of a `MolGraph`."""
 _IS_CIS: Final = {
     Chem.BondStereo.STEREOZ: True,
     Chem.BondStereo.STEREOCIS: True,
@@ -64,8 +71,10 @@ def graph_from_smiles(
         FragmentsError: it has several fragments and `allow_fragments` is False.
         UnknownElementError: it contains an unknown element symbol.
         UnsupportedChargeError: it is charged and `allow_charged` is False.
+        UnsupportedStereoError: it has the configuration of a square planar, trigonal bipyramidal or octahedral centre.
     """
     mol = _parse(smiles)
+    refuse_unsupported_stereo(mol)
     if not keep_isotopes and _has_isotopes(mol):
         with rdBase.BlockLogs():
             mol = Chem.RemoveHs(_without_isotopes(mol))  # RDKit keeps deuterium as an explicit atom
@@ -269,6 +278,21 @@ def stereo_of_rdkit(mol: Chem.Mol) -> dict[str, np.ndarray]:
         "double_bonds": np.array(double_bonds, dtype=np.int32),
         "double_bond_is_cis": np.array(is_cis, dtype=bool),
     }
+
+
+def refuse_unsupported_stereo(mol: Chem.Mol) -> None:
+    """Raises an error for labels of configurations that are not part of a `MolGraph`.
+
+    Raises:
+        UnsupportedStereoError: the label of a square planar, trigonal bipyramidal or octahedral centre.
+    """
+    for atom in mol.GetAtoms():
+        if (shape := _OTHER_CENTRES.get(atom.GetChiralTag())) is not None:
+            raise UnsupportedStereoError(
+                f"the {shape} centre {atom.GetSymbol()}{atom.GetIdx()} has a label of its configuration; only those of "
+                "tetrahedral centres and double bonds are supported: give a geometry with this configuration, or remove "
+                "the label (@SP, @TB or @OH in a SMILES) for any configuration"
+            )
 
 
 def multiplicity_of_rdkit(mol: Chem.Mol) -> int:

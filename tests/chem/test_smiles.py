@@ -21,6 +21,7 @@ from physcon_ase.errors import (
     InvalidSmilesError,
     UnknownElementError,
     UnsupportedChargeError,
+    UnsupportedStereoError,
 )
 
 STEREO_SMILES = [
@@ -120,6 +121,19 @@ def test_hydrogens_follow_the_atoms_of_the_smiles() -> None:
 def test_aromatic_bonds_carry_their_kekule_order() -> None:
     graph = graph_from_smiles("c1ccccc1")
     assert sorted(graph.bond_orders[:6].tolist()) == [11, 11, 11, 12, 12, 12]
+
+
+@pytest.mark.parametrize(
+    ("smiles", "centre"),
+    [
+        ("F[P@TB1](Cl)(F)(F)Cl", "trigonal bipyramidal centre P1"),
+        ("F[S@OH1](F)(F)(F)(Cl)Br", "octahedral centre S1"),
+        ("F[Xe@SP1](F)(Cl)Cl", "square planar centre Xe1"),
+    ],
+)
+def test_configurations_that_are_not_tetrahedral_are_refused(smiles: str, centre: str) -> None:
+    with pytest.raises(UnsupportedStereoError, match=centre):
+        graph_from_smiles(smiles)
 
 
 def test_charges_and_unpaired_electrons_are_counted() -> None:

@@ -9,7 +9,7 @@ from rdkit.Chem import rdDepictor, rdDistGeom
 from physcon_ase.chem.files import pdb_block
 from physcon_ase.chem.graph import MolGraph
 from physcon_ase.chem.smiles import canonical_smiles, graph_from_smiles
-from physcon_ase.errors import BondPerceptionError, StoreError
+from physcon_ase.errors import BondPerceptionError, StoreError, UnsupportedStereoError
 from physcon_ase.inference.formats import bonded, gaussian, mol2, orca, pdb
 from physcon_ase.inference.formats.rows import Geometry, ReadOptions, Row, as_list, as_rows
 from physcon_ase.units import ANGSTROM_PER_BOHR
@@ -298,6 +298,15 @@ def test_constraints_of_an_orca_input_are_not_ignored() -> None:
     assert "has constraints, which are not read" in str(bad.molecule)
     (good,) = rows(orca.read, text.replace(" Constraints", "# Constraints"))
     assert good.molecule.get_chemical_formula() == "H2"
+
+
+def test_labels_of_other_than_tetrahedral_centres_need_positions() -> None:
+    mol = Chem.MolFromSmiles("F[P@TB1](Cl)(F)(F)Cl")
+    (bad,) = as_rows(mol)
+    assert isinstance(bad.molecule, UnsupportedStereoError) and "trigonal bipyramidal centre P1" in str(bad.molecule)
+    assert rdDistGeom.EmbedMolecule(mol, randomSeed=1) == 0
+    (good,) = as_rows(mol)
+    assert isinstance(good.molecule, Geometry)
 
 
 def test_rdkit_molecules_keep_names_and_properties() -> None:
