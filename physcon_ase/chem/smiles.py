@@ -290,8 +290,8 @@ def refuse_unsupported_stereo(mol: Chem.Mol) -> None:
         if (shape := _OTHER_CENTRES.get(atom.GetChiralTag())) is not None:
             raise UnsupportedStereoError(
                 f"the {shape} centre {atom.GetSymbol()}{atom.GetIdx()} has a label of its configuration; only those of "
-                "tetrahedral centres and double bonds are supported: give a geometry with this configuration, or remove "
-                "the label (@SP, @TB or @OH in a SMILES) for any configuration"
+                "tetrahedral centres and double bonds are supported: give a geometry with this configuration, or "
+                "remove the label (@SP, @TB or @OH in a SMILES) for any configuration"
             )
 
 

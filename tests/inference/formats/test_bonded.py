@@ -303,7 +303,8 @@ def test_constraints_of_an_orca_input_are_not_ignored() -> None:
 def test_labels_of_other_than_tetrahedral_centres_need_positions() -> None:
     mol = Chem.MolFromSmiles("F[P@TB1](Cl)(F)(F)Cl")
     (bad,) = as_rows(mol)
-    assert isinstance(bad.molecule, UnsupportedStereoError) and "trigonal bipyramidal centre P1" in str(bad.molecule)
+    assert isinstance(bad.molecule, UnsupportedStereoError)
+    assert "trigonal bipyramidal centre P1" in str(bad.molecule)
     assert rdDistGeom.EmbedMolecule(mol, randomSeed=1) == 0
     (good,) = as_rows(mol)
     assert isinstance(good.molecule, Geometry)
