@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from physcon_ase.inference.scans.many import scan_many
     from physcon_ase.inference.scans.scan import Scan
     from physcon_ase.inference.scans.search import scan
+    from physcon_ase.inference.strains.search import strain, strain_many
+    from physcon_ase.inference.strains.strain import Strain
     from physcon_ase.inference.vibrations.harmonic import Vibrations, vibrations
     from physcon_ase.inference.vibrations.many import vibrations_many
 
@@ -33,6 +35,7 @@ __all__ = [
     "Result",
     "RunRecord",
     "Scan",
+    "Strain",
     "StructureGenerator",
     "Vibrations",
     "__version__",
@@ -45,6 +48,8 @@ __all__ = [
     "push_to_hub",
     "scan",
     "scan_many",
+    "strain",
+    "strain_many",
     "vibrations",
     "vibrations_many",
 ]
@@ -56,6 +61,7 @@ _MODULES = {
     "Result": "physcon_ase.inference.results",
     "RunRecord": "physcon_ase.inference.run_records",
     "Scan": "physcon_ase.inference.scans.scan",
+    "Strain": "physcon_ase.inference.strains.strain",
     "StructureGenerator": "physcon_ase.inference.generator",
     "Vibrations": "physcon_ase.inference.vibrations.harmonic",
     "ensemble": "physcon_ase.inference.ensembles.search",
@@ -67,6 +73,8 @@ _MODULES = {
     "push_to_hub": "physcon_ase.hub",
     "scan": "physcon_ase.inference.scans.search",
     "scan_many": "physcon_ase.inference.scans.many",
+    "strain": "physcon_ase.inference.strains.search",
+    "strain_many": "physcon_ase.inference.strains.search",
     "vibrations": "physcon_ase.inference.vibrations.harmonic",
     "vibrations_many": "physcon_ase.inference.vibrations.many",
 }

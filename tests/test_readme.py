@@ -25,6 +25,8 @@ def test_command_of_the_readme_runs(line: str, tmp_path: Path, monkeypatch: pyte
     Path("results").mkdir()
     if line.startswith("physcon report"):
         main(["optimize", "O", "-o", "results/water.jsonl"])
+    if line.startswith("physcon strain"):
+        main(["optimize", "drugs.csv", "-o", "drugs.sdf"])
     name, *arguments = shlex.split(line, comments=True)
     if name == "mkdir":
         assert arguments == ["results"], "made above"

@@ -5,7 +5,7 @@ message), 130 interrupted.
 
 structures    optimize, predict, energy
 properties    vibrations, interaction
-conformers    ensemble, scan
+conformers    ensemble, scan, strain
 reports       report
 training      train, evaluate, calibrate
 data          data import, data describe, data anchor, data separate, data exclude, label
@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import version
 
 from physcon_ase.cli.command import DEFAULT_CHECKPOINT, SOME_FAILED
-from physcon_ase.cli.conformers import add_ensemble, add_scan
+from physcon_ase.cli.conformers import add_ensemble, add_scan, add_strain
 from physcon_ase.cli.data import add_data, add_label
 from physcon_ase.cli.models import add_check, add_models
 from physcon_ase.cli.properties import add_interaction, add_vibrations
@@ -87,6 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     add_interaction(commands)
     add_ensemble(commands)
     add_scan(commands)
+    add_strain(commands)
     add_report(commands)
     add_train(commands)
     add_check(commands)

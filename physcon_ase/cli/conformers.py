@@ -1,4 +1,4 @@
-"""Commands for conformers: ``ensemble``, ``scan``."""
+"""Commands for conformers: ``ensemble``, ``scan``, ``strain``."""
 
 import argparse
 from collections import Counter
@@ -233,6 +233,61 @@ def _scan(options: argparse.Namespace) -> int:
     for path in options.output:
         print(f"  written    {path}")
     return SOME_FAILED if found.failures or found.doubts else 0
+
+
+def add_strain(commands: argparse._SubParsersAction) -> None:
+    """Adds ``physcon strain``."""
+    text = (
+        "energy of a pose, for instance of a docked ligand, or of all poses of a file, above the nearest minimum and "
+        "above the lowest conformer; continues an interrupted run over a file"
+    )
+    command = add_command(commands, "strain", _strain, text)
+    add_input(command)
+    add_outputs(command, "Lines of JSON (.jsonl) with everything, failures included")
+    add_summary(command)
+    add_model_options(command)
+    command.add_argument(
+        "-n", type=_number_or_auto, default="auto", help="number of ETKDG geometries (default: auto, 50 to 300)"
+    )
+    command.add_argument("--seed", type=int, default=0, help="random seed of the ETKDG geometries (default: 0)")
+    command.add_argument(
+        "--fmax", type=float, default=0.01, help="convergence threshold for the largest force [eV/Å] (default: 0.01)"
+    )
+    command.add_argument("--max-steps", type=int, default=500, help="maximum number of steps (default: 500)")
+    add_run_options(command)
+
+
+def _strain(options: argparse.Namespace) -> int:
+    from physcon_ase.inference.files import files_named
+    from physcon_ase.inference.run_records import LINES
+    from physcon_ase.inference.strains.report import format_strain, format_strain_record, write_strain_table
+    from physcon_ase.inference.strains.search import strain, strain_many
+
+    inputs = files_named(options.molecule)
+    rows = read_input(options)
+    settings = {
+        "n": options.n,
+        "level": options.level,
+        "checkpoint": options.checkpoint,
+        "seed": options.seed,
+        "fmax": options.fmax,
+        "max_steps": options.max_steps,
+        "device": options.device,
+    }
+    if many_wanted(options, rows, inputs):
+        records = strain_many(
+            rows,
+            n_processes=options.jobs,
+            scheduler=options.scheduler,
+            journal=journal_of(record_files(options)),
+            progress_bar=not options.quiet,
+            **settings,
+        )
+        return finish_records(options, records, inputs, format_strain_record, write_strain_table)
+    check_outputs(options.output, inputs, kinds=(LINES,))
+    found = strain(rows[0].molecule, **settings)
+    print(format_strain(found))
+    return 0 if found.judged()[0] == "ok" else SOME_FAILED
 
 
 def _number_or_auto(text: str) -> int | str:

@@ -1,4 +1,4 @@
-"""Batched relaxation of start geometries, shared by `many`, `ensembles.search` and `scans.search`."""
+"""Batched relaxation of start geometries, shared by `many`, ensembles, scans and strains."""
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence

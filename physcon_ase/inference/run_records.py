@@ -1,4 +1,4 @@
-"""Records of conformer searches, scans and vibrations of many molecules, as JSON lines and tables."""
+"""Records of conformer searches, scans, strains and vibrations of many molecules, as JSON lines and tables."""
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -35,10 +35,10 @@ ResultT = TypeVar("ResultT", bound=_Dictionary)
 
 @dataclass(frozen=True)
 class RunRecord(Generic[ResultT]):
-    """Outcome of `ensemble_many`, `scan_many` or `vibrations_many` for one molecule."""
+    """Outcome of `ensemble_many`, `scan_many`, `strain_many` or `vibrations_many` for one molecule."""
 
     kind: str
-    """ "ensemble", "scan" or "vibrations"."""
+    """ "ensemble", "scan", "strain" or "vibrations"."""
     index: int
     """Index in the input."""
     name: str
@@ -52,7 +52,7 @@ class RunRecord(Generic[ResultT]):
     seconds: float
     """Wall time [s]."""
     result: ResultT | None
-    """`Ensemble`, `Scan` or `Vibrations`; None if it failed."""
+    """`Ensemble`, `Scan`, `Strain` or `Vibrations`; None if it failed."""
     smiles: str = ""
     """SMILES as given; empty for other input."""
     row: int = 0

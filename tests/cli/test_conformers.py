@@ -165,6 +165,31 @@ def test_scans_of_a_file_are_lines_of_json_and_a_table(capsys: pytest.CaptureFix
     assert not Path("list.jsonl.journal").exists()
 
 
+def test_strains_of_a_file_are_lines_of_json_and_a_table(capsys: pytest.CaptureFixture) -> None:
+    assert main(["ensemble", "CCCC", "-n", "10", "-o", "poses.sdf"]) == 0
+    text = Path("poses.sdf").read_text()
+    Path("poses.sdf").write_text(text + "no pose\n\n\n  0  0\nM  END\n$$$$\n")
+    options = ["-n", "10", "-o", "strain.jsonl", "--summary", "strain.csv", "--quiet"]
+    assert main(["strain", "poses.sdf", *options]) == 1
+    assert "    0  ok             CCCC  strain 0.0" in capsys.readouterr().out
+    lines = [json.loads(line) for line in Path("strain.jsonl").read_text().splitlines()]
+    assert [line["status"] for line in lines] == ["ok"] * text.count("$$$$") + ["failed"]
+    with open("strain.csv", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    for row in rows[:-1]:  # of conformers, whose energies are known
+        above = float(row["relative_energy_kcal_per_mol"])
+        assert float(row["strain_kcal_per_mol"]) == pytest.approx(above, abs=0.01)
+        assert float(row["local_strain_kcal_per_mol"]) == pytest.approx(0.0, abs=0.01)
+    Path("one.sdf").write_text(text.split("$$$$\n")[0] + "$$$$\n")
+    capsys.readouterr()
+    assert main(["strain", "one.sdf", "-n", "10"]) == 0
+    assert "above the lowest conformer" in capsys.readouterr().out
+    assert main(["strain", "one.sdf", "-o", "one.sdf"]) == 2
+    assert "cannot write one.sdf; the name must end in .jsonl" in capsys.readouterr().err
+    assert main(["strain", "CCCC"]) == 2
+    assert "'CCCC' has no positions" in capsys.readouterr().err
+
+
 def test_ensembles_of_a_file_are_lines_of_json_with_failures(capsys: pytest.CaptureFixture) -> None:
     Path("list.smi").write_text("foo\nO\n")
     assert main(["ensemble", "list.smi", "-n", "2", "-o", "list.json"]) == 2

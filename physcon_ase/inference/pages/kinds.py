@@ -230,10 +230,39 @@ def interaction_entry(found: Data) -> Entry:
     )
 
 
+def strain_entry(found: Data) -> Entry:
+    """Entry of a `Strain.to_dict` or `RunRecord.to_dict`."""
+    strain, local = found["strain_kcal_per_mol"], found["local_strain_kcal_per_mol"]
+    return Entry(
+        kind="strain",
+        **_common(found),
+        energy=found["pose_energy_eV"],
+        summary=f"strain {strain:.2f} kcal/mol",
+        numbers=(
+            ("Above the lowest conformer", f"{strain:.2f} kcal/mol"),
+            ("Above the nearest minimum", f"{local:.2f} kcal/mol"),
+            ("Energy of the pose, torsions held", _energy(found["pose_energy_eV"], None)),
+            ("Energy of the nearest minimum", _energy(found["nearest_energy_eV"], None)),
+            ("Energy of the lowest conformer", _energy(found["lowest_energy_eV"], None)),
+            ("RMSD of the nearest minimum from the input", f"{found['nearest_rmsd_A']:.3f} Å (heavy atoms)"),
+            ("Conformers searched", f"{found['n_conformers']}, seed {found['seed']}"),
+            *_of_molecule(found),
+            *_origin(found),
+        ),
+        structures=structures_of(
+            found["atomic_numbers"],
+            [found["pose_positions_A"], found["nearest_positions_A"]],
+            ["pose, torsions held", "nearest minimum"],
+        ),
+        strains=(strain,),
+    )
+
+
 KINDS: Final[dict[str, Callable[[Data], Entry]]] = {
     "relaxation": relaxation_entry,
     "ensemble": ensemble_entry,
     "scan": scan_entry,
+    "strain": strain_entry,
     "vibrations": vibrations_entry,
     "interaction": interaction_entry,
 }

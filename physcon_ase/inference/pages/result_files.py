@@ -1,4 +1,4 @@
-"""Reading of the result files of `physcon optimize`, `ensemble`, `scan`, `vibrations` and `interaction`."""
+"""Reading of the result files of `physcon optimize`, `ensemble`, `scan`, `strain`, `vibrations` and `interaction`."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,9 +17,7 @@ from physcon_ase.units import ATOMIC_NUMBERS
 LINES, ONE = ".jsonl", ".json"
 """Suffixes of result files with one molecule per line, and with one molecule."""
 
-WRITTEN_BY: Final = (
-    "give files that physcon optimize or ensemble (.jsonl), or ensemble, scan, vibrations or interaction (.json) writes"
-)
+WRITTEN_BY: Final = "give files (.jsonl, .json) of physcon optimize, ensemble, scan, strain, vibrations or interaction"
 """Remedy of errors of files."""
 
 

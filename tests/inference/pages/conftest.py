@@ -15,9 +15,12 @@ from physcon_ase.inference.interactions.interaction import Interaction
 from physcon_ase.inference.interactions.report import write_interaction
 from physcon_ase.inference.many import optimize_many
 from physcon_ase.inference.results import Record
+from physcon_ase.inference.run_records import RunRecord, write_lines
 from physcon_ase.inference.scans.report import write_scan
 from physcon_ase.inference.scans.scan import Scan
 from physcon_ase.inference.scans.search import scan
+from physcon_ase.inference.strains.search import strain_many
+from physcon_ase.inference.strains.strain import Strain
 from physcon_ase.inference.vibrations.harmonic import Vibrations, vibrations
 from physcon_ase.inference.vibrations.spectra import write_vibrations
 from physcon_ase.model.physcon import LoadedModel, load_model
@@ -36,6 +39,7 @@ class Results:
     map: Scan
     vibrations: Vibrations
     interaction: Interaction
+    strains: list[RunRecord[Strain]]
 
 
 @pytest.fixture(scope="session")
@@ -47,13 +51,15 @@ def results() -> Results:
         Row("O", name=MALICIOUS, number=3, source="list.smi"),
         Row("[Na+].[Cl-]", name="salt", number=4, source="list.smi"),
     ]
+    conformers = ensemble("CCO", n=6, checkpoint=model, progress_bar=False)
     return Results(
         records=optimize_many(rows, checkpoint=model, progress_bar=False),
-        ensemble=ensemble("CCO", n=6, checkpoint=model, progress_bar=False),
+        ensemble=conformers,
         scan=scan("CO", (3, 0, 1, 5), step=60.0, n_conformers=1, checkpoint=model, progress_bar=False),
         map=scan("OCO", [(3, 0, 1, 2), (0, 1, 2, 6)], step=120.0, n_conformers=1, checkpoint=model, progress_bar=False),
         vibrations=vibrations("O", checkpoint=model),
         interaction=interaction("O.O", checkpoint=model, distances=[2.0, 3.0, 5.0]),
+        strains=strain_many([conformers.conformers[0].atoms], n=6, checkpoint=model, progress_bar=False),
     )
 
 
@@ -67,5 +73,6 @@ def folder(results: Results, tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_scan(results.map, path / "map.json")
     write_vibrations(results.vibrations, path / "vibrations.json")
     write_interaction(results.interaction, path / "interaction.json")
+    write_lines(results.strains, path / "strain.jsonl")
     (path / "other.txt").write_text("files of other kinds may be beside them")
     return path

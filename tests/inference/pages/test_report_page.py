@@ -58,7 +58,7 @@ def of_kind(entries: list[Entry], kind: str) -> Entry:
 
 def test_every_molecule_is_an_entry_and_failures_have_reasons(entries: list[Entry], results: Results) -> None:
     assert [entry.kind for entry in entries] == [
-        "ensemble", "interaction", "scan", *["relaxation"] * 4, "scan", "vibrations",
+        "ensemble", "interaction", "scan", *["relaxation"] * 4, "scan", "strain", "vibrations",
     ]  # fmt: skip
     told = [(entry.name, entry.status) for entry in entries if entry.kind == "relaxation"]
     assert told == [("ethanol", "ok"), ("not a ring", "failed"), (MALICIOUS, "ok"), ("salt", "failed")]
@@ -84,7 +84,7 @@ def test_the_page_contains_each_molecule_and_escapes_texts(html: str, entries: l
     data = json.loads(elements.text["script"][0])
     assert len(data) == len(entries)
     assert "b" not in [name for own in data for name in Elements(own["html"]).names]
-    assert "9 molecules" in html
+    assert "10 molecules" in html
     assert entries[0].revision in html
 
 
@@ -96,7 +96,7 @@ def test_the_page_loads_nothing(html: str) -> None:
 def test_the_page_is_reproducible_and_complete(folder: Path, tmp_path: Path) -> None:
     pytest.importorskip("plotly", reason="needs plotly: pip install 'physcon-ase[report]'")
     entries = write_report([folder, folder / "scan.json"], tmp_path / "one.html")
-    assert len(entries) == 9  # each file once
+    assert len(entries) == 10  # each file once
     write_report([folder], tmp_path / "other.html")
     content = (tmp_path / "one.html").read_bytes()
     assert content == (tmp_path / "other.html").read_bytes()
@@ -243,5 +243,6 @@ def test_texts_in_json_cannot_end_a_script() -> None:
 
 def test_every_kind_is_written_by_a_command(folder: Path) -> None:
     kinds = {json.loads(path.read_text())["kind"] for path in folder.glob("*.json")}
-    kinds |= {json.loads(line)["kind"] for line in (folder / "minima.jsonl").read_text().splitlines()}
+    lines = [line for path in folder.glob("*.jsonl") for line in path.read_text().splitlines()]
+    kinds |= {json.loads(line)["kind"] for line in lines}
     assert kinds == set(KINDS)
