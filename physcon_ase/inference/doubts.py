@@ -19,7 +19,7 @@ _SHOWN: Final = 3
 
 FEWEST: Final = 5
 """Minimum number of training molecules with an environment for it to be known. Of unusual molecules that are
-"uncertain", most of them for this reason, 41 % have energy errors above 0.3 eV, of the others 16 %
+"uncertain", most of them for this reason, 34 % have energy errors above 0.3 eV, of the others 16 %
 (`benchmarks/hard.py`); 4 % of drug-like molecules are below it (`benchmarks/many.py`)."""
 
 _DONORS: Final = (7, 8, 15, 16)

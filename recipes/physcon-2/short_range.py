@@ -4,9 +4,9 @@
 
 Level b3lyp has no other data at these distances. The core repulsion of the model is stronger there than that of a
 density functional, with whose forces the network would become attractive further inside. The labels are therefore the
-forces of level b3lyp-d3 of CHECKPOINT, revision da5c19cfd23b of physcon-2 (git revision 3d7d050), for all pairs of H, C,
-N, O and F from 0.25 Å to 0.8 sums of the covalent radii, where they are repulsive and not above `LARGEST`. All pairs
-belong to the training split.
+forces of level b3lyp-d3 of CHECKPOINT, revision da5c19cfd23b of physcon-2 (git revision 3d7d050), for all pairs of
+H, C, N, O and F from 0.25 Å to 0.8 sums of the covalent radii, where they are repulsive and not above `LARGEST`. All
+pairs belong to the training split.
 """
 
 import argparse
