@@ -1,9 +1,10 @@
 """Reasons to doubt a prediction.
 
-Atoms unlike those of the training molecules, a large estimated error, a proton that would move in the gas phase, or a
-minimum with an unusually long bond.
+Atoms unlike those of the training molecules, a large estimated error, a proton that would move in the gas phase, an
+antiaromatic ring, or a minimum with an unusually long bond.
 """
 
+from itertools import combinations
 from typing import Final
 
 import numpy as np
@@ -28,6 +29,9 @@ _DONORS: Final = (7, 8, 15, 16)
 LONGEST: Final = 1.2
 """Largest usual ratio of a bond length to the sum of covalent radii: no bond of 8,000 drug-like DFT minima is above it,
 and one in each of 2 of 8,000 minima of QM9."""
+
+_DOUBLE: Final = 2
+"""`MolGraph.bond_orders` of a double bond that is not aromatic."""
 
 _NEGLIGIBLE: Final = 0.25
 """Estimated error [eV] of the energy up to which there is no reason to doubt it."""
@@ -61,6 +65,9 @@ def doubts_of(
             f"a proton of the cationic {donor} would move to the anionic {acceptor} in the gas phase: use the neutral "
             "form"
         )
+    if graph is not None and (ring := cyclobutadiene_ring(graph)) is not None:
+        names = "-".join(f"{CHEMICAL_SYMBOLS[graph.atomic_numbers[atom]]}{atom}" for atom in ring)
+        found.append(f"the ring {names} is antiaromatic: compare with another method")
     if rare := rare_environments(model, level, atomic_numbers, bonds):
         more = f" and {len(rare) - _SHOWN} more" if len(rare) > _SHOWN else ""
         found.append(
@@ -122,3 +129,17 @@ def transferable_proton(graph: MolGraph) -> tuple[int, int] | None:
     acceptors = np.setdiff1d(np.flatnonzero(charges < 0), paired)
     donors = np.flatnonzero(is_donor)
     return (int(donors[0]), int(acceptors[0])) if len(donors) and len(acceptors) else None
+
+
+def cyclobutadiene_ring(graph: MolGraph) -> tuple[int, ...] | None:
+    """Four-membered ring with two double bonds, which is antiaromatic; None if there is none.
+
+    Double bonds of aromatic rings, such as those of biphenylene, do not count.
+    """
+    bonded = {frozenset(bond) for bond in graph.bonds.tolist()}
+    double = graph.bonds[graph.bond_orders == _DOUBLE].tolist()
+    for (a, b), (c, d) in combinations(double, 2):
+        for third, fourth in ((c, d), (d, c)):
+            if len({a, b, c, d}) == 4 and {frozenset((b, third)), frozenset((fourth, a))} <= bonded:
+                return a, b, third, fourth
+    return None

@@ -10,7 +10,7 @@ from physcon_ase.chem.environments import environment_hashes, small_molecule_has
 from physcon_ase.chem.smiles import graph_from_smiles
 from physcon_ase.errors import UncertainWarning
 from physcon_ase.inference.calculator import PhysConCalculator
-from physcon_ase.inference.doubts import FEWEST, doubts_of, transferable_proton
+from physcon_ase.inference.doubts import FEWEST, cyclobutadiene_ring, doubts_of, transferable_proton
 from physcon_ase.inference.many import optimize_many
 from physcon_ase.inference.one import optimize
 from physcon_ase.model.checkpoint import load_into
@@ -126,3 +126,26 @@ def test_protons_that_would_move_in_the_gas_phase_are_a_reason(smiles: str, pair
 def test_the_zwitterion_of_an_amino_acid_is_uncertain_and_its_neutral_form_is_not() -> None:
     assert "use the neutral form" in optimize("[NH3+][C@@H](C)C(=O)[O-]").status
     assert optimize("N[C@@H](C)C(=O)O").status == "converged"
+
+
+@pytest.mark.parametrize(
+    ("smiles", "ring"),
+    [
+        ("C1=CC=C1", (0, 1, 2, 3)),
+        ("CC1=NC=C1", (1, 2, 3, 4)),
+        ("C1=CCC1", None),
+        ("C=C1C=CC1=C", None),  # two of the double bonds are outside the ring
+        ("c1ccc2c(c1)c1ccccc12", None),
+        ("C=CC=C", None),
+        ("C1=CC=CC=C1", None),
+    ],
+)
+def test_cyclobutadienes_are_antiaromatic(smiles: str, ring: tuple[int, ...] | None) -> None:
+    found = cyclobutadiene_ring(graph_from_smiles(smiles))
+    assert (found and set(found)) == (ring and set(ring))
+
+
+def test_an_antiaromatic_ring_is_a_reason_for_doubt(model: PhysCon) -> None:
+    graph = graph_from_smiles("C1=CC=C1")
+    doubts = doubts_of(model, "b3lyp", graph.atomic_numbers, graph.bonds, None, graph)
+    assert "the ring C0-C1-C2-C3 is antiaromatic: compare with another method" in doubts

@@ -200,6 +200,6 @@ def test_step_is_a_divisor_of_the_circle(step: float, double: LoadedModel) -> No
 
 
 def test_a_scan_has_the_doubts_of_its_lowest_point(double: LoadedModel) -> None:
-    found = scan("[O-]CC[O-]", (0, 1, 2, 3), step=120.0, n_conformers=2, checkpoint=double)
+    found = scan("[CH2-]CC[CH2-]", (0, 1, 2, 3), step=120.0, n_conformers=2, checkpoint=double)
     assert any("estimated error of the energy" in doubt for doubt in found.doubts)
     assert found.judged()[0] == "uncertain"
