@@ -42,20 +42,13 @@ def add_ensemble(commands: argparse._SubParsersAction) -> None:
     add_summary(command)
     add_model_options(command)
     command.add_argument(
-        "-n", type=_number_or_auto, default="auto", help="number of ETKDG geometries (default: auto, 50 to 300)"
-    )
-    command.add_argument(
         "--window", type=float, default=6.0, help="maximum energy above the lowest conformer [kcal/mol] (default: 6)"
     )
     command.add_argument(
         "--temperature", type=float, default=298.15, help="temperature of the Boltzmann weights [K] (default: 298.15)"
     )
-    command.add_argument("--seed", type=int, default=0, help="random seed of the ETKDG geometries (default: 0)")
     command.add_argument("--no-prerelax", action="store_true", help="skip the relaxation with MMFF94")
-    command.add_argument(
-        "--fmax", type=float, default=0.01, help="convergence threshold for the largest force [eV/Å] (default: 0.01)"
-    )
-    command.add_argument("--max-steps", type=int, default=500, help="maximum number of steps (default: 500)")
+    _add_search_options(command)
     add_run_options(command)
 
 
@@ -246,14 +239,7 @@ def add_strain(commands: argparse._SubParsersAction) -> None:
     add_outputs(command, "Lines of JSON (.jsonl) with everything, failures included")
     add_summary(command)
     add_model_options(command)
-    command.add_argument(
-        "-n", type=_number_or_auto, default="auto", help="number of ETKDG geometries (default: auto, 50 to 300)"
-    )
-    command.add_argument("--seed", type=int, default=0, help="random seed of the ETKDG geometries (default: 0)")
-    command.add_argument(
-        "--fmax", type=float, default=0.01, help="convergence threshold for the largest force [eV/Å] (default: 0.01)"
-    )
-    command.add_argument("--max-steps", type=int, default=500, help="maximum number of steps (default: 500)")
+    _add_search_options(command)
     add_run_options(command)
 
 
@@ -288,6 +274,18 @@ def _strain(options: argparse.Namespace) -> int:
     found = strain(rows[0].molecule, **settings)
     print(format_strain(found))
     return 0 if found.judged()[0] == "ok" else SOME_FAILED
+
+
+def _add_search_options(command: argparse.ArgumentParser) -> None:
+    """Adds the options of a conformer search."""
+    command.add_argument(
+        "-n", type=_number_or_auto, default="auto", help="number of ETKDG geometries (default: auto, 50 to 300)"
+    )
+    command.add_argument("--seed", type=int, default=0, help="random seed of the ETKDG geometries (default: 0)")
+    command.add_argument(
+        "--fmax", type=float, default=0.01, help="convergence threshold for the largest force [eV/Å] (default: 0.01)"
+    )
+    command.add_argument("--max-steps", type=int, default=500, help="maximum number of steps (default: 500)")
 
 
 def _number_or_auto(text: str) -> int | str:

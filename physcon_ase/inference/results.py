@@ -229,7 +229,7 @@ def record_of(result: Result, index: int = 0, *, attempts: int = 1, **origin: An
     return Record(
         index=index,
         name=name,
-        status=_record_status(result),
+        status=status_of(result),
         reason="" if result.is_ok else result.status,
         error="",
         seconds=result.seconds,
@@ -240,7 +240,8 @@ def record_of(result: Result, index: int = 0, *, attempts: int = 1, **origin: An
     )
 
 
-def _record_status(result: Result) -> Literal["ok", "uncertain", "not converged", "changed"]:
+def status_of(result: Result) -> Literal["ok", "uncertain", "not converged", "changed"]:
+    """Status of the record of a relaxed molecule."""
     if result.is_minimum:
         return "uncertain" if result.doubts else "ok"
     return "changed" if result.converged else "not converged"

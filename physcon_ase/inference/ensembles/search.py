@@ -155,6 +155,18 @@ def ensemble_many(
     return [record_of_outcome("ensemble", outcome, Ensemble.judged) for outcome in outcomes]
 
 
+def check_n(n: int | str) -> None:
+    """Checks a number of ETKDG geometries.
+
+    Raises:
+        PhysConError: neither a number of at least 1 nor "auto".
+    """
+    if n != "auto":
+        if isinstance(n, str):
+            raise PhysConError(f"n is {n!r}; give a number of geometries or 'auto'")
+        at_least_one("n", n)
+
+
 @dataclass(frozen=True)
 class _Options:
     """Settings of a search."""
@@ -167,10 +179,7 @@ class _Options:
     progress_bar: bool
 
     def __post_init__(self) -> None:
-        if self.n != "auto":
-            if isinstance(self.n, str):
-                raise PhysConError(f"n is {self.n!r}; give a number of geometries or 'auto'")
-            at_least_one("n", self.n)
+        check_n(self.n)
         above_zero("window [kcal/mol]", self.window)
         above_zero("temperature [K]", self.temperature)
 

@@ -21,11 +21,11 @@ from physcon_ase.errors import PhysConError
 from physcon_ase.inference.batched import relax_jobs
 from physcon_ase.inference.constraints import check_constraints
 from physcon_ase.inference.ensembles.ensemble import Ensemble
-from physcon_ase.inference.ensembles.search import MAX_SECONDS, ensemble
+from physcon_ase.inference.ensembles.search import MAX_SECONDS, check_n, ensemble
 from physcon_ase.inference.generator import ATOMS_PER_BATCH, atoms_of
-from physcon_ase.inference.intake import at_least_one, checked_seed
+from physcon_ase.inference.intake import checked_seed
 from physcon_ase.inference.long_runs import run_each
-from physcon_ase.inference.results import Result
+from physcon_ase.inference.results import Result, status_of
 from physcon_ase.inference.run_records import RunRecord, Status, record_of_outcome
 from physcon_ase.inference.starts import PicklableSettings, RelaxationJob, Settings, graph_and_positions, settings_of
 from physcon_ase.inference.strains.strain import Strain
@@ -78,7 +78,8 @@ def strain(
         PhysConError: a molecule without positions, or invalid input; see `errors` for the subclasses.
     """
     settings = settings_of(checkpoint, level, fmax, max_steps, max_seconds, device, dtype)
-    return _strain(replace(settings, atoms_per_batch=atoms_per_batch), _checked_n(n), pose, checked_seed(seed))
+    check_n(n)
+    return _strain(replace(settings, atoms_per_batch=atoms_per_batch), n, pose, checked_seed(seed))
 
 
 def strain_many(
@@ -112,8 +113,8 @@ def strain_many(
         PhysConError: invalid settings or checkpoint. Errors of single molecules are reported in their records.
         StoreError: the journal belongs to a different run.
     """
-    n, seed = _checked_n(n), checked_seed(seed)
-    settings = settings_of(checkpoint, level, fmax, max_steps, max_seconds, device, dtype)
+    check_n(n)
+    seed, settings = checked_seed(seed), settings_of(checkpoint, level, fmax, max_steps, max_seconds, device, dtype)
     shared = PicklableSettings(replace(settings, atoms_per_batch=atoms_per_batch), checkpoint, device, dtype)
     outcomes = run_each(
         partial(_strain_with, shared, n),
@@ -134,12 +135,6 @@ def _strain_with(shared: PicklableSettings, n: int | str, pose: Any, seed: int) 
     return _strain(shared.settings, n, pose, seed)
 
 
-def _checked_n(n: int | str) -> int | str:
-    if isinstance(n, str) and n != "auto":
-        raise PhysConError(f"n is {n!r}; give a number of geometries or 'auto'")
-    return n if isinstance(n, str) else at_least_one("n", n)
-
-
 def _strain(settings: Settings, n: int | str, molecule: Any, seed: int) -> Strain:
     began = perf_counter()
     graph, given, settings = graph_and_positions(molecule, settings)
@@ -152,8 +147,9 @@ def _strain(settings: Settings, n: int | str, molecule: Any, seed: int) -> Strai
     held = held_dihedrals(graph)
     pose = _relaxed(graph, given, held, settings)
     nearest = _relaxed(graph, pose.atoms.positions, (), settings)
-    found = _conformers(canonical_smiles(graph), n, seed, settings)
-    heavy = graph.atomic_numbers > 1 if (graph.atomic_numbers > 1).any() else np.ones(graph.n_atoms, dtype=bool)
+    smiles = canonical_smiles(graph)
+    found = _conformers(smiles, n, seed, settings)
+    heavy = graph.atomic_numbers > (1 if (graph.atomic_numbers > 1).any() else 0)
     energies = [found.energies[0], *([nearest.energy] if nearest.is_minimum else [])]
     return Strain(
         pose=_without_constraints(pose.atoms),
@@ -166,7 +162,7 @@ def _strain(settings: Settings, n: int | str, molecule: Any, seed: int) -> Strai
         pose_rmsd=rmsd(pose.atoms.positions[heavy], given[heavy]),
         nearest_rmsd=rmsd(nearest.atoms.positions[heavy], given[heavy]),
         graph=graph,
-        smiles=canonical_smiles(graph),
+        smiles=smiles,
         problem=_problem(pose, nearest),
         fmax=settings.fmax,
         seed=seed,
@@ -227,7 +223,7 @@ def _conformers(smiles: str, n: int | str, seed: int, settings: Settings) -> Ens
 def _problem(pose: Result, nearest: Result) -> tuple[Status, str]:
     for result, which in ((pose, "torsions held"), (nearest, "nearest minimum")):
         if not result.is_minimum:
-            return ("changed" if result.converged else "not converged"), f"{which}: {result.status}"
+            return status_of(result), f"{which}: {result.status}"
     return "ok", ""
 
 
