@@ -17,7 +17,7 @@ from torch import Tensor
 
 from physcon_ase.chem.graph import MolGraph, pair_types
 from physcon_ase.chem.hydrogens import hydrogen_tetrahedra
-from physcon_ase.errors import PhysConError
+from physcon_ase.errors import NotEnoughMemoryError, PhysConError
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,9 @@ def unpad(batch: Batch, values: Tensor) -> list[np.ndarray]:
     return [row[:size] for row, size in zip(values.detach().cpu().numpy(), batch.n_atoms.tolist(), strict=True)]
 
 
-def in_chunks(sizes: Sequence[int], atoms_per_batch: int, work: Callable[[list[int]], None]) -> dict[int, str]:
+def in_chunks(
+    sizes: Sequence[int], atoms_per_batch: int, work: Callable[[list[int]], None]
+) -> dict[int, NotEnoughMemoryError]:
     """Calls `work` for chunks of molecules of similar size that fill up to `atoms_per_batch` slots.
 
     If memory runs out, the number of slots is halved for the remaining molecules.
@@ -142,7 +144,7 @@ def in_chunks(sizes: Sequence[int], atoms_per_batch: int, work: Callable[[list[i
         work: called with the indices of each chunk; called again for a chunk that ran out of memory.
 
     Returns:
-        Error message by index of molecules that do not fit into memory on their own.
+        Error by index of molecules that do not fit into memory on their own.
 
     Raises:
         PhysConError: `atoms_per_batch` is below 1.
@@ -160,7 +162,10 @@ def in_chunks(sizes: Sequence[int], atoms_per_batch: int, work: Callable[[list[i
             if len(chunk) > 1:
                 budget = max(1, min(budget, len(chunk) * sizes[chunk[-1]]) // 2)
                 continue
-            too_large[chunk[0]] = str(error).split("\n", maxsplit=1)[0]
+            reason = str(error).split("\n", maxsplit=1)[0]
+            too_large[chunk[0]] = NotEnoughMemoryError(
+                f"not enough memory for {sizes[chunk[0]]} atoms ({reason}): use a machine with more memory, or float32"
+            )
         waiting = waiting[len(chunk) :]
     return too_large
 

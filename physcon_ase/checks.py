@@ -279,27 +279,6 @@ def asymmetry(field: Field, batch: Batch) -> float:
     return ((jacobian - jacobian.T).norm() / (2 * jacobian.norm())).item()
 
 
-def estimated_asymmetry(field: Field, batch: Batch, *, n_probes: int = 64, seed: int = 0) -> float:
-    """Stochastic estimate of `asymmetry` for large molecules, without forming the Jacobian.
-
-    E|uᵀJv - vᵀJu|² / (2 E|uᵀJv|²) = 2 λ² for normally distributed u and v.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    positions, differences, sizes = batch.positions[0], 0.0, 0.0
-    for _ in range(n_probes):
-        u, v = torch.randn(2, *positions.shape, generator=generator, dtype=positions.dtype)
-        uv, vu = (_along(field, positions, a, b) for a, b in ((u, v), (v, u)))
-        differences, sizes = differences + (uv - vu).square().item(), sizes + uv.square().item() + vu.square().item()
-    return (differences / (2 * sizes)) ** 0.5
-
-
-def _along(field: Field, positions: Tensor, u: Tensor, v: Tensor) -> Tensor:
-    """Bilinear form uᵀJv of the Jacobian J of a field."""
-    places = positions.clone().requires_grad_()
-    (pulled,) = torch.autograd.grad(field(places), places, u)
-    return (pulled * v).sum()
-
-
 def loop_work(force_fn: ForceFn, batch: Batch, seed: int, *, radius: float = 0.05, n_points: int = 256) -> float:
     """Work |∮ F·dx| [eV] along a circle of the given radius [Å per coordinate] in a random plane.
 

@@ -116,6 +116,10 @@ class EngineError(PhysConError):
     """A labelling program that is not installed, or that failed for a geometry."""
 
 
+class NotEnoughMemoryError(PhysConError):
+    """A molecule that does not fit into memory on its own."""
+
+
 class MissingPackageError(PhysConError):
     """A request that needs an optional package which is not installed."""
 

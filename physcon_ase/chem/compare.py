@@ -4,6 +4,7 @@ Positions are in Å and in the atom order of the graph. Improper rotations are e
 """
 
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Final
 
 import numpy as np
@@ -11,7 +12,7 @@ from jaxtyping import Float, Int
 from rdkit import Chem
 from scipy.optimize import linear_sum_assignment
 
-from physcon_ase.chem.graph import MolGraph, signed_volumes
+from physcon_ase.chem.graph import MolGraph, neighbours_of, signed_volumes
 from physcon_ase.chem.smiles import to_rdkit
 
 BROKEN_BEYOND: Final = 1.3
@@ -125,15 +126,6 @@ def bonds_intact(graph: MolGraph, positions: Float[np.ndarray, "atoms 3"]) -> Bo
         broken=list(zip(first[broken].tolist(), second[broken].tolist(), strict=True)),
         formed=list(zip(first[formed].tolist(), second[formed].tolist(), strict=True)),
     )
-
-
-def bonded_pairs(
-    atomic_numbers: Int[np.ndarray, " atoms"], positions: Float[np.ndarray, "atoms 3"]
-) -> Int[np.ndarray, "pairs 2"]:
-    """Pairs of atoms that are close enough for a bond (`FORMED_BELOW`), regardless of the graph."""
-    first, second, stretch = _stretches(atomic_numbers, positions)
-    is_close = stretch < FORMED_BELOW
-    return np.stack([first[is_close], second[is_close]], axis=1)
 
 
 def _stretches(atomic_numbers: np.ndarray, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -262,15 +254,12 @@ def _cosine_of_torsion(a: np.ndarray, b: np.ndarray, c: np.ndarray, d: np.ndarra
 
 
 def _heavy_angles(graph: MolGraph) -> Int[np.ndarray, "angles 3"]:
-    neighbours: list[list[int]] = [[] for _ in range(graph.n_atoms)]
-    for first, second in graph.bonds[(graph.atomic_numbers[graph.bonds] > 1).all(axis=1)].tolist():
-        neighbours[first].append(second)
-        neighbours[second].append(first)
+    is_heavy = graph.atomic_numbers > 1
     angles = [
         (one, apex, other)
-        for apex, around in enumerate(neighbours)
-        for index, one in enumerate(around)
-        for other in around[:index]
+        for apex, around in enumerate(neighbours_of(graph))
+        for one, other in combinations([atom for atom in around if is_heavy[atom]], 2)
+        if is_heavy[apex]
     ]
     return np.array(angles, dtype=np.int64).reshape(-1, 3)
 

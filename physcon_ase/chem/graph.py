@@ -90,6 +90,15 @@ def graph_bytes(graph: MolGraph) -> tuple[bytes, ...]:
     return tuple(np.asarray(getattr(graph, field.name)).tobytes() for field in fields(graph))
 
 
+def neighbours_of(graph: MolGraph) -> list[list[int]]:
+    """Bonded atoms of each atom."""
+    neighbours: list[list[int]] = [[] for _ in range(graph.n_atoms)]
+    for first, second in graph.bonds.tolist():
+        neighbours[first].append(second)
+        neighbours[second].append(first)
+    return neighbours
+
+
 def topological_distances(graph: MolGraph) -> Float[np.ndarray, "atoms atoms"]:
     """Number of bonds on the shortest path between each pair of atoms; inf between fragments."""
     # Breadth-first search from all atoms at once; five times faster than scipy's shortest_path for small molecules.

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from rdkit import Chem, rdBase
 
-from physcon_ase.chem.graph import MolGraph, make_graph
+from physcon_ase.chem.graph import MolGraph, make_graph, neighbours_of
 from physcon_ase.chem.isotopes import is_isotope
 from physcon_ase.errors import (
     BondPerceptionError,
@@ -202,11 +202,7 @@ def to_rdkit(graph: MolGraph, positions: Float[np.ndarray, "atoms 3"] | None = N
 
 def stereocentres(graph: MolGraph) -> list[int]:
     """Central atom of each of `MolGraph.tetrahedra`."""
-    neighbours: list[set[int]] = [set() for _ in range(graph.n_atoms)]
-    for first, second in graph.bonds.tolist():
-        neighbours[first].add(second)
-        neighbours[second].add(first)
-    centres = []
+    neighbours, centres = list(map(set, neighbours_of(graph))), []
     for a, b, c, d in graph.tetrahedra.tolist():
         is_own_corner = neighbours[d] == {a, b, c}
         centres.append(d if is_own_corner else next(n for n in neighbours[a] if neighbours[n] == {a, b, c, d}))

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from rdkit import Chem, rdBase
 
-from physcon_ase.chem.graph import MolGraph
+from physcon_ase.chem.graph import MolGraph, neighbours_of
 from physcon_ase.chem.smiles import canonical_smiles, to_rdkit
 from physcon_ase.errors import ConstraintError
 
@@ -90,15 +90,6 @@ def dihedral_matching(graph: MolGraph, smarts: str) -> tuple[int, int, int, int]
         )
     first, second, third, fourth = found[0]
     return first, second, third, fourth
-
-
-def neighbours_of(graph: MolGraph) -> list[list[int]]:
-    """Bonded atoms of each atom."""
-    neighbours: list[list[int]] = [[] for _ in range(graph.n_atoms)]
-    for first, second in graph.bonds.tolist():
-        neighbours[first].append(second)
-        neighbours[second].append(first)
-    return neighbours
 
 
 def turned(positions: Float[np.ndarray, "atoms 3"], rotor: RotatableBond, angle: float) -> Float[np.ndarray, "atoms 3"]:

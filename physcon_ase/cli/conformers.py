@@ -127,7 +127,7 @@ def _written(
     from physcon_ase.inference.results import Record
 
     n_written = sum(len(record.result) for record in records if record.result is not None)
-    fields = ("index", "name", "status", "reason", "error", "seconds", "smiles", "row", "source")
+    fields = ("index", "name", "status", "reason", "error", "seconds", "smiles", "row", "source", "fields")
     lines: list[str] = []
     tables: dict[Path, dict[int, Record]] = {path: {} for path in failure_tables(outputs)}
     for output in outputs:

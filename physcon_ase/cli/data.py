@@ -13,6 +13,7 @@ from physcon_ase.inference.formats.table import READABLE, listed
 from physcon_ase.plurals import counted
 
 if TYPE_CHECKING:
+    from physcon_ase.inference.formats.rows import Row
     from physcon_ase.labelling.selection import CommitteeSelection
 
 
@@ -169,26 +170,24 @@ def add_label(commands: argparse._SubParsersAction) -> None:
     command.add_argument("--quiet", action="store_true", help="no progress bar")
 
 
-def _labelling_input(molecule: Any) -> Any:
+def _labelling_input(row: "Row") -> Any:
     """A molecule of a file as input of a labelling run."""
     from physcon_ase.chem.graph import MolGraph
-    from physcon_ase.chem.smiles import canonical_key, canonical_smiles
-    from physcon_ase.data.split import key_hash
+    from physcon_ase.chem.smiles import canonical_smiles
     from physcon_ase.inference.formats.rows import Geometry
-    from physcon_ase.labelling.inputs import KnownGeometry
+    from physcon_ase.labelling.inputs import NamedSmiles, known_geometry
 
-    if isinstance(molecule, MolGraph):
-        return canonical_smiles(molecule)
+    molecule = row.molecule
     if isinstance(molecule, Geometry):
-        graph, name = molecule.graph, str(molecule.atoms.info.get("name", ""))
-        smiles = canonical_smiles(graph)
-        return KnownGeometry(graph, molecule.atoms.positions, key_hash(canonical_key(graph)), smiles, name or smiles)
-    return molecule
+        return known_geometry(molecule.graph, molecule.atoms.positions, row.name)
+    if isinstance(molecule, MolGraph):
+        molecule = canonical_smiles(molecule)
+    return NamedSmiles(molecule, row.name) if isinstance(molecule, str) and row.name else molecule
 
 
 def _label(options: argparse.Namespace) -> int:
     from physcon_ase.data.store import open_store
-    from physcon_ase.inference.files import check_output, files_named, molecules_named
+    from physcon_ase.inference.files import check_output, files_named, readable, rows_named
     from physcon_ase.labelling.engines import engine_by_name
     from physcon_ase.labelling.inputs import known_geometries
     from physcon_ase.labelling.pipeline import format_labelling_report, label
@@ -207,7 +206,7 @@ def _label(options: argparse.Namespace) -> int:
         if molecule.endswith(".h5"):
             molecules += known_geometries(open_store(molecule), minima_of=options.minima_of)
         else:
-            molecules += [_labelling_input(own) for own in molecules_named(molecule)]
+            molecules += [_labelling_input(row) for row in readable(rows_named(molecule), molecule)]
     report = label(
         options.part.of(molecules),
         engine,

@@ -16,8 +16,8 @@ def add_report(commands: argparse._SubParsersAction) -> None:
         nargs="+",
         type=Path,
         metavar="INPUT",
-        help="result files, or folders with result files: .jsonl of optimize and ensemble, .json of ensemble, scan, "
-        "vibrations and interaction",
+        help="result files, or folders with result files: .jsonl of optimize, ensemble, scan, strain and vibrations, "
+        ".json of ensemble, scan, vibrations and interaction",
     )
     command.add_argument("-o", "--output", type=Path, required=True, metavar="PAGE", help="output file (.html)")
     command.add_argument("--title", default="physcon report", help="title of the page (default: %(default)s)")

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from physcon_ase.batch import Batch, in_chunks, make_batch, threads_for, with_positions
+from physcon_ase.errors import NotEnoughMemoryError
 from physcon_ase.inference.constraints import constraints_of
 from physcon_ase.inference.intake import charge_and_multiplicity
 from physcon_ase.inference.outcome import result_of
@@ -21,7 +22,7 @@ from physcon_ase.relax.driver import RelaxResult, relax
 
 def relax_jobs(
     jobs: Sequence[RelaxationJob], settings: Settings, on_batch: Callable[[Sequence[Result]], None] | None = None
-) -> list[Result | str]:
+) -> list[Result | NotEnoughMemoryError]:
     """Relaxes start geometries in batches of similar size.
 
     Args:
@@ -30,9 +31,9 @@ def relax_jobs(
         on_batch: called with the results of each batch.
 
     Returns:
-        Results in the order of the jobs; an error message for molecules that do not fit into memory.
+        Results in the order of the jobs; an error for molecules that do not fit into memory.
     """
-    outcomes: list[Result | str] = [""] * len(jobs)
+    outcomes: list[Result | NotEnoughMemoryError] = [""] * len(jobs)
 
     def work(rows: list[int]) -> None:
         results = _relax_batch([jobs[row] for row in rows], settings)
@@ -47,8 +48,8 @@ def relax_jobs(
     for rows in by_level.values():
         sizes = [len(jobs[row].atoms) for row in rows]
         too_large = in_chunks(sizes, settings.atoms_per_batch, lambda places, own=rows: work([own[k] for k in places]))
-        for place, message in too_large.items():
-            outcomes[rows[place]] = message
+        for place, error in too_large.items():
+            outcomes[rows[place]] = error
     return outcomes
 
 

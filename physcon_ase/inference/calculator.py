@@ -301,12 +301,8 @@ class PhysConCalculator(Calculator):
                 found.update(zip(chosen, predictions, strict=True))
 
             too_large = in_chunks([len(structures[index]) for index in indices], atoms_per_batch, work)
-            for row, message in too_large.items():
-                n_atoms = len(structures[indices[row]])
-                refuse(
-                    indices[row],
-                    PhysConError(f"{n_atoms} atoms do not fit into memory ({message}); use a machine with more memory"),
-                )
+            for row, error in too_large.items():
+                refuse(indices[row], error)
         return [found[index] for index in range(len(structures))]
 
     def _predict_batch(self, structures: list[Atoms], level: str, with_forces: bool) -> list[Prediction]:

@@ -1,7 +1,7 @@
 """ETKDG and MMFF94 start geometries of many molecules, in one or several processes."""
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 from jaxtyping import Float
@@ -11,10 +11,16 @@ from physcon_ase.chem.conformers import embed, lowest_conformer
 from physcon_ase.chem.graph import MolGraph
 from physcon_ase.errors import EmbeddingError, PhysConError
 from physcon_ase.inference.intake import or_error
-from physcon_ase.jobs.workers import worker_pool
+from physcon_ase.jobs.workers import WORKER_DIED, SingleJobs, finished, worker_pool
 
 MAX_SECONDS: Final = 30.0
 """Default time limit [s] for the start geometry of one molecule."""
+
+_Job: TypeAlias = tuple[int, tuple[Any, ...]]
+"""Index of a molecule, and the arguments of `_start_or_error`."""
+
+_Found: TypeAlias = tuple[int, Float[np.ndarray, "atoms 3"] | PhysConError]
+"""Index of a molecule, and its start geometry or error."""
 
 
 def embed_many(
@@ -36,11 +42,24 @@ def embed_many(
             geometry without relaxation.
         max_seconds: time limit [s] per molecule.
         n_processes: number of processes.
+
+    Raises:
+        EngineError: processes crash repeatedly.
     """
     tasks = [(graph, seed, n_conformers, max_seconds) for graph, seed in zip(graphs, seeds, strict=True)]
+    found: dict[int, np.ndarray | PhysConError] = {}
     with worker_pool(0 if n_processes <= 1 else n_processes) as workers:
-        futures = [workers.executor.submit(_start_or_error, *task) for task in tasks]
-        return [future.result() for future in futures]
+        for done in finished(workers, _work, SingleJobs(enumerate(tasks)), _lost):
+            found |= done
+    return [found[index] for index in range(len(tasks))]
+
+
+def _work(jobs: list[_Job]) -> tuple[list[_Found], list[_Job]]:
+    return [(index, _start_or_error(*task)) for index, task in jobs], []
+
+
+def _lost(job: _Job) -> tuple[list[_Found], list[_Job]]:
+    return [(job[0], EmbeddingError(f"no start geometry: {WORKER_DIED}"))], []
 
 
 def _start_or_error(

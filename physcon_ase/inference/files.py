@@ -12,6 +12,7 @@ from ase import Atoms
 
 from physcon_ase.chem.graph import MolGraph
 from physcon_ase.errors import InvalidSmilesError, PhysConError, StoreError
+from physcon_ase.inference.figures import check_matplotlib
 from physcon_ase.inference.formats import xyz
 from physcon_ase.inference.formats.rows import Geometry, ReadOptions, Row
 from physcon_ase.inference.formats.table import (
@@ -68,7 +69,7 @@ def _refuse_missing_file(argument: str) -> None:
 
 def molecules_named(argument: str) -> list[str | MolGraph | Atoms | Geometry]:
     """Molecules of an argument that is a file name or a SMILES. Raises the errors of `read_molecules`."""
-    return _molecules(rows_named(argument), argument)
+    return [row.molecule for row in readable(rows_named(argument), argument)]
 
 
 def files_named(argument: str) -> list[Path]:
@@ -137,15 +138,20 @@ def read_molecules(path: str | Path) -> list[str | MolGraph | Atoms | Geometry]:
     Raises:
         StoreError: see `read_rows`; also if any molecule cannot be read.
     """
-    return _molecules(read_rows(path), path)
+    return [row.molecule for row in readable(read_rows(path), path)]
 
 
-def _molecules(rows: Sequence[Row], source: str | Path) -> list[Any]:
+def readable(rows: Sequence[Row], source: str | Path) -> Sequence[Row]:
+    """Returns the rows of a file, with the name of each geometry in its `info`.
+
+    Raises:
+        StoreError: a row could not be read.
+    """
     for row in rows:
         if isinstance(row.molecule, PhysConError):
             raise StoreError(f"{source}: {row.molecule}")
         _named_atoms(row)
-    return [row.molecule for row in rows]
+    return rows
 
 
 def _named_atoms(row: Row) -> Any:
@@ -219,6 +225,8 @@ def check_output(path: str | Path, inputs: Iterable[str | Path] = (), *, kinds: 
         raise PhysConError(
             f"{path} cannot be written, since there is no permission for {path.parent}: choose another folder"
         )
+    if suffix_of(path) == ".png":
+        check_matplotlib()
     if kind is not None:
         check_installed(kind)
     is_compressed = suffix_of(path) == ".png" or (kind is not None and kind.requires)

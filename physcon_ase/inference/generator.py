@@ -218,7 +218,9 @@ class StructureGenerator:
                     if guess.bonds_intact and guess.stereo_intact:
                         results[index] = guess
 
-            in_chunks([graphs[index].n_atoms for index in pending], budget, work)
+            too_large = in_chunks([graphs[index].n_atoms for index in pending], budget, work)
+            for row, error in too_large.items():
+                results[pending[row]] = error
 
     def _draw(
         self, orders: list[Reordered], starts: list[np.ndarray | None], seeds: list[int], attempt: int

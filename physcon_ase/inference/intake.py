@@ -14,6 +14,7 @@ from ase import Atoms
 
 from physcon_ase.chem.graph import MolGraph
 from physcon_ase.chem.overlap import overlapping_atoms
+from physcon_ase.chem.states import check_other_keys
 from physcon_ase.errors import (
     EmptyStructureError,
     NonFinitePositionsError,
@@ -100,13 +101,13 @@ def charge_and_multiplicity(atoms: Atoms, charge: int = 0, multiplicity: int = 1
     """Total charge [e] and spin multiplicity 2S + 1 from `atoms.info["charge"]` and `["spin"]`, or the defaults.
 
     Raises:
-        UnsupportedChargeError: one of them is not an integer.
+        UnsupportedChargeError: one of them is not an integer, or contradicts another key (`chem.states`).
     """
     stated = state_in_info(atoms)
-    return (
-        _as_whole_number("charge", charge if stated[0] is None else stated[0]),
-        _as_whole_number("spin", multiplicity if stated[1] is None else stated[1]),
-    )
+    charge = _as_whole_number("charge", charge if stated[0] is None else stated[0])
+    multiplicity = _as_whole_number("spin", multiplicity if stated[1] is None else stated[1])
+    check_other_keys(atoms.info, charge, multiplicity)
+    return charge, multiplicity
 
 
 def state_in_info(atoms: Atoms) -> tuple[Any, Any]:
@@ -271,10 +272,10 @@ def _is_above_zero(value: Any) -> bool:
 # ---- errors of one molecule among many
 
 
-def or_error(function: Callable[..., _Value], *arguments: Any) -> _Value | PhysConError:
+def or_error(function: Callable[..., _Value], *arguments: Any, **options: Any) -> _Value | PhysConError:
     """Return value of the function, or the PhysConError that it raises."""
     try:
-        return function(*arguments)
+        return function(*arguments, **options)
     except PhysConError as error:
         return error
 

@@ -4,7 +4,7 @@ Molecules are distributed in chunks. The content of a chunk must not depend on t
 a missing result is repeated as a whole, so that results depend neither on the number of processes nor on interruptions.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
@@ -22,7 +22,7 @@ from physcon_ase.inference.formats.rows import Geometry, Row, as_rows
 from physcon_ase.inference.intake import at_least_one, or_error
 from physcon_ase.jobs.journal import Journal, fingerprint, json_line, output_lock
 from physcon_ase.jobs.progress import Progress
-from physcon_ase.jobs.workers import WORKER_DIED, finished, worker_pool
+from physcon_ase.jobs.workers import WORKER_DIED, SingleJobs, finished, worker_pool
 
 _PROGRAM: Final = "physcon"
 
@@ -97,7 +97,7 @@ def run(
         if file is not None:
             records |= {line["index"]: task.decode(line["record"]) for line in file.resumed}
         progress = stack.enter_context(Progress(len(rows), initial=len(records), show=progress_bar))
-        queue = _Queue(chunk for chunk in chunks if any(item.index not in records for item in chunk))
+        queue = SingleJobs(chunk for chunk in chunks if any(item.index not in records for item in chunk))
         workers = stack.enter_context(worker_pool(n_processes, scheduler))
         for done in finished(workers, partial(_work, task.work), queue, partial(_lost, task.lost)):
             new = {index: record for index, record in done if index not in records}
@@ -139,24 +139,6 @@ def _atoms_bytes(atoms: Atoms) -> bytes:
     state = repr([constraints, *("" if isinstance(value, PhysConError) else value for value in fields)]).encode()
     arrays = (atoms.numbers, atoms.positions, atoms.get_masses())
     return b"".join(np.ascontiguousarray(values).tobytes() for values in arrays) + state
-
-
-class _Queue:
-    """Chunks that wait for a worker (`jobs.workers.Queue`); a task is one chunk."""
-
-    def __init__(self, chunks: Iterator[Chunk]):
-        self._chunks, self._returned = chunks, list[Chunk]()
-
-    def take(self) -> list[Chunk]:
-        """Removes and returns the next chunk."""
-        if self._returned:
-            return [self._returned.pop()]
-        chunk = next(self._chunks, None)
-        return [] if chunk is None else [chunk]
-
-    def put_back(self, jobs: Sequence[Chunk]) -> None:
-        """Puts chunks to the front."""
-        self._returned.extend(reversed(jobs))
 
 
 def _work(work: Callable[[Chunk], list[Any]], task: list[Chunk]) -> tuple[list[tuple[int, Any]], list[Chunk]]:

@@ -205,13 +205,10 @@ def _with_supported_constraints(job: RelaxationJob | PhysConError) -> Relaxation
     return or_error(check_constraints, job.atoms) or job
 
 
-def _record(item: Item, attempt: int, seed: int, outcome: Result | PhysConError | str, share: float) -> Record:
+def _record(item: Item, attempt: int, seed: int, outcome: Result | PhysConError, share: float) -> Record:
     if isinstance(outcome, Result):
         return record_of(replace(outcome, seconds=outcome.seconds + share), attempts=attempt + 1, **_told(item))
-    error, reason = "MemoryError", f"not enough memory: {outcome}; use a machine with more memory, or float32"
-    if isinstance(outcome, PhysConError):
-        error, reason = type(outcome).__name__, str(outcome)
-    return _failed(item, error, reason, share, seed, attempt + 1)
+    return _failed(item, type(outcome).__name__, str(outcome), share, seed, attempt + 1)
 
 
 def _lost(item: Item, reason: str) -> Record:

@@ -3,13 +3,14 @@
 import multiprocessing
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from multiprocessing import get_context
-from typing import Any, Final, Protocol, TypeVar, runtime_checkable
+from typing import Any, Final, Generic, Protocol, TypeVar, runtime_checkable
 
 from physcon_ase.errors import EngineError
 from physcon_ase.interrupts import uninterrupted
@@ -44,6 +45,22 @@ class Queue(Protocol[JobT]):
     def put_back(self, jobs: Sequence[JobT]) -> None:
         """Puts unfinished jobs to the front."""
         ...
+
+
+class SingleJobs(Generic[JobT]):
+    """Queue of tasks of one job each."""
+
+    def __init__(self, jobs: Iterable[JobT]):
+        """The jobs, for instance a generator."""
+        self._jobs, self._returned = iter(jobs), list[JobT]()
+
+    def take(self) -> list[JobT]:
+        """Removes and returns the next job."""
+        return [self._returned.pop()] if self._returned else list(islice(self._jobs, 1))
+
+    def put_back(self, jobs: Sequence[JobT]) -> None:
+        """Puts jobs to the front."""
+        self._returned.extend(reversed(jobs))
 
 
 @dataclass(frozen=True)

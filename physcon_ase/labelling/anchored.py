@@ -254,8 +254,8 @@ def _anchored_labels(
                 positions[atoms(row)], forces[atoms(row)] = place, force
 
     sizes = [graphs[int(store.geometries.molecule[row])].n_atoms for row in minima]
-    if in_chunks(sizes, _SLOTS, work):
-        raise MemoryError(f"not enough memory for a molecule of {max(sizes)} atoms")
+    for error in in_chunks(sizes, _SLOTS, work).values():
+        raise error
     return _Anchored(positions, LevelLabels(energies, forces), is_far[displaced], is_lost[displaced])
 
 

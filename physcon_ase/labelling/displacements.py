@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy.linalg import solve_triangular
 
-from physcon_ase.chem.graph import MolGraph, known_bonds
+from physcon_ase.chem.graph import MolGraph, known_bonds, neighbours_of
 from physcon_ase.units import EV_PER_KELVIN
 from physcon_ase.valence.model_hessian import model_hessian
 
@@ -77,12 +77,8 @@ def _out_of_plane(
     The model Hessian has no such term if no torsion involves the centre (CH2O, NO3-, BF3); displacements would reach
     0.5 Å at 400 K. The coordinate is n · (r_centre - mean of the neighbours), n being the normal of the plane.
     """
-    neighbours: list[list[int]] = [[] for _ in range(graph.n_atoms)]
-    for first, second in graph.bonds.tolist():
-        neighbours[first].append(second)
-        neighbours[second].append(first)
     hessian = np.zeros((3 * graph.n_atoms, 3 * graph.n_atoms))
-    for centre, around in enumerate(neighbours):
+    for centre, around in enumerate(neighbours_of(graph)):
         if len(around) != 3:
             continue
         corners = positions[around]

@@ -16,6 +16,16 @@ from physcon_ase.errors import StoreError
 
 
 @dataclass(frozen=True)
+class NamedSmiles:
+    """SMILES with a name, e.g. from a list."""
+
+    smiles: str
+    """SMILES of the molecule."""
+    name: str
+    """Name of the molecule."""
+
+
+@dataclass(frozen=True)
 class KnownGeometry:
     """Geometry with a known molecular graph, e.g. from a store."""
 
@@ -35,9 +45,15 @@ class KnownGeometry:
     """Total energy [eV] at this level; NaN if unknown."""
 
 
-Input: TypeAlias = str | Atoms | KnownGeometry
+Input: TypeAlias = str | NamedSmiles | Atoms | KnownGeometry
 """A SMILES or a geometry; `Atoms` have the charge `info["charge"]` (default: that of `info["smiles"]`, or 0) and the
 multiplicity `info["spin"]` (default 1)."""
+
+
+def known_geometry(graph: MolGraph, positions: np.ndarray, name: str = "") -> KnownGeometry:
+    """Geometry of a molecule from its graph, positions [Å] and name (default: the canonical SMILES)."""
+    smiles = canonical_smiles(graph)
+    return KnownGeometry(graph, positions, key_hash(canonical_key(graph)), smiles, name or smiles)
 
 
 def known_geometries(store: Store, *, minima_of: str | None = None) -> list[KnownGeometry]:
@@ -108,8 +124,10 @@ def identify(molecule: Input) -> Identity:
         m = molecule
         return Identity(m.graph, m.positions, m.smiles, m.key_hash, m.name, m.minimum_of, m.energy)
     if isinstance(molecule, str):
-        graph = graph_from_smiles(molecule, keep_isotopes=False)
-        return Identity(graph, None, canonical_smiles(graph), key_hash(canonical_key(graph)), molecule)
+        molecule = NamedSmiles(molecule, name=molecule)
+    if isinstance(molecule, NamedSmiles):
+        graph = graph_from_smiles(molecule.smiles, keep_isotopes=False)
+        return Identity(graph, None, canonical_smiles(graph), key_hash(canonical_key(graph)), molecule.name)
     structure = structure_from_atoms(molecule)
     name = structure.name or structure.smiles or molecule.get_chemical_formula()
     found = identify_structure(structure)  # labelling does not require bonds

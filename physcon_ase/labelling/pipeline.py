@@ -25,7 +25,7 @@ from physcon_ase.jobs.progress import Progress
 from physcon_ase.jobs.workers import Workers, finished, worker_pool
 from physcon_ase.labelling.engines import Engine, record_as_dict
 from physcon_ase.labelling.geometries import Geometry, NewtonStep, Rejected
-from physcon_ase.labelling.inputs import Input, KnownGeometry
+from physcon_ase.labelling.inputs import Input, KnownGeometry, NamedSmiles
 from physcon_ase.labelling.journal import LabelEntry, LabelJournal
 from physcon_ase.labelling.packing import failure_records, pack
 from physcon_ase.labelling.samplings import Sampling, describe_samplings
@@ -285,6 +285,8 @@ def _bytes_of(molecule: Input) -> bytes:
     """Bytes of all properties of a molecule on which its labels and its rows of the store depend."""
     if isinstance(molecule, str):
         return molecule.encode()
+    if isinstance(molecule, NamedSmiles):
+        return f"{molecule.smiles}\t{molecule.name}".encode()
     if isinstance(molecule, KnownGeometry):
         atoms = b"".join(graph_bytes(molecule.graph))
         details = [molecule.key_hash, molecule.smiles, molecule.name, molecule.minimum_of, molecule.energy]

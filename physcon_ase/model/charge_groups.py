@@ -96,7 +96,7 @@ def find_charge_groups(batch: Batch, pairs: Pairs, cutoff: float) -> ChargeGroup
     Args:
         batch: the molecules.
         pairs: their pairs of atoms within the cutoff.
-        cutoff: of the encoder [Å].
+        cutoff: cutoff radius [Å] of the encoder.
     """
     single = in_order(batch, pairs, cutoff)
     if single.all():

@@ -1,7 +1,7 @@
 """Checkpoint folders: weights as safetensors, configuration as JSON, the recipe as text. Nothing in them is executed.
 
     <name>/model.safetensors   the tensors
-    <name>/config.json         {"format_version", "name", "weights_sha256", "config"}
+    <name>/config.json         {"format_version", "name", "weights_sha256", "config", "config_sha256"}
     <name>/recipe.toml         the training recipe, for documentation
 
 The checkpoints shipped with the package are listed in `manifest.json` in their folder, with size and sha256 of each

@@ -2,6 +2,7 @@
 
 from physcon_ase.model.checkpoint import read_checkpoint, shipped_names
 from physcon_ase.model.coverage import format_charges, format_elements
+from physcon_ase.model.physcon import TABLES
 
 
 def describe_shipped() -> str:
@@ -21,7 +22,8 @@ def describe_checkpoint(name: str) -> str:
         CheckpointNotFoundError, CorruptCheckpointError, CheckpointVersionError: see `checkpoint.read_checkpoint`.
     """
     stored = read_checkpoint(name)
-    size = sum(tensor.numel() for tensor in stored.tensors.values())
+    fitted = ("references", *TABLES)  # after the training
+    size = sum(tensor.numel() for name, tensor in stored.tensors.items() if not name.startswith(fitted))
     lines = [f"{stored.name}\n  revision   {stored.revision}\n  parameters {size}, {_heads(stored.config)}"]
     for level in stored.config["levels"]:
         elements = format_elements(level["elements"])

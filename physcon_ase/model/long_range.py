@@ -22,10 +22,10 @@ from physcon_ase.model.pairs import Pairs, keeps_matrices, make_pairs
 from physcon_ase.units import ANGSTROM_PER_BOHR, COULOMB_EV_ANGSTROM, EV_PER_HARTREE
 
 _ONSET: Final = 3.0
-"""d [Å]."""
+"""Damping distance d [Å] of the Coulomb energy."""
 
 _DAMPING: Final = 4.0
-"""R [Å]."""
+"""Damping distance R [Å] of the dispersion energy."""
 
 _FREE_C6: Final = {
     1: 6.5, 5: 99.5, 6: 46.6, 7: 24.2, 8: 15.6, 9: 9.52, 14: 305.0, 15: 185.0, 16: 134.0, 17: 94.6, 33: 246.0,

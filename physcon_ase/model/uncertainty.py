@@ -94,8 +94,8 @@ def energy_table(
     Args:
         second_moment: FᵀF / n of training molecules.
         features: of molecules that the model was not trained on.
-        errors: of their energies [eV].
-        n_atoms: of the same molecules.
+        errors: errors of their energies [eV].
+        n_atoms: numbers of atoms of the same molecules.
     """
     factor = inverse_factor(second_moment)
     raw = rigidity(features.double(), factor)
@@ -114,8 +114,8 @@ def force_table(
     Args:
         second_moment: HᵀH / n of atoms of training molecules.
         features: of atoms of molecules that the model was not trained on.
-        errors: of their forces [eV/Å].
-        atomic_numbers: of the same atoms.
+        errors: errors of their forces [eV/Å].
+        atomic_numbers: atomic numbers of the same atoms.
     """
     factor = inverse_factor(second_moment)
     ratios = errors.double().square().mean(dim=1) / rigidity(features.double(), factor).square()

@@ -1,6 +1,6 @@
 """Batched geometry relaxation; convergence and status are tracked for each molecule."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, TypeAlias
@@ -64,20 +64,6 @@ class Trajectory:
 
 
 @dataclass(frozen=True)
-class RelaxProgress:
-    """Progress after each step, e.g. for a progress bar."""
-
-    step: int
-    """Number of steps; 0 after the first evaluation."""
-    n_finished: int
-    """Number of molecules whose relaxation has ended, with any status."""
-    n_molecules: int
-    """Total number of molecules."""
-    fmax: Float[Tensor, " molecules"]
-    """Current largest force [eV/Å] of each molecule."""
-
-
-@dataclass(frozen=True)
 class RelaxResult:
     """Final geometries; energies, forces and fmax are evaluated at `positions`."""
 
@@ -113,7 +99,6 @@ def relax(
     bonds: Sequence[np.ndarray | None] | None = None,
     constraints: Constraints | None = None,
     history: bool = False,
-    on_step: Callable[[RelaxProgress], None] | None = None,
 ) -> RelaxResult:
     """Relaxes each molecule to a local minimum of its energy.
 
@@ -130,7 +115,6 @@ def relax(
             radii at the start geometry.
         constraints: fixed atoms and dihedral angles; none by default.
         history: whether to keep the trajectory of each molecule.
-        on_step: called after the first evaluation and after each step.
 
     Raises:
         PhysConError: invalid settings. A failed relaxation is reported as a status, not as an error.
@@ -149,8 +133,6 @@ def relax(
             state = step(state, force_fn)
         statuses = _statuses(state, was_apart[working], first[working], fmax, n_steps == max_steps)
         record.note(working, state.point, n_steps, statuses)
-        if on_step is not None:
-            on_step(record.progress(n_steps))
         going = torch.tensor([status is None for status in statuses], device=working.device)
         if not going.all():
             working, state = working[going], keep(state, going)
@@ -183,10 +165,6 @@ class _Record:
             if self.frames is not None:
                 place = self.positions[molecule][self.batch.atom_mask[molecule]].cpu().numpy()
                 self.frames[molecule].append((place, self.energies[molecule].item(), self.fmax[molecule].item()))
-
-    def progress(self, step: int) -> RelaxProgress:
-        n_finished = sum(status is not None for status in self.statuses)
-        return RelaxProgress(step, n_finished, len(self.statuses), self.fmax.clone())
 
     def result(self) -> RelaxResult:
         trajectories = None if self.frames is None else tuple(map(_trajectory, self.frames))

@@ -74,23 +74,23 @@ class _HeldOut:
     """Features and errors of held-out geometries."""
 
     features: Float[Tensor, "molecules features"]
-    """Of the molecules with an energy."""
+    """Features of the molecules with an energy."""
     energy_errors: Float[Tensor, " molecules"]
-    """[eV]"""
+    """Predicted minus labelled energies [eV]."""
     sizes: Int[Tensor, " molecules"]
     """Number of atoms of the same molecules."""
     atomic_features: Float[Tensor, "atoms features"]
-    """Of the atoms of molecules with forces."""
+    """Features of the atoms of molecules with forces."""
     force_errors: Float[Tensor, "atoms 3"]
-    """[eV/Å]"""
+    """Predicted minus labelled forces [eV/Å]."""
     atomic_numbers: Int[Tensor, " atoms"]
-    """Of the same atoms."""
+    """Atomic numbers of the same atoms."""
     n_atoms: Int[Tensor, " molecules_with_forces"]
-    """Of the molecules with forces."""
+    """Numbers of atoms of the molecules with forces."""
     identities: Int[Tensor, " molecules"]
-    """Which molecule each geometry with an energy is of."""
+    """Index of the molecule of each geometry with an energy."""
     identities_with_forces: Int[Tensor, " molecules_with_forces"]
-    """The same of the geometries with forces."""
+    """Index of the molecule of each geometry with forces."""
 
     @property
     def is_enough_for_energies(self) -> bool:
@@ -99,7 +99,7 @@ class _HeldOut:
 
     @property
     def is_enough_for_forces(self) -> bool:
-        """The same of the forces."""
+        """Whether the forces are those of enough geometries and molecules."""
         return _is_enough(self.identities_with_forces)
 
 
@@ -128,12 +128,12 @@ def calibrate(
     Args:
         checkpoint: a shipped name or a folder.
         stores: the data that it was trained on: training and validation molecules must be those of its training.
-        folder: where the copy goes; it may be that of the checkpoint.
+        folder: folder of the copy; may be that of the checkpoint.
         continues: calibrated checkpoint whose training this one continues, with other stores; the environments of its
             training molecules are known as well.
         n_molecules: molecules taken at most from each split of a store, for each level.
-        seed: chooses them.
-        device: where the model computes.
+        seed: random seed of the choice of molecules.
+        device: device of the model.
 
     Returns:
         One record for each level with labels.

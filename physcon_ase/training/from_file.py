@@ -31,15 +31,15 @@ def train_from_file(
 
     Args:
         path: the recipe.
-        folder: where state, log and checkpoint go.
+        folder: folder of state, log and checkpoint.
         stores: folder of the stores that the recipe names.
         steps: number of steps, instead of that of the recipe.
         add_level: checkpoint that the levels of the recipe are added to.
         unfreeze: whether the weights of that checkpoint are trained too.
         scale: smaller version of a recipe with stages.
-        device: where the model computes.
+        device: device of the model.
         save_minutes: minutes between saved states.
-        progress_bar: whether to draw one.
+        progress_bar: whether to show a progress bar on a terminal.
 
     Raises:
         RecipeError: `steps` is below 1.

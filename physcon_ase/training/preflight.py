@@ -259,7 +259,7 @@ def check_teachers(recipe: Recipe, items: Items, known: Collection[str]) -> None
 
     Args:
         recipe: the recipe.
-        items: its data.
+        items: data of the recipe.
         known: levels of the checkpoints that the training starts from.
 
     Raises:

@@ -23,7 +23,7 @@ def provenance(
     """Code, SHA-256 of recipe and stores, parents with their own provenance, steps and processor hours.
 
     Args:
-        recipe: of the training.
+        recipe: recipe of the training.
         stores: SHA-256 of each store by its path in the recipe, at the beginning of the training.
         progress: final progress of the training.
         device: device of the model.

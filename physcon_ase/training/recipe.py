@@ -24,29 +24,30 @@ class LossRecipe:
     """Weights of the loss terms; a term of weight 0 is not computed."""
 
     energy: float = 0.2
-    """Of the energy error [1/eV]."""
+    """Weight of the energy error [1/eV]."""
     relative_energy: float = 0.0
-    """Of the error of energies relative to the mean of the molecule in the batch [1/eV], see `DataSet.together`."""
+    """Weight of the error of energies relative to the mean of the molecule in the batch [1/eV], see
+    `DataSet.together`."""
     forces: float = 1.0
-    """Of the force error [Å/eV]."""
+    """Weight of the force error [Å/eV]."""
     displacement: float = 0.0
-    """Of the error of the forces as a Newton step [1/Å], see `losses.displacement`."""
+    """Weight of the error of the forces as a Newton step [1/Å], see `losses.displacement`."""
     charges: float = 0.0
-    """Of the error of partial charges [1/e]."""
+    """Weight of the error of partial charges [1/e]."""
     total_charge: float = 0.0
-    """Of the deviation of the sum of local charges from the total charge [1/e]."""
+    """Weight of the deviation of the sum of local charges from the total charge [1/e]."""
     direct_forces: float = 0.0
-    """Of the error of the direct-force heads [Å/eV]."""
+    """Weight of the error of the direct-force heads [Å/eV]."""
     structure: float = 0.0
-    """Of the denoising error [1/Å²]."""
+    """Weight of the denoising error [1/Å²]."""
     refinement: float = 0.0
-    """Of the error of predictions from predicted structures, see `losses.structure`."""
+    """Weight of the error of predictions from predicted structures, see `losses.structure` [1]."""
     optimality: float = 0.0
-    """Of optimality consistency, see `losses.consistency` [1/eV; 1/Å² for variant "newton"]."""
+    """Weight of optimality consistency, see `losses.consistency` [1/eV; 1/Å² for variant "newton"]."""
     score: float = 0.0
-    """Of score consistency, see `losses.consistency` [1/Å²]."""
+    """Weight of score consistency, see `losses.consistency` [1/Å²]."""
     score_matching: float = 0.0
-    """Of score matching on geometries without labels, see `losses.asteroid` [Å²/eV²]."""
+    """Weight of score matching on geometries without labels, see `losses.asteroid` [Å²/eV²]."""
 
 
 @dataclass(frozen=True)
@@ -155,7 +156,7 @@ class Recipe:
     asteroid: AsteroidRecipe | None = None
     """Settings of bias-aware weights and of score matching, if they are used."""
     seed: int = 0
-    """Of the weights, the order of the data and the noise."""
+    """Random seed of the initial weights, the order of the data and the noise."""
     start_from: tuple[str, ...] = ()
     """Checkpoints (names or folders) whose weights are used as initial weights where names and shapes agree, in this
     order; "checkpoint#structure" uses only parameters whose names begin with "structure". Paths are relative to the

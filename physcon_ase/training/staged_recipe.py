@@ -206,7 +206,7 @@ def _stage_recipe(
         name: that of the checkpoint.
         known: data sets by name.
         own: what the file says of the stage.
-        shared: its sections, together with those of the stages before.
+        shared: sections of the file, together with those of the stages before.
         start: stages and checkpoints to start from.
         where: the stage, for errors.
     """

@@ -40,10 +40,10 @@ def train_stages(
 
     Args:
         recipe: the recipe.
-        folder: where the folders of the stages and the checkpoint go.
+        folder: folder of the checkpoint and of the folders of the stages.
         stores: folder of the stores.
-        device: where the model computes.
-        options: how often to save, log and validate.
+        device: device of the model.
+        options: intervals of saving, logging and validation.
 
     Returns:
         The folder of the checkpoint, `folder` / recipe name; `provenance.json` in it holds that of all stages.

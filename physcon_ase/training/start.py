@@ -214,9 +214,9 @@ def added_to(recipe: Recipe, checkpoint: str, config: ModelConfig, *, frozen: bo
     """The recipe that adds the levels of `recipe` to a checkpoint.
 
     Args:
-        recipe: its levels are new; its data, losses and schedule are used, its encoder and structure network are not.
+        recipe: recipe of the new levels; data, losses and schedule are used, encoder and structure network are not.
         checkpoint: name or folder of the checkpoint.
-        config: that of the checkpoint.
+        config: configuration of the checkpoint.
         frozen: whether the row and the heads of the new levels alone are trained, so that nothing else changes and the
             uncertainties of the other levels are kept.
 

@@ -78,10 +78,10 @@ def train(
 
     Args:
         recipe: what to train on what.
-        folder: where state, log and checkpoint go.
+        folder: folder of state, log and checkpoint.
         store_root: folder that relative store paths of the recipe refer to.
-        device: where the model computes; data and noise are the same on all devices.
-        options: how often to save, log and validate.
+        device: device of the model; data and noise are the same on all devices.
+        options: intervals of saving, logging and validation.
 
     Returns:
         The folder of the checkpoint, `folder` / recipe name.
@@ -90,7 +90,7 @@ def train(
         RecipeError: the folder holds the state of another recipe, of another number of processes, of more steps, or of
             other stores or start checkpoints.
         LabelError: a weighted loss has no label in the whole data set, or a gradient is not finite.
-        StoreError: another training is running in the folder.
+        StoreError: a store is missing or cannot be read, or another training is running in the folder.
         UnsupportedChargeError: the data hold open-shell molecules, or charged ones without `encoder.charged`.
         PhysConError: the device cannot be used, or the folder of the checkpoint holds something else.
     """
@@ -119,8 +119,8 @@ class _Training:
         self.recipe, self.folder, self.options = recipe, folder, options
         self.store_root, self.device = store_root, device
         self.rank, self.world_size = rank, world_size
-        self.stores = {store: file_sum(store_root / store) for store in sorted({data.store for data in recipe.data})}
         self.items = load_training_items(recipe, store_root, "train")
+        self.stores = {store: file_sum(store_root / store) for store in sorted({data.store for data in recipe.data})}
         rows = label_report(self.items)
         if rank == 0:
             tqdm.write(format_label_report(rows))

@@ -109,3 +109,10 @@ def test_parts_that_do_not_exist_are_refused(part: str, capsys: pytest.CaptureFi
     with pytest.raises(SystemExit):
         main(["label", "C", "--part", part, "-o", "out.h5"])
     assert f"'{part}' is not K/N or K-L/N" in capsys.readouterr().err
+
+
+def test_names_of_a_list_reach_the_labels(tmp_path: Path) -> None:
+    (tmp_path / "in.smi").write_text("CO methanol\nCC\n")
+    arguments = ["label", str(tmp_path / "in.smi"), "--engine", "gfn2", "--geometries", "conformer:1", "--jobs", "0"]
+    assert main([*arguments, "--quiet", "-o", str(tmp_path / "out.h5")]) == 0
+    assert open_store(tmp_path / "out.h5").molecules.name.tolist() == ["methanol", "CC"]

@@ -16,8 +16,8 @@ from rdkit.Chem import AllChem
 
 from physcon_ase.chem.graph import MolGraph
 from physcon_ase.chem.smiles import graph_from_smiles
-from physcon_ase.errors import InvalidSmilesError, PhysConError, StoreError
-from physcon_ase.inference import files
+from physcon_ase.errors import InvalidSmilesError, MissingPackageError, PhysConError, StoreError
+from physcon_ase.inference import figures, files
 from physcon_ase.inference.files import (
     check_output,
     failures_path,
@@ -377,3 +377,9 @@ def test_energies_tell_that_hydrogens_were_added(tmp_path: Path) -> None:
     labelled = predict_structures([heavy], checkpoint=tiny_loaded())[0]
     assert labelled.info["origin"] == "geometry (4 hydrogens added)"
     assert "4 hydrogens added" in format_energy(0, labelled)
+
+
+def test_pictures_need_matplotlib(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(figures, "find_spec", lambda name: None)
+    with pytest.raises(MissingPackageError, match="plots require matplotlib"):
+        check_output(tmp_path / "scan.png", kinds=(".png",))

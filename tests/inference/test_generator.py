@@ -14,6 +14,7 @@ from physcon_ase.errors import (
     FragmentsError,
     InvalidSmilesError,
     MissingHeadError,
+    NotEnoughMemoryError,
     PhysConError,
     UnknownLevelError,
     UnsupportedChargeError,
@@ -204,3 +205,13 @@ def test_a_guess_is_near_the_minimum_of_the_level_that_is_asked_for(shipped: Loa
 def test_several_molecules_are_refused_with_what_accepts_them() -> None:
     with pytest.raises(FragmentsError, match=r"'O.O' has 2 disconnected fragments.*use optimize"):
         StructureGenerator()("O.O")
+
+
+def test_a_guess_without_enough_memory_is_an_error_and_no_fallback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def draw(self, orders, *_):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr(StructureGenerator, "_draw", draw)
+    (outcome,) = StructureGenerator(untrained(), mode="ddim").generate_many(["CCO"])
+    assert isinstance(outcome, NotEnoughMemoryError)
+    assert "not enough memory for 9 atoms" in str(outcome)

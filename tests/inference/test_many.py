@@ -78,7 +78,7 @@ def test_too_little_memory_means_smaller_batches_and_never_a_lost_molecule(
     monkeypatch.setattr(batched, "relax", relax_little)
     records = optimize_many(["O", "C", "N", "CCO", "c1ccccc1"], checkpoint=double, start="etkdg")
     assert [record.status for record in records] == ["ok"] * 4 + ["failed"]
-    assert records[-1].error == "MemoryError"
+    assert records[-1].error == "NotEnoughMemoryError"
     assert "not enough memory" in records[-1].reason
     assert max(sizes) > 2
 

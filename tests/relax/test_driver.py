@@ -9,7 +9,7 @@ from torch import Tensor
 
 from physcon_ase.batch import Batch, make_batch, with_positions
 from physcon_ase.errors import PhysConError
-from physcon_ase.relax.driver import EXPLODED_DISTANCE, RelaxProgress, RelaxStatus, relax
+from physcon_ase.relax.driver import EXPLODED_DISTANCE, RelaxStatus, relax
 from physcon_ase.relax.state import ENERGY_NOISE
 from tests.relax.potentials import (
     METHODS,
@@ -308,14 +308,6 @@ def test_trajectory_runs_from_the_start_to_the_returned_positions(method: str) -
         assert trajectory.fmax[-1] == result.fmax[row].item()
         if method != "fire":
             assert np.diff(trajectory.energies).max() <= 2 * ENERGY_NOISE
-
-
-def test_progress_is_told_after_every_step() -> None:
-    told: list[RelaxProgress] = []
-    result = relax(LJ_FORCES, argon_batch([cluster(2, seed=0), cluster(5, seed=1)]), on_step=told.append)
-    assert [progress.step for progress in told] == list(range(result.steps.max().item() + 1))
-    assert told[-1].n_finished == told[-1].n_molecules == 2
-    np.testing.assert_array_equal(told[-1].fmax, result.fmax)
 
 
 def test_batch_of_the_caller_is_left_alone() -> None:

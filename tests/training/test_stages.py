@@ -47,6 +47,10 @@ def run(path: Path, folder: Path, stores: Path, scale: str | None = "tiny") -> P
     return train_stages(read_staged_recipe(path, scale), folder, stores=stores, options=QUIET)
 
 
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
 def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
@@ -155,17 +159,20 @@ def test_another_recipe_in_the_same_folder_is_refused(
     staged_text: str, staged_file: Path, stores: Path, tmp_path: Path
 ) -> None:
     run(staged_file, tmp_path / "run", stores)
-    before = {file: file.read_bytes() for file in (tmp_path / "run").rglob("*") if file.is_file()}
+    finished = tmp_path / "run" / "energies" / "small-energies"
+    before = contents(tmp_path / "run")
     changes = {"energies": ("energy = 0.5", "energy = 0.7"), "structures": ("repeat = 2.0", "repeat = 3.0")}
     for stage, (old, new) in changes.items():
         other = write(tmp_path / "other.toml", staged_text.replace(old, new))
         with pytest.raises(RecipeError, match=f"{stage} is the checkpoint of another recipe; train into another"):
             run(other, tmp_path / "run", stores)
-    (tmp_path / "run" / "energies" / "small-energies").rename(tmp_path / "away")  # as if it were not finished
+    assert contents(tmp_path / "run") == before
+    finished.rename(tmp_path / "away")  # as if it were not finished
     other = write(tmp_path / "other.toml", staged_text.replace("energy = 0.5", "energy = 0.7"))
     with pytest.raises(RecipeError, match="energies holds the state of another recipe"):
         run(other, tmp_path / "run", stores)
-    assert all(file.read_bytes() == content for file, content in before.items() if file.exists())
+    (tmp_path / "away").rename(finished)
+    assert contents(tmp_path / "run") == before
 
 
 def test_a_start_that_is_nowhere_is_refused_before_anything_is_trained(

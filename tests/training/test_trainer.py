@@ -729,3 +729,8 @@ def test_another_network_keeps_no_tables(recipe: Recipe, stores: Path, calibrate
     wider = replace(recipe, start_from=(str(calibrated),), encoder=replace(recipe.encoder, hidden=16))
     model = make_model(wider, load_training_items(recipe, stores, "train"))
     assert model.environments is None
+
+
+def test_a_store_that_is_missing_is_named(recipe: Recipe, tmp_path: Path):
+    with pytest.raises(StoreError, match=r"there is no store .*; create it with `physcon data import`"):
+        train(recipe, tmp_path / "run", store_root=tmp_path / "nowhere", options=QUIET)

@@ -13,10 +13,11 @@ from ase.calculators.calculator import PropertyNotImplementedError
 
 from physcon_ase.chem.overlap import overlapping_atoms
 from physcon_ase.chem.smiles import charge_of_smiles
+from physcon_ase.chem.states import check_other_keys
 from physcon_ase.data.importers.report import ImportReport
 from physcon_ase.data.importers.structures import Structure, store_from_structures
 from physcon_ase.data.store import Store
-from physcon_ase.errors import LabelError, PhysConError, StoreError
+from physcon_ase.errors import LabelError, PhysConError, StoreError, UnsupportedChargeError
 from physcon_ase.plurals import counted
 
 DATABASE_SUFFIXES: Final = (".db", ".json")
@@ -99,7 +100,8 @@ def structure_from_atoms(
 
     Raises:
         StoreError: the structure is periodic, empty, has positions that are not finite or two atoms closer than
-            `overlap.CLOSEST_ATOMS`, or its charge or spin is not a whole number.
+            `overlap.CLOSEST_ATOMS`, or its charge or spin is not a whole number or
+            contradicts another key (`chem.states`).
         LabelError: the energy is not a number.
         PhysConError: the SMILES that determines the charge is invalid.
     """
@@ -122,6 +124,12 @@ def structure_from_atoms(
     except (TypeError, ValueError) as error:
         raise LabelError(f"frame {number}: the energy is {energy!r}, expected a number [eV]") from error
     smiles, spin = str(atoms.info.get(smiles_key, "")), atoms.info.get("spin")
+    charge = _charge(atoms, smiles, number)
+    multiplicity = _whole_number("spin", 1 if spin is None else spin, number)
+    try:
+        check_other_keys(atoms.info, charge, multiplicity)
+    except UnsupportedChargeError as error:
+        raise StoreError(f"frame {number}: {error}") from error
     return Structure(
         atomic_numbers=atoms.numbers.copy(),
         positions=atoms.positions.copy(),
@@ -131,8 +139,8 @@ def structure_from_atoms(
         name=str(atoms.info.get(name_key, "")),
         kind=str(atoms.info.get(kind_key, "structure")),
         minimum_of=str(atoms.info.get(minimum_of_key, "")),
-        charge=_charge(atoms, smiles, number),
-        multiplicity=_whole_number("spin", 1 if spin is None else spin, number),
+        charge=charge,
+        multiplicity=multiplicity,
     )
 
 

@@ -13,6 +13,7 @@ from physcon_ase.chem.compare import bonds_intact, stereo_intact
 from physcon_ase.chem.conformers import mmff94_minimize
 from physcon_ase.chem.duplicates import ConformerSet, Tolerances
 from physcon_ase.chem.graph import MolGraph
+from physcon_ase.errors import NotEnoughMemoryError
 from physcon_ase.inference.batched import relax_jobs
 from physcon_ase.inference.generator import atoms_of
 from physcon_ase.inference.results import Result
@@ -100,8 +101,11 @@ class Stages:
         ]
         kept = []
         for outcome in relax_jobs(jobs, settings, on_batch=count):
-            reason = "not enough memory" if isinstance(outcome, str) else _defect(outcome, settings is self.settings)
-            if reason or isinstance(outcome, str):
+            if isinstance(outcome, NotEnoughMemoryError):
+                self.left_out["not enough memory"] += 1
+                continue
+            reason = _defect(outcome, settings is self.settings)
+            if reason:
                 self.left_out[reason] += 1
             else:
                 kept.append(outcome)

@@ -18,6 +18,7 @@ from ase import Atoms
 from ase.calculators.calculator import all_properties
 from ase.io.extxyz import key_val_dict_to_str, key_val_str_to_dict
 
+from physcon_ase.chem.states import STATE_KEYS
 from physcon_ase.errors import StoreError, UnknownElementError
 from physcon_ase.inference.formats.rows import ReadOptions, Row
 from physcon_ase.inference.formats.summary import one_line
@@ -55,10 +56,7 @@ _PART: Final = re.compile(
 )
 """Pair of key and value, text in quotation marks, or word of a comment line."""
 
-_STATES: Final = {
-    **dict.fromkeys(("charge", "total_charge", "net_charge", "q"), "charge"),
-    **dict.fromkeys(("spin", "multiplicity", "spin_multiplicity", "mult"), "spin"),
-}
+_STATES: Final = {**STATE_KEYS, "q": "charge", "mult": "spin"}
 """Key of the total charge and the multiplicity in `Atoms.info`, by their keys in comment lines, in any case."""
 
 _CHARGE_AND_MULTIPLICITY: Final = re.compile(r"^\s*([+-]?\d)\s+([1-9])\s*$")

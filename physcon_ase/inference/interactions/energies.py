@@ -13,7 +13,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from scipy.spatial.distance import cdist
 
 from physcon_ase.chem.graph import MolGraph
-from physcon_ase.errors import FragmentsError, PhysConError
+from physcon_ase.errors import ConstraintError, FragmentsError, PhysConError
 from physcon_ase.inference.calculator import PhysConCalculator
 from physcon_ase.inference.embedding import MAX_SECONDS
 from physcon_ase.inference.intake import above_zero, charge_and_multiplicity, check_structure
@@ -83,6 +83,7 @@ def interaction(
 
     Raises:
         FragmentsError: there is only one molecule.
+        ConstraintError: a geometry that is to be relaxed has constraints.
         BondPerceptionError: no bonds were found in a complex; pass a list of geometries.
         PhysConError: other invalid input; see `errors` for the subclasses.
     """
@@ -100,6 +101,12 @@ def interaction(
     if not isinstance(loaded, LoadedModel):
         loaded = load_model(loaded, device=device, dtype=dtype)
     is_rigid = not relax and isinstance(whole, Atoms)
+    geometries = [own for own in (whole, *(part.geometry for part in parts)) if isinstance(own, Atoms)]
+    if not is_rigid and any(own.constraints for own in geometries):
+        raise ConstraintError(
+            "a geometry has constraints, which would hold the complex, but not its molecules alone: remove them "
+            "(del atoms.constraints), or omit relax=True"
+        )
     level = _common_level(checked_level(level, loaded.model), whole, parts, loaded.model)
     for part in parts:
         if part.geometry is not None:  # the complex has no multiplicity of its own

@@ -8,7 +8,7 @@ from physcon_ase.inference.pages import plots
 from physcon_ase.inference.pages.entry import Entry, Table
 from physcon_ase.inference.pages.structure import structures_of
 from physcon_ase.inference.report import in_two_units
-from physcon_ase.inference.scans.report import in_degrees
+from physcon_ase.inference.scans.scan import in_degrees
 from physcon_ase.inference.vibrations.spectra import WIDTH, broadened
 from physcon_ase.plurals import counted
 from physcon_ase.units import CHEMICAL_SYMBOLS, EV_PER_KCAL_PER_MOL
@@ -107,7 +107,8 @@ def scan_entry(found: Data) -> Entry:
     n_failed = len(points) - len(there)
     common = _common(found)
     if n_failed:
-        common |= {"status": "uncertain", "reason": f"{n_failed} of {counted(len(points), 'grid point')} failed"}
+        failed = f"{n_failed} of {counted(len(points), 'grid point')} failed"
+        common |= {"status": "uncertain", "reason": "; ".join(filter(None, [failed, common["reason"]]))}
     plot = (
         plots.profile(angles, energies, names[0])
         if is_profile

@@ -10,7 +10,8 @@ from ase.data.colors import jmol_colors
 from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 
-from physcon_ase.chem.compare import aligned, bonded_pairs
+from physcon_ase.chem.compare import aligned
+from physcon_ase.chem.environments import bonds_by_distance
 from physcon_ase.units import CHEMICAL_SYMBOLS
 
 DIGITS: Final = 3
@@ -49,7 +50,7 @@ def view_of(structures: Structures) -> dict[str, Any]:
     return {
         "symbols": [CHEMICAL_SYMBOLS[number] for number in numbers.tolist()],
         "elements": {CHEMICAL_SYMBOLS[number]: _look(number) for number in sorted(set(numbers.tolist()))},
-        "bonds": bonded_pairs(numbers, first).tolist(),
+        "bonds": bonds_by_distance(numbers, first).tolist(),
         "shown": structures.shown,
         "positions": [np.round(place, DIGITS).ravel().tolist() for place in structures.positions],
     }

@@ -15,8 +15,7 @@ from physcon_ase.inference.generator import ATOMS_PER_BATCH
 from physcon_ase.inference.intake import at_least_one, checked_seed
 from physcon_ase.inference.long_runs import run_each
 from physcon_ase.inference.run_records import RunRecord, format_run_record, record_of_outcome, write_run_table
-from physcon_ase.inference.scans.report import in_degrees
-from physcon_ase.inference.scans.scan import Scan
+from physcon_ase.inference.scans.scan import Scan, in_degrees
 from physcon_ase.inference.scans.search import N_CONFORMERS, grid, scan
 from physcon_ase.inference.starts import PicklableSettings, settings_of
 from physcon_ase.model.coverage import AUTO

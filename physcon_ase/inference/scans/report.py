@@ -15,7 +15,7 @@ from physcon_ase.inference.formats.summary import judgement
 from physcon_ase.inference.formats.table import suffix_of
 from physcon_ase.inference.formats.text import replacing, write_json
 from physcon_ase.inference.report import save_figure
-from physcon_ase.inference.scans.scan import Scan
+from physcon_ase.inference.scans.scan import Scan, in_degrees
 from physcon_ase.plurals import counted
 from physcon_ase.units import CHEMICAL_SYMBOLS
 
@@ -162,8 +162,3 @@ def _sdf_record(scan: Scan, point: tuple[int, ...]) -> str:
     properties |= judgement(scan.doubts, scan.undefined_stereo)
     properties |= {name: str(getattr(scan, name)) for name in ("level", "model", "revision", "smiles", "seed")}
     return sdf_block(scan.graph, scan.geometries[point].positions, properties, title=scan.smiles)
-
-
-def in_degrees(angles: Iterable[float]) -> str:
-    """Angles [°] as text."""
-    return ", ".join(f"{angle:g}°" for angle in angles)

@@ -1,6 +1,6 @@
 """Records of torsion scans: grid, minima and barriers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -162,6 +162,11 @@ class Scan(NotebookView):
             "positions_A": self.geometries[point].positions.tolist() if is_there else None,
             "failure": self.failures.get(point, ""),
         }
+
+
+def in_degrees(angles: Iterable[float]) -> str:
+    """Angles [°] as text."""
+    return ", ".join(f"{angle:g}°" for angle in angles)
 
 
 def _barrier_as_dict(barrier: Barrier) -> dict[str, Any]:

@@ -14,10 +14,10 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.constraints import FixInternals
 from tqdm import tqdm
 
-from physcon_ase.chem.graph import MolGraph
+from physcon_ase.chem.graph import MolGraph, neighbours_of
 from physcon_ase.chem.smiles import canonical_smiles
-from physcon_ase.chem.torsions import RotatableBond, dihedral_matching, neighbours_of, rotor_about, turned
-from physcon_ase.errors import ConstraintError, NoConformersError, PhysConError
+from physcon_ase.chem.torsions import RotatableBond, dihedral_matching, rotor_about, turned
+from physcon_ase.errors import ConstraintError, NoConformersError, NotEnoughMemoryError, PhysConError
 from physcon_ase.inference.batched import relax_jobs
 from physcon_ase.inference.constraints import check_dihedral
 from physcon_ase.inference.embedding import MAX_SECONDS
@@ -26,10 +26,11 @@ from physcon_ase.inference.ensembles.stages import LOOSE_FMAX
 from physcon_ase.inference.generator import ATOMS_PER_BATCH, atoms_of
 from physcon_ase.inference.intake import at_least_one, checked_seed
 from physcon_ase.inference.results import Result
-from physcon_ase.inference.scans.scan import Scan
+from physcon_ase.inference.scans.scan import Scan, in_degrees
 from physcon_ase.inference.starts import RelaxationJob, Settings, graph_and_positions, settings_of
 from physcon_ase.model.coverage import AUTO
 from physcon_ase.model.physcon import DEFAULT_CHECKPOINT, LoadedModel
+from physcon_ase.plurals import counted
 
 N_CONFORMERS: Final = 10
 """Default number of ETKDG geometries from whose minima a scan starts."""
@@ -137,7 +138,7 @@ def scan(
         revision=settings.loaded.revision,
         level=settings.level,
         seconds=perf_counter() - began,
-        doubts=min(front.best.values(), key=lambda result: result.energy).doubts,
+        doubts=front.doubts,
     )
 
 
@@ -167,6 +168,18 @@ class _Front:
             energies[point] = result.energy
         return energies
 
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """Doubts about the lowest grid point and, if it has none, about the others."""
+        lowest = min(self.best.values(), key=lambda result: result.energy)
+        others = [point for point in self.points if point in self.best and self.best[point].doubts]
+        if lowest.doubts or not others:
+            return lowest.doubts
+        worst = max(others, key=lambda point: self.best[point].energy)
+        place, reason = in_degrees(self.angles[list(worst)].tolist()), self.best[worst].doubts[0]
+        share = f"{len(others)} of {counted(len(self.points), 'grid point')}"
+        return (f"{share} uncertain, the highest at {place}: {reason}",)
+
     def first(self, starts: Sequence[np.ndarray]) -> list[tuple[_Point, np.ndarray]]:
         """Start geometry of each point from the nearest conformer, and of the point nearest to each conformer."""
         values = np.array([self._values(start) for start in starts])
@@ -185,12 +198,16 @@ class _Front:
         lowered = set()
         outcomes = relax_jobs(jobs, self.settings, on_batch=lambda results: _count(bar, results))
         for (point, _), outcome in zip(tasks, outcomes, strict=True):
-            if isinstance(outcome, str):
-                self.failures[point] = f"not enough memory: {outcome}"
-            elif not outcome.is_minimum:
+            if isinstance(outcome, NotEnoughMemoryError):
+                self.failures[point] = str(outcome)
+                continue
+            if not outcome.is_minimum:
                 self.failures[point] = outcome.status
-            elif point not in self.best or outcome.energy < self.best[point].energy - GAIN:
+                continue
+            known = self.best[point].energy if point in self.best else np.inf
+            if outcome.energy < known:
                 self.best[point] = outcome
+            if outcome.energy < known - GAIN:
                 lowered.add(point)
         self.n_relaxations, self.n_waves = self.n_relaxations + len(tasks), self.n_waves + 1
         return [

@@ -14,16 +14,16 @@ from ase.constraints import FixInternals
 
 from physcon_ase.chem.compare import rmsd
 from physcon_ase.chem.fragments import chosen_fragments
-from physcon_ase.chem.graph import MolGraph
+from physcon_ase.chem.graph import MolGraph, neighbours_of
 from physcon_ase.chem.smiles import canonical_smiles
-from physcon_ase.chem.torsions import neighbours_of, rotatable_bonds
+from physcon_ase.chem.torsions import rotatable_bonds
 from physcon_ase.errors import PhysConError
 from physcon_ase.inference.batched import relax_jobs
 from physcon_ase.inference.constraints import check_constraints
 from physcon_ase.inference.ensembles.ensemble import Ensemble
 from physcon_ase.inference.ensembles.search import MAX_SECONDS, check_n, ensemble
 from physcon_ase.inference.generator import ATOMS_PER_BATCH, atoms_of
-from physcon_ase.inference.intake import checked_seed
+from physcon_ase.inference.intake import checked_seed, or_error, unless_error
 from physcon_ase.inference.long_runs import run_each
 from physcon_ase.inference.results import Result, status_of
 from physcon_ase.inference.run_records import RunRecord, Status, record_of_outcome
@@ -148,7 +148,7 @@ def _strain(settings: Settings, n: int | str, molecule: Any, seed: int) -> Strai
     pose = _relaxed(graph, given, held, settings)
     nearest = _relaxed(graph, pose.atoms.positions, (), settings)
     smiles = canonical_smiles(graph)
-    found = _conformers(smiles, n, seed, settings)
+    found = unless_error(_conformers(smiles, n, seed, settings))
     heavy = graph.atomic_numbers > (1 if (graph.atomic_numbers > 1).any() else 0)
     energies = [found.energies[0], *([nearest.energy] if nearest.is_minimum else [])]
     return Strain(
@@ -197,15 +197,14 @@ def _relaxed(
         check_constraints(atoms)
     job = RelaxationJob(graph, atoms, "geometry", seed=0, level=settings.level)
     (outcome,) = relax_jobs([job], settings)
-    if isinstance(outcome, str):
-        raise PhysConError(f"not enough memory: {outcome}; use a machine with more memory, or float32")
-    return outcome
+    return unless_error(outcome)
 
 
 @lru_cache(maxsize=8)
-def _conformers(smiles: str, n: int | str, seed: int, settings: Settings) -> Ensemble:
-    """Conformers of a molecule, searched once for all of its poses."""
-    return ensemble(
+def _conformers(smiles: str, n: int | str, seed: int, settings: Settings) -> Ensemble | PhysConError:
+    """Conformers of a molecule, or the error of the search, once for all of its poses."""
+    return or_error(
+        ensemble,
         smiles,
         n=n,
         window=WINDOW,

@@ -248,17 +248,19 @@ def _symmetry(found: Result, stated: int | None) -> tuple[int, str]:
 
 
 def _status(found: Result, modes: NormalModes, was_relaxed: bool) -> str:
-    if was_relaxed and not found.is_ok:
+    if was_relaxed and not found.is_minimum:
         return found.status
     if found.fmax > _STATIONARY:
         return f"not a stationary point: the largest force is {found.fmax:.3f} eV/Å, above {_STATIONARY}; relax it"
+    doubts = f"uncertain: {'; '.join(found.doubts)}" if found.doubts else ""
     n_imaginary = int((modes.frequencies < 0).sum())
     if n_imaginary:
-        return (
+        saddle = (
             f"{counted(n_imaginary, 'imaginary mode')}, the lowest {abs(modes.frequencies[0]):.0f}i 1/cm: not a "
             "minimum; use follow_imaginary=True, or another start"
         )
-    return f"uncertain: {'; '.join(found.doubts)}" if found.doubts else "minimum"
+        return f"{saddle}; {doubts}" if doubts else saddle
+    return doubts or "minimum"
 
 
 def double(checkpoint: str | Path | LoadedModel, device: torch.device | str) -> LoadedModel:

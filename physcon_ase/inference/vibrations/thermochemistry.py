@@ -68,7 +68,7 @@ def thermochemistry(
         temperature: temperature [K].
         pressure: pressure [Pa].
         symmetry_number: rotational symmetry number.
-        origin_of_symmetry: where the symmetry number is from, for `Thermochemistry.conventions`.
+        origin_of_symmetry: origin of the symmetry number, for `Thermochemistry.conventions`.
         scale: factor of the frequencies.
         cutoff: frequency [1/cm] of the interpolation.
     """

@@ -21,7 +21,7 @@ def bias_weights(
     """exp(-b/γ) for each molecule, b the mean absolute difference of the force components; 1 without force labels.
 
     Args:
-        forces: of the model that was fitted to accurate labels [eV/Å].
+        forces: forces [eV/Å] of the model that was fitted to accurate labels.
         labelled: the inaccurate labels.
         gamma: γ, the bias [eV/Å] at which the weight is 1/e.
     """
@@ -43,8 +43,8 @@ def score_matching_loss(
     Args:
         energy_fn: energies to be trained.
         batch: geometries of a thermal ensemble.
-        kt: its k_B T [eV].
-        generator: draws v.
+        kt: k_B T [eV] of the ensemble.
+        generator: random numbers of the directions v.
     """
     positions = batch.positions.detach().requires_grad_()
     _, forces = energies_and_forces(energy_fn, with_positions(batch, positions), create_graph=True)

@@ -51,7 +51,7 @@ def optimality_loss(
         energy_fn: the teacher.
         minima: the R_0.
         recipe: variant, noise and settings.
-        generator: draws noise and displacements.
+        generator: random numbers of noise and displacements.
 
     Returns:
         Mean of the hinge [eV per molecule] or of the squared Newton steps, weighted as in `structure.weighted_errors`.
@@ -82,7 +82,7 @@ def score_loss(
         energy_fn: the teacher.
         minima: the R_0.
         recipe: variant, noise and settings.
-        generator: draws the noise.
+        generator: random numbers of the noise.
 
     Returns:
         Mean over atoms of |D - D*|², weighted as in `structure.weighted_errors`, with D* the structure required

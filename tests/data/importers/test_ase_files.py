@@ -361,3 +361,10 @@ def test_spin_that_is_stated_outlives_the_perception_of_bonds():
     store, _ = store_from_structures([structure_from_atoms(labelled("O2", spin=3))], "dft", source="small")
     assert store.molecules.n_bonds.tolist() == [1]
     assert store.molecules.multiplicity.tolist() == [3]
+
+
+@pytest.mark.parametrize("info", [{"total_charge": -2}, {"Multiplicity": 3}, {"charge": 0, "net_charge": 2}])
+def test_states_under_other_names_are_refused(info: dict):
+    with pytest.raises(StoreError, match=r"frame 3: atoms.info\['.*'\] is .* read from atoms.info\['(charge|spin)'\]"):
+        structure_from_atoms(labelled("CH4", **info), 3)
+    assert structure_from_atoms(labelled("CH4", total_charge=0, multiplicity=1)).charge == 0

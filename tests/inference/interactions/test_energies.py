@@ -4,8 +4,15 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import molecule
+from ase.constraints import FixAtoms
 
-from physcon_ase.errors import BondPerceptionError, FragmentsError, PhysConError, UnsupportedChargeError
+from physcon_ase.errors import (
+    BondPerceptionError,
+    ConstraintError,
+    FragmentsError,
+    PhysConError,
+    UnsupportedChargeError,
+)
 from physcon_ase.inference import outcome
 from physcon_ase.inference.calculator import PhysConCalculator
 from physcon_ase.inference.interactions.energies import interaction
@@ -192,3 +199,13 @@ def test_a_member_of_the_list_with_several_fragments_is_refused(double: LoadedMo
     with pytest.raises(FragmentsError, match=r"'O.O' in the list of molecules has several fragments"):
         interaction(["O.O", "C"], checkpoint=double)
     assert interaction(["O.O"], checkpoint=double).names == ("O", "O")
+
+
+@pytest.mark.parametrize("are_together", [True, False])
+def test_constraints_are_refused_in_a_relaxation(are_together: bool, double: LoadedModel) -> None:
+    first, second = dimer()
+    first.set_constraint(FixAtoms([0]))
+    given = first + second if are_together else [first, second]
+    with pytest.raises(ConstraintError, match="would hold the complex, but not its molecules alone"):
+        interaction(given, relax=True, checkpoint=double)
+    assert interaction(given, checkpoint=double).is_ok

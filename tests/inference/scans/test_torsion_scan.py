@@ -3,6 +3,7 @@ import gzip
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +11,9 @@ from ase.build import molecule
 from ase.constraints import FixInternals
 from ase.io import read
 from rdkit import Chem
+from tqdm import tqdm
 
+from physcon_ase.chem.smiles import graph_from_smiles
 from physcon_ase.errors import ConstraintError, NoConformersError, PhysConError, StoreError
 from physcon_ase.inference.one import optimize
 from physcon_ase.inference.scans import search
@@ -18,6 +21,7 @@ from physcon_ase.inference.scans.many import scan_many
 from physcon_ase.inference.scans.report import format_scan, write_scan
 from physcon_ase.inference.scans.scan import Scan
 from physcon_ase.inference.scans.search import scan
+from physcon_ase.inference.starts import settings_of
 from physcon_ase.model.physcon import LoadedModel
 
 EXACT = 1e-3
@@ -203,3 +207,33 @@ def test_a_scan_has_the_doubts_of_its_lowest_point(double: LoadedModel) -> None:
     found = scan("[CH2-]CC[CH2-]", (0, 1, 2, 3), step=120.0, n_conformers=2, checkpoint=double)
     assert any("estimated error of the energy" in doubt for doubt in found.doubts)
     assert found.judged()[0] == "uncertain"
+
+
+def front_of_butane(double: LoadedModel) -> search._Front:
+    settings = settings_of(double, "auto", 0.02, 300, 30.0, "cpu", "float64")
+    return search._Front(graph_from_smiles("CCCC"), ((0, 1, 2, 3),), [], search.grid(120.0), settings)
+
+
+def test_doubts_about_other_points_are_those_of_the_highest(double: LoadedModel) -> None:
+    front = front_of_butane(double)
+    doubts = {0: (), 1: ("a long bond",), 2: ("a rare ring",)}
+    front.best = {(point,): SimpleNamespace(energy=[0, 2, 1][point], doubts=own) for point, own in doubts.items()}
+    assert front.doubts == ("2 of 3 grid points uncertain, the highest at -60°: a long bond",)
+    front.best[0,].doubts = ("unlike those of the training",)
+    assert front.doubts == ("unlike those of the training",)
+
+
+def test_the_lowest_geometry_of_a_point_is_kept_however_small_the_gain(
+    double: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    front = front_of_butane(double)
+    energies = iter([0.0, -0.5 * search.GAIN, -3 * search.GAIN])
+    monkeypatch.setattr(search._Front, "_turned_to", lambda *_: molecule("C4H4O"))
+    monkeypatch.setattr(
+        search,
+        "relax_jobs",
+        lambda *_, **__: [SimpleNamespace(is_minimum=True, energy=next(energies), atoms=molecule("C4H4O"))],
+    )
+    passed_on = [len(front.advance([((0,), np.zeros((14, 3)))], tqdm(disable=True))) for _ in range(3)]
+    assert passed_on == [2, 0, 2]
+    assert front.best[0,].energy == -3 * search.GAIN

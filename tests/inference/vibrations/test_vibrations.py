@@ -276,3 +276,14 @@ def test_a_constrained_start_is_refused(double: LoadedModel) -> None:
     start.set_constraint(FixAtoms([0, 1, 2]))
     with pytest.raises(PhysConError, match="frequencies of a constrained geometry are not supported"):
         vibrations("O", start=start, checkpoint=double)
+
+
+def test_a_doubted_saddle_point_has_both_in_its_status(monkeypatch: pytest.MonkeyPatch) -> None:
+    eclipsed = molecule("C2H6")
+    eclipsed.positions[5:] = eclipsed.positions[2:5] * [1, 1, -1]
+    monkeypatch.setattr(outcome, "doubts_of", lambda *_: ("few training molecules have this",))
+    found = vibrations(eclipsed)
+    assert found.n_imaginary == 1
+    assert found.status.startswith("1 imaginary mode, the lowest ")
+    assert found.status.endswith("; uncertain: few training molecules have this")
+    assert found.judged() == ("not a minimum", found.status)
