@@ -1,5 +1,6 @@
 """Molecular graphs from bond lists or from geometries alone."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -74,7 +75,7 @@ def graph_from_geometry(
     """Graph perceived from a geometry with RDKit's `rdDetermineBonds`, including stereochemistry.
 
     For closed-shell molecules of one or several fragments; succeeds for about 95 % of small organic molecules.
-    Sulfoxides are perceived as S+-O-.
+    Sulfoxides are perceived as S+-O-, and sulfonamide anions with N=S.
 
     Args:
         atomic_numbers: atomic number of each atom.
@@ -100,13 +101,61 @@ def graph_from_geometry(
     set_positions(mol, positions)
     try:
         with rdBase.BlockLogs():
-            rdDetermineBonds.DetermineBonds(mol, charge=charge, maxIterations=_MAX_VALENCE_ASSIGNMENTS)
+            rdDetermineBonds.DetermineConnectivity(mol)
+            nitro_groups = _nitro_groups(mol)
+            if len(nitro_groups) > 1:
+                _determine_orders_beside(mol, nitro_groups, charge)
+            else:
+                _determine_orders(mol, charge)
     except (ValueError, RuntimeError) as error:
         raise BondPerceptionError(
             f"no bonds found for {counted(len(numbers), 'atom')} with total charge {charge:+d}: "
             f"{str(error).splitlines()[0]}; check the charge, or pass the bonds explicitly"
         ) from error
     return _oriented(graph_from_rdkit(mol), positions)
+
+
+def _determine_orders(mol: Chem.Mol, charge: int) -> None:
+    """Sets bond orders and formal charges of a molecule with known neighbours, in place."""
+    rdDetermineBonds.DetermineBondOrders(mol, charge=charge, maxIterations=_MAX_VALENCE_ASSIGNMENTS)
+
+
+def _nitro_groups(mol: Chem.Mol) -> list[tuple[int, int, int]]:
+    """N and both O of each nitro group of a molecule with known neighbours."""
+    found = []
+    for atom in mol.GetAtoms():
+        around = atom.GetNeighbors()
+        ends = [other.GetIdx() for other in around if other.GetSymbol() == "O" and other.GetDegree() == 1]
+        if atom.GetSymbol() == "N" and len(around) == 3 and len(ends) == 2:
+            found.append((atom.GetIdx(), *ends))
+    return found
+
+
+def _determine_orders_beside(mol: Chem.Mol, nitro_groups: Sequence[tuple[int, int, int]], charge: int) -> None:
+    """The same for a molecule with several nitro groups, for which RDKit finds no bonds.
+
+    The groups are replaced by fluorine atoms, which leaves the other bonds and the total charge as they are.
+    """
+    reduced = Chem.RWMol(mol)
+    for nitrogen, *_ in nitro_groups:
+        reduced.GetAtomWithIdx(nitrogen).SetAtomicNum(ATOMIC_NUMBERS["F"])
+    removed = sorted(oxygen for _, *oxygens in nitro_groups for oxygen in oxygens)
+    for oxygen in reversed(removed):
+        reduced.RemoveAtom(oxygen)
+    _determine_orders(reduced, charge)
+    Chem.Kekulize(reduced, clearAromaticFlags=True)
+    kept = np.setdiff1d(np.arange(mol.GetNumAtoms()), removed).tolist()
+    for atom in reduced.GetAtoms():
+        mol.GetAtomWithIdx(kept[atom.GetIdx()]).SetFormalCharge(atom.GetFormalCharge())
+    for bond in reduced.GetBonds():
+        own = mol.GetBondBetweenAtoms(kept[bond.GetBeginAtomIdx()], kept[bond.GetEndAtomIdx()])
+        own.SetBondType(bond.GetBondType())
+    for nitrogen, first, second in nitro_groups:
+        mol.GetBondBetweenAtoms(nitrogen, first).SetBondType(Chem.BondType.DOUBLE)
+        mol.GetAtomWithIdx(nitrogen).SetFormalCharge(1)
+        mol.GetAtomWithIdx(second).SetFormalCharge(-1)
+    Chem.SanitizeMol(mol)
+    Chem.AssignStereochemistryFrom3D(mol)
 
 
 def _oriented(graph: MolGraph, positions: Float[np.ndarray, "atoms 3"]) -> MolGraph:

@@ -1,5 +1,6 @@
 """Molecules from files with bonds and positions: MOL and SD records, MOL2 records, PDB files, RDKit molecules."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -23,6 +24,11 @@ _SMALLEST_SUM: Final = {2: 150.0, 3: 345.0}
 
 _TRIPLE_BOND: Final = 1.25
 """Largest length [Å] of the only bond of a carbon atom without hydrogens, to O in CO or N in isocyanides."""
+
+
+_TRIPLE: Final = 3.0
+_FULL_VALENCE: Final = 3.5
+"""Smallest sum of the bond orders of a carbon atom that needs no hydrogen."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +102,26 @@ def known_from_mol2_block(block: str) -> KnownMolecule:
         StoreError: RDKit cannot read it.
         PhysConError: see `known_from_rdkit`.
     """
-    return _read(Chem.MolFromMol2Block, block, "MOL2 record")
+    return _read(_mol_from_mol2, block, "MOL2 record")
+
+
+def _mol_from_mol2(block: str, **options: bool) -> Any:
+    """Molecule of a MOL2 record; where hydrogens are missing, RDKit finds charges and unpaired electrons instead.
+
+    Raises:
+        StoreError: carbon atoms lack hydrogens.
+    """
+    mol = Chem.MolFromMol2Block(block, **options)
+    carbons = [] if mol is None else [atom for atom in mol.GetAtoms() if atom.GetAtomicNum() == 6]
+    if not any(other.GetAtomicNum() == 1 for atom in carbons for other in atom.GetNeighbors()):
+        orders = [[bond.GetBondTypeAsDouble() for bond in atom.GetBonds()] for atom in carbons]
+        n_bare = sum(sum(own) < _FULL_VALENCE and own != [_TRIPLE] for own in orders)
+        if n_bare:
+            raise StoreError(
+                f"{counted(n_bare, 'carbon atom')} of the MOL2 record without hydrogens: add all of them, or give an "
+                "SD file"
+            )
+    return mol
 
 
 @dataclass(frozen=True)
@@ -108,7 +133,7 @@ class PdbAtoms:
     positions: np.ndarray
     """Positions [Å], [atoms, 3]."""
     charge: int
-    """Sum of the charges [e] of the atoms."""
+    """Sum of the charges [e] in columns 79 and 80; those that RDKit derives from the bonds are incomplete."""
     labels: tuple[str, ...]
     """Names of the atoms."""
     residue: str
@@ -126,7 +151,7 @@ def pdb_atoms(block: str) -> PdbAtoms:
     with rdBase.BlockLogs(), rdBase.CaptureErrorLog() as log:
         mol = Chem.MolFromPDBBlock(block, sanitize=False, removeHs=False, proximityBonding=False)
     if mol is None or mol.GetNumAtoms() == 0:
-        raise StoreError(f"the PDB model has no readable atoms {_last(log.messages)}; correct it")
+        raise StoreError(f"the PDB model has no readable atoms{_last(log.messages)}; correct it")
     atoms = list(mol.GetAtoms())
     numbers = np.array([atom.GetAtomicNum() for atom in atoms])
     if (numbers == 6).any() and not (numbers == 1).any():
@@ -147,10 +172,21 @@ def pdb_atoms(block: str) -> PdbAtoms:
     return PdbAtoms(
         numbers,
         positions,
-        sum(atom.GetFormalCharge() for atom in atoms),
+        _pdb_charge(block),
         labels,
         residues[0].GetResidueName().strip(),
         _isotope_masses(mol),
+    )
+
+
+def _pdb_charge(block: str) -> int:
+    """Sum of the charges [e] of the atoms of a PDB file, such as "1-" or "+2" in columns 79 and 80."""
+    fields = [line[78:80].strip() for line in block.splitlines() if line.startswith(("ATOM  ", "HETATM"))]
+    charges = [re.fullmatch(r"(?P<before>[+-])?(?P<size>\d)?(?P<after>[+-])?", text) for text in fields]
+    return sum(
+        int(f"{own['before'] or own['after']}{own['size'] or 1}")
+        for own in charges
+        if own is not None and (own["before"] or own["after"])
     )
 
 
@@ -183,7 +219,7 @@ def _read(parse: Callable[..., Any], block: str, what: str) -> KnownMolecule:
         if mol is not None:
             mol = _with_stereo(mol)
     if mol is None:
-        raise StoreError(f"RDKit cannot read the {what} {_last(log.messages)}; correct it")
+        raise StoreError(f"RDKit cannot read the {what}{_last(log.messages)}; correct it")
     return known_from_rdkit(mol)
 
 
@@ -255,4 +291,4 @@ def _label(atom: Chem.Atom) -> str:
 
 def _last(messages: str) -> str:
     lines = [line.strip() for line in messages.splitlines() if line.strip()]
-    return f"({lines[-1]})" if lines else ""
+    return f" ({lines[-1]})" if lines else ""

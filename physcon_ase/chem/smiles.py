@@ -139,8 +139,9 @@ def atoms_of_smiles(smiles: str) -> Int[np.ndarray, " atoms"]:
 def undefined_stereo(molecule: str | MolGraph) -> list[str]:
     """Description of each tetrahedral centre and double bond of undefined configuration.
 
-    Trivalent nitrogen and cumulated double bonds are excluded. Bridgeheads are included even if the ring system fixes
-    their configuration. Atom indices start at 0, as in the graph. Raises the same errors as `graph_from_smiles`.
+    Trivalent nitrogen, centres with neighbours that differ by resonance only, and cumulated double bonds are excluded.
+    Bridgeheads are included even if the ring system fixes their configuration. Atom indices start at 0, as in the
+    graph. Raises the same errors as `graph_from_smiles`.
     """
     mol = to_rdkit(molecule if isinstance(molecule, MolGraph) else graph_from_smiles(molecule))
     with rdBase.BlockLogs():
@@ -259,7 +260,7 @@ def stereo_of_rdkit(mol: Chem.Mol) -> dict[str, np.ndarray]:
     tetrahedra = []
     for atom in mol.GetAtoms():
         tag = atom.GetChiralTag()
-        if tag in (_CW, _CCW):
+        if tag in (_CW, _CCW) and not _has_equal_corners(atom):
             corners = _corners(atom)
             tetrahedra.append(corners if tag == _CCW else [corners[1], corners[0], *corners[2:]])
     double_bonds, is_cis = [], []
@@ -280,8 +281,16 @@ def refuse_unsupported_stereo(mol: Chem.Mol) -> None:
     """Raises an error for labels of configurations that are not part of a `MolGraph`.
 
     Raises:
-        UnsupportedStereoError: the label of a square planar, trigonal bipyramidal or octahedral centre.
+        UnsupportedStereoError: the label of a square planar, trigonal bipyramidal or octahedral centre, or a group of
+            centres that are racemic or of unknown absolute configuration.
     """
+    for group in mol.GetStereoGroups():
+        if group.GetGroupType() != Chem.StereoGroupType.STEREO_ABSOLUTE:
+            named = ", ".join(f"{atom.GetSymbol()}{atom.GetIdx()}" for atom in group.GetAtoms())
+            raise UnsupportedStereoError(
+                f"the configuration of {named} is known up to the mirror image only (enhanced stereochemistry): give "
+                "each isomer, or remove the group"
+            )
     for atom in mol.GetAtoms():
         if (shape := _OTHER_CENTRES.get(atom.GetChiralTag())) is not None:
             raise UnsupportedStereoError(
@@ -426,11 +435,19 @@ def _is_checked(mol: Chem.Mol, element: Chem.StereoInfo) -> bool:
     if element.type == Chem.StereoType.Atom_Tetrahedral:
         atom = mol.GetAtomWithIdx(element.centeredOn)
         inverts = atom.GetSymbol() == "N" and atom.GetDegree() == 3
-        return not inverts and atom.GetDegree() in (3, 4) and not atom.GetIsAromatic()
+        has_shape = atom.GetDegree() in (3, 4) and not atom.GetIsAromatic()
+        return has_shape and not inverts and not _has_equal_corners(atom)
     if element.type == Chem.StereoType.Bond_Double:
         bond = mol.GetBondWithIdx(element.centeredOn)
         return not (_is_cumulated(bond.GetBeginAtom()) or _is_cumulated(bond.GetEndAtom()))
     return False
+
+
+def _has_equal_corners(atom: Chem.Atom) -> bool:
+    """Whether two neighbours differ by resonance only, as the oxygen atoms of P(=O)[O-], so that there is no centre."""
+    terminal = [bond.GetOtherAtom(atom) for bond in atom.GetBonds()]
+    symbols = [other.GetSymbol() for other in terminal if other.GetDegree() == 1 and other.GetTotalNumHs() == 0]
+    return any(symbols.count(symbol) > 1 for symbol in ("O", "S", "N"))
 
 
 def _is_cumulated(atom: Chem.Atom) -> bool:

@@ -131,20 +131,18 @@ def needs_failure_table(output: Path) -> bool:
     return kind is not None and not kind.keeps_failures
 
 
-def one_molecule(argument: str) -> Any:
+def one_row(argument: str) -> "Row":
     """The molecule of an argument that is a SMILES, "-" or the name of a file with one molecule.
 
     Raises:
         PhysConError: the file has several molecules; also see `files.read_molecules`.
     """
-    from physcon_ase.inference.files import molecules_named
+    from physcon_ase.inference.files import readable, rows_named
 
-    molecules = molecules_named(argument)
-    if len(molecules) != 1:
-        raise PhysConError(
-            f"{argument} has {counted(len(molecules), 'molecule')}, but one is needed: give a file with one"
-        )
-    return molecules[0]
+    rows = readable(rows_named(argument), argument)
+    if len(rows) != 1:
+        raise PhysConError(f"{argument} has {counted(len(rows), 'molecule')}, but one is needed: give a file with one")
+    return rows[0]
 
 
 def add_run_options(command: argparse.ArgumentParser) -> None:

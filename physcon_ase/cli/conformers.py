@@ -221,7 +221,7 @@ def _scan(options: argparse.Namespace) -> int:
     check_outputs(options.output, inputs, kinds=SCAN_SUFFIXES)
     found = scan(rows[0].molecule, dihedrals, progress_bar=not options.quiet, **settings)
     for path in options.output:
-        write_scan(found, path)
+        write_scan(found, path, origin=rows[0].origin)
     print(format_scan(found))
     for path in options.output:
         print(f"  written    {path}")

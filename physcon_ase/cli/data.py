@@ -172,6 +172,8 @@ def add_label(commands: argparse._SubParsersAction) -> None:
 
 def _labelling_input(row: "Row") -> Any:
     """A molecule of a file as input of a labelling run."""
+    from ase import Atoms
+
     from physcon_ase.chem.graph import MolGraph
     from physcon_ase.chem.smiles import canonical_smiles
     from physcon_ase.inference.formats.rows import Geometry
@@ -180,6 +182,8 @@ def _labelling_input(row: "Row") -> Any:
     molecule = row.molecule
     if isinstance(molecule, Geometry):
         return known_geometry(molecule.graph, molecule.atoms.positions, row.name)
+    if isinstance(molecule, Atoms) and row.name:
+        molecule.info.setdefault("name", row.name)
     if isinstance(molecule, MolGraph):
         molecule = canonical_smiles(molecule)
     return NamedSmiles(molecule, row.name) if isinstance(molecule, str) and row.name else molecule
@@ -187,7 +191,7 @@ def _labelling_input(row: "Row") -> Any:
 
 def _label(options: argparse.Namespace) -> int:
     from physcon_ase.data.store import open_store
-    from physcon_ase.inference.files import check_output, files_named, readable, rows_named
+    from physcon_ase.inference.files import check_output, files_named, rows_named
     from physcon_ase.labelling.engines import engine_by_name
     from physcon_ase.labelling.inputs import known_geometries
     from physcon_ase.labelling.pipeline import format_labelling_report, label
@@ -206,7 +210,7 @@ def _label(options: argparse.Namespace) -> int:
         if molecule.endswith(".h5"):
             molecules += known_geometries(open_store(molecule), minima_of=options.minima_of)
         else:
-            molecules += [_labelling_input(row) for row in readable(rows_named(molecule), molecule)]
+            molecules += [_labelling_input(row) for row in rows_named(molecule)]
     report = label(
         options.part.of(molecules),
         engine,

@@ -17,7 +17,7 @@ from physcon_ase.cli.command import (
     finish_records,
     journal_of,
     many_wanted,
-    one_molecule,
+    one_row,
     read_input,
     record_files,
 )
@@ -111,7 +111,7 @@ def _vibrations(options: argparse.Namespace) -> int:
     found = vibrations(rows[0].molecule, **settings)
     print(format_vibrations(found))
     for output in options.output:
-        write_vibrations(found, output, width=options.width, inputs=inputs)
+        write_vibrations(found, output, width=options.width, inputs=inputs, origin=rows[0].origin)
         print(f"  written      {output}")
     if options.spectrum is not None:
         write_spectrum(found, options.spectrum, width=options.width, inputs=inputs)
@@ -156,9 +156,9 @@ def _interaction(options: argparse.Namespace) -> int:
 
     inputs = files_named(options.molecule)
     check_outputs(options.output, inputs, kinds=OUTPUTS)
-    molecule = one_molecule(options.molecule)
+    row = one_row(options.molecule)
     found = interaction(
-        molecule,
+        row.molecule,
         relax=options.relax or None,  # without the option only what has no geometry
         level=options.level,
         checkpoint=options.checkpoint,
@@ -170,6 +170,6 @@ def _interaction(options: argparse.Namespace) -> int:
     )
     print(format_interaction(found))
     for output in options.output:
-        write_interaction(found, output, inputs=inputs)
+        write_interaction(found, output, inputs=inputs, origin=row.origin)
         print(f"  written      {output}")
     return 0 if found.is_ok else SOME_FAILED

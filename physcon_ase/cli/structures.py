@@ -218,11 +218,11 @@ def _energy(options: argparse.Namespace) -> int:
 
 def _predictions(rows: "list[Row]", options: argparse.Namespace) -> list:
     """Structures with energy and forces, and those about which the model has doubts with `info["doubts"]`."""
-    from physcon_ase.inference.files import structures_of
+    from physcon_ase.inference.files import geometries_of
     from physcon_ase.inference.predictions import predict_structures
 
     return predict_structures(
-        structures_of(rows), level=options.level, checkpoint=options.checkpoint, device=options.device
+        geometries_of(rows), level=options.level, checkpoint=options.checkpoint, device=options.device
     )
 
 

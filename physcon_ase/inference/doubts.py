@@ -1,9 +1,10 @@
 """Reasons to doubt a prediction.
 
 Atoms unlike those of the training molecules, a large estimated error, a proton that would move in the gas phase, an
-antiaromatic ring, or a minimum with an unusually long bond.
+antiaromatic ring, more than two cumulated double bonds, or a minimum with an unusually long bond.
 """
 
+from collections.abc import Sequence
 from itertools import combinations
 from typing import Final
 
@@ -58,16 +59,7 @@ def doubts_of(
         graph: the molecular graph; None if the formal charges are unknown.
         minimum: positions [Å] of a relaxed geometry; None for other geometries, whose bonds may be long.
     """
-    found = []
-    if graph is not None and (pair := transferable_proton(graph)) is not None:
-        donor, acceptor = (f"{CHEMICAL_SYMBOLS[graph.atomic_numbers[atom]]}{atom}" for atom in pair)
-        found.append(
-            f"a proton of the cationic {donor} would move to the anionic {acceptor} in the gas phase: use the neutral "
-            "form"
-        )
-    if graph is not None and (ring := cyclobutadiene_ring(graph)) is not None:
-        names = "-".join(f"{CHEMICAL_SYMBOLS[graph.atomic_numbers[atom]]}{atom}" for atom in ring)
-        found.append(f"the ring {names} is antiaromatic: compare with another method")
+    found = [] if graph is None else doubts_about(graph)
     if rare := rare_environments(model, level, atomic_numbers, bonds):
         more = f" and {len(rare) - _SHOWN} more" if len(rare) > _SHOWN else ""
         found.append(
@@ -82,6 +74,34 @@ def doubts_of(
     if minimum is not None and (long := long_bonds(atomic_numbers, bonds, minimum)):
         found.append(f"unusually long bonds, {', '.join(long[:_SHOWN])}: compare with another method")
     return tuple(found)
+
+
+def unfit_charge(charge: int) -> str:
+    """Reason to doubt a geometry for which no bonds were found."""
+    return f"no bonds fit the charge {charge:+d}: state another one, or check the geometry"
+
+
+def doubts_about(graph: MolGraph) -> list[str]:
+    """Reasons to doubt the energy of any geometry of a molecule."""
+    found = []
+    if (pair := transferable_proton(graph)) is not None:
+        donor, acceptor = _named(graph, pair)
+        found.append(
+            f"a proton of the cationic {donor} would move to the anionic {acceptor} in the gas phase: use the neutral "
+            "form"
+        )
+    if (ring := cyclobutadiene_ring(graph)) is not None:
+        found.append(f"the ring {'-'.join(_named(graph, ring))} is antiaromatic: compare with another method")
+    if (chain := cumulene(graph)) is not None:
+        found.append(
+            f"the order of the energies of the planar and the twisted {'='.join(_named(graph, chain))} is unreliable, "
+            "and whether it is cis or trans is not checked: compare with another method"
+        )
+    return found
+
+
+def _named(graph: MolGraph, atoms: Sequence[int]) -> list[str]:
+    return [f"{CHEMICAL_SYMBOLS[graph.atomic_numbers[atom]]}{atom}" for atom in atoms]
 
 
 def rare_environments(
@@ -142,4 +162,18 @@ def cyclobutadiene_ring(graph: MolGraph) -> tuple[int, ...] | None:
         for third, fourth in ((c, d), (d, c)):
             if len({a, b, c, d}) == 4 and {frozenset((b, third)), frozenset((fourth, a))} <= bonded:
                 return a, b, third, fourth
+    return None
+
+
+def cumulene(graph: MolGraph) -> tuple[int, int, int, int] | None:
+    """Atoms of three cumulated double bonds, as in butatriene; None if there are none."""
+    double = graph.bonds[graph.bond_orders == _DOUBLE]
+    partners: dict[int, list[int]] = {}
+    for first, second in np.concatenate([double, double[:, ::-1]]).tolist():
+        partners.setdefault(first, []).append(second)
+    for second, third in double.tolist():
+        before = [atom for atom in partners[second] if atom != third]
+        after = [atom for atom in partners[third] if atom != second]
+        if before and after:
+            return before[0], second, third, after[0]
     return None

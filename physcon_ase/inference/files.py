@@ -162,7 +162,7 @@ def _named_atoms(row: Row) -> Any:
     return atoms
 
 
-def structures_of(rows: Iterable[Row]) -> list[Atoms | PhysConError]:
+def geometries_of(rows: Iterable[Row]) -> list[Atoms | Geometry | PhysConError]:
     """Geometry, or error, of each row, with the name of the row, and what was added to the input, in `info`.
 
     Raises:
@@ -176,7 +176,7 @@ def structures_of(rows: Iterable[Row]) -> list[Atoms | PhysConError]:
             raise StoreError(f"{row.source} is {what}, but geometries are required: give {listed(STRUCTURES)}")
         if isinstance(row.molecule, Geometry) and row.molecule.origin != Geometry.origin:
             atoms.info["origin"] = row.molecule.origin
-        structures.append(atoms)
+        structures.append(row.molecule)
     return structures
 
 
@@ -186,11 +186,12 @@ def read_structures(path: str | Path) -> list[Atoms]:
     Raises:
         StoreError: the file is missing, cannot be read completely, or has no geometries.
     """
-    structures = structures_of(read_rows(path))
-    for structure in structures:
-        if isinstance(structure, PhysConError):
-            raise StoreError(f"{path}: {structure}")
-    return [structure for structure in structures if isinstance(structure, Atoms)]
+    structures = []
+    for geometry in geometries_of(read_rows(path)):
+        if isinstance(geometry, PhysConError):
+            raise StoreError(f"{path}: {geometry}")
+        structures.append(geometry.atoms if isinstance(geometry, Geometry) else geometry)
+    return structures
 
 
 # ---- writing

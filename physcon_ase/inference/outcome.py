@@ -10,7 +10,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from physcon_ase.chem.compare import bonds_intact, stereo_intact
 from physcon_ase.chem.environments import bonds_by_distance
 from physcon_ase.chem.smiles import canonical_smiles, undefined_stereo
-from physcon_ase.inference.doubts import doubts_of
+from physcon_ase.inference.doubts import doubts_of, unfit_charge
 from physcon_ase.inference.intake import charge_and_multiplicity
 from physcon_ase.inference.results import Result
 from physcon_ase.inference.starts import RelaxationJob, Settings
@@ -63,7 +63,7 @@ def result_of(
     doubts = doubts_of(settings.loaded.model, job.level, job.atoms.numbers, bonds, energy_uncertainty, graph, positions)
     if graph is None and len(job.atoms) > 1:
         charge, _ = charge_and_multiplicity(job.atoms)
-        doubts = (f"no bonds fit the charge {charge:+d}: state another one, or check the geometry", *doubts)
+        doubts = (unfit_charge(charge), *doubts)
     result = Result(
         atoms=job.atoms,
         graph=graph,

@@ -70,7 +70,10 @@ def format_energy(index: int, atoms: Atoms) -> str:
     where = f"level {atoms.info['level']} of {atoms.info['model']}"
     origin = f", {atoms.info['origin']}" if "origin" in atoms.info else ""
     doubts = f", uncertain: {atoms.info['doubts']}" if "doubts" in atoms.info else ""
-    return f"{index:5d}  {atoms.get_chemical_formula()}  {atoms.get_potential_energy():.6f} eV  {where}{origin}{doubts}"
+    charge = f", charge {atoms.info['charge']:+d}" if atoms.info.get("charge") else ""
+    name = f"  {atoms.info['name']}" if atoms.info.get("name") else ""
+    energy = f"{atoms.get_potential_energy():.6f} eV"
+    return f"{index:5d}  {atoms.get_chemical_formula()}{charge}{name}  {energy}  {where}{origin}{doubts}"
 
 
 def format_errors(outcomes: Sequence[object]) -> list[str]:

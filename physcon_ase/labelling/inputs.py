@@ -12,7 +12,7 @@ from physcon_ase.data.importers.ase_files import structure_from_atoms
 from physcon_ase.data.importers.structures import identify_structure
 from physcon_ase.data.split import key_hash
 from physcon_ase.data.store import Store, geometry_offsets, molecule_graph
-from physcon_ase.errors import StoreError
+from physcon_ase.errors import PhysConError, StoreError
 
 
 @dataclass(frozen=True)
@@ -45,9 +45,9 @@ class KnownGeometry:
     """Total energy [eV] at this level; NaN if unknown."""
 
 
-Input: TypeAlias = str | NamedSmiles | Atoms | KnownGeometry
-"""A SMILES or a geometry; `Atoms` have the charge `info["charge"]` (default: that of `info["smiles"]`, or 0) and the
-multiplicity `info["spin"]` (default 1)."""
+Input: TypeAlias = str | NamedSmiles | Atoms | KnownGeometry | PhysConError
+"""A SMILES or a geometry, or the reason why a molecule could not be read, which becomes a failure. `Atoms` have the
+charge `info["charge"]` (default: that of `info["smiles"]`, or 0) and the multiplicity `info["spin"]` (default 1)."""
 
 
 def known_geometry(graph: MolGraph, positions: np.ndarray, name: str = "") -> KnownGeometry:
@@ -123,6 +123,8 @@ def identify(molecule: Input) -> Identity:
     if isinstance(molecule, KnownGeometry):
         m = molecule
         return Identity(m.graph, m.positions, m.smiles, m.key_hash, m.name, m.minimum_of, m.energy)
+    if isinstance(molecule, PhysConError):
+        raise molecule
     if isinstance(molecule, str):
         molecule = NamedSmiles(molecule, name=molecule)
     if isinstance(molecule, NamedSmiles):

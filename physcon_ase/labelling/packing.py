@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from ase import Atoms
 
 from physcon_ase.chem.graph import graph_bytes
 from physcon_ase.data.rows import GeometryRow, Label, MoleculeRow, store_from_rows
 from physcon_ase.data.store import Store
 from physcon_ase.labelling.geometries import DISPLACED
-from physcon_ase.labelling.inputs import Identity, Input, KnownGeometry, identify
+from physcon_ase.labelling.inputs import Identity, Input, KnownGeometry, NamedSmiles, identify
 from physcon_ase.labelling.journal import LabelEntry
 
 
@@ -77,16 +78,10 @@ def _labels(entry: LabelEntry, level: str, identity: Identity) -> dict[str, Labe
 
 def failure_records(molecules: Sequence[Input], entries: Sequence[LabelEntry]) -> list[dict[str, Any]]:
     """Record of each entry without a label."""
-
-    def name(molecule: Input) -> str:
-        if isinstance(molecule, KnownGeometry):
-            return molecule.smiles or molecule.name
-        return molecule if isinstance(molecule, str) else molecule.get_chemical_formula()
-
     return [
         {
             "molecule": entry.molecule,
-            "name": name(molecules[entry.molecule]),
+            "name": _name_of(molecules[entry.molecule]),
             "kind": entry.kind,
             "error": entry.error,
             "reason": entry.reason,
@@ -94,3 +89,11 @@ def failure_records(molecules: Sequence[Input], entries: Sequence[LabelEntry]) -
         for entry in entries
         if entry.error
     ]
+
+
+def _name_of(molecule: Input) -> str:
+    if isinstance(molecule, KnownGeometry | NamedSmiles):
+        return molecule.smiles or molecule.name
+    if isinstance(molecule, Atoms):
+        return molecule.get_chemical_formula()
+    return molecule if isinstance(molecule, str) else ""

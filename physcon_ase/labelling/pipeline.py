@@ -283,8 +283,8 @@ def _fingerprint(molecules: Sequence[Input], description: dict[str, Any]) -> str
 
 def _bytes_of(molecule: Input) -> bytes:
     """Bytes of all properties of a molecule on which its labels and its rows of the store depend."""
-    if isinstance(molecule, str):
-        return molecule.encode()
+    if isinstance(molecule, str | PhysConError):
+        return str(molecule).encode()
     if isinstance(molecule, NamedSmiles):
         return f"{molecule.smiles}\t{molecule.name}".encode()
     if isinstance(molecule, KnownGeometry):

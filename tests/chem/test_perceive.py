@@ -141,3 +141,20 @@ def test_a_three_dimensional_molecule_keeps_its_isotopes() -> None:
     known = known_from_rdkit(mol)
     assert known.positions is not None
     assert sorted(known.graph.isotopes.tolist()) == [0, 0, 0, 0, 2, 13]
+
+
+@pytest.mark.parametrize(
+    "smiles",
+    [
+        "O=[N+]([O-])c1cccc([N+](=O)[O-])c1",
+        "O=[N+]([O-])OCC(O[N+](=O)[O-])CO[N+](=O)[O-]",
+        "O=[N+]([O-])N1CN([N+](=O)[O-])CN([N+](=O)[O-])C1",
+        "O=[N+]([O-])c1cc([N+](=O)[O-])c([O-])c([N+](=O)[O-])c1",
+        "C[NH2+]Cc1c([C@H](C)F)cc([N+](=O)[O-])cc1[N+](=O)[O-]",
+    ],
+)
+def test_several_nitro_groups_are_found(smiles: str) -> None:
+    graph = graph_from_smiles(smiles)
+    found = graph_from_geometry(graph.atomic_numbers, embed(graph, seed=1)[0], graph.charge)
+    assert canonical_smiles(found) == canonical_smiles(graph)
+    assert sorted(found.bond_orders.tolist()) == sorted(graph.bond_orders.tolist())

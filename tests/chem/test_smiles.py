@@ -4,7 +4,9 @@ from rdkit import Chem, rdBase
 from rdkit.Chem import rdCIPLabeler
 
 from physcon_ase.chem.compare import stereo_intact
+from physcon_ase.chem.conformers import embed
 from physcon_ase.chem.graph import make_graph
+from physcon_ase.chem.perceive import graph_from_bonds
 from physcon_ase.chem.smiles import (
     canonical_key,
     canonical_smiles,
@@ -240,3 +242,26 @@ def test_positions_stay_in_double_precision() -> None:
     positions = np.random.default_rng(0).normal(size=(3, 3)) / 3
     mol = to_rdkit(graph_from_smiles("O"), positions)
     np.testing.assert_array_equal(mol.GetConformer().GetPositions(), positions)
+
+
+@pytest.mark.parametrize(
+    ("smiles", "n_centres"),
+    [
+        ("COP(=O)([O-])OCC", 0),
+        ("CCCS(=O)[O-]", 0),
+        ("CP(=O)([O-])OC", 0),
+        ("COP(=O)(O)OCC", 1),
+        ("COP(=S)([O-])OCC", 1),
+        ("CCS(C)=O", 1),
+    ],
+)
+def test_neighbours_that_differ_by_resonance_make_no_stereocentre(smiles: str, n_centres: int) -> None:
+    assert len(undefined_stereo(smiles)) == n_centres
+    (positions,) = embed(graph_from_smiles(smiles), seed=2)
+    graph = graph_from_smiles(smiles)
+    fields = (graph.atomic_numbers, graph.bonds, graph.bond_orders, graph.formal_charges)
+    assert len(graph_from_bonds(*fields, positions=positions).tetrahedra) == n_centres
+
+
+def test_a_label_of_such_a_centre_has_no_meaning() -> None:
+    assert canonical_smiles(graph_from_smiles("CO[P@](=O)([O-])OCC")) == "CCOP(=O)([O-])OC"

@@ -116,3 +116,11 @@ def test_names_of_a_list_reach_the_labels(tmp_path: Path) -> None:
     arguments = ["label", str(tmp_path / "in.smi"), "--engine", "gfn2", "--geometries", "conformer:1", "--jobs", "0"]
     assert main([*arguments, "--quiet", "-o", str(tmp_path / "out.h5")]) == 0
     assert open_store(tmp_path / "out.h5").molecules.name.tolist() == ["methanol", "CC"]
+
+
+def test_a_molecule_that_cannot_be_read_costs_no_other(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    (tmp_path / "in.smi").write_text("CO methanol\nC[C@H](O)F |&1:1| racemic\n")
+    arguments = ["label", str(tmp_path / "in.smi"), "--engine", "gfn2", "--geometries", "conformer:1", "--jobs", "0"]
+    assert main([*arguments, "--quiet", "-o", str(tmp_path / "out.h5")]) == 1
+    assert open_store(tmp_path / "out.h5").molecules.name.tolist() == ["methanol"]
+    assert "CXSMILES extension '|&1:1|'" in capsys.readouterr().out

@@ -10,7 +10,14 @@ from physcon_ase.chem.environments import environment_hashes, small_molecule_has
 from physcon_ase.chem.smiles import graph_from_smiles
 from physcon_ase.errors import UncertainWarning
 from physcon_ase.inference.calculator import PhysConCalculator
-from physcon_ase.inference.doubts import FEWEST, cyclobutadiene_ring, doubts_of, transferable_proton
+from physcon_ase.inference.doubts import (
+    FEWEST,
+    cumulene,
+    cyclobutadiene_ring,
+    doubts_about,
+    doubts_of,
+    transferable_proton,
+)
 from physcon_ase.inference.many import optimize_many
 from physcon_ase.inference.one import optimize
 from physcon_ase.model.checkpoint import load_into
@@ -149,3 +156,13 @@ def test_an_antiaromatic_ring_is_a_reason_for_doubt(model: PhysCon) -> None:
     graph = graph_from_smiles("C1=CC=C1")
     doubts = doubts_of(model, "b3lyp", graph.atomic_numbers, graph.bonds, None, graph)
     assert "the ring C0-C1-C2-C3 is antiaromatic: compare with another method" in doubts
+
+
+@pytest.mark.parametrize(
+    ("smiles", "chain"),
+    [("C=C=C=C", (0, 1, 2, 3)), ("CC=C=C=CC", (1, 2, 3, 4)), ("C=C=C", None), ("O=C=O", None), ("C=CC=C", None)],
+)
+def test_three_cumulated_double_bonds_are_a_reason_for_doubt(smiles: str, chain: tuple | None) -> None:
+    graph = graph_from_smiles(smiles)
+    assert cumulene(graph) == chain
+    assert any("is unreliable" in doubt for doubt in doubts_about(graph)) == (chain is not None)

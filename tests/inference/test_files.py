@@ -22,11 +22,11 @@ from physcon_ase.inference.files import (
     check_output,
     failures_path,
     files_named,
+    geometries_of,
     read_molecules,
     read_rows,
     read_structures,
     rows_named,
-    structures_of,
     write_records,
 )
 from physcon_ase.inference.formats.summary import COLUMNS
@@ -372,8 +372,8 @@ def test_energies_tell_that_hydrogens_were_added(tmp_path: Path) -> None:
     AllChem.EmbedMolecule(mol, randomSeed=1)
     Chem.MolToMolFile(mol, str(tmp_path / "full.mol"))
     Chem.MolToMolFile(Chem.RemoveHs(mol), str(tmp_path / "heavy.mol"))
-    full, heavy = (structures_of(read_rows(tmp_path / name))[0] for name in ("full.mol", "heavy.mol"))
-    assert "origin" not in full.info
+    full, heavy = (geometries_of(read_rows(tmp_path / name))[0] for name in ("full.mol", "heavy.mol"))
+    assert "origin" not in full.atoms.info
     labelled = predict_structures([heavy], checkpoint=tiny_loaded())[0]
     assert labelled.info["origin"] == "geometry (4 hydrogens added)"
     assert "4 hydrogens added" in format_energy(0, labelled)

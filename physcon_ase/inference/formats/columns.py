@@ -25,6 +25,9 @@ NAME_COLUMNS: Final = (
 )  # fmt: skip
 """Names of columns with names, as `simplified`, in order of preference."""
 
+_GIVEN: Final = "input"
+"""Column of the SMILES as given in tables of this package."""
+
 _DELIMITERS: Final = ",;\t|"
 _SEPARATOR_LINE: Final = re.compile(r'\A"?sep=(.)"?[,;\t| ]*\n', re.IGNORECASE)
 """First line of a table for Excel, which names the delimiter."""
@@ -49,6 +52,8 @@ def read(text: str, options: ReadOptions) -> Iterator[Row]:
             "(--smiles-column)"
         )
     name_column = _column(header, options.name_column, NAME_COLUMNS, "--name-column")
+    # the tables of this package have the SMILES as given for molecules without a result
+    columns = (smiles_column, *([header.index(_GIVEN)] if _GIVEN in header and options.smiles_column is None else ()))
     for number, cells in records:
         if any(cell.strip() for cell in cells[len(header) :]):
             error = StoreError(
@@ -62,7 +67,7 @@ def read(text: str, options: ReadOptions) -> Iterator[Row]:
             for column, (name, cell) in enumerate(zip(header, cells, strict=False))
             if column not in (smiles_column, name_column) and (name or cell.strip())
         )
-        yield replace(_row(cells, smiles_column, name_column, number), fields=others)
+        yield replace(_row(cells, columns, name_column, number), fields=others)
 
 
 def has_smiles_header(text: str) -> bool:
@@ -95,11 +100,11 @@ def _records(text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
             yield lines.line_num, cells
 
 
-def _row(cells: Sequence[str], smiles_column: int, name_column: int | None, number: int) -> Row:
+def _row(cells: Sequence[str], smiles_columns: Sequence[int], name_column: int | None, number: int) -> Row:
     name = cells[name_column].strip() if name_column is not None and name_column < len(cells) else ""
-    smiles = cells[smiles_column].strip() if smiles_column < len(cells) else ""
-    if smiles:
-        return Row(smiles, name, number)
+    for column in smiles_columns:
+        if column < len(cells) and cells[column].strip():
+            return Row(cells[column].strip(), name, number)
     error = InvalidSmilesError(f"line {number} has no SMILES: fill in the cell, or delete the line")
     return Row(error, name, number)
 

@@ -26,10 +26,10 @@ def read(text: str, options: ReadOptions) -> Iterator[Row]:
 
 
 def _row(smiles: str, name: str, number: int) -> Row:
-    if _EXTENSION.match(name):
+    if (extension := _EXTENSION.match(name)) is not None:
         error = InvalidSmilesError(
-            f"SMILES {smiles!r} is followed by the CXSMILES extension {name!r}, which is not supported: write "
-            "radicals and stereochemistry into the SMILES"
+            f"SMILES {smiles!r} is followed by the CXSMILES extension {extension[0].strip()!r}, which is not "
+            "supported: write radicals and stereochemistry into the SMILES"
         )
-        return Row(error, smiles, number)
+        return Row(error, name[extension.end() :].strip() or smiles, number)
     return Row(smiles, name, number)

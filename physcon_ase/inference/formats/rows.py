@@ -49,6 +49,12 @@ class Row:
         """SMILES as given; empty for other molecules."""
         return self.molecule if isinstance(self.molecule, str) else ""
 
+    @property
+    def origin(self) -> dict[str, Any]:
+        """Name, number, source and fields, as far as they are known, for the JSON record of a result."""
+        own = {"name": self.name, "row": self.number, "source": self.source, "fields": dict(self.fields)}
+        return {name: value for name, value in own.items() if value}
+
 
 @dataclass(frozen=True)
 class ReadOptions:

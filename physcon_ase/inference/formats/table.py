@@ -77,7 +77,7 @@ FORMATS: Final = (
         (".gjf", ".com"),
         has_geometries=True,
         reader=f"{_HERE}.gaussian",
-        signature=r"(?m)\A\s*(%.*\n)*#[pnt]?\s",
+        signature=r"(?msi)\A\s*(%[^\n]*\n)*#[pnt]?\s.*^[ \t]*-?\d+([ \t,]+-?\d+)+[ \t]*$",  # and charge, multiplicity
     ),
     Format(
         "ORCA input",

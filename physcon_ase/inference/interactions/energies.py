@@ -16,6 +16,7 @@ from physcon_ase.chem.graph import MolGraph
 from physcon_ase.errors import ConstraintError, FragmentsError, PhysConError
 from physcon_ase.inference.calculator import PhysConCalculator
 from physcon_ase.inference.embedding import MAX_SECONDS
+from physcon_ase.inference.formats.rows import Geometry
 from physcon_ase.inference.intake import above_zero, charge_and_multiplicity, check_structure
 from physcon_ase.inference.interactions.interaction import DistanceCurve, Interaction
 from physcon_ase.inference.interactions.parts import Part, parts_of
@@ -95,19 +96,20 @@ def interaction(
     whole, parts = parts_of(molecules)
     if len(parts) < 2:
         raise FragmentsError(f"{parts[0].name} is one molecule; an interaction energy needs two or more")
-    if relax is False and isinstance(whole, MolGraph):
+    placed = whole.atoms if isinstance(whole, Geometry) else whole
+    if relax is False and isinstance(placed, MolGraph):
         raise PhysConError("relax=False requires geometries: omit it for SMILES and graphs, or pass ase.Atoms")
     loaded = checkpoint
     if not isinstance(loaded, LoadedModel):
         loaded = load_model(loaded, device=device, dtype=dtype)
-    is_rigid = not relax and isinstance(whole, Atoms)
-    geometries = [own for own in (whole, *(part.geometry for part in parts)) if isinstance(own, Atoms)]
+    is_rigid = not relax and isinstance(placed, Atoms)
+    geometries = [own for own in (placed, *(part.geometry for part in parts)) if isinstance(own, Atoms)]
     if not is_rigid and any(own.constraints for own in geometries):
         raise ConstraintError(
             "a geometry has constraints, which would hold the complex, but not its molecules alone: remove them "
             "(del atoms.constraints), or omit relax=True"
         )
-    level = _common_level(checked_level(level, loaded.model), whole, parts, loaded.model)
+    level = _common_level(checked_level(level, loaded.model), placed, parts, loaded.model)
     for part in parts:
         if part.geometry is not None:  # the complex has no multiplicity of its own
             check_structure(part.geometry, loaded.model, level)
@@ -219,13 +221,19 @@ def _remainder(whole: Atoms, rigid: Sequence[Atoms], parts: Sequence[Part], calc
 
 
 def _status(remainder: float, relaxation: Result, relaxed: Sequence[Result] | None) -> str:
+    if relaxed is None and False in (relaxation.bonds_intact, relaxation.stereo_intact):
+        what = "bonds" if relaxation.bonds_intact is False else "configuration"
+        return f"changed: the geometry does not have the {what} of the input; relax it, or correct the input"
     if abs(remainder) > _REMAINDER:
         return (
             f"the model leaves {remainder:.3f} eV between the molecules {_FAR:g} Å apart: compare with another level "
             "or method"
         )
     if relaxed is None:
-        return f"uncertain: {'; '.join(relaxation.doubts)}" if relaxation.doubts else "ok"
+        doubts = list(relaxation.doubts)
+        if relaxation.start != Geometry.origin:
+            doubts.insert(0, f"{relaxation.start}, and their positions affect the energy: relax the complex")
+        return f"uncertain: {'; '.join(doubts)}" if doubts else "ok"
     if not relaxation.is_ok:
         return f"complex: {relaxation.status}"
     for result in relaxed:

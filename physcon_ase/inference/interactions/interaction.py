@@ -89,6 +89,7 @@ class Interaction(NotebookView):
         return {
             "kind": "interaction",
             "molecules": list(self.names),
+            "charge": int(self.complex.info.get("charge") or 0),
             "atoms": [list(own) for own in self.atoms],
             "status": self.status,
             "interaction_energy_eV": self.energy,

@@ -45,18 +45,10 @@ class Part:
         return self.geometry.get_chemical_formula("reduce")
 
 
-@dataclass(frozen=True)
-class _Given:
-    """A geometry given by the user."""
+def parts_of(molecules: Any) -> tuple[MolGraph | Geometry | Atoms, list[Part]]:
+    """The complex and its molecules.
 
-    atoms: Atoms
-    """The geometry."""
-    graph: MolGraph | None
-    """Its molecules; None if no bonds were found."""
-
-
-def parts_of(molecules: Any) -> tuple[MolGraph | Atoms, list[Part]]:
-    """The complex, as a graph if it has no geometry, and its molecules.
+    The complex is a graph if it has no geometry, and `Atoms` if the bonds of one of several geometries are unknown.
 
     Raises:
         BondPerceptionError: no bonds were found in a complex.
@@ -67,7 +59,7 @@ def parts_of(molecules: Any) -> tuple[MolGraph | Atoms, list[Part]]:
     given = [_with_graph(unless_error(row.molecule)) for row in as_rows(listed)]
     if not given:
         raise EmptyStructureError("the list of molecules is empty; two or more are needed")
-    geometries = [own for own in given if isinstance(own, _Given)]
+    geometries = [own for own in given if isinstance(own, Geometry | Atoms)]
     if not geometries:
         graphs = [as_graph(own, "all") for own in given]
         several = [canonical_smiles(own) for own in graphs if len(fragments_of(own)) > 1]
@@ -80,12 +72,12 @@ def parts_of(molecules: Any) -> tuple[MolGraph | Atoms, list[Part]]:
         return graph, [Part(part.graph, part.atoms) for part in fragments_of(graph)]
     if listed[0] is molecules:  # one geometry, not a list with one
         (whole,) = geometries
-        if whole.graph is None:
+        if isinstance(whole, Atoms):
             raise BondPerceptionError(
-                f"no bonds were found for {whole.atoms.get_chemical_formula('reduce')}; its molecules are unknown: "
+                f"no bonds were found for {whole.get_chemical_formula('reduce')}; its molecules are unknown: "
                 "pass a list with the geometry of each molecule, with its charge in atoms.info['charge']"
             )
-        return whole.atoms, [Part(part.graph, part.atoms) for part in fragments_of(whole.graph)]
+        return whole, [Part(part.graph, part.atoms) for part in fragments_of(whole.graph)]
     if len(geometries) < len(given):
         raise PhysConError(
             "geometries and SMILES are mixed in the list of molecules: pass one kind, since SMILES have no place"
@@ -94,21 +86,25 @@ def parts_of(molecules: Any) -> tuple[MolGraph | Atoms, list[Part]]:
 
 
 def _with_graph(molecule: Any) -> Any:
-    """A geometry with its graph; other molecules as they are."""
-    if isinstance(molecule, Geometry):
-        return _Given(molecule.atoms, molecule.graph)
+    """`Atoms` with their graph, unless their bonds are unknown; other molecules as they are."""
     if not isinstance(molecule, Atoms):
         return molecule
     check_atoms(molecule)
-    return _Given(molecule, graph_of_geometry(molecule, charge_and_multiplicity(molecule)[0]))
+    graph = graph_of_geometry(molecule, charge_and_multiplicity(molecule)[0])
+    return molecule if graph is None else Geometry(molecule, graph)
 
 
-def _beside(geometries: Sequence[_Given]) -> tuple[Atoms, list[Part]]:
+def _beside(geometries: Sequence[Geometry | Atoms]) -> tuple[Geometry | Atoms, list[Part]]:
     """A complex of geometries that stay where they are."""
-    whole, parts = Atoms(), []
+    whole, parts, charge = Atoms(), [], 0
     for given in geometries:
-        atoms, indices = given.atoms, np.arange(len(whole), len(whole) + len(given.atoms))
-        parts.append(Part(given.graph, indices, atoms))
+        atoms, graph = (given, None) if isinstance(given, Atoms) else (given.atoms, given.graph)
+        parts.append(Part(graph, np.arange(len(whole), len(whole) + len(atoms)), atoms))
         whole += Atoms(atoms.numbers, atoms.positions, masses=atoms.get_masses())
-    whole.info["charge"] = sum(charge_and_multiplicity(given.atoms)[0] for given in geometries)
-    return whole, parts
+        charge += charge_and_multiplicity(atoms)[0]
+    whole.info["charge"] = charge
+    known = [own for own in geometries if isinstance(own, Geometry)]
+    if len(known) < len(geometries):
+        return whole, parts
+    origins = dict.fromkeys(own.origin for own in known)
+    return Geometry(whole, joined([own.graph for own in known]), ", ".join(sorted(origins, key=len)[-1:])), parts

@@ -1,9 +1,9 @@
 """Text, tables and pictures of interaction energies."""
 
 import csv
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from ase import Atoms
@@ -47,13 +47,20 @@ def format_interaction(interaction: Interaction) -> str:
     return "\n".join([*lines, f"  status       {interaction.status}"])
 
 
-def write_interaction(interaction: Interaction, path: str | Path, *, inputs: Iterable[str | Path] = ()) -> None:
+def write_interaction(
+    interaction: Interaction,
+    path: str | Path,
+    *,
+    inputs: Iterable[str | Path] = (),
+    origin: Mapping[str, Any] | None = None,
+) -> None:
     """Writes all numbers (.json), the distance curve (.csv, .png), or the complex and its molecules (.xyz).
 
     Args:
         interaction: the interaction.
         path: output file; the suffix determines the content. All but the picture may end in .gz.
         inputs: input files, which must not be overwritten.
+        origin: further entries of .json, such as the name of the molecule (`Row.origin`).
 
     Raises:
         PhysConError: see `files.check_output`; a curve of more than two molecules; matplotlib is not installed.
@@ -61,7 +68,7 @@ def write_interaction(interaction: Interaction, path: str | Path, *, inputs: Ite
     path = check_output(path, inputs, kinds=OUTPUTS)
     suffix = suffix_of(path)
     if suffix == ".json":
-        write_json(interaction.to_dict(), path)
+        write_json({**interaction.to_dict(), **(origin or {})}, path)
     elif suffix == ".xyz":
         write_structures(_frames(interaction), path)
     elif interaction.curve is None:

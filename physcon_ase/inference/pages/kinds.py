@@ -105,10 +105,6 @@ def scan_entry(found: Data) -> Entry:
     lowest = min(there, key=lambda point: point["energy_eV"])
     highest = max(point["relative_energy_kcal_per_mol"] for point in there)
     n_failed = len(points) - len(there)
-    common = _common(found)
-    if n_failed:
-        failed = f"{n_failed} of {counted(len(points), 'grid point')} failed"
-        common |= {"status": "uncertain", "reason": "; ".join(filter(None, [failed, common["reason"]]))}
     plot = (
         plots.profile(angles, energies, names[0])
         if is_profile
@@ -125,7 +121,7 @@ def scan_entry(found: Data) -> Entry:
     failures = tuple((in_degrees(point["angles_degrees"]), point["failure"]) for point in points if point["failure"])
     return Entry(
         kind="scan",
-        **common,
+        **_common(found),
         energy=lowest["energy_eV"],
         summary=f"{counted(len(found['minima_degrees']), 'minimum', 'minima')}, up to {highest:.2f} kcal/mol",
         numbers=(

@@ -1,7 +1,7 @@
 """Torsion scans as text, tables, files and pictures."""
 
 import csv
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -53,7 +53,9 @@ def dihedral_names(scan: Scan) -> list[str]:
     return ["-".join(f"{symbols[atom]}{atom}" for atom in members) for members in scan.dihedrals]
 
 
-def write_scan(scan: Scan, path: str | Path, *, inputs: Iterable[str | Path] = ()) -> None:
+def write_scan(
+    scan: Scan, path: str | Path, *, inputs: Iterable[str | Path] = (), origin: Mapping[str, Any] | None = None
+) -> None:
     """Writes a scan; the suffix of the file determines the content.
 
     Args:
@@ -61,6 +63,7 @@ def write_scan(scan: Scan, path: str | Path, *, inputs: Iterable[str | Path] = (
         path: .xyz, .extxyz or .sdf for the geometries in the order of the grid, .csv for the energies with one row per
             grid point, .json for everything, .png for a picture; all but the picture may end in .gz.
         inputs: input files, which must not be overwritten.
+        origin: further entries of .json, such as the name of the molecule (`Row.origin`).
 
     Raises:
         PhysConError: see `files.check_output`; or matplotlib is not installed.
@@ -70,7 +73,7 @@ def write_scan(scan: Scan, path: str | Path, *, inputs: Iterable[str | Path] = (
     if suffix == ".csv":
         _write_table(scan, path)
     elif suffix == ".json":
-        write_json(scan.to_dict(), path)
+        write_json({**scan.to_dict(), **(origin or {})}, path)
     elif suffix == ".png":
         plot_scan(scan, path)
     elif suffix == ".sdf":

@@ -135,6 +135,8 @@ class Scan(NotebookView):
             "smiles": self.smiles,
             "formula": next((atoms.get_chemical_formula() for atoms in self.geometries.values()), ""),
             "charge": self.graph.charge,
+            "status": self.judged()[0],
+            "reason": self.judged()[1],
             "atomic_numbers": self.graph.atomic_numbers.tolist(),
             "dihedrals": [list(members) for members in self.dihedrals],
             "points": [self._point_as_dict(point) for point in np.ndindex(self.energies.shape)],

@@ -116,6 +116,7 @@ class Vibrations(NotebookView):
             "kind": "vibrations",
             "smiles": found.smiles,
             "formula": found.atoms.get_chemical_formula(),
+            "charge": int(found.atoms.info.get("charge") or 0),
             "status": self.status,
             "outcome": self.judged()[0],
             "atomic_numbers": found.atoms.numbers.tolist(),

@@ -2,9 +2,9 @@
 
 import csv
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from jaxtyping import Float
@@ -100,7 +100,12 @@ def format_vibrations(vibrations: Vibrations) -> str:
 
 
 def write_vibrations(
-    vibrations: Vibrations, path: str | Path, *, width: float = WIDTH, inputs: Iterable[str | Path] = ()
+    vibrations: Vibrations,
+    path: str | Path,
+    *,
+    width: float = WIDTH,
+    inputs: Iterable[str | Path] = (),
+    origin: Mapping[str, Any] | None = None,
 ) -> None:
     """Writes a table of the modes (.csv), everything but the Hessian (.json) or a picture of the spectrum (.png).
 
@@ -109,6 +114,7 @@ def write_vibrations(
         path: output file; the suffix determines the content. Table and .json may end in .gz.
         width: full width [1/cm] at half maximum of the bands of the picture.
         inputs: input files, which must not be overwritten.
+        origin: further entries of .json, such as the name of the molecule (`Row.origin`).
 
     Raises:
         PhysConError: see `files.check_output`; matplotlib is not installed.
@@ -117,7 +123,7 @@ def write_vibrations(
     path = check_output(path, inputs, kinds=OUTPUTS)
     suffix = suffix_of(path)
     if suffix == ".json":
-        write_json(vibrations.to_dict(), path)
+        write_json({**vibrations.to_dict(), **(origin or {})}, path)
     elif suffix == ".csv":
         _write_modes(vibrations, path)
     else:

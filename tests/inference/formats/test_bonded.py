@@ -332,3 +332,44 @@ def test_one_molecule_is_never_taken_for_a_sequence() -> None:
     assert isinstance(row.molecule, Geometry)
     (row,) = as_rows([Chem.MolFromSmiles(r"F/C=C\F")])
     assert canonical_smiles(row.molecule) == r"F/C=C\F"
+
+
+ZWITTERION = "C[N+](C)(C)CC(=O)[O-]"
+
+
+@pytest.mark.parametrize(("smiles", "has_charges", "charge"), [
+    (ZWITTERION, False, 0), (ZWITTERION, True, 0), ("C[N+](C)(C)CC[N+](C)(C)C", True, 2),
+    ("[O-]C(=O)CC(=O)[O-]", True, -2), ("[O-]C(=O)CC(=O)[O-]", False, 0),
+])  # fmt: skip
+def test_the_charge_of_a_pdb_file_is_that_of_its_columns(smiles: str, has_charges: bool, charge: int) -> None:
+    text = Chem.MolToPDBBlock(in_space(smiles), flavor=2)  # bonds without orders, as in files of the PDB
+    lines = [line if has_charges or not line.startswith("HETATM") else line[:78] for line in text.split("\n")]
+    (row,) = rows(pdb.read, "\n".join(lines))
+    assert row.molecule.info.get("charge", 0) == charge
+
+
+def test_mol2_records_without_hydrogens_are_refused() -> None:
+    bare = """@<TRIPOS>MOLECULE
+ethanol
+3 2
+SMALL
+NO_CHARGES
+@<TRIPOS>ATOM
+1 C1 0.0 0.0 0.0 C.3
+2 C2 1.5 0.0 0.0 C.3
+3 O1 2.0 1.3 0.0 O.3
+@<TRIPOS>BOND
+1 1 2 1
+2 2 3 1
+"""
+    (row,) = rows(mol2.read, bare)
+    assert isinstance(row.molecule, StoreError)
+    assert "2 carbon atoms of the MOL2 record without hydrogens" in str(row.molecule)
+
+
+def test_enhanced_stereochemistry_of_a_drawing_is_refused() -> None:
+    mol = Chem.MolFromSmiles("C[C@H](O)CC[C@@H](C)N |&1:1,o2:5|")
+    rdDepictor.Compute2DCoords(mol)
+    (row,) = rows(bonded.read, Chem.MolToV3KMolBlock(mol))
+    assert isinstance(row.molecule, UnsupportedStereoError)
+    assert "known up to the mirror image only" in str(row.molecule)

@@ -24,7 +24,7 @@ def test_an_extension_that_would_be_lost_is_refused() -> None:
     (row,) = lists.read("[CH2]C |^1:0| ethyl\n", ReadOptions(".smi"))
     assert isinstance(row.molecule, InvalidSmilesError)
     assert "CXSMILES extension" in str(row.molecule)
-    assert row.name == "[CH2]C"
+    assert row.name == "ethyl"
 
 
 @pytest.mark.parametrize(

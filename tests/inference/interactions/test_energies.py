@@ -1,11 +1,15 @@
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import molecule
 from ase.constraints import FixAtoms
+from rdkit import Chem
 
+from physcon_ase.chem.files import sdf_block
+from physcon_ase.chem.smiles import graph_from_smiles
 from physcon_ase.errors import (
     BondPerceptionError,
     ConstraintError,
@@ -15,8 +19,11 @@ from physcon_ase.errors import (
 )
 from physcon_ase.inference import outcome
 from physcon_ase.inference.calculator import PhysConCalculator
+from physcon_ase.inference.files import read_rows
+from physcon_ase.inference.formats.rows import Geometry
 from physcon_ase.inference.interactions.energies import interaction
 from physcon_ase.inference.interactions.interaction import Interaction
+from physcon_ase.inference.one import optimize
 from physcon_ase.model.physcon import LoadedModel
 from physcon_ase.units import COULOMB_EV_ANGSTROM
 from tests.inference.interactions.water_dimer import dimer
@@ -209,3 +216,44 @@ def test_constraints_are_refused_in_a_relaxation(are_together: bool, double: Loa
     with pytest.raises(ConstraintError, match="would hold the complex, but not its molecules alone"):
         interaction(given, relax=True, checkpoint=double)
     assert interaction(given, checkpoint=double).is_ok
+
+
+def from_sd_file(smiles: str, positions: np.ndarray, path: Path) -> Geometry:
+    graph = graph_from_smiles(smiles, allow_fragments=True)
+    path.write_text(sdf_block(graph, positions, {}))
+    (row,) = read_rows(path)
+    return row.molecule
+
+
+def test_the_bonds_of_a_file_are_those_of_the_complex(double: LoadedModel, tmp_path: Path) -> None:
+    smiles = "[O-]S(=O)(=O)C.[NH4+]"
+    placed = optimize(smiles, checkpoint=double, max_steps=0).atoms.positions
+    given = from_sd_file(smiles, placed, tmp_path / "pair.sdf")
+    found = interaction(given, checkpoint=double)
+    assert found.names == ("CS(=O)(=O)[O-]", "[NH4+]")
+    assert not found.status.startswith("uncertain: no bonds")
+    relaxed = interaction(given, relax=True, checkpoint=double, max_steps=1).relaxation
+    assert relaxed is not None
+    assert relaxed.smiles == "CS(=O)(=O)[O-].[NH4+]"
+
+
+def test_a_complex_with_other_bonds_than_its_file_is_not_ok(double: LoadedModel, tmp_path: Path) -> None:
+    water, ammonia = molecule("H2O"), molecule("NH3")
+    ammonia.positions += [0, 0, 4]
+    smiles = "[OH-].[NH4+]"  # positions of H2O and NH3
+    numbers = graph_from_smiles(smiles, allow_fragments=True).atomic_numbers
+    assert numbers.tolist() == [8, 7, 1, 1, 1, 1, 1]
+    order = [water.positions[0], ammonia.positions[0], water.positions[1], *ammonia.positions[1:], water.positions[2]]
+    found = interaction(from_sd_file(smiles, np.array(order), tmp_path / "moved.sdf"), checkpoint=double)
+    assert not found.is_ok
+    assert found.status.startswith("changed: the geometry does not have the bonds of the input")
+
+
+def test_added_hydrogens_make_a_rigid_complex_uncertain(double: LoadedModel) -> None:
+    heavy = Chem.MolFromSmiles("O.O")
+    conformer = Chem.Conformer(2)
+    conformer.SetPositions(np.array([[0.0, 0, 0], [2.8, 0, 0.1]]))
+    conformer.Set3D(True)
+    heavy.AddConformer(conformer)
+    found = interaction(heavy, checkpoint=double)
+    assert found.status.startswith("uncertain: geometry (4 hydrogens added), and their positions affect the energy")
