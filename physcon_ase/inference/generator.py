@@ -1,7 +1,7 @@
 """Prediction of equilibrium structures from molecular graphs with the structure network.
 
 refine    repeated denoising of the lowest MMFF94 minimum of several ETKDG geometries (`model.structure.refined`)
-ddim      deterministic reverse diffusion process from pure noise (`model.structure.ddim`)
+ddim      reverse diffusion process from pure noise (`model.structure.ddim`), and repeated denoising of its result
 
 Equivalent hydrogens of guesses are in the order of `chem.hydrogens`.
 """
@@ -43,8 +43,14 @@ from physcon_ase.model.noise import gaussian_noise, sigma_schedule
 from physcon_ase.model.physcon import DEFAULT_CHECKPOINT, LoadedModel, load_model
 from physcon_ase.model.structure import ddim, refined
 
-N_STEPS: Final[dict[str, int]] = {"refine": 8, "ddim": 30}
-"""Number of structure network evaluations per guess, by mode."""
+N_REFINED: Final = 8
+"""Number of evaluations at `REFINE_SIGMA` at the end of each guess."""
+
+N_STEPS: Final[dict[str, int]] = {"refine": N_REFINED, "ddim": 60}
+"""Number of structure network evaluations per guess, by mode; without the refinement in mode "ddim"."""
+
+CHURN: Final = 0.8
+"""Relative increase of the noise level before each step of mode "ddim" (`model.structure.ddim`)."""
 
 REFINE_SIGMA: Final = 0.03
 """Noise level [Å per coordinate] of "refine"."""
@@ -93,7 +99,8 @@ class StructureGenerator:
             mode: "refine" or "ddim".
             level: level of theory of the guiding forces, if the structure network uses guidance; "auto" for the first
                 of the model that covers the molecule.
-            n_steps: number of structure network evaluations; by default `N_STEPS`.
+            n_steps: number of structure network evaluations, in mode "ddim" without the last `N_REFINED`; by default
+                `N_STEPS`.
             start_sigma: initial noise width [Å], by default the largest of the model; for "refine" the constant noise
                 level, by default `REFINE_SIGMA`.
             n_conformers: number of ETKDG geometries of which "refine" uses the lowest MMFF94 minimum.
@@ -229,22 +236,29 @@ class StructureGenerator:
         weight = next(self.model.parameters())
         ordered = [order.graph for order in orders]
         places = [_in_order(start, order) for start, order in zip(starts, orders, strict=True)]
-        sigmas, n_refined = self.sigmas, 0
+        sigmas, n_refined, refine_sigma = self.sigmas, N_REFINED, REFINE_SIGMA
         if self.mode == "refine":
             sigmas = [] if attempt == 0 else sigma_schedule(_RETRY_SIGMA, self.sigmas[0], _RETRY_STEPS)
-            n_refined = len(self.sigmas)
+            n_refined, refine_sigma = len(self.sigmas), self.sigmas[0]
+        generators = [_generator(seed, attempt) for seed in seeds]
         if sigmas:  # no noise is added to a start geometry in the first attempt
-            width = _RETRY_SIGMA if self.mode == "refine" else sigmas[0]
             places = [
-                place + width * _noise(len(place), seed, attempt) for place, seed in zip(places, seeds, strict=True)
+                place + sigmas[0] * _noise(len(place), generator)
+                for place, generator in zip(places, generators, strict=True)
             ]
         numbers = [graph.atomic_numbers for graph in ordered]
         batch: Batch = make_batch(numbers, places, graphs=ordered, dtype=weight.dtype, device=weight.device)
         levels = torch.tensor([self._level_index(graph) for graph in ordered]).to(batch.charge)
         denoiser = self.model.denoiser_at(levels)
+
+        def noise() -> Tensor:
+            drawn = [_noise(graph.n_atoms, own) for graph, own in zip(ordered, generators, strict=True)]
+            return make_batch(numbers, drawn, dtype=weight.dtype, device=weight.device).positions
+
+        churn = CHURN if self.mode == "ddim" else 0.0
         with torch.no_grad(), threads_for(batch):
-            drawn = with_positions(batch, ddim(denoiser, batch, sigmas))
-            places = unpad(batch, refined(denoiser, drawn, self.sigmas[0], n_refined))
+            drawn = with_positions(batch, ddim(denoiser, batch, sigmas, churn=churn, noise=noise))
+            places = unpad(batch, refined(denoiser, drawn, refine_sigma, n_refined))
         return [place.astype(np.float64)[order.places] for place, order in zip(places, orders, strict=True)]
 
     def _level_index(self, graph: MolGraph) -> int:
@@ -317,9 +331,12 @@ def _in_order(start: Float[np.ndarray, "atoms 3"] | None, order: Reordered) -> F
     return positions[hydrogen_order(order.graph, positions)]
 
 
-def _noise(n_atoms: int, seed: int, attempt: int) -> Float[np.ndarray, "atoms 3"]:
-    """Reproducible standard normal noise."""
-    generator = torch.Generator().manual_seed((seed * _SEED_STRIDE + attempt) % 2**63)
+def _generator(seed: int, attempt: int) -> torch.Generator:
+    return torch.Generator().manual_seed((seed * _SEED_STRIDE + attempt) % 2**63)
+
+
+def _noise(n_atoms: int, generator: torch.Generator) -> Float[np.ndarray, "atoms 3"]:
+    """Standard normal noise with zero mean."""
     mask = torch.ones(1, n_atoms, dtype=torch.bool)
     noise: Tensor = gaussian_noise(mask, generator=generator, dtype=torch.float64)
     return noise[0].numpy()

@@ -35,6 +35,13 @@ _STEP_SCALE: Final = 3.0
 """The same for Newton steps, in units of σ."""
 _N_GUIDES: Final = len(_FORCE_SCALES) + 1
 
+CHURN_ABOVE: Final = 0.05
+"""Noise level [Å] above which `ddim` adds noise; below it, the conformer no longer changes."""
+
+CHURN_NOISE: Final = 0.9
+"""Standard deviation of the noise that `ddim` adds, in units of that required by σ; a value below 1 favours the
+structures of highest probability (Karras et al. 2022, parameter S_noise)."""
+
 Denoiser: TypeAlias = Callable[[Batch, Tensor], Tensor]
 """(noisy batch, σ [molecules]) -> clean positions; `PhysCon.denoiser` makes one."""
 
@@ -186,21 +193,36 @@ def _guides(
     return torch.stack([*guides, steps], dim=3)
 
 
-def ddim(denoiser: Denoiser, batch: Batch, sigmas: list[float]) -> Float[Tensor, "molecules slots 3"]:
-    """Deterministic reverse process from `batch.positions`, taken as noisy with σ = sigmas[0], to σ = 0.
+def ddim(
+    denoiser: Denoiser,
+    batch: Batch,
+    sigmas: list[float],
+    *,
+    churn: float = 0.0,
+    noise: Callable[[], Float[Tensor, "molecules slots 3"]] | None = None,
+) -> Float[Tensor, "molecules slots 3"]:
+    """Reverse process from `batch.positions`, taken as noisy with σ = sigmas[0], to σ = 0.
 
     R ← D + (σ_next/σ) (R - D). Song, Meng and Ermon, ICLR 2021, doi 10.48550/arXiv.2010.02502, in the
-    variance-exploding form.
+    variance-exploding form. With churn the process is stochastic: before each step but the first, noise raises σ to
+    (1 + churn) σ, as in algorithm 2 of Karras, Aittala, Aila and Laine, NeurIPS 2022, doi 10.48550/arXiv.2206.00364, so
+    that errors of earlier steps are corrected by later ones.
 
     Args:
         denoiser: the structure network.
         batch: molecules with graphs.
         sigmas: falling noise levels [Å]; one evaluation each, none if there are none.
+        churn: relative increase of σ before each step at a noise level above `CHURN_ABOVE`.
+        noise: new standard normal noise with zero mean for every molecule, at each call; only used with churn.
     """
     positions = batch.positions
     for sigma, following in itertools.pairwise([*sigmas, 0.0]):
-        clean = denoiser(with_positions(batch, positions), _all(batch, sigma))
-        positions = clean + following / sigma * (centred(positions, batch.atom_mask) - clean)
+        level = sigma
+        if churn and noise is not None and CHURN_ABOVE < sigma < sigmas[0]:
+            level = (1 + churn) * sigma
+            positions = positions + CHURN_NOISE * math.sqrt(level**2 - sigma**2) * noise()
+        clean = denoiser(with_positions(batch, positions), _all(batch, level))
+        positions = clean + following / level * (centred(positions, batch.atom_mask) - clean)
     return positions
 
 

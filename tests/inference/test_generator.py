@@ -22,7 +22,7 @@ from physcon_ase.errors import (
 )
 from physcon_ase.inference import generator as generator_module
 from physcon_ase.inference.calculator import PhysConCalculator
-from physcon_ase.inference.generator import N_ATTEMPTS, N_STEPS, StructureGenerator
+from physcon_ase.inference.generator import N_ATTEMPTS, N_REFINED, N_STEPS, StructureGenerator
 from physcon_ase.inference.results import Guess
 from physcon_ase.model.config import EncoderConfig, LevelConfig, ModelConfig, StructureConfig
 from physcon_ase.model.physcon import LoadedModel, PhysCon, load_model
@@ -122,17 +122,17 @@ def test_a_broken_guess_is_tried_again_with_other_noise() -> None:
     generator = StructureGenerator(untrained(), mode="ddim")
     goal = embed(graph_from_smiles("CCO"), seed=1)[0]
     seen = []
-    n_first_two = 2 * N_STEPS["ddim"]
+    n_steps = N_STEPS["ddim"] + N_REFINED
 
     def denoiser(batch, sigma):
         seen.append(batch.positions.clone())
-        return batch.positions if len(seen) <= n_first_two else torch.tensor(goal, dtype=torch.float32)[None]
+        return batch.positions if len(seen) <= 2 * n_steps else torch.tensor(goal, dtype=torch.float32)[None]
 
     generator.model.denoiser_at = lambda index: denoiser
     (guess,) = generator.generate_many(["CCO"])
     assert isinstance(guess, Guess)
     assert (guess.attempts, guess.fallback) == (3, "")
-    assert not torch.equal(seen[0], seen[N_STEPS["ddim"]])
+    assert not torch.equal(seen[0], seen[n_steps])
 
 
 def test_the_canonical_order_of_the_atoms_is_found_once_for_all_attempts(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,8 @@ from physcon_ase.chem.graph import MolGraph, make_graph
 from physcon_ase.errors import MissingHeadError, UnknownLevelError
 from physcon_ase.model.noise import centred, gaussian_noise, sigma_schedule
 from physcon_ase.model.structure import (
+    CHURN_ABOVE,
+    CHURN_NOISE,
     Denoiser,
     chirality_features,
     ddim,
@@ -215,6 +217,36 @@ def test_ddim_keeps_the_share_of_noise_that_the_next_level_has() -> None:
     assert [sigma for sigma, _ in seen] == pytest.approx([2.0, 0.5, 0.1])
     for _, remaining in seen:
         torch.testing.assert_close(remaining, noise, rtol=0, atol=POSITION_TOLERANCE)
+
+
+def test_churn_raises_the_noise_before_each_step_but_the_first() -> None:
+    batch = batch_of((ethanol_graph(), ETHANOL))
+    truth = centred(batch.positions, batch.atom_mask)
+    generator = torch.Generator().manual_seed(1)
+    seen: list[tuple[float, Tensor]] = []
+
+    def noise() -> Tensor:
+        return gaussian_noise(batch.atom_mask, generator=generator, dtype=torch.float64)
+
+    def watch(noisy: Batch, sigma: Tensor) -> Tensor:
+        seen.append((sigma.item(), (noisy.positions - truth) / sigma))
+        return truth
+
+    first, sigmas = noise(), [2.0, 0.5, CHURN_ABOVE]
+    found = ddim(watch, with_positions(batch, truth + 2.0 * first), sigmas, churn=0.6, noise=noise)
+    torch.testing.assert_close(found, truth, rtol=0, atol=POSITION_TOLERANCE)
+    assert [sigma for sigma, _ in seen] == pytest.approx([2.0, 0.8, CHURN_ABOVE])
+    second = noise_of(generator_seed=1, batch=batch, index=1)
+    expected = (0.5 * first + CHURN_NOISE * (0.8**2 - 0.5**2) ** 0.5 * second) / 0.8
+    torch.testing.assert_close(seen[1][1], expected, rtol=0, atol=POSITION_TOLERANCE)
+    torch.testing.assert_close(seen[2][1], expected, rtol=0, atol=POSITION_TOLERANCE)
+
+
+def noise_of(generator_seed: int, batch: Batch, index: int) -> Tensor:
+    """Noise number `index` of a generator."""
+    generator = torch.Generator().manual_seed(generator_seed)
+    drawn = [gaussian_noise(batch.atom_mask, generator=generator, dtype=torch.float64) for _ in range(index + 1)]
+    return drawn[index]
 
 
 def test_refined_structures_are_predicted_from_themselves() -> None:
