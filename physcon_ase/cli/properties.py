@@ -152,11 +152,12 @@ def add_interaction(commands: argparse._SubParsersAction) -> None:
 def _interaction(options: argparse.Namespace) -> int:
     from physcon_ase.inference.files import files_named
     from physcon_ase.inference.interactions.energies import interaction
-    from physcon_ase.inference.interactions.report import OUTPUTS, format_interaction, write_interaction
+    from physcon_ase.inference.interactions.report import OUTPUTS, check_curves, format_interaction, write_interaction
 
     inputs = files_named(options.molecule)
     check_outputs(options.output, inputs, kinds=OUTPUTS)
     row = one_row(options.molecule)
+    check_curves(options.output, row.molecule)
     found = interaction(
         row.molecule,
         relax=options.relax or None,  # without the option only what has no geometry

@@ -110,3 +110,11 @@ def test_files_with_several_molecules_and_wrong_outputs_are_refused(
     assert main(["vibrations", "O", "-o", "water.txt"]) == 2
     assert main(["interaction", "O"]) == 2
     assert "two or more" in capsys.readouterr().err
+
+
+def test_a_curve_of_three_molecules_is_refused_before_the_computation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(energies, "interaction", None)
+    assert main(["interaction", "O.O.O", "-o", str(tmp_path / "curve.csv")]) == 2
+    assert "curve.csv is for the distance curve of two molecules, but there are 3" in capsys.readouterr().err

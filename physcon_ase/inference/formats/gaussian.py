@@ -14,6 +14,9 @@ from physcon_ase.errors import StoreError
 from physcon_ase.inference.formats.rows import ReadOptions, Row
 from physcon_ase.units import ANGSTROM_PER_BOHR
 
+_FREEZE_CODE: Final = re.compile(r"(?m)^[ \t]*[A-Za-z]\S*[ \t,]+(-[1-9]\d*)(?:[ \t,]+[-+]?\d*\.\d+){3}")
+"""Line of an atom that is held, with its freeze code."""
+
 _LINK: Final = re.compile(r"(?im)^--link1--.*\n")
 
 
@@ -33,8 +36,11 @@ def _geometry(section: str) -> Atoms:
     """Geometry of one link. ASE reads the keyword `units` and the isotopes, but does not apply them.
 
     Raises:
-        ValueError: angles in radians, or an isotope that does not exist; ASE raises this and other errors.
+        ValueError: angles in radians, atoms that are held, or an isotope that does not exist; ASE raises this and other
+            errors.
     """
+    if (frozen := _FREEZE_CODE.search(section)) is not None:
+        raise ValueError(f"the freeze code {frozen[1]} of {frozen[0].split()[0]} is not supported: delete it")
     atoms = read_gaussian_in(StringIO(section), attach_calculator=True)
     parameters = atoms.calc.parameters
     atoms.calc = None

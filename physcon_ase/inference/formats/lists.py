@@ -1,7 +1,8 @@
-"""Reader of SMILES lists: one SMILES per line, followed by a name."""
+"""Reader of SMILES lists: one SMILES per line, followed by a name and perhaps, after tabs, by further columns."""
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Final
 
 from physcon_ase.errors import InvalidSmilesError
@@ -16,13 +17,15 @@ def read(text: str, options: ReadOptions) -> Iterator[Row]:
     """Rows of a SMILES list; empty lines, lines that start with # and a header are left out."""
     is_first = True
     for number, line in enumerate(text.split("\n"), start=1):
-        words = line.split(maxsplit=1)
-        if not words or line.startswith("#"):
+        if not line.strip() or line.startswith("#"):
             continue
-        is_header = is_first and simplified(words[0].strip('"')) in SMILES_COLUMNS
+        smiles, *rest = line.split(maxsplit=1)
+        name, *others = [cell.strip() for cell in "".join(rest).split("\t")]
+        is_header = is_first and simplified(smiles.strip('"')) in SMILES_COLUMNS
         is_first = False
         if not is_header:
-            yield _row(words[0], words[1].strip() if len(words) > 1 else "", number)
+            fields = {f"column {column}": cell for column, cell in enumerate(others, start=3) if cell}
+            yield replace(_row(smiles, name, number), fields=fields)
 
 
 def _row(smiles: str, name: str, number: int) -> Row:

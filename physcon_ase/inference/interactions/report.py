@@ -14,10 +14,14 @@ from physcon_ase.inference.files import check_output, write_structures
 from physcon_ase.inference.formats.table import suffix_of
 from physcon_ase.inference.formats.text import replacing, write_json
 from physcon_ase.inference.interactions.interaction import DistanceCurve, Interaction
+from physcon_ase.inference.interactions.parts import parts_of
 from physcon_ase.inference.report import in_two_units, save_figure
 from physcon_ase.units import EV_PER_KCAL_PER_MOL
 
-OUTPUTS: Final = (".json", ".csv", ".png", ".xyz")
+_CURVES: Final = (".csv", ".png")
+"""Suffixes of files with a distance curve."""
+
+OUTPUTS: Final = (".json", *_CURVES, ".xyz")
 """Suffixes of the files that `write_interaction` writes."""
 
 LINE_NAMES: Final = {"contact": "distance of the closest atoms", "centres": "distance of the centres"}
@@ -72,14 +76,29 @@ def write_interaction(
     elif suffix == ".xyz":
         write_structures(_frames(interaction), path)
     elif interaction.curve is None:
-        raise PhysConError(
-            f"{path} is for the distance curve of two molecules, but there are {len(interaction.names)}: write .json "
-            "or .xyz"
-        )
+        raise _no_curve(path, len(interaction.names))
     elif suffix == ".csv":
         _write_curve(interaction.curve, path)
     else:
         _draw(interaction, interaction.curve, path)
+
+
+def check_curves(paths: Iterable[Path], molecules: Any) -> None:
+    """Checks before the computation that the distance curve of two molecules is written for two only.
+
+    Raises:
+        PhysConError: there are more; also see `parts.parts_of`.
+    """
+    of_curves = [path for path in paths if suffix_of(path) in _CURVES]
+    n_molecules = len(parts_of(molecules)[1]) if of_curves else 0
+    if n_molecules > 2:
+        raise _no_curve(of_curves[0], n_molecules)
+
+
+def _no_curve(path: Path, n_molecules: int) -> PhysConError:
+    return PhysConError(
+        f"{path} is for the distance curve of two molecules, but there are {n_molecules}: write .json or .xyz"
+    )
 
 
 def _frames(interaction: Interaction) -> list[Atoms]:

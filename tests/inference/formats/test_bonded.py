@@ -373,3 +373,8 @@ def test_enhanced_stereochemistry_of_a_drawing_is_refused() -> None:
     (row,) = rows(bonded.read, Chem.MolToV3KMolBlock(mol))
     assert isinstance(row.molecule, UnsupportedStereoError)
     assert "known up to the mirror image only" in str(row.molecule)
+
+
+def test_atoms_of_a_gaussian_input_that_are_held_are_refused() -> None:
+    (bad,) = rows(gaussian.read, "# HF opt\n\ntitle\n\n0 1\nO -1 0.0 0.0 0.1\nH 0 0.0 0.8 -0.5\nH 0 0.0 -0.8 -0.5\n\n")
+    assert "the freeze code -1 of O is not supported: delete it" in str(bad.molecule)

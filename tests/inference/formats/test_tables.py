@@ -20,6 +20,11 @@ def test_a_list_has_names_comments_and_perhaps_a_header() -> None:
     assert of_list('"canonical_smiles"\nsmiles\n') == [("smiles", "", 2)]  # only the first line can be a header
 
 
+def test_further_columns_of_a_list_are_fields() -> None:
+    (row,) = lists.read("CCO\tethyl alcohol\t12.3\t\tx\n", ReadOptions(".smi"))
+    assert (row.smiles, row.name, row.fields) == ("CCO", "ethyl alcohol", {"column 3": "12.3", "column 5": "x"})
+
+
 def test_an_extension_that_would_be_lost_is_refused() -> None:
     (row,) = lists.read("[CH2]C |^1:0| ethyl\n", ReadOptions(".smi"))
     assert isinstance(row.molecule, InvalidSmilesError)
