@@ -199,12 +199,27 @@ def finish_records(
     inputs: Sequence[Path],
     format_record: "Callable[[RunRecord[Any]], str]",
     write_summary: Callable[..., None],
+    *,
+    write_outputs: Callable[[], list[str]] | None = None,
+    details: Sequence[str] = (),
 ) -> int:
-    """Writes and prints the records of a command with `add_summary`, and removes the journal; returns the exit code."""
+    """Writes and prints the records of a command with `add_summary`, and removes the journal; returns the exit code.
+
+    Args:
+        options: options of the command.
+        records: the records.
+        inputs: input files, which must not be overwritten.
+        format_record: function record -> line for the terminal.
+        write_summary: function (records, path, inputs) that writes the table of the run.
+        write_outputs: writes the outputs and returns what was written; lines of JSON by default.
+        details: further lines for the terminal, after those of the records.
+    """
     from physcon_ase.inference.run_records import write_lines
 
-    lines = list(map(format_record, records))
-    for output in options.output:
+    lines = [*map(format_record, records), *details]
+    if write_outputs is not None:
+        lines += write_outputs()
+    for output in options.output if write_outputs is None else ():
         write_lines(records, output, inputs=inputs)
         lines.append(f"{counted(len(records), 'molecule')} written to {output}")
     if options.summary is not None:

@@ -1,7 +1,6 @@
 """Commands for conformers: ``ensemble``, ``scan``, ``strain``."""
 
 import argparse
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -93,29 +92,23 @@ def _ensemble(options: argparse.Namespace) -> int:
             raise PhysConError(
                 f"{output} can contain one molecule, but {options.molecule} has {len(rows)}: write .jsonl"
             )
-    journal = journal_of(record_files(options))
     records = ensemble_many(
         rows,
         n_processes=options.jobs,
         scheduler=options.scheduler,
-        journal=journal,
+        journal=journal_of(record_files(options)),
         progress_bar=not options.quiet,
         **settings,
     )
-    lines = _written(records, options.output, inputs, options.seed)
-    if options.summary is not None:
-        write_ensemble_table(records, options.summary, inputs=inputs)
-        lines.append(f"{counted(len(records), 'molecule')} written to {options.summary}")
-    if journal is not None:  # deleted last: an interruption before leads to the same files
-        journal.unlink(missing_ok=True)
-    found = [record.result for record in records if record.result is not None]
-    details = map(format_ensemble, found if len(rows) == 1 else ())
-    counts = Counter(record.status for record in records)
-    summary = f"{counted(len(rows), 'molecule')}: " + ", ".join(
-        f"{counts[name]} {name}" for name in ("ok", "uncertain", "failed")
+    return finish_records(
+        options,
+        records,
+        inputs,
+        format_ensemble_record,
+        write_ensemble_table,
+        write_outputs=lambda: _written(records, options.output, inputs, options.seed),
+        details=[format_ensemble(record.result) for record in records[:1] if len(rows) == 1 and record.result],
     )
-    print("\n".join([*map(format_ensemble_record, records), *details, *lines, summary]))
-    return 0 if counts["ok"] == len(rows) else SOME_FAILED
 
 
 def _written(
