@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeAlias, get_args
 
 import numpy as np
 from ase import Atoms
@@ -19,8 +19,11 @@ UNITS: Final = "energies eV, positions Angstrom, forces eV/Angstrom"
 FORCES_FROM: Final = {"conservative": "the derivative of the energy", "direct": "a direct head, no energy"}
 """Kinds of forces of a `PhysConCalculator`, and their description in results."""
 
-STATUSES: Final = ("ok", "uncertain", "not converged", "changed", "failed")
-"""Possible values of `Record.status`, the most useful first."""
+Status: TypeAlias = Literal["ok", "uncertain", "not converged", "not a minimum", "changed", "failed"]
+"""Status of the record of a molecule."""
+
+STATUSES: Final[tuple[Status, ...]] = get_args(Status)
+"""All statuses, the most useful first."""
 
 
 @dataclass(frozen=True)
@@ -198,7 +201,7 @@ class Record:
     """Index in the input."""
     name: str
     """Name in the input; without one the SMILES as given, or the chemical formula."""
-    status: Literal["ok", "uncertain", "not converged", "changed", "failed"]
+    status: Status
     """"uncertain": a minimum with `Result.doubts`; "changed": converged, but with different bonds or configuration;
     "failed": no geometry."""
     reason: str
@@ -240,7 +243,7 @@ def record_of(result: Result, index: int = 0, *, attempts: int = 1, **origin: An
     )
 
 
-def status_of(result: Result) -> Literal["ok", "uncertain", "not converged", "changed"]:
+def status_of(result: Result) -> Status:
     """Status of the record of a relaxed molecule."""
     if result.is_minimum:
         return "uncertain" if result.doubts else "ok"

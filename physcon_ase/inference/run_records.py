@@ -4,13 +4,14 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Generic, Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
+from typing import Any, Final, Generic, Protocol, TypeVar, runtime_checkable
 
 from physcon_ase.inference.files import check_output
 from physcon_ase.inference.formats.rows import fields_beside
 from physcon_ase.inference.formats.summary import one_line, write_table
 from physcon_ase.inference.formats.text import replacing
 from physcon_ase.inference.long_runs import Outcome
+from physcon_ase.inference.results import Status
 from physcon_ase.inference.starts import name_of
 
 LINES: Final = ".jsonl"
@@ -21,8 +22,6 @@ TABLES: Final = (".csv", ".tsv")
 
 _ORIGIN: Final = ("row", "source", "name", "status", "reason", "error", "input")
 """Columns of every table before those of the results."""
-
-Status: TypeAlias = Literal["ok", "uncertain", "not converged", "not a minimum", "changed", "failed"]
 
 
 @runtime_checkable

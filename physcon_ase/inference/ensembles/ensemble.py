@@ -13,8 +13,8 @@ from physcon_ase.chem.duplicates import Tolerances
 from physcon_ase.chem.graph import MolGraph
 from physcon_ase.inference.intake import above_zero
 from physcon_ase.inference.pages.view import NotebookView
-from physcon_ase.inference.results import UNITS
-from physcon_ase.inference.run_records import Status, judged_by_doubts
+from physcon_ase.inference.results import UNITS, Status
+from physcon_ase.inference.run_records import judged_by_doubts
 from physcon_ase.plurals import counted
 from physcon_ase.units import EV_PER_KELVIN
 

@@ -8,7 +8,7 @@ from ase import Atoms
 from jaxtyping import Float
 
 from physcon_ase.inference.pages.view import NotebookView
-from physcon_ase.inference.results import Provenance, Result
+from physcon_ase.inference.results import Provenance, Result, Status, status_of
 from physcon_ase.units import EV_PER_KCAL_PER_MOL
 
 
@@ -76,6 +76,16 @@ class Interaction(NotebookView):
         """Whether the model separates the molecules and all relaxations ended in minima of the given molecules."""
         return self.status == "ok"
 
+    def judged(self) -> tuple[Status, str]:
+        """Status of the interaction, and its reason."""
+        if self.is_ok:
+            return "ok", ""
+        results = [*([] if self.relaxation is None else [self.relaxation]), *(self.relaxed or ())]
+        failed = [status_of(result) for result in results if not result.is_minimum]
+        if failed:
+            return failed[0], self.status
+        return "changed" if self.status.startswith("changed") else "uncertain", self.status
+
     def __repr__(self) -> str:
         kcal = self.energy / EV_PER_KCAL_PER_MOL
         return (
@@ -92,6 +102,7 @@ class Interaction(NotebookView):
             "charge": int(self.complex.info.get("charge") or 0),
             "atoms": [list(own) for own in self.atoms],
             "status": self.status,
+            "outcome": self.judged()[0],
             "interaction_energy_eV": self.energy,
             "deformation_energy_eV": self.deformation_energy,
             "binding_energy_eV": self.binding_energy,

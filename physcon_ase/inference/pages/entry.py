@@ -1,12 +1,9 @@
 """Record of one molecule on a page: content of its row, its numbers and its figures."""
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 from physcon_ase.inference.pages.structure import Structures
-
-NOT_A_MINIMUM: Final = "not a minimum"
-"""Status of a stationary point with imaginary modes; the others are `results.STATUSES`."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +29,7 @@ class Entry:
     name: str
     """Name in the input, or SMILES."""
     status: str
-    """One of `results.STATUSES`, or `NOT_A_MINIMUM`."""
+    """One of `results.STATUSES`."""
     reason: str = ""
     """Problem and remedy."""
     smiles: str = ""

@@ -196,7 +196,7 @@ def interaction_entry(found: Data) -> Entry:
     is_ok = found["status"] == "ok"
     common = _common(found) | {
         "name": found.get("name") or " + ".join(found["molecules"]),
-        "status": "ok" if is_ok else "uncertain",
+        "status": found.get("outcome") or ("ok" if is_ok else "uncertain"),  # earlier files have none
         "reason": "" if is_ok else found["status"],
         "smiles": "" if found["relaxation"] is None else found["relaxation"]["smiles"],
     }

@@ -14,7 +14,7 @@ from physcon_ase.inference.files import check_output
 from physcon_ase.inference.formats.text import replacing
 from physcon_ase.inference.pages import plots
 from physcon_ase.inference.pages.detail import detail_of, figures_of, status_of
-from physcon_ase.inference.pages.entry import NOT_A_MINIMUM, Entry
+from physcon_ase.inference.pages.entry import Entry
 from physcon_ase.inference.pages.result_files import read_entries, result_files
 from physcon_ase.inference.results import STATUSES
 from physcon_ase.plurals import counted
@@ -120,11 +120,7 @@ def _origin(entries: Sequence[Entry]) -> str:
 def _counts(entries: Sequence[Entry]) -> str:
     counts = Counter(entry.status for entry in entries)
     first = {entry.status: entry for entry in entries}
-    shown = [
-        f"<span>{counts[status]} {status_of(first[status])}</span>"
-        for status in (*STATUSES, NOT_A_MINIMUM)
-        if counts[status]
-    ]
+    shown = [f"<span>{counts[status]} {status_of(first[status])}</span>" for status in STATUSES if counts[status]]
     return f"<span>{counted(len(entries), 'molecule')}</span>{''.join(shown)}"
 
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 from physcon_ase.errors import StoreError
 from physcon_ase.inference.formats.table import suffix_of
 from physcon_ase.inference.formats.text import decoded
-from physcon_ase.inference.pages.entry import NOT_A_MINIMUM, Entry
+from physcon_ase.inference.pages.entry import Entry
 from physcon_ase.inference.pages.kinds import KINDS, entry_of
 from physcon_ase.inference.results import STATUSES
 from physcon_ase.units import ATOMIC_NUMBERS
@@ -87,7 +87,7 @@ def _entry(content: Any, where: str, path: Path) -> Entry:
         raise StoreError(
             f"{where} is incomplete or damaged ({type(error).__name__}: {error}); write it again"
         ) from error
-    if entry.status not in (*STATUSES, NOT_A_MINIMUM):
+    if entry.status not in STATUSES:
         raise StoreError(f"{where} has an unknown status {entry.status!r}; write it again")
     source = f"{content['source']}, row {content['row']}" if is_row and content.get("source") else path.name
     return replace(entry, source=source)

@@ -25,8 +25,8 @@ from physcon_ase.inference.ensembles.search import MAX_SECONDS, check_n, ensembl
 from physcon_ase.inference.generator import ATOMS_PER_BATCH, atoms_of
 from physcon_ase.inference.intake import checked_seed, or_error, unless_error
 from physcon_ase.inference.long_runs import run_each
-from physcon_ase.inference.results import Result, status_of
-from physcon_ase.inference.run_records import RunRecord, Status, record_of_outcome
+from physcon_ase.inference.results import Result, Status, status_of
+from physcon_ase.inference.run_records import RunRecord, record_of_outcome
 from physcon_ase.inference.starts import PicklableSettings, RelaxationJob, Settings, graph_and_positions, settings_of
 from physcon_ase.inference.strains.strain import Strain
 from physcon_ase.model.coverage import AUTO

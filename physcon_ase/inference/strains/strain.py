@@ -7,8 +7,8 @@ from ase import Atoms
 
 from physcon_ase.chem.graph import MolGraph
 from physcon_ase.inference.pages.view import NotebookView
-from physcon_ase.inference.results import UNITS
-from physcon_ase.inference.run_records import Status, judged_by_doubts
+from physcon_ase.inference.results import UNITS, Status
+from physcon_ase.inference.run_records import judged_by_doubts
 from physcon_ase.units import EV_PER_KCAL_PER_MOL
 
 

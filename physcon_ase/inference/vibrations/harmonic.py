@@ -20,8 +20,7 @@ from physcon_ase.inference.formats.rows import Geometry, as_rows
 from physcon_ase.inference.intake import above_zero, at_least_one, unless_error
 from physcon_ase.inference.one import optimize
 from physcon_ase.inference.pages.view import NotebookView
-from physcon_ase.inference.results import Result
-from physcon_ase.inference.run_records import Status
+from physcon_ase.inference.results import Result, Status
 from physcon_ase.inference.vibrations.normal_modes import NormalModes, normal_modes
 from physcon_ase.inference.vibrations.thermochemistry import CUTOFF, Thermochemistry, thermochemistry
 from physcon_ase.model.coverage import AUTO

@@ -247,6 +247,7 @@ def test_a_complex_with_other_bonds_than_its_file_is_not_ok(double: LoadedModel,
     found = interaction(from_sd_file(smiles, np.array(order), tmp_path / "moved.sdf"), checkpoint=double)
     assert not found.is_ok
     assert found.status.startswith("changed: the geometry does not have the bonds of the input")
+    assert found.judged() == ("changed", found.status)
 
 
 def test_added_hydrogens_make_a_rigid_complex_uncertain(double: LoadedModel) -> None:
