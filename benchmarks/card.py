@@ -3,8 +3,8 @@
     python benchmarks/card.py CARD --stores STORES --archives DATA --aimnet2 WHEEL [--only errors.py peers.py]
 
 In the commands of a card, S stands for the folder of the stores, D for that of the archives, U for the list of SMILES
-there and W for the wheel of AIMNet2. A command that fails keeps its old output and is named at the end. Commands run
-`--jobs` at a time, those that measure times alone.
+there, W for the wheel of AIMNet2 and N for the checkpoint trained without consistency (--without). A command that fails
+keeps its old output and is named at the end. Commands run `--jobs` at a time, those that measure times alone.
 """
 
 import argparse
@@ -33,11 +33,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--stores", type=Path, required=True, help="folder of the stores (S)")
     parser.add_argument("--archives", type=Path, required=True, help="folder of the archives (D)")
     parser.add_argument("--aimnet2", type=Path, required=True, help="wheel of AIMNet2 (W)")
+    parser.add_argument("--without", type=Path, default=Path("without"), help="checkpoint without consistency (N)")
     parser.add_argument("--only", nargs="+", metavar="WORD", help="only commands with one of these words")
     parser.add_argument("--jobs", type=int, default=1, help="commands at a time (default: 1)")
     arguments = parser.parse_args(argv)
     archives, stores = arguments.archives, arguments.stores
     places = {"S": stores, "D": archives, "U": archives / SMILES, "W": arguments.aimnet2}
+    places["N"] = arguments.without
     environment = {**os.environ, "PHYSCON_AIMNET2": str(arguments.aimnet2.resolve()), "OMP_NUM_THREADS": "1"}
 
     def output_of(command: str) -> str | None:

@@ -313,6 +313,25 @@ def test_evaluations_of_the_guess_are_weighed_against_steps(benchmark_stores, be
         assert default["energy [meV]"] < none["energy [meV]"]
 
 
+def test_structure_networks_are_compared_by_their_distance_from_minima(
+    benchmark_stores, benchmark, capsys, tmp_path
+) -> None:
+    stored = read_checkpoint(DEFAULT_CHECKPOINT)
+    worse = {
+        name: 1.1 * values if name == "structure.readout.weight" else values for name, values in stored.tensors.items()
+    }
+    save_checkpoint(tmp_path / "worse", worse, stored.config)
+    arguments = ("--stores", benchmark_stores, "--without", tmp_path / "worse", "--limit", 2)
+    results = run(benchmark("consistency"), capsys, *arguments, json_path=tmp_path / "consistency.json")
+    assert [table["title"].split()[-1] for table in results["tables"]] == ["openff_minima_dzvp", "qm9_b3lyp"]
+    for table in results["tables"]:
+        assert [row["start"] for row in table["rows"][::2]] == ["basin given", "from MMFF94", "from noise"]
+        without, own = table["rows"][:2]
+        assert (without["consistency"], own["consistency"]) == ("without", "with")
+        assert own["distance [Å]"] < without["distance [Å]"]
+        assert own["energy [meV]"] < without["energy [meV]"]
+
+
 def test_held_out_smiles_are_small_neutral_and_in_the_test_split(benchmark, tmp_path) -> None:
     lengths = [(left, right) for left in range(1, 12) for right in range(1, left + 1)]
     chains = {f"{'C' * left}{middle}{'C' * right}" for left, right in lengths for middle in "ONS"}
