@@ -9,7 +9,7 @@ from jaxtyping import Float, Int, Integer
 from rdkit import Chem, rdBase
 from rdkit.Chem import rdDetermineBonds
 
-from physcon_ase.chem.graph import MolGraph, make_graph, signed_volumes
+from physcon_ase.chem.graph import MolGraph, make_graph, neighbours_of, signed_volumes
 from physcon_ase.chem.smiles import (
     graph_from_rdkit,
     multiplicity_of_rdkit,
@@ -17,6 +17,7 @@ from physcon_ase.chem.smiles import (
     set_isotopes,
     set_positions,
     stereo_of_rdkit,
+    undefined_centres,
 )
 from physcon_ase.errors import BondPerceptionError, EmptyStructureError, NonFinitePositionsError, UnknownElementError
 from physcon_ase.plurals import counted
@@ -24,6 +25,10 @@ from physcon_ase.units import ATOMIC_NUMBERS
 
 _MAX_VALENCE_ASSIGNMENTS: Final = 10_000
 """Maximum number of bond-order assignments tried per geometry; RDKit's search is combinatorial without a limit."""
+
+
+_PYRAMIDAL: Final = (15, 33)
+"""Atomic numbers of P and As, whose three bonds do not invert at room temperature."""
 
 
 def graph_from_bonds(
@@ -159,17 +164,28 @@ def _determine_orders_beside(mol: Chem.Mol, nitro_groups: Sequence[tuple[int, in
 
 
 def _oriented(graph: MolGraph, positions: Float[np.ndarray, "atoms 3"]) -> MolGraph:
-    """Graph with the orientation of each tetrahedron taken from the geometry.
+    """Graph with the orientation of each tetrahedron taken from the geometry; trivalent P and As are added.
 
     RDKit determines chirality from three bonds of a centre. If all four bonds lie in one half-space, as in propellanes,
     this differs from the sign of the volume spanned by the neighbours, which defines `MolGraph.tetrahedra`.
     """
+    graph = _with_pyramidal_centres(graph)
     is_negative = signed_volumes(graph.tetrahedra, positions) < 0
     if not is_negative.any():
         return graph
     tetrahedra = graph.tetrahedra.copy()
     tetrahedra[is_negative] = tetrahedra[is_negative][:, [1, 0, 2, 3]]
     return replace(graph, tetrahedra=tetrahedra)
+
+
+def _with_pyramidal_centres(graph: MolGraph) -> MolGraph:
+    """Graph with the centres of three-coordinate P and As, which RDKit leaves out, in either orientation."""
+    neighbours = neighbours_of(graph)
+    if not any(len(neighbours[atom]) == 3 for atom in np.flatnonzero(np.isin(graph.atomic_numbers, _PYRAMIDAL))):
+        return graph
+    found = [atom for atom in undefined_centres(graph) if graph.atomic_numbers[atom] in _PYRAMIDAL]
+    added = [[*neighbours[atom], atom] for atom in found if len(neighbours[atom]) == 3]
+    return replace(graph, tetrahedra=np.array([*graph.tetrahedra.tolist(), *added], dtype=np.int32).reshape(-1, 4))
 
 
 def _check_geometry(atomic_numbers: np.ndarray, positions: np.ndarray) -> None:

@@ -144,10 +144,20 @@ def undefined_stereo(molecule: str | MolGraph) -> list[str]:
     graph. Raises the same errors as `graph_from_smiles`.
     """
     mol = to_rdkit(molecule if isinstance(molecule, MolGraph) else graph_from_smiles(molecule))
+    return [_stereo_description(mol, element) for element in _undefined_elements(mol)]
+
+
+def undefined_centres(graph: MolGraph) -> list[int]:
+    """Tetrahedral centres of undefined configuration (`undefined_stereo`)."""
+    elements = _undefined_elements(to_rdkit(graph))
+    return [element.centeredOn for element in elements if element.type == Chem.StereoType.Atom_Tetrahedral]
+
+
+def _undefined_elements(mol: Chem.Mol) -> list[Chem.StereoInfo]:
     with rdBase.BlockLogs():
         elements = Chem.FindPotentialStereo(mol, cleanIt=False, flagPossible=True)
     return [
-        _stereo_description(mol, element)
+        element
         for element in elements
         if element.specified == Chem.StereoSpecified.Unspecified and _is_checked(mol, element)
     ]

@@ -143,6 +143,19 @@ def test_a_three_dimensional_molecule_keeps_its_isotopes() -> None:
     assert sorted(known.graph.isotopes.tolist()) == [0, 0, 0, 0, 2, 13]
 
 
+@pytest.mark.parametrize("smiles", ["C[P@](c1ccccc1)CC", "C[P@@](c1ccccc1)CC", "C[As@](CC)CCC", "CP(C)CC"])
+def test_trivalent_phosphorus_and_arsenic_have_the_configuration_of_the_geometry(smiles: str) -> None:
+    graph = graph_from_smiles(smiles)
+    (positions,) = embed(graph, seed=1)
+    fields = (graph.atomic_numbers, graph.bonds, graph.bond_orders, graph.formal_charges)
+    for found in (
+        graph_from_bonds(*fields, positions=positions),
+        graph_from_geometry(graph.atomic_numbers, positions),
+    ):
+        assert canonical_smiles(found) == canonical_smiles(graph)
+        assert stereo_intact(found, positions).intact
+
+
 @pytest.mark.parametrize(
     "smiles",
     [
