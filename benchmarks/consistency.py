@@ -65,8 +65,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             rows += [_row(place, name, both) for name in both]
         note = (
             "Medians over molecules; distance: RMSD of all atoms from the minimum of the energy network to which the "
-            "prediction relaxes; energy: above this minimum; fmax: largest force at the prediction; p: Wilcoxon test "
-            "of the energies, paired by molecule."
+            "prediction relaxes; energy: above this minimum; fmax: largest force at the prediction; lower: molecules "
+            "whose energy is lower with consistency; p: Wilcoxon test of the energies, paired by molecule."
         )
         tables.append(Table(f"Predictions with and without consistency, level {level}, {store}", rows, note))
     finish("consistency", arguments, clock, tables, loaded)
@@ -130,6 +130,7 @@ def _row(place: str, name: str, both: dict[str, np.ndarray]) -> Row:
         "distance [Å]": float(medians[0]),
         "energy [meV]": float(medians[1]),
         "fmax [eV/Å]": float(medians[2]),
+        "lower": int((differences < 0).sum()) if name == "with" else None,
         "p": float(wilcoxon(differences).pvalue) if name == "with" else None,
     }
 
