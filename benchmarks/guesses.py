@@ -55,7 +55,7 @@ MODES: dict[str, str] = {
 }
 MAX_STEPS = 500
 
-SCHEDULES = (*((n, REFINE_SIGMA) for n in (1, 2, 4, 6, 8)), (8, 0.02), (8, 0.05))
+SCHEDULES = (*((n, REFINE_SIGMA) for n in (1, 2, 4, 6, 8)), (8, 0.03), (8, 0.05))
 """Numbers of evaluations, and the noise level [Å] given to the head."""
 
 

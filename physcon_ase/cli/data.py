@@ -172,18 +172,16 @@ def add_label(commands: argparse._SubParsersAction) -> None:
 
 def _labelling_input(row: "Row") -> Any:
     """A molecule of a file as input of a labelling run."""
-    from ase import Atoms
-
     from physcon_ase.chem.graph import MolGraph
     from physcon_ase.chem.smiles import canonical_smiles
+    from physcon_ase.inference.files import named_atoms
     from physcon_ase.inference.formats.rows import Geometry
     from physcon_ase.labelling.inputs import NamedSmiles, known_geometry
 
     molecule = row.molecule
+    named_atoms(row)
     if isinstance(molecule, Geometry):
         return known_geometry(molecule.graph, molecule.atoms.positions, row.name)
-    if isinstance(molecule, Atoms) and row.name:
-        molecule.info.setdefault("name", row.name)
     if isinstance(molecule, MolGraph):
         molecule = canonical_smiles(molecule)
     return NamedSmiles(molecule, row.name) if isinstance(molecule, str) and row.name else molecule

@@ -150,11 +150,11 @@ def readable(rows: Sequence[Row], source: str | Path) -> Sequence[Row]:
     for row in rows:
         if isinstance(row.molecule, PhysConError):
             raise StoreError(f"{source}: {row.molecule}")
-        _named_atoms(row)
+        named_atoms(row)
     return rows
 
 
-def _named_atoms(row: Row) -> Any:
+def named_atoms(row: Row) -> Any:
     """Geometry of a row with the name of the row in `info`; other molecules as they are."""
     atoms = row.molecule.atoms if isinstance(row.molecule, Geometry) else row.molecule
     if isinstance(atoms, Atoms) and row.name:
@@ -170,7 +170,7 @@ def geometries_of(rows: Iterable[Row]) -> list[Atoms | Geometry | PhysConError]:
     """
     structures = []
     for row in rows:
-        atoms = _named_atoms(row)
+        atoms = named_atoms(row)
         if isinstance(atoms, str | MolGraph):
             what = "a list of SMILES" if isinstance(atoms, str) else f"without positions (molecule {row.number})"
             raise StoreError(f"{row.source} is {what}, but geometries are required: give {listed(STRUCTURES)}")

@@ -52,7 +52,7 @@ N_STEPS: Final[dict[str, int]] = {"refine": N_REFINED, "ddim": 60}
 CHURN: Final = 0.8
 """Relative increase of the noise level before each step of mode "ddim" (`model.structure.ddim`)."""
 
-REFINE_SIGMA: Final = 0.03
+REFINE_SIGMA: Final = 0.02
 """Noise level [Å per coordinate] of "refine"."""
 
 _RETRY_SIGMA: Final = 0.2

@@ -19,7 +19,6 @@ from physcon_ase.batch import in_chunks, make_batch, unpad, with_positions
 from physcon_ase.chem.compare import distance_mae_rmse, rmsd, symmetric_rmsd
 from physcon_ase.chem.graph import MolGraph
 from physcon_ase.errors import EngineError
-from physcon_ase.inference.generator import REFINE_SIGMA
 from physcon_ase.labelling.engines import Engine, Molecule
 from physcon_ase.model.config import StructureConfig
 from physcon_ase.model.noise import gaussian_noise, sigma_schedule
@@ -51,6 +50,9 @@ MODES: Final = {
 
 _REFINE_BELOW: Final = 0.1
 """Noise level [Å] at which DDIM ends if it is to be refined."""
+
+_REFINED_AT: Final = 0.03
+"""Noise level [Å] of the refinement."""
 
 _SLOTS: Final = 2048
 
@@ -100,7 +102,7 @@ def sample_structures(
         with torch.no_grad():
             noise = how.sigma * gaussian_noise(batch.atom_mask, generator=generator)
             drawn = ddim(denoiser, with_positions(batch, batch.positions + noise if how.from_truth else noise), sigmas)
-            drawn = refined(denoiser, with_positions(batch, drawn), REFINE_SIGMA, how.n_refined)
+            drawn = refined(denoiser, with_positions(batch, drawn), _REFINED_AT, how.n_refined)
         found.update(zip(chosen, unpad(batch, drawn), strict=True))
 
     in_chunks([molecules[row].graph.n_atoms for row, _ in jobs], _SLOTS, work)

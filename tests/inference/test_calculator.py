@@ -485,7 +485,7 @@ def test_batches_shrink_when_memory_runs_out(calculator: PhysConCalculator, monk
     assert sizes[0] > 12
     limit = 11
     (record,) = calculator.predict([molecule("C6H6")])
-    assert "12 atoms do not fit into memory" in str(record.error)
+    assert "not enough memory for 12 atoms" in str(record.error)
 
 
 def test_other_failures_are_not_taken_for_lack_of_memory(
