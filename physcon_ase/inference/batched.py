@@ -33,12 +33,11 @@ def relax_jobs(
     Returns:
         Results in the order of the jobs; an error for molecules that do not fit into memory.
     """
-    outcomes: list[Result | NotEnoughMemoryError] = [""] * len(jobs)
+    outcomes: dict[int, Result | NotEnoughMemoryError] = {}
 
     def work(rows: list[int]) -> None:
         results = _relax_batch([jobs[row] for row in rows], settings)
-        for row, result in zip(rows, results, strict=True):
-            outcomes[row] = result
+        outcomes.update(zip(rows, results, strict=True))
         if on_batch is not None:
             on_batch(results)
 
@@ -50,7 +49,7 @@ def relax_jobs(
         too_large = in_chunks(sizes, settings.atoms_per_batch, lambda places, own=rows: work([own[k] for k in places]))
         for place, error in too_large.items():
             outcomes[rows[place]] = error
-    return outcomes
+    return [outcomes[row] for row in range(len(jobs))]
 
 
 def _relax_batch(jobs: Sequence[RelaxationJob], settings: Settings) -> list[Result]:

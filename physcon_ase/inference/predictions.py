@@ -60,7 +60,7 @@ class _Perceived:
         key = atoms.numbers.tobytes(), bonds_by_distance(atoms.numbers, atoms.positions).tobytes(), charge
         if key not in self._known:
             graph = graph_of_geometry(atoms, charge)
-            self._known[key] = [unfit_charge(charge)] if graph is None and len(atoms) > 1 else doubts_about(graph)
+            self._known[key] = [unfit_charge(charge)] if graph is None else doubts_about(graph)
         return self._known[key]
 
 

@@ -81,10 +81,12 @@ class Interaction(NotebookView):
         if self.is_ok:
             return "ok", ""
         results = [*([] if self.relaxation is None else [self.relaxation]), *(self.relaxed or ())]
-        failed = [status_of(result) for result in results if not result.is_minimum]
+        failed: list[Status] = [status_of(result) for result in results if not result.is_minimum]
         if failed:
             return failed[0], self.status
-        return "changed" if self.status.startswith("changed") else "uncertain", self.status
+        if self.status.startswith("changed"):
+            return "changed", self.status
+        return "uncertain", self.status
 
     def __repr__(self) -> str:
         kcal = self.energy / EV_PER_KCAL_PER_MOL

@@ -194,7 +194,7 @@ def interaction_entry(found: Data) -> Entry:
     """Entry of an `Interaction.to_dict`."""
     curve, energy = found["curve"], found["interaction_energy_eV"]
     is_ok = found["status"] == "ok"
-    common = _common(found) | {
+    common: dict[str, Any] = _common(found) | {
         "name": found.get("name") or " + ".join(found["molecules"]),
         "status": found.get("outcome") or ("ok" if is_ok else "uncertain"),  # earlier files have none
         "reason": "" if is_ok else found["status"],
