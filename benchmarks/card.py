@@ -38,8 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--jobs", type=int, default=1, help="commands at a time (default: 1)")
     arguments = parser.parse_args(argv)
     archives, stores = arguments.archives, arguments.stores
-    places = {"S": stores, "D": archives, "U": archives / SMILES, "W": arguments.aimnet2}
-    places["N"] = arguments.without
+    places = {"S": stores, "D": archives, "U": archives / SMILES, "W": arguments.aimnet2, "N": arguments.without}
     environment = {**os.environ, "PHYSCON_AIMNET2": str(arguments.aimnet2.resolve()), "OMP_NUM_THREADS": "1"}
 
     def output_of(command: str) -> str | None:

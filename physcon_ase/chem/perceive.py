@@ -26,7 +26,6 @@ from physcon_ase.units import ATOMIC_NUMBERS
 _MAX_VALENCE_ASSIGNMENTS: Final = 10_000
 """Maximum number of bond-order assignments tried per geometry; RDKit's search is combinatorial without a limit."""
 
-
 _PYRAMIDAL: Final = (15, 33)
 """Atomic numbers of P and As, whose three bonds do not invert at room temperature."""
 
@@ -137,7 +136,7 @@ def _nitro_groups(mol: Chem.Mol) -> list[tuple[int, int, int]]:
 
 
 def _determine_orders_beside(mol: Chem.Mol, nitro_groups: Sequence[tuple[int, int, int]], charge: int) -> None:
-    """The same for a molecule with several nitro groups, for which RDKit finds no bonds.
+    """Sets the bond orders and formal charges of a molecule with several nitro groups, in place; RDKit finds none.
 
     The groups are replaced by fluorine atoms, which leaves the other bonds and the total charge as they are.
     """
@@ -180,9 +179,9 @@ def _oriented(graph: MolGraph, positions: Float[np.ndarray, "atoms 3"]) -> MolGr
 
 def _with_pyramidal_centres(graph: MolGraph) -> MolGraph:
     """Graph with the centres of three-coordinate P and As, which RDKit leaves out, in either orientation."""
-    neighbours = neighbours_of(graph)
-    if not any(len(neighbours[atom]) == 3 for atom in np.flatnonzero(np.isin(graph.atomic_numbers, _PYRAMIDAL))):
+    if not np.isin(graph.atomic_numbers, _PYRAMIDAL).any():
         return graph
+    neighbours = neighbours_of(graph)
     found = [atom for atom in undefined_centres(graph) if graph.atomic_numbers[atom] in _PYRAMIDAL]
     added = [[*neighbours[atom], atom] for atom in found if len(neighbours[atom]) == 3]
     return replace(graph, tetrahedra=np.array([*graph.tetrahedra.tolist(), *added], dtype=np.int32).reshape(-1, 4))

@@ -25,8 +25,9 @@ _SMALLEST_SUM: Final = {2: 150.0, 3: 345.0}
 _TRIPLE_BOND: Final = 1.25
 """Largest length [Å] of the only bond of a carbon atom without hydrogens, to O in CO or N in isocyanides."""
 
-
 _TRIPLE: Final = 3.0
+"""Order of the only bond of a carbon atom that needs no hydrogen, as in CO and isocyanides."""
+
 _FULL_VALENCE: Final = 3.5
 """Smallest sum of the bond orders of a carbon atom that needs no hydrogen."""
 

@@ -219,9 +219,10 @@ def finish_records(
     lines = [*map(format_record, records), *details]
     if write_outputs is not None:
         lines += write_outputs()
-    for output in options.output if write_outputs is None else ():
-        write_lines(records, output, inputs=inputs)
-        lines.append(f"{counted(len(records), 'molecule')} written to {output}")
+    else:
+        for output in options.output:
+            write_lines(records, output, inputs=inputs)
+            lines.append(f"{counted(len(records), 'molecule')} written to {output}")
     if options.summary is not None:
         write_summary(records, options.summary, inputs=inputs)
         lines.append(f"{counted(len(records), 'molecule')} written to {options.summary}")

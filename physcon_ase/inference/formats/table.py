@@ -77,7 +77,8 @@ FORMATS: Final = (
         (".gjf", ".com"),
         has_geometries=True,
         reader=f"{_HERE}.gaussian",
-        signature=r"(?msi)\A\s*(%[^\n]*\n)*#[pnt]?\s.*^[ \t]*-?\d+([ \t,]+-?\d+)+[ \t]*$",  # and charge, multiplicity
+        # from the route section to the line with charge and multiplicity
+        signature=r"(?msi)\A\s*(%[^\n]*\n)*#[pnt]?\s.*^[ \t]*-?\d+([ \t,]+-?\d+)+[ \t]*$",
     ),
     Format(
         "ORCA input",

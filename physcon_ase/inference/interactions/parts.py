@@ -106,5 +106,5 @@ def _beside(geometries: Sequence[Geometry | Atoms]) -> tuple[Geometry | Atoms, l
     known = [own for own in geometries if isinstance(own, Geometry)]
     if len(known) < len(geometries):
         return whole, parts
-    origins = dict.fromkeys(own.origin for own in known)
-    return Geometry(whole, joined([own.graph for own in known]), ", ".join(sorted(origins, key=len)[-1:])), parts
+    origin = max((own.origin for own in known), key=len)  # one with added hydrogens, if there is any
+    return Geometry(whole, joined([own.graph for own in known]), origin), parts

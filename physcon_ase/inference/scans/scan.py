@@ -130,13 +130,14 @@ class Scan(NotebookView):
 
     def to_dict(self) -> dict[str, Any]:
         """The scan as numbers, texts and lists, for instance for `json.dump`; units in the names, NaN becomes None."""
+        status, reason = self.judged()
         return {
             "kind": "scan",
             "smiles": self.smiles,
             "formula": next((atoms.get_chemical_formula() for atoms in self.geometries.values()), ""),
             "charge": self.graph.charge,
-            "status": self.judged()[0],
-            "reason": self.judged()[1],
+            "status": status,
+            "reason": reason,
             "atomic_numbers": self.graph.atomic_numbers.tolist(),
             "dihedrals": [list(members) for members in self.dihedrals],
             "points": [self._point_as_dict(point) for point in np.ndindex(self.energies.shape)],
