@@ -15,11 +15,21 @@ from physcon_ase.inference.formats.rows import ReadOptions, Row, set_isotope_mas
 from physcon_ase.inference.formats.summary import one_line, summary
 from physcon_ase.inference.formats.text import replacing
 from physcon_ase.inference.results import Record
+from physcon_ase.units import ATOMIC_NUMBERS
 
 _END: Final = re.compile(r"^(?:ENDMDL|END)\b.*\n?", re.MULTILINE)
 _HAS_ATOMS: Final = re.compile(r"^(?:ATOM  |HETATM)", re.MULTILINE)
 _LOCATION: Final = slice(16, 17)
 """Column with the letter of an alternative location."""
+
+_NAME: Final = slice(12, 16)
+"""Columns with the name of an atom."""
+
+_ELEMENT: Final = slice(76, 78)
+"""Columns with the element of an atom, which older files do not have."""
+
+_HALOGEN: Final = re.compile(r" ?(CL|BR)\d*", re.IGNORECASE)
+"""Names of chlorine and bromine atoms, in the columns of two letters or of one."""
 
 _RESIDUE: Final = slice(21, 27)
 """Columns with chain, number and insertion code of a residue."""
@@ -42,7 +52,7 @@ def read(text: str, options: ReadOptions) -> Iterator[Row]:
         title = _TITLE.search(block)
         name = "" if title is None or title[1] in _NO_NAMES else title[1]
         try:
-            found = pdb_atoms(_at_first_locations(block))
+            found = pdb_atoms(_with_elements(_at_first_locations(block)))
         except PhysConError as error:
             yield Row(error, name, number)
             continue
@@ -63,6 +73,29 @@ def _at_first_locations(block: str) -> str:
             line = f"{line[: _LOCATION.start]} {line[_LOCATION.stop :]}"
         lines.append(line)
     return "\n".join(lines)
+
+
+def _with_elements(block: str) -> str:
+    """The lines of a model with the element of each atom, where it is missing taken from the name of the atom."""
+    lines = block.split("\n")
+    for number, line in enumerate(lines):
+        if _HAS_ATOMS.match(line) and not line[_ELEMENT].strip():
+            lines[number] = f"{line[: _ELEMENT.start]:76}{_element_of(line[_NAME]):>2}{line[_ELEMENT.stop :]}"
+    return "\n".join(lines)
+
+
+def _element_of(name: str) -> str:
+    """Symbol of the element of an atom with a name of four columns.
+
+    Symbols of two letters begin in the first column, and those of one letter in the second one, except in names of four
+    letters, such as HG11, and by programs that begin all names in the first column.
+    """
+    letters = re.sub(r"[^A-Za-z]", " ", name).split()
+    if (halogen := _HALOGEN.fullmatch(name.rstrip())) or not letters:
+        return halogen[1] if halogen else ""
+    pair = letters[0][:2].capitalize()
+    is_pair = name[0].isalpha() and pair in ATOMIC_NUMBERS and not (len(name.strip()) == 4 and pair[0] == "H")
+    return pair if is_pair else letters[0][0].upper()
 
 
 def write(records: Sequence[Record], path: Path) -> None:

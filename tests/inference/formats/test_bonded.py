@@ -187,6 +187,23 @@ def test_the_first_alternative_location_of_a_pdb_file_is_taken_whatever_its_lett
     np.testing.assert_allclose(row.molecule.positions[:, :2], [[0, 0], [0.96, 0], [-0.24, 0.93]])
 
 
+@pytest.mark.parametrize(
+    ("name", "element"),
+    [
+        (" CA ", "C"), (" OXT", "O"), (" HO4", "H"), ("1HG1", "H"), ("HG11", "H"), ("HO5'", "H"), (" D1 ", "H"),
+        ("CL1 ", "Cl"), (" CL1", "Cl"), ("BR12", "Br"), ("SE  ", "Se"), ("FE  ", "Fe"),
+        ("CA  ", "Ca"), ("O   ", "O"), ("CB  ", "C"), ("C10A", "C"),
+    ],
+)  # fmt: skip
+def test_the_name_of_an_atom_gives_its_element_where_a_pdb_file_has_none(name: str, element: str) -> None:
+    atom = f"HETATM    1 {name} LIG A   1       0.000   0.000   0.000  1.00  0.00"
+    hydrogen = "HETATM    2  H99 LIG A   1       1.000   0.000   0.000  1.00  0.00"
+    (row,) = rows(pdb.read, f"{atom}\n{hydrogen}\n")
+    assert row.molecule.get_chemical_symbols() == [element, "H"]
+    (row,) = rows(pdb.read, f"{atom:76} N\n{hydrogen}\n")
+    assert row.molecule.get_chemical_symbols() == ["N", "H"], "the column of the element decides"
+
+
 def test_deuterium_of_a_pdb_file_is_heavy() -> None:
     lines = [("O", 0.0, 0.0), ("D1", 0.96, 0.0), ("H2", -0.24, 0.93)]
     (row,) = rows(pdb.read, "".join(
