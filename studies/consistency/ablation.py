@@ -32,11 +32,12 @@ def without_terms(recipe: Path) -> str:
         ValueError: the recipe has no such stage.
     """
     text = recipe.read_text().replace("{here}", str(recipe.resolve().parent))
-    before, found, stage = text.partition(f'[[stage]]\nname = "{STAGE}"\n')
+    before, found, after = text.partition(f'[[stage]]\nname = "{STAGE}"\n')
     if not found:
         raise ValueError(f'{recipe} has no stage named "{STAGE}"')
+    stage, later = re.split(r"(?=^\[)", after, maxsplit=1, flags=re.MULTILINE)
     stage = re.sub(rf"^({'|'.join(TERMS)}) = .*\n", "", stage, flags=re.MULTILINE)
-    return f'{before}[[stage]]\nname = "without"\n{stage}'
+    return f'{before}[[stage]]\nname = "without"\n{stage}{later}'
 
 
 if __name__ == "__main__":
