@@ -99,6 +99,20 @@ def test_molecules_that_a_level_does_not_cover_are_left_out_and_counted(benchmar
     assert row["molecules"] == "neutral"
 
 
+def test_errors_from_the_mean_of_the_networks_replace_those_from_labels_of_one(benchmark_stores, benchmark) -> None:
+    errors, heldout = benchmark("errors"), benchmark("heldout")
+    path, model = benchmark_stores / "wb97m_families_5.h5", load_model().model
+    assert not errors.is_of_single_networks(path)
+    molecules = heldout.read_test_molecules(path, limit=9, seed=0)
+    exact = heldout.model_forces(model, "wb97m")
+    for row in errors.error_rows("families", model, "wb97m", molecules, exact):
+        assert row["force MAE [meV/Å]"] == pytest.approx(0.0, abs=FLOAT32_MEV)
+        assert row["energy MAE [meV]"] == pytest.approx(0.0, abs=FLOAT32_MEV)
+        assert row["one network [meV/Å]"] == pytest.approx(1000 * FORCE_SHIFT, abs=FLOAT32_MEV)
+    for row in errors.error_rows("families", model, "wb97m", molecules):
+        assert np.isnan(row["one network [meV/Å]"])
+
+
 def test_isomers_are_compared_within_a_composition(benchmark_stores, benchmark, capsys, tmp_path) -> None:
     results = run(
         benchmark("isomers"), capsys, "--stores", benchmark_stores, "--limit", 3, json_path=tmp_path / "isomers.json"
