@@ -1,6 +1,7 @@
 """Renews the tables of a model card: runs each command in it and replaces the output below.
 
     python benchmarks/card.py CARD --stores STORES --archives DATA --aimnet2 WHEEL [--only errors.py peers.py]
+        [--skip criteria.py]
 
 In the commands of a card, S stands for the folder of the stores, D for that of the archives, U for the list of SMILES
 there, W for the wheel of AIMNet2 and N for the checkpoint trained without consistency (--without). A command that fails
@@ -35,6 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--aimnet2", type=Path, required=True, help="wheel of AIMNet2 (W)")
     parser.add_argument("--without", type=Path, default=Path("without"), help="checkpoint without consistency (N)")
     parser.add_argument("--only", nargs="+", metavar="WORD", help="only commands with one of these words")
+    parser.add_argument("--skip", nargs="+", metavar="WORD", default=[], help="no commands with one of these words")
     parser.add_argument("--jobs", type=int, default=1, help="commands at a time (default: 1)")
     arguments = parser.parse_args(argv)
     archives, stores = arguments.archives, arguments.stores
@@ -52,7 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = [
         command
         for command in commands_of(arguments.card.read_text(encoding="utf-8"))
-        if arguments.only is None or any(word in command for word in arguments.only)
+        if (arguments.only is None or any(word in command for word in arguments.only))
+        and not any(word in command for word in arguments.skip)
     ]
     timed = [command for command in commands if any(word in command for word in TIMED)]
     failed: list[str] = []

@@ -4,6 +4,7 @@
     PHYSCON_AIMNET2=WHEEL python recipes/physcon-2/pairs.py /tmp/pairs.h5 --n 200 --xyz /tmp/pairs.xyz
     PHYSCON_AIMNET2=WHEEL python recipes/physcon-2/pairs.py stores/halides.h5 --n 10000 --often chloride bromide
     PHYSCON_AIMNET2=WHEEL python recipes/physcon-2/pairs.py stores/more.h5 --with recipes/physcon-2/fragments.smi
+    PHYSCON_AIMNET2=WHEEL python recipes/physcon-2/pairs.py ions.h5 --with recipes/physcon-2/charged.smi --often ions
 
 The molecules of monomers.smi are embedded and relaxed once, in up to `N_CONFORMERS` conformers: with MMFF94, and with
 one AIMNet2 network where MMFF94 has no parameters or the molecule is small. Each geometry is of one of these kinds,
@@ -81,6 +82,9 @@ NEAREST, NEAR, FAR, FARTHEST = 0.8, 0.9, 1.3, 2.5
 
 OFTEN: Final = 40
 """How many times as often as others the molecules of --often are drawn."""
+
+IONS: Final = "ions"
+"""Name of all charged molecules in --often."""
 
 TRIES: Final = 50
 """Draws of one geometry before the kind is drawn anew."""
@@ -194,8 +198,11 @@ class Stock:
 
 
 def stock_of(monomers: list[Monomer], often: Sequence[str] = ()) -> Stock:
-    """The stock of these molecules, one of which is named water; those with names in `often` count `OFTEN` times."""
-    times = np.array([OFTEN if m.name in often else 1 for m in monomers])
+    """The stock of these molecules, one of which is named water.
+
+    Those with names in `often`, and with `IONS` among them all ions, count `OFTEN` times.
+    """
+    times = np.array([OFTEN if m.name in often or (m.charge and IONS in often) else 1 for m in monomers])
 
     def where(is_so: list[bool]) -> tuple[int, ...]:
         return tuple(np.repeat(np.arange(len(monomers)), times * is_so).tolist())
@@ -519,7 +526,11 @@ def main() -> None:
     )
     parser.add_argument("--with", dest="more", nargs="+", type=Path, default=[], metavar="FILE", help="further lists")
     parser.add_argument(
-        "--often", nargs="+", default=[], metavar="NAME", help=f"molecules drawn {OFTEN} times as often"
+        "--often",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help=f"molecules drawn {OFTEN} times as often; {IONS}: all ions",
     )
     parser.add_argument("--max-atoms", type=int, default=1000, help="of a molecule of monomers.smi that is drawn")
     parser.add_argument("--xyz", type=Path, help="write the geometries to this file, too")
@@ -527,7 +538,7 @@ def main() -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     began = perf_counter()
     monomers = [own for own in read_monomers(MONOMERS, *options.more) if own.graph.n_atoms <= options.max_atoms]
-    unknown = set(options.often) - {own.name for own in monomers}
+    unknown = set(options.often) - {own.name for own in monomers} - {IONS}
     if unknown:
         parser.error(f"--often: {', '.join(sorted(unknown))} not in {MONOMERS.name}, or too large")
     stock = stock_of(monomers, options.often)
