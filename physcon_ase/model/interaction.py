@@ -96,29 +96,6 @@ class InteractionLayer(nn.Module):
         scalars, vectors, _ = self.traced(basis, scalars, vectors, neighbours)
         return scalars, vectors
 
-    @torch.no_grad()
-    def begin_without_effect(self) -> None:
-        """Sets the weights so that `forward` returns scalars and vectors as they are; not for normalised layers.
-
-        The first channels of l = 1 hold the received vectors alone, and are sent on. All other channels keep their
-        weights and change the scalars once `update` is trained (network morphism, https://arxiv.org/abs/1603.01670).
-        """
-        assert not self.normalised
-        last, n_vectors = self.update[2], self.received_vectors
-        assert isinstance(last, nn.Linear)
-        nn.init.zeros_(last.weight)
-        nn.init.zeros_(last.bias)
-        if self.send_vectors is None or self.gate is None:
-            return
-        _, straight, turned, _ = self.mix_vectors
-        for weight in (self.mix[1], straight, turned, self.mix_own):
-            weight[:, :n_vectors] = 0
-        self.mix_own[:, :n_vectors] = torch.eye(n_vectors)
-        nn.init.zeros_(self.send_vectors.weight)
-        self.send_vectors.weight[:, :n_vectors] = torch.eye(n_vectors)
-        nn.init.zeros_(self.gate.weight)
-        nn.init.ones_(self.gate.bias)
-
     def traced(
         self, basis: Tensor, scalars: Tensor, vectors: Tensor | None, neighbours: Tensor | None
     ) -> tuple[Tensor, Tensor | None, "Trace"]:

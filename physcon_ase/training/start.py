@@ -12,7 +12,7 @@ from physcon_ase.data.labels import charges_at, elements_at, fit_references, has
 from physcon_ase.data.loader import Bucket, Items, take
 from physcon_ase.errors import RecipeError
 from physcon_ase.model.checkpoint import Checkpoint, read_checkpoint
-from physcon_ase.model.config import EncoderConfig, LevelConfig, ModelConfig, config_from_dict
+from physcon_ase.model.config import LevelConfig, ModelConfig, config_from_dict
 from physcon_ase.model.physcon import TABLES, PhysCon, load_model
 from physcon_ase.training.losses.asteroid import bias_weights
 from physcon_ase.training.losses.multitask import predict
@@ -25,9 +25,6 @@ _JUDGED_SLOTS = 2048
 
 _OF_LEVEL: Final = ("energy.rows", "energy.heads", "direct_heads")
 """What the names of the parameters of a single level begin with, before its name."""
-
-_LAYERS: Final = "energy.interactions."
-"""What the names of the parameters of an interaction layer of the energy network begin with, before its number."""
 
 
 def make_model(recipe: Recipe, items: Items) -> PhysCon:
@@ -175,8 +172,7 @@ def _begin_like(model: PhysCon, entry: LevelRecipe, taken: Collection[str]) -> N
 def _take_over(model: PhysCon, source: Checkpoint, part: str) -> list[str]:
     """Copies the parameters of a checkpoint whose names begin with `part`, and returns their names."""
     own = {name: value for name, value in model.named_parameters() if name.startswith(part)}
-    inserted = _inserted_layers(model.config.encoder, config_from_dict(source.config).encoder)
-    tensors = {_moved(name, inserted): value for name, value in source.tensors.items() if name.startswith(part)}
+    tensors = {name: value for name, value in source.tensors.items() if name.startswith(part)}
     shared = [name for name, value in tensors.items() if name in own and own[name].shape == value.shape]
     if not shared:
         raise RecipeError(f"start_from: checkpoint {source.name} shares no parameter with the model of this recipe")
@@ -187,28 +183,7 @@ def _take_over(model: PhysCon, source: Checkpoint, part: str) -> list[str]:
     with torch.no_grad():
         for name in shared:
             own[name].copy_(tensors[name])
-    if f"{_LAYERS}0.source.weight" in shared:
-        for layer in inserted:
-            tqdm.write(f"{source.name}: layer {layer + 1} is new and begins without effect")
-            model.energy.layers[layer].begin_without_effect()
     return shared
-
-
-def _inserted_layers(config: EncoderConfig, old: EncoderConfig) -> range:
-    """Layers to be inserted before the last one of an energy network, for one that is alike in everything else.
-
-    None where a new layer cannot be without effect: after a single layer, which makes no vectors, or if the vectors are
-    more than the channels that have to hold them.
-    """
-    alike = replace(config, n_layers=old.n_layers) == old
-    possible = old.n_layers > 1 and old.source_vectors <= old.mixed_channels
-    return range(old.n_layers - 1, config.n_layers - 1 if alike and possible else 0)
-
-
-def _moved(name: str, inserted: range) -> str:
-    """Name of a parameter after the insertion of layers before the last one."""
-    last = f"{_LAYERS}{inserted.start}."
-    return f"{_LAYERS}{inserted.stop}.{name.removeprefix(last)}" if inserted and name.startswith(last) else name
 
 
 def bias_weighted_items(recipe: Recipe, items: Items) -> Items:

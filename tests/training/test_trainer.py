@@ -28,7 +28,6 @@ from physcon_ase.model.config import config_from_dict, config_to_dict
 from physcon_ase.model.physcon import PhysCon, load_model
 from physcon_ase.training import processes as processes_module
 from physcon_ase.training import trainer
-from physcon_ase.training.losses.multitask import predict
 from physcon_ase.training.losses.terms import compute_losses
 from physcon_ase.training.preflight import check_labels, check_recipe
 from physcon_ase.training.recipe import (
@@ -309,27 +308,6 @@ def test_a_part_of_a_checkpoint_is_taken_alone(recipe: Recipe, stores: Path, tmp
     for name, value in model.named_parameters():
         expected = kept[name] if name.startswith("structure") else fresh.get_parameter(name)
         assert torch.equal(value, expected), name
-
-
-@pytest.mark.parametrize("source_vectors", [2, 0])
-@pytest.mark.parametrize("n_layers", [3, 4])
-def test_more_layers_than_those_of_the_checkpoint_begin_without_effect(
-    n_layers: int, source_vectors: int, recipe: Recipe, stores: Path, tmp_path: Path
-):
-    encoder = replace(recipe.encoder, source_vectors=source_vectors, charged=True, long_range=True)
-    first = train(with_steps(replace(recipe, encoder=encoder), 3), tmp_path / "first", store_root=stores, options=QUIET)
-    deeper = replace(recipe, encoder=replace(encoder, n_layers=n_layers), start_from=(str(first),), seed=9)
-    items = load_training_items(deeper, stores, "train")
-    labelled = next(iter(epoch_batches(items, seed=0, epoch=0, atoms_per_batch=40)))
-    model = make_model(deeper, items)
-    before, after = (predict(own, labelled, create_graph=False) for own in (load_model(first).model, model))
-    assert before.forces is not None
-    assert after.forces is not None
-    torch.testing.assert_close(after.energies, before.energies, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(after.forces, before.forces, rtol=1e-4, atol=1e-5)
-    trained = read_checkpoint(train(with_steps(deeper, 3), tmp_path / "second", store_root=stores, options=QUIET))
-    for layer in range(1, n_layers - 1):
-        assert trained.tensors[f"energy.interactions.{layer}.update.2.weight"].abs().max() > 0
 
 
 def test_a_teacher_that_no_force_has_taught_is_refused(recipe: Recipe, stores: Path, tmp_path: Path):
