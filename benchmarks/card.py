@@ -54,10 +54,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = [
         command
         for command in commands_of(arguments.card.read_text(encoding="utf-8"))
-        if (arguments.only is None or any(word in command for word in arguments.only))
-        and not any(word in command for word in arguments.skip)
+        if (arguments.only is None or has_one(command, arguments.only)) and not has_one(command, arguments.skip)
     ]
-    timed = [command for command in commands if any(word in command for word in TIMED)]
+    timed = [command for command in commands if has_one(command, TIMED)]
     failed: list[str] = []
     for group, jobs in (([own for own in commands if own not in timed], arguments.jobs), (timed, 1)):
         failed += _renew(arguments.card, group, output_of, jobs)
@@ -76,6 +75,11 @@ def _renew(card: Path, commands: Sequence[str], output_of: Callable[[str], str |
             else:
                 card.write_text(with_output(card.read_text(encoding="utf-8"), command, output), encoding="utf-8")
     return failed
+
+
+def has_one(command: str, words: Sequence[str]) -> bool:
+    """Whether a command contains one of the words."""
+    return any(word in command for word in words)
 
 
 def commands_of(text: str) -> list[str]:

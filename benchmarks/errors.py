@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 absent.append(path.name)
                 continue
             molecules = read_test_molecules(path, limit=arguments.limit, seed=arguments.seed)
-            mean = ensemble if level == AIMNET2_LEVEL and is_of_single_networks(path) else None
+            mean = ensemble if ensemble and level == AIMNET2_LEVEL and is_of_single_networks(path) else None
             rows += error_rows(name, loaded.model, level, molecules, mean)
         if rows:
             tables.append(Table(f"Errors at level {level}, test split", _without_empty(ONE_NETWORK, rows)))

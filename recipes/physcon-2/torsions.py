@@ -22,10 +22,9 @@ from physcon_ase.data.split import split_of
 from physcon_ase.data.store import open_store
 from physcon_ase.inference.many import optimize_many
 from physcon_ase.labelling.engines import pyscf_engine
-from physcon_ase.labelling.geometries import Geometry
 from physcon_ase.labelling.inputs import KnownGeometry, known_geometries
 from physcon_ase.labelling.pipeline import format_labelling_report, label
-from physcon_ase.labelling.samplers import Origin
+from physcon_ase.labelling.samplers import start_geometry
 from physcon_ase.labelling.samplings import Sampling
 
 LEVEL: Final = "b3lyp-d3"
@@ -59,7 +58,7 @@ def main() -> None:
     report = label(
         geometries,
         engine := pyscf_engine(LEVEL),
-        [Sampling("torsion-drive", 1, given)],
+        [Sampling("start", 1, start_geometry)],
         options.store,
         seed=options.seed,
         processes=options.jobs,
@@ -111,12 +110,6 @@ def rotated(molecules: list[KnownGeometry], per_molecule: int, generator: np.ran
         for origin, own in zip(origins, records, strict=True)
         if own.result is not None and own.result.bonds_intact
     ]
-
-
-def given(origin: Origin, seed: int, n: int) -> list[Geometry]:
-    """The geometry itself (kind "torsion-drive"), which the pipeline checks once more."""
-    assert origin.given is not None
-    return [("torsion-drive", origin.given)]
 
 
 if __name__ == "__main__":

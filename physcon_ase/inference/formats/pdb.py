@@ -90,7 +90,7 @@ def _element_of(name: str) -> str:
     Symbols of two letters begin in the first column, and those of one letter in the second one, except in names of four
     letters, such as HG11, and by programs that begin all names in the first column.
     """
-    letters = re.sub(r"[^A-Za-z]", " ", name).split()
+    letters = re.findall(r"[A-Za-z]+", name)
     if (halogen := _HALOGEN.fullmatch(name.rstrip())) or not letters:
         return halogen[1] if halogen else ""
     pair = letters[0][:2].capitalize()
