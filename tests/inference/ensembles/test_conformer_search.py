@@ -27,7 +27,6 @@ from physcon_ase.inference.run_records import RunRecord
 from physcon_ase.model.physcon import LoadedModel
 from physcon_ase.units import EV_PER_KCAL_PER_MOL, EV_PER_KELVIN
 
-
 ENANTIOMERS = ("C[C@H](O)[C@H](N)F", "C[C@@H](O)[C@@H](N)F")
 
 
