@@ -24,6 +24,10 @@ class UnsupportedStereoError(PhysConError):
     """A SMILES with the configuration of a centre that is not tetrahedral."""
 
 
+class TooManyStereoisomersError(PhysConError):
+    """A molecule whose stereoisomers are too many to be enumerated."""
+
+
 class EmbeddingError(PhysConError):
     """No start geometry was found within the time limit."""
 

@@ -53,6 +53,18 @@ def test_every_scale_of_a_recipe_with_stages_can_be_read(path: Path) -> None:
         assert {stage.recipe.optim.steps for stage in smaller.stages} == {scale["steps"]}
 
 
+def test_the_recipe_of_physcon_2_makes_all_its_stores_from_three_archives_and_files_beside_it() -> None:
+    recipe = read_staged_recipe(ROOT / DEFAULT_CHECKPOINT / "recipe.toml")
+    stores = {file.store for file in recipe.data.values()}
+    read = [word for file in recipe.data.values() for word in file.make.split()]
+    archives = {f"{name}.npz" for name in ("openff_minima_dzvp", "openff_torsions_dzvp", "qm9_b3lyp")}
+    assert {word.removeprefix("{stores}/") for word in read if word.startswith("{stores}/")} - stores == archives
+    beside = {word.removeprefix("{here}/") for word in read if word.startswith("{here}/")}
+    assert [name for name in beside if not list(recipe.here.glob(name))] == []
+    made = {file.store for file in recipe.data.values() if file.make}
+    assert stores - made == set()
+
+
 def test_the_shipped_checkpoint_holds_its_recipe() -> None:
     assert tomllib.loads(read_checkpoint(DEFAULT_CHECKPOINT).recipe)["name"] == DEFAULT_CHECKPOINT
 

@@ -321,6 +321,11 @@ def _parse(smiles: str) -> Chem.Mol:
         raise InvalidSmilesError(f"empty SMILES {smiles!r}; at least one atom is needed, for instance 'C' for methane")
     if len(text.split()) > 1:
         raise InvalidSmilesError(f"SMILES {smiles!r} contains blanks; pass the SMILES alone, without a name")
+    if text.startswith("InChI="):
+        raise InvalidSmilesError(
+            f"{smiles!r} is an InChI, which does not define the tautomer: an amide and its imidic acid have the same "
+            "one; give the SMILES"
+        )
     # BlockLogs silences warnings; errors are still captured.
     with rdBase.BlockLogs(), rdBase.CaptureErrorLog() as log:
         mol = Chem.MolFromSmiles(text)

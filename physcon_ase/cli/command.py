@@ -60,13 +60,25 @@ def add_input(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--smiles-column", metavar="NAME", help="column of a table with the SMILES (default: by name)")
     command.add_argument("--name-column", metavar="NAME", help="column of a table with the names (default: by name)")
+    command.set_defaults(stereoisomers=False)
+
+
+def add_stereoisomers(command: argparse.ArgumentParser) -> None:
+    """Adds the enumeration of stereoisomers to the options of `add_input`."""
+    command.add_argument(
+        "--stereoisomers",
+        action="store_true",
+        help="every stereoisomer of a SMILES whose configuration is not defined (default: one, decided by the seed)",
+    )
 
 
 def read_input(options: argparse.Namespace) -> "list[Row]":
     """Molecules of the options of `add_input`. Raises the errors of `files.read_rows`."""
     from physcon_ase.inference.files import rows_named
+    from physcon_ase.inference.formats.rows import stereoisomer_rows
 
-    return rows_named(options.molecule, smiles_column=options.smiles_column, name_column=options.name_column)
+    rows = rows_named(options.molecule, smiles_column=options.smiles_column, name_column=options.name_column)
+    return [isomer for row in rows for isomer in stereoisomer_rows(row)] if options.stereoisomers else rows
 
 
 def add_outputs(command: argparse.ArgumentParser, text: str, *, several_at_once: bool = False) -> None:

@@ -12,6 +12,7 @@ from physcon_ase.cli.command import (
     add_model_options,
     add_outputs,
     add_run_options,
+    add_stereoisomers,
     add_summary,
     check_failure_tables,
     check_outputs,
@@ -37,6 +38,7 @@ def add_ensemble(commands: argparse._SubParsersAction) -> None:
     text = "search the conformers of a molecule, or of all molecules of a file; continues an interrupted run"
     command = add_command(commands, "ensemble", _ensemble, text)
     add_input(command)
+    add_stereoisomers(command)
     add_outputs(command, "The suffix determines the format of the conformers: .xyz, .sdf, .json or .jsonl")
     add_summary(command)
     add_model_options(command)
@@ -81,7 +83,7 @@ def _ensemble(options: argparse.Namespace) -> int:
         "max_steps": options.max_steps,
         "device": options.device,
     }
-    if not rows[0].source and options.summary is None:  # a SMILES
+    if not rows[0].source and len(rows) == 1 and options.summary is None:  # a SMILES
         found = ensemble(rows[0].molecule, **settings)
         for output in options.output:
             write_ensemble(found, output)

@@ -13,6 +13,7 @@ from physcon_ase.cli.command import (
     add_outputs,
     add_run_options,
     add_start_options,
+    add_stereoisomers,
     check_failure_tables,
     check_outputs,
     failure_tables,
@@ -34,6 +35,7 @@ def add_optimize(commands: argparse._SubParsersAction) -> None:
     text = "relax a molecule, or all molecules of a file in batches; continues an interrupted run"
     command = add_command(commands, "optimize", _optimize, text)
     add_input(command)
+    add_stereoisomers(command)
     add_outputs(command, f"The suffix determines the format: {listed(WRITABLE)}")
     add_model_options(command)
     command.add_argument(
@@ -70,7 +72,7 @@ def _optimize(options: argparse.Namespace) -> int:
     if options.plot is not None:
         check_output(options.plot, inputs, kinds=(".png",))
     rows = read_input(options)
-    if rows[0].source:  # not a SMILES
+    if rows[0].source or len(rows) > 1:  # more than a SMILES
         return _optimize_many(options, rows)
     (row,) = rows
     result = optimize(

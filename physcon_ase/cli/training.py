@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from physcon_ase.cli.command import add_command
+from physcon_ase.errors import PhysConError
 
 
 def add_train(commands: argparse._SubParsersAction) -> None:
@@ -77,7 +78,14 @@ def add_calibrate(commands: argparse._SubParsersAction) -> None:
     text = "calibrate uncertainties of energies and forces on validation molecules; writes a copy of the checkpoint"
     command = add_command(commands, "calibrate", _calibrate, text)
     command.add_argument("checkpoint", metavar="CHECKPOINT", help="shipped name or folder")
-    command.add_argument("stores", type=Path, nargs="+", metavar="STORE", help="stores used to train the checkpoint")
+    command.add_argument(
+        "stores",
+        type=Path,
+        nargs="*",
+        metavar="STORE",
+        help="stores used to train the checkpoint; none if only its structures were trained since --continues, whose "
+        "uncertainties are then copied",
+    )
     command.add_argument(
         "-o", "--output", type=Path, required=True, metavar="FOLDER", help="folder of the calibrated checkpoint"
     )
@@ -98,8 +106,14 @@ def add_calibrate(commands: argparse._SubParsersAction) -> None:
 
 
 def _calibrate(options: argparse.Namespace) -> int:
-    from physcon_ase.training.calibrate import calibrate, format_calibrations
+    from physcon_ase.training.calibrate import calibrate, copy_calibration, format_calibrations
 
+    if not options.stores:
+        if options.continues is None:
+            raise PhysConError("no STORE is given; give those used to train the checkpoint, or --continues CHECKPOINT")
+        copy_calibration(options.checkpoint, options.continues, options.output)
+        print(f"uncertainties of {options.continues}; checkpoint written to {options.output}")
+        return 0
     found = calibrate(
         options.checkpoint,
         options.stores,

@@ -186,6 +186,43 @@ def calibrate(
     return tuple(found)
 
 
+def copy_calibration(checkpoint: Path | str, calibrated: Path | str, folder: Path | str) -> None:
+    """Writes a copy of a checkpoint with the tables and the coverage of another one that has the same energies.
+
+    The tables do not depend on the structure network, and remain valid after a training of it alone.
+
+    Args:
+        checkpoint: a shipped name or a folder.
+        calibrated: checkpoint with the tables, a shipped name or a folder.
+        folder: folder of the copy; may be that of the checkpoint.
+
+    Raises:
+        LabelError: `calibrated` has other energies or no table of environments.
+        PhysConError: `folder` holds something else than a checkpoint.
+    """
+    stored, other = read_checkpoint(checkpoint), read_checkpoint(calibrated)
+    check_replaceable(Path(folder))
+    if not other.config["n_environments"]:
+        raise LabelError(f"{calibrated} has no table of environments; calibrate it first")
+    tables = {name: values for name, values in other.tensors.items() if name.startswith(TABLES)}
+    weights, known = (
+        {name: values for name, values in own.tensors.items() if not name.startswith((*TABLES, "structure."))}
+        for own in (stored, other)
+    )
+    if weights.keys() != known.keys() or not all(torch.equal(values, known[name]) for name, values in weights.items()):
+        raise LabelError(
+            f"{checkpoint} has other energies than {calibrated}, whose uncertainties are therefore not its own; give "
+            "the stores that it was trained on"
+        )
+    of_tables = ("levels", "n_environments", "energy_uncertainty", "forces_uncertainty")
+    config = stored.config | {key: other.config[key] for key in of_tables}
+    origin = read_provenance(checkpoint)
+    if origin is not None:
+        origin = {**origin, "calibrated_on": (read_provenance(calibrated) or {}).get("calibrated_on", {})}
+    structure = {name: values for name, values in stored.tensors.items() if name.startswith("structure.")}
+    save_checkpoint(folder, weights | structure | tables, config, recipe=stored.recipe, provenance=origin)
+
+
 def _covered(level: LevelConfig, stores: Sequence[Path]) -> LevelConfig:
     """The level with the elements and total charges of its training molecules; neutral molecules in any case."""
     elements: set[int] = set()

@@ -12,7 +12,7 @@ from physcon_ase.model.checkpoint import Checkpoint, read_checkpoint
 def check_held_out(stored: Checkpoint, stores: Sequence[Path]) -> None:
     """Refuses stores that the checkpoint was trained on with all their molecules, ``assign_to = "train"``.
 
-    The same goes for the checkpoints that its training started from, as far as they are still there.
+    Stores of the checkpoints that its training started from are refused, too, if these checkpoints still exist.
 
     Raises:
         StoreError: names the store.

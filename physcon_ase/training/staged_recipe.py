@@ -40,7 +40,8 @@ class DataFile:
     """Licence of the data."""
     make: str = ""
     """Command that makes the store, with {store} for its path, {stores} for the folder of stores and {here} for that of
-    the recipe; empty if it has to be made by hand. It is run without a shell."""
+    the recipe; empty if it has to be made by hand. It is run without a shell, but names of files can have wildcards.
+    A store that it reads, as {stores}/NAME, is made first."""
     sha256: str = ""
     """SHA-256 of the store; empty if it is not checked."""
 

@@ -1,23 +1,28 @@
 """Commands of a recipe with stages that make its stores."""
 
+import glob
 import shlex
 import subprocess
 import sys
 from collections import defaultdict
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from tqdm import tqdm
 
 from physcon_ase.errors import RecipeError
 from physcon_ase.training.provenance import file_sum
-from physcon_ase.training.staged_recipe import StagedRecipe, filled
+from physcon_ase.training.staged_recipe import DataFile, StagedRecipe, filled
 
 
 def make_stores(recipe: StagedRecipe, stores: Path) -> None:
     """Runs the commands of the stores that are missing, in the order of the recipe, and checks sums.
 
+    A store of the recipe that a command reads as `{stores}/NAME` is made before, even if no stage uses it.
+
     Raises:
-        RecipeError: no command makes a missing store, a command failed, or a store has another sum.
+        RecipeError: no command makes a missing store, a command failed or needs the store that it makes, or a store has
+            another sum.
     """
     stores.mkdir(parents=True, exist_ok=True)
     levels: dict[str, set[str]] = defaultdict(set)
@@ -25,32 +30,61 @@ def make_stores(recipe: StagedRecipe, stores: Path) -> None:
         for data in stage.recipe.data:
             levels[data.store].update(data.levels)
     for name, file in recipe.data.items():
-        if file.store not in levels:
-            continue
-        path = stores / file.store
-        command = recipe.scale.make if recipe.scale and recipe.scale.make else file.make
-        if not path.exists():
-            if not command:
+        if file.store in levels:
+            _make(recipe, name, stores, levels, ())
+
+
+def _make(
+    recipe: StagedRecipe, name: str, stores: Path, levels: Mapping[str, Collection[str]], waiting: tuple[str, ...]
+) -> None:
+    """Makes a store if it is missing, those that its command reads first.
+
+    Args:
+        recipe: the recipe.
+        name: name of the data set.
+        stores: folder of the stores.
+        levels: levels that the stages use of each store.
+        waiting: names of the stores whose commands read this one, directly or not.
+    """
+    file = recipe.data[name]
+    path = stores / file.store
+    common = recipe.scale.make if recipe.scale else ""
+    if not path.exists():
+        if not (command := common or file.make):
+            raise RecipeError(
+                f"data.{name}: there is no store {path}, and the recipe has no command that makes it; make it by "
+                "hand, or give the folder of the stores"
+            )
+        for other in () if common else _read_by(recipe, file):
+            if other in (*waiting, name):
                 raise RecipeError(
-                    f"data.{name}: there is no store {path}, and the recipe has no command that makes it; make it by "
-                    "hand, or give the folder of the stores"
+                    f"data.{other}: its command needs {recipe.data[other].store}, the store that it makes"
                 )
-            places = {"store": str(path), "stores": str(stores), "here": str(recipe.here), "name": name}
-            places = {key: shlex.quote(place) for key, place in places.items()}
-            places["levels"] = shlex.join(sorted(levels[file.store]))
-            _run(filled(command, f"data.{name}", **places), f"data.{name}")
-            if not path.exists():
-                raise RecipeError(f"data.{name}: the command {command!r} ended without making {path}")
-        if file.sha256 and recipe.scale is None and (found := file_sum(path)) != file.sha256:
-            raise RecipeError(f"data.{name}: {path} has sha256 {found} instead of {file.sha256}; make it anew")
+            _make(recipe, other, stores, levels, (*waiting, name))
+        places = {"store": str(path), "stores": str(stores), "here": str(recipe.here), "name": name}
+        places = {key: shlex.quote(place) for key, place in places.items()}
+        places["levels"] = shlex.join(sorted(levels.get(file.store, ())))
+        _run(filled(command, f"data.{name}", **places), f"data.{name}")
+        if not path.exists():
+            raise RecipeError(f"data.{name}: the command {command!r} ended without making {path}")
+    if file.sha256 and recipe.scale is None and (found := file_sum(path)) != file.sha256:
+        raise RecipeError(f"data.{name}: {path} has sha256 {found} instead of {file.sha256}; make it anew")
+
+
+def _read_by(recipe: StagedRecipe, file: DataFile) -> list[str]:
+    """Names of the stores that the command of a store reads."""
+    words = file.make.split()
+    return [name for name, other in recipe.data.items() if f"{{stores}}/{other.store}" in words]
 
 
 def _run(command: str, where: str) -> None:
-    """Runs a command of the recipe; `python` and `physcon` are those of this environment."""
+    """Runs a command of the recipe; `python` and `physcon` are those of this environment, and * stands for names."""
     own = {"python": [sys.executable], "physcon": [sys.executable, "-m", "physcon_ase.cli"]}
     tqdm.write(f"{where}: {command}")
     try:
-        first, *words = shlex.split(command)
+        first, *words = (
+            found for word in shlex.split(command) for found in (sorted(glob.glob(word)) if "*" in word else [word])
+        )
         done = subprocess.run([*own.get(first, [first]), *words], check=False)
     except (OSError, ValueError) as error:
         raise RecipeError(f"{where}: the command {command!r} cannot be run: {error}") from error

@@ -1,6 +1,6 @@
 """Writes a store of complexes of two or more molecules, labelled with AIMNet2 (the four networks in turn).
 
-    PHYSCON_AIMNET2=WHEEL python recipes/physcon-2/pairs.py stores/pairs.h5 --n 60000 --jobs 2
+    PHYSCON_AIMNET2=WHEEL python recipes/physcon-2/pairs.py stores/pairs.h5 --n 60000
     PHYSCON_AIMNET2=WHEEL python recipes/physcon-2/pairs.py /tmp/pairs.h5 --n 200 --xyz /tmp/pairs.xyz
     PHYSCON_AIMNET2=WHEEL python recipes/physcon-2/pairs.py stores/halides.h5 --n 10000 --often chloride bromide
     PHYSCON_AIMNET2=WHEEL python recipes/physcon-2/pairs.py stores/more.h5 --with recipes/physcon-2/fragments.smi
@@ -517,7 +517,9 @@ def main() -> None:
     parser.add_argument("store", type=Path)
     parser.add_argument("--n", type=int, default=60_000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--jobs", type=int, default=1, help="worker processes, 0 for none besides this one")
+    parser.add_argument(
+        "--jobs", type=int, help="worker processes, 0 for none besides this one (default: one per core)"
+    )
     parser.add_argument(
         "--engine",
         choices=("aimnet2", "aimnet2-mean", "b3lyp-d3"),

@@ -42,7 +42,9 @@ def main() -> None:
     parser.add_argument("--per-molecule", type=int, default=3)
     parser.add_argument("--max-atoms", type=int, default=24)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--jobs", type=int, default=1, help="worker processes")
+    parser.add_argument(
+        "--jobs", type=int, help="worker processes, 0 for none besides this one (default: one per core)"
+    )
     options = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     known = set(open_store(options.minima.with_name("openff_torsions.h5")).molecules.key_hash.tolist())

@@ -1,4 +1,4 @@
-"""Recipe with the stage `consistency-2` reduced to its multi-task terms: the same steps without optimality and score.
+"""Recipe with the stage `consistency-3` reduced to its multi-task terms: the same steps without optimality and score.
 
 python studies/consistency/ablation.py recipes/physcon-2/recipe.toml without.toml
 cp -r runs/p2 runs/without          # the earlier stages of the complete training are the same
@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-STAGE = "consistency-2"
+STAGE = "consistency-3"
 """Stage without its terms in the new recipe."""
 TERMS = ("loss", "optimality", "score")
 """Entries of the stage that weight and define the terms."""

@@ -181,6 +181,11 @@ def test_isotopes_can_be_dropped_with_the_stereo_that_rests_on_them() -> None:
         ("c1cccc1", InvalidSmilesError, "kekulize"),
         ("CN(C)(C)(C)C", InvalidSmilesError, "valence for atom # 1 N, 5"),
         ("CC ethane", InvalidSmilesError, "contains blanks"),
+        (
+            "InChI=1S/C2H5NO/c1-2(3)4/h1H3,(H2,3,4)",
+            InvalidSmilesError,
+            "is an InChI, which does not define the tautomer",
+        ),
         ("C$C", InvalidSmilesError, "QUADRUPLE between atoms 0 and 1"),
         ("C[Fo]", UnknownElementError, r"\[Fo\] in SMILES"),
         ("*CC", DummyAtomError, r"1 dummy atom '"),

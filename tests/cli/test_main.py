@@ -81,6 +81,7 @@ def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixtu
         ("train none.toml --folder run", "no recipe at none.toml"),
         ("evaluate physcon-2 none.h5", "there is no store none.h5"),
         ("calibrate physcon-2 none.h5 -o out", "there is no store none.h5"),
+        ("calibrate physcon-2 -o out", "no STORE is given; give those used to train the checkpoint, or --continues"),
         ("data import none.xyz -o stores", "there is no file none.xyz"),
         ("data import two.xyz -o stores", "does not specify its level"),
         ("data describe two.xyz", "two.xyz is not a readable HDF5 file"),

@@ -27,11 +27,17 @@ from physcon_ase.model.config import config_from_dict, config_to_dict
 from physcon_ase.model.forces import energies_and_forces
 from physcon_ase.model.physcon import PhysCon, load_model
 from physcon_ase.training import store_errors
-from physcon_ase.training.calibrate import FEWEST_GEOMETRIES, FEWEST_MOLECULES, calibrate, format_calibrations
+from physcon_ase.training.calibrate import (
+    FEWEST_GEOMETRIES,
+    FEWEST_MOLECULES,
+    calibrate,
+    copy_calibration,
+    format_calibrations,
+)
 from physcon_ase.training.store_errors import error_table
 from physcon_ase.units import CHEMICAL_SYMBOLS
 from tests.small_stores import Example
-from tests.tiny import tiny_model
+from tests.tiny import STRUCTURE, tiny_model
 
 ENERGY_ERROR, FORCE_ERROR = 0.1, 0.03
 """Standard deviations of the noise on labels that are else the model's own [eV, eV/Å]."""
@@ -361,3 +367,35 @@ def test_errors_are_computed_on_the_device_of_the_model(
     assert moved == [device]
     assert [line.split()[1] for line in lines[2:]] == ["cheap", "dft"]
     assert float(lines[2].split()[4]) == pytest.approx(1000 * ENERGY_ERROR * np.sqrt(2 / np.pi), rel=0.3)
+
+
+def test_a_checkpoint_with_other_structures_gets_the_uncertainties_of_one_with_the_same_energies(
+    write: Callable[..., Path], tmp_path: Path
+) -> None:
+    model = tiny_model(4, torch.float32, structure=STRUCTURE)
+    bare, calibrated, trained, copy = (tmp_path / name for name in ("bare", "calibrated", "trained", "copy"))
+    save_checkpoint(bare, model.state_dict(), config_to_dict(model.config))
+    calibrate(bare, [write(model)], calibrated)
+    expected = read_checkpoint(calibrated)
+    moved = {name: value + name.startswith("structure.") for name, value in read_checkpoint(bare).tensors.items()}
+    save_checkpoint(trained, moved, config_to_dict(model.config))
+    copy_calibration(trained, calibrated, copy)
+    made = read_checkpoint(copy)
+    assert made.config == expected.config
+    assert made.tensors.keys() == expected.tensors.keys()
+    assert all(torch.equal(value, moved.get(name, expected.tensors[name])) for name, value in made.tensors.items())
+    assert not torch.equal(made.tensors["structure.embedding.weight"], expected.tensors["structure.embedding.weight"])
+
+
+def test_uncertainties_of_other_energies_are_refused(
+    checkpoint: Path, write: Callable[..., Path], tmp_path: Path
+) -> None:
+    calibrated, trained = tmp_path / "calibrated", tmp_path / "trained"
+    calibrate(checkpoint, [write(load_model(checkpoint).model)], calibrated)
+    bare = read_checkpoint(checkpoint)
+    moved = {name: value + name.startswith("energy.") for name, value in bare.tensors.items()}
+    save_checkpoint(trained, moved, bare.config)
+    with pytest.raises(LabelError, match=r"other energies than .*calibrated.* give the stores"):
+        copy_calibration(trained, calibrated, tmp_path / "copy")
+    with pytest.raises(LabelError, match="has no table of environments; calibrate it first"):
+        copy_calibration(trained, checkpoint, tmp_path / "copy")

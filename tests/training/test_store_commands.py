@@ -43,3 +43,37 @@ def test_the_sum_of_a_store_is_checked(staged_text: str, staged_file: Path, stor
     write(staged_file, staged_text.replace('licence = "CC0"', f'sha256 = "{"0" * 64}"'))
     with pytest.raises(RecipeError, match=f"data.labels: .*small.h5 has sha256 {found} instead of 0000"):
         make_stores(read_staged_recipe(staged_file), stores)
+
+
+DERIVED = """
+[data.derived]
+store = "derived.h5"
+make = "python {here}/make.py {store} {stores}/small.h5"
+levels = ["cheap"]
+"""
+
+
+def test_a_store_that_a_command_reads_is_made_first(making: Path, staged_text: str, tmp_path: Path) -> None:
+    making.write_text(
+        making.read_text()
+        .replace("[data.labels]", f"{DERIVED}\n[data.labels]")
+        .replace('data = "labels"', 'data = "derived"')
+    )
+    make_stores(read_staged_recipe(making), folder := tmp_path / "empty")
+    assert [line.split()[0] for line in (tmp_path / "made.txt").read_text().splitlines()] == ["small.h5", "derived.h5"]
+    assert sorted(path.name for path in folder.iterdir()) == ["derived.h5", "small.h5"]
+
+
+def test_stores_that_need_each_other_are_an_error(making: Path, tmp_path: Path) -> None:
+    text = making.read_text().replace("[data.labels]", f"{DERIVED}\n[data.labels]")
+    making.write_text(text.replace('{store} {stores}"', '{store} {stores}/derived.h5"'))
+    with pytest.raises(RecipeError, match=r"data\.labels: its command needs small\.h5, the store that it makes"):
+        make_stores(read_staged_recipe(making), tmp_path / "empty")
+
+
+def test_wildcards_in_a_command_stand_for_the_names_of_files(making: Path, tmp_path: Path) -> None:
+    for name in ("b.smi", "a.smi"):
+        write(tmp_path / name, "C\n")
+    write(making, making.read_text().replace("{store} {stores}", "{store} {here}/*.smi"))
+    make_stores(read_staged_recipe(making), tmp_path / "empty")
+    assert (tmp_path / "made.txt").read_text() == f"small.h5 {tmp_path / 'a.smi'} {tmp_path / 'b.smi'}\n"

@@ -206,7 +206,8 @@ def _search(molecule: Any, seed: int, options: _Options, settings: Settings) -> 
         starts = stages.prerelaxed(starts)
     if given is not None:
         starts = [given[np.argsort(order.places)], *starts]
-    found = stages.relaxed(starts, options.window, options.progress_bar)
+    found = stages.relaxed(starts, options.window, prerelax=prerelaxed, progress_bar=options.progress_bar)
+    n_starts += stages.n_rotated
     reasons = {reason: count for reason, count in left_out.items() if count}
     if not found:
         raise NoConformersError(

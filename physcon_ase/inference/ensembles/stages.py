@@ -12,7 +12,9 @@ from physcon_ase.chem.canonical import mirror_order
 from physcon_ase.chem.compare import bonds_intact, stereo_intact
 from physcon_ase.chem.conformers import mmff94_minimize
 from physcon_ase.chem.duplicates import ConformerSet, Tolerances
+from physcon_ase.chem.flexibility import conformational_bonds
 from physcon_ase.chem.graph import MolGraph
+from physcon_ase.chem.torsions import turned
 from physcon_ase.errors import NotEnoughMemoryError
 from physcon_ase.inference.batched import relax_jobs
 from physcon_ase.inference.generator import atoms_of
@@ -29,6 +31,16 @@ LOOSE_STEPS: Final = 60
 
 LOOSE_MARGIN: Final = 3.0
 """Energy [kcal/mol] beyond the window up to which geometries of the first stage enter the second stage."""
+
+
+ROTATED: Final = 3
+"""Number of lowest conformers of the first stage whose bonds are rotated."""
+
+ROTATIONS: Final = (2 * np.pi / 3, -2 * np.pi / 3)
+"""Angles [rad] of these rotations."""
+
+ROTATION_ROUNDS: Final = 5
+"""Largest number of times that bonds of new lowest conformers are rotated."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +60,10 @@ class Relaxed:
 
 
 class Stages:
-    """Relaxations of the conformers of one molecule; `left_out` counts the geometries left out, by reason."""
+    """Relaxations of the conformers of one molecule.
+
+    `left_out` counts the geometries left out, by reason, and `n_rotated` the start geometries added by rotations.
+    """
 
     def __init__(self, graph: MolGraph, settings: Settings, tolerances: Tolerances, left_out: Counter[str]):
         """Initialises the relaxations.
@@ -62,6 +77,8 @@ class Stages:
         self.graph, self.settings = graph, settings
         self.tolerances, self.left_out = tolerances, left_out
         self.exchange = mirror_order(graph)
+        self.n_rotated = 0
+        self.turns = [(rotor, angle) for rotor in conformational_bonds(graph) for angle in ROTATIONS]
 
     def prerelaxed(self, starts: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Distinct MMFF94 minima [Å], and the start geometries whose minimum has other bonds or configuration."""
@@ -76,8 +93,13 @@ class Stages:
         distinct = self._distinct([each.positions for each in minima], [each.energy for each in minima])
         return [minima[index].positions for index in distinct] + changed
 
-    def relaxed(self, starts: Sequence[np.ndarray], window: float, progress_bar: bool) -> list[Relaxed]:
-        """Conformers of the model within the window [kcal/mol], by increasing energy, with all mirror images."""
+    def relaxed(
+        self, starts: Sequence[np.ndarray], window: float, *, prerelax: bool, progress_bar: bool
+    ) -> list[Relaxed]:
+        """Conformers of the model within the window [kcal/mol], by increasing energy, with all mirror images.
+
+        Bonds of the lowest conformers of the first stage are rotated; `prerelax`: these are relaxed with MMFF94 first.
+        """
         loose = replace(
             self.settings,
             fmax=max(LOOSE_FMAX, self.settings.fmax),
@@ -85,6 +107,16 @@ class Stages:
         )
         with tqdm(total=2 * len(starts), disable=None if progress_bar else True, unit="relaxation") as bar:
             first = self._lowest(self._relax(starts, loose, bar), window + LOOSE_MARGIN)
+            rotated: list[Result] = []
+            for _ in range(ROTATION_ROUNDS):
+                parents = self._beside(rotated, first[:ROTATED])
+                rotated += parents
+                turns = [turned(result.atoms.positions, *turn) for result in parents for turn in self.turns]
+                self.n_rotated += len(turns)
+                if not turns:
+                    break
+                more = self._relax(self.prerelaxed(turns) if prerelax else turns, loose, bar)
+                first = self._lowest([*first, *more], window + LOOSE_MARGIN)
             bar.total = bar.n + len(first)
             places = [result.atoms.positions for result in first]
             return self._with_mirror_images(self._lowest(self._relax(places, self.settings, bar), window))
@@ -118,6 +150,18 @@ class Stages:
         self.left_out["outside the window"] += len(results) - len(inside)
         places, energies = [result.atoms.positions for result in inside], [result.energy for result in inside]
         return [inside[index] for index in self._distinct(places, energies)]
+
+    def _beside(self, known: Sequence[Result], results: Sequence[Result]) -> list[Result]:
+        """The results that are no duplicates of known ones."""
+        every = [*known, *results]
+        places, energies = [result.atoms.positions for result in every], [result.energy for result in every]
+        compared = ConformerSet(self.graph, places, energies, self.tolerances)
+        n_known = len(known)
+        return [
+            result
+            for own, result in enumerate(results, start=n_known)
+            if not any(compared.are_duplicates(other, own) for other in range(n_known))
+        ]
 
     def _distinct(self, positions: Sequence[np.ndarray], energies: Sequence[float]) -> list[int]:
         compared = ConformerSet(self.graph, positions, energies, self.tolerances)

@@ -1,7 +1,7 @@
 """Records of the molecules of an input."""
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Any, Final
 
@@ -10,6 +10,8 @@ from ase import Atoms
 
 from physcon_ase.chem.graph import MolGraph
 from physcon_ase.chem.rdkit_molecules import KnownMolecule, is_rdkit_molecule, known_from_rdkit
+from physcon_ase.chem.smiles import graph_from_smiles, undefined_stereo
+from physcon_ase.chem.stereoisomers import stereoisomers_of
 from physcon_ase.errors import PhysConError
 from physcon_ase.plurals import counted
 
@@ -77,6 +79,27 @@ def as_list(molecules: Any) -> list[Any]:
     """List of the molecules; a single SMILES, graph or structure becomes a list of one molecule."""
     is_one = isinstance(molecules, (str, MolGraph, Atoms, Geometry, Row)) or is_rdkit_molecule(molecules)
     return [molecules] if is_one or not isinstance(molecules, Iterable) else list(molecules)
+
+
+def stereoisomer_rows(row: Row) -> list[Row]:
+    """One row for each stereoisomer of a SMILES or graph of undefined configuration; other rows as they are.
+
+    A name gets a number, "naproxen (1 of 2)"; the reason why isomers could not be enumerated takes their place.
+    """
+    try:
+        if isinstance(row.molecule, str):
+            isomers = stereoisomers_of(graph_from_smiles(row.molecule, allow_fragments=True))
+        elif isinstance(row.molecule, MolGraph):
+            isomers = stereoisomers_of(row.molecule)
+        else:
+            return [row]
+    except PhysConError as error:
+        return [replace(row, molecule=error)]
+    if len(isomers) == 1 and not undefined_stereo(row.molecule):
+        return [row]
+    places = [f"{number} of {len(isomers)}" for number in range(1, len(isomers) + 1)]
+    names = [f"{row.name} ({place})" if row.name else "" for place in places]
+    return [replace(row, molecule=isomer, name=name) for isomer, name in zip(isomers, names, strict=True)]
 
 
 def _row_of(molecule: Any) -> Row:

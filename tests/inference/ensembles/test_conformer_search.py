@@ -27,6 +27,8 @@ from physcon_ase.inference.run_records import RunRecord
 from physcon_ase.model.physcon import LoadedModel
 from physcon_ase.units import EV_PER_KCAL_PER_MOL, EV_PER_KELVIN
 
+ENANTIOMERS = ("C[C@H](O)[C@H](N)F", "C[C@@H](O)[C@@H](N)F")
+
 
 @pytest.fixture(scope="module")
 def ethanol(double: LoadedModel) -> Ensemble:
@@ -192,6 +194,16 @@ def test_duplicates_are_counted(double: LoadedModel) -> None:
     assert water.conformers[0].mirror_image == 0
 
 
+def test_rotated_bonds_lead_from_one_start_to_all_conformers_of_ethanol(double: LoadedModel) -> None:
+    assert len(ensemble("CCO", n=1, checkpoint=double)) == 3
+
+
+def test_enantiomers_have_the_same_lowest_conformer(double: LoadedModel) -> None:
+    """Of 30 embedded geometries of the second one, none is near the lowest conformer, 1 kcal/mol lower."""
+    lowest = [ensemble(smiles, n=30, checkpoint=double).energies.min() for smiles in ENANTIOMERS]
+    assert lowest[0] == pytest.approx(lowest[1], abs=1e-3)
+
+
 def test_conformers_of_undefined_stereo_have_one_configuration(double: LoadedModel) -> None:
     found = ensemble("C[CH](O)F", n=4, checkpoint=double)
     assert len(found.undefined_stereo) == 1
@@ -207,7 +219,7 @@ def test_conformers_of_undefined_stereo_have_one_configuration(double: LoadedMod
 def test_a_geometry_keeps_its_atoms_and_is_a_start_itself(double: LoadedModel) -> None:
     atoms = molecule("CH3CH2OH")[[3, 0, 1, 2, 4, 5, 6, 7, 8]]
     found = ensemble(atoms, n=2, checkpoint=double)
-    assert found.n_starts == 3
+    assert found.n_starts in (5, 7)  # the given one, two embedded ones, two for each conformer with a rotated bond
     assert found.conformers[0].atoms.get_chemical_symbols() == atoms.get_chemical_symbols()
     atoms.set_constraint(FixAtoms([0]))
     with pytest.raises(ConstraintError, match="has constraints, which are not used here"):
