@@ -204,23 +204,22 @@ def copy_calibration(checkpoint: Path | str, calibrated: Path | str, folder: Pat
     check_replaceable(Path(folder))
     if not other.config["n_environments"]:
         raise LabelError(f"{calibrated} has no table of environments; calibrate it first")
-    tables = {name: values for name, values in other.tensors.items() if name.startswith(TABLES)}
-    weights, known = (
-        {name: values for name, values in own.tensors.items() if not name.startswith((*TABLES, "structure."))}
-        for own in (stored, other)
+    energies, known = (
+        {name: values for name, values in own.tensors.items() if name.startswith("energy.")} for own in (stored, other)
     )
-    if weights.keys() != known.keys() or not all(torch.equal(values, known[name]) for name, values in weights.items()):
+    if energies.keys() != known.keys() or not all(torch.equal(values, known[name]) for name, values in energies.items()):
         raise LabelError(
             f"{checkpoint} has other energies than {calibrated}, whose uncertainties are therefore not its own; give "
             "the stores that it was trained on"
         )
+    weights = {name: values for name, values in stored.tensors.items() if not name.startswith(TABLES)}
+    tables = {name: values for name, values in other.tensors.items() if name.startswith(TABLES)}
     of_tables = ("levels", "n_environments", "energy_uncertainty", "forces_uncertainty")
     config = stored.config | {key: other.config[key] for key in of_tables}
     origin = read_provenance(checkpoint)
     if origin is not None:
         origin = {**origin, "calibrated_on": (read_provenance(calibrated) or {}).get("calibrated_on", {})}
-    structure = {name: values for name, values in stored.tensors.items() if name.startswith("structure.")}
-    save_checkpoint(folder, weights | structure | tables, config, recipe=stored.recipe, provenance=origin)
+    save_checkpoint(folder, weights | tables, config, recipe=stored.recipe, provenance=origin)
 
 
 def _covered(level: LevelConfig, stores: Sequence[Path]) -> LevelConfig:
