@@ -207,7 +207,9 @@ def copy_calibration(checkpoint: Path | str, calibrated: Path | str, folder: Pat
     energies, known = (
         {name: values for name, values in own.tensors.items() if name.startswith("energy.")} for own in (stored, other)
     )
-    if energies.keys() != known.keys() or not all(torch.equal(values, known[name]) for name, values in energies.items()):
+    if energies.keys() != known.keys() or not all(
+        torch.equal(values, known[name]) for name, values in energies.items()
+    ):
         raise LabelError(
             f"{checkpoint} has other energies than {calibrated}, whose uncertainties are therefore not its own; give "
             "the stores that it was trained on"
