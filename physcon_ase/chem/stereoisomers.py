@@ -6,7 +6,14 @@ from rdkit import Chem, rdBase
 from rdkit.Chem.EnumerateStereoisomers import EnumerateStereoisomers, StereoEnumerationOptions
 
 from physcon_ase.chem.graph import MolGraph
-from physcon_ase.chem.smiles import canonical_smiles, graph_from_rdkit, graph_from_smiles, to_rdkit, undefined_stereo
+from physcon_ase.chem.smiles import (
+    canonical_smiles,
+    graph_from_rdkit,
+    graph_from_smiles,
+    to_rdkit,
+    undefined_centres,
+    undefined_stereo,
+)
 from physcon_ase.errors import TooManyStereoisomersError
 
 MOST_COMBINATIONS: Final = 64
@@ -26,7 +33,7 @@ def stereoisomers_of(graph: MolGraph, *, limit: int = MOST_COMBINATIONS) -> list
     """All stereoisomers of a molecule, in its atom order; the molecule itself if its configuration is defined.
 
     Every undefined tetrahedral centre and double bond (`smiles.undefined_stereo`) has either configuration; the others
-    are kept. Meso forms occur once, and combinations that cannot be embedded, as in fused rings, are left out.
+    are kept. Meso forms occur once, and combinations that fused or bridged rings do not allow are left out.
 
     Args:
         graph: the molecule.
@@ -43,7 +50,9 @@ def stereoisomers_of(graph: MolGraph, *, limit: int = MOST_COMBINATIONS) -> list
             f"{canonical_smiles(graph)!r} has {len(undefined)} undefined stereocentres and double bonds, "
             f"{2 ** len(undefined)} combinations, but only {limit} are enumerated: define some of them"
         )
-    options = StereoEnumerationOptions(tryEmbedding=True, onlyUnassigned=True, unique=True, maxIsomers=0)
+    mol = to_rdkit(graph)
+    is_fused = any(mol.GetRingInfo().NumAtomRings(centre) > 1 for centre in undefined_centres(graph))
+    options = StereoEnumerationOptions(tryEmbedding=is_fused, onlyUnassigned=True, unique=True, maxIsomers=0)
     with rdBase.BlockLogs():
-        found: list[Chem.Mol] = list(EnumerateStereoisomers(to_rdkit(graph), options=options))
+        found: list[Chem.Mol] = list(EnumerateStereoisomers(mol, options=options))
     return [graph_from_rdkit(isomer) for isomer in found] or [graph]

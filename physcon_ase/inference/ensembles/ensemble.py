@@ -61,7 +61,7 @@ class Ensemble(NotebookView):
     """Stereocentres and double bonds whose configuration is undefined in the input; chosen by the seed, the same in all
     conformers."""
     n_starts: int
-    """Number of start geometries."""
+    """Number of start geometries: embedded ones, a given one, and conformers with rotated bonds."""
     left_out: Mapping[str, int]
     """Number of geometries left out, by reason; mirror images count as duplicates."""
     prerelaxed: bool

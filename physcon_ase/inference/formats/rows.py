@@ -10,9 +10,9 @@ from ase import Atoms
 
 from physcon_ase.chem.graph import MolGraph
 from physcon_ase.chem.rdkit_molecules import KnownMolecule, is_rdkit_molecule, known_from_rdkit
-from physcon_ase.chem.smiles import graph_from_smiles, undefined_stereo
+from physcon_ase.chem.smiles import graph_from_smiles
 from physcon_ase.chem.stereoisomers import stereoisomers_of
-from physcon_ase.errors import PhysConError
+from physcon_ase.errors import PhysConError, TooManyStereoisomersError
 from physcon_ase.plurals import counted
 
 _OF_OUTPUTS: Final = {"model", "revision"}
@@ -84,22 +84,23 @@ def as_list(molecules: Any) -> list[Any]:
 def stereoisomer_rows(row: Row) -> list[Row]:
     """One row for each stereoisomer of a SMILES or graph of undefined configuration; other rows as they are.
 
-    A name gets a number, "naproxen (1 of 2)"; the reason why isomers could not be enumerated takes their place.
+    The name, or the SMILES if there is none, gets a number: "naproxen (1 of 2)". If there are too many isomers, the
+    error takes their place.
     """
+    name = row.name or row.smiles
     try:
-        if isinstance(row.molecule, str):
-            isomers = stereoisomers_of(graph_from_smiles(row.molecule, allow_fragments=True))
-        elif isinstance(row.molecule, MolGraph):
-            isomers = stereoisomers_of(row.molecule)
-        else:
-            return [row]
-    except PhysConError as error:
-        return [replace(row, molecule=error)]
-    if len(isomers) == 1 and not undefined_stereo(row.molecule):
+        graph = graph_from_smiles(row.molecule, allow_fragments=True) if row.smiles else row.molecule
+        isomers = stereoisomers_of(graph) if isinstance(graph, MolGraph) else []
+    except TooManyStereoisomersError as error:
+        return [replace(row, molecule=error, name=name)]
+    except PhysConError:  # found again and reported when the molecule is used
         return [row]
-    places = [f"{number} of {len(isomers)}" for number in range(1, len(isomers) + 1)]
-    names = [f"{row.name} ({place})" if row.name else "" for place in places]
-    return [replace(row, molecule=isomer, name=name) for isomer, name in zip(isomers, names, strict=True)]
+    if len(isomers) < 2:
+        return [row]
+    return [
+        replace(row, molecule=isomer, name=f"{name} ({number} of {len(isomers)})".lstrip())
+        for number, isomer in enumerate(isomers, start=1)
+    ]
 
 
 def _row_of(molecule: Any) -> Row:

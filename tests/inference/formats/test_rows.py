@@ -1,7 +1,7 @@
 from ase import Atoms
 
 from physcon_ase.chem.smiles import canonical_smiles
-from physcon_ase.errors import InvalidSmilesError, PhysConError, TooManyStereoisomersError
+from physcon_ase.errors import PhysConError, TooManyStereoisomersError
 from physcon_ase.inference.formats.rows import Row, stereoisomer_rows
 
 
@@ -14,11 +14,14 @@ def test_rows_of_stereoisomers_keep_what_is_known_of_the_molecule() -> None:
 
 
 def test_rows_without_stereoisomers_stay_and_failures_are_kept_with_their_reason() -> None:
-    for molecule in ("CCO", "C[C@H](F)Cl", Atoms("H2", [[0, 0, 0], [0, 0, 0.74]]), PhysConError("unreadable")):
+    unchanged = ("CCO", "C[C@H](F)Cl", "C1CC", Atoms("H2", [[0, 0, 0], [0, 0, 0.74]]), PhysConError("unreadable"))
+    for molecule in unchanged:
         row = Row(molecule, name="b")
         assert stereoisomer_rows(row) == [row]
     (many,) = stereoisomer_rows(Row("CC(F)C(F)C(F)C(F)C(F)C(F)C(Cl)C"))
     assert isinstance(many.molecule, TooManyStereoisomersError)
-    (broken,) = stereoisomer_rows(Row("C1CC", name="c"))
-    assert isinstance(broken.molecule, InvalidSmilesError)
-    assert broken.name == "c"
+    assert many.name == "CC(F)C(F)C(F)C(F)C(F)C(F)C(Cl)C"
+
+
+def test_rows_of_stereoisomers_without_a_name_get_the_smiles_as_given() -> None:
+    assert [row.name for row in stereoisomer_rows(Row("CC=CC"))] == ["CC=CC (1 of 2)", "CC=CC (2 of 2)"]
