@@ -110,16 +110,20 @@ class Stages:
             rotated: list[Result] = []
             for _ in range(ROTATION_ROUNDS):
                 parents = self._beside(rotated, first[:ROTATED])
-                rotated += parents
-                turns = [turned(result.atoms.positions, *turn) for result in parents for turn in self.turns]
-                self.n_rotated += len(turns)
-                if not turns:
+                if not (turns := self._rotations(parents, prerelax=prerelax)):
                     break
-                more = self._relax(self.prerelaxed(turns) if prerelax else turns, loose, bar)
-                first = self._lowest([*first, *more], window + LOOSE_MARGIN)
+                rotated += parents
+                bar.total += len(turns)
+                first = self._lowest([*first, *self._relax(turns, loose, bar)], window + LOOSE_MARGIN)
             bar.total = bar.n + len(first)
             places = [result.atoms.positions for result in first]
             return self._with_mirror_images(self._lowest(self._relax(places, self.settings, bar), window))
+
+    def _rotations(self, conformers: Sequence[Result], *, prerelax: bool) -> list[np.ndarray]:
+        """Geometries [Å] in which one bond of a conformer is rotated."""
+        turns = [turned(result.atoms.positions, *turn) for result in conformers for turn in self.turns]
+        self.n_rotated += len(turns)
+        return self.prerelaxed(turns) if prerelax else turns
 
     def _relax(self, starts: Sequence[np.ndarray], settings: Settings, bar: tqdm) -> list[Result]:
         """Results with the bonds and configuration of the molecule; in the first stage also those not yet converged."""
