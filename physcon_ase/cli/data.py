@@ -1,5 +1,5 @@
-"""Commands for labelled data: ``data import``, ``data describe``, ``data anchor``, ``data separate``,
-``data exclude``, ``label``.
+"""Commands for labelled data: ``data import``, ``data describe``, ``data anchor``, ``data transfer``,
+``data separate``, ``data exclude``, ``label``.
 """
 
 import argparse
@@ -34,6 +34,13 @@ def add_data(commands: argparse._SubParsersAction) -> None:
     command.add_argument("-o", "--output", type=Path, required=True, help="output store (.h5)")
     command.add_argument("--level", required=True, help="level of theory of the minima")
     command.add_argument("--teacher", required=True, metavar="LEVEL", help="level of theory of the curvature")
+    text = "labels of an accurate level: those of a model, with its residuals at a cheaper level, the teacher"
+    command = add_command(data, "transfer", _data_transfer, text)
+    command.add_argument("store", type=Path, metavar="STORE", help="minima and displacements, with teacher labels")
+    command.add_argument("-o", "--output", type=Path, required=True, help="output store (.h5)")
+    command.add_argument("--level", required=True, help="level of theory of the minima")
+    command.add_argument("--teacher", required=True, metavar="LEVEL", help="level of theory of the labels")
+    command.add_argument("--model", required=True, metavar="CHECKPOINT", help="a model of both levels")
     text = "labels of two molecules far apart, from the labels of each alone: an ion and another molecule"
     command = add_command(data, "separate", _data_separate, text)
     command.add_argument("stores", type=Path, nargs="+", metavar="STORE", help="labelled ions and other molecules")
@@ -77,6 +84,19 @@ def _data_anchor(options: argparse.Namespace) -> int:
     check_output(options.output, [options.store], kinds=(".h5",))
     report = anchor_file(options.store, options.output, level=options.level, teacher=options.teacher)
     print(format_anchor_report(report, options.store.name))
+    print(f"  written to {options.output}")
+    return 0
+
+
+def _data_transfer(options: argparse.Namespace) -> int:
+    from physcon_ase.inference.files import check_output
+    from physcon_ase.labelling.transferred import format_transfer_report, transfer_file
+
+    check_output(options.output, [options.store], kinds=(".h5",))
+    report = transfer_file(
+        options.store, options.output, level=options.level, teacher=options.teacher, checkpoint=options.model
+    )
+    print(format_transfer_report(report, options.store.name))
     print(f"  written to {options.output}")
     return 0
 
