@@ -79,24 +79,26 @@ def _data_describe(options: argparse.Namespace) -> int:
 
 def _data_anchor(options: argparse.Namespace) -> int:
     from physcon_ase.inference.files import check_output
-    from physcon_ase.labelling.anchored import anchor_file, format_anchor_report
+    from physcon_ase.labelling.anchored import anchor_file
+    from physcon_ase.labelling.derived import format_derived_report
 
     check_output(options.output, [options.store], kinds=(".h5",))
     report = anchor_file(options.store, options.output, level=options.level, teacher=options.teacher)
-    print(format_anchor_report(report, options.store.name))
+    print(format_derived_report(report, options.store.name))
     print(f"  written to {options.output}")
     return 0
 
 
 def _data_transfer(options: argparse.Namespace) -> int:
     from physcon_ase.inference.files import check_output
-    from physcon_ase.labelling.transferred import format_transfer_report, transfer_file
+    from physcon_ase.labelling.derived import format_derived_report
+    from physcon_ase.labelling.transferred import transfer_file
 
     check_output(options.output, [options.store], kinds=(".h5",))
     report = transfer_file(
         options.store, options.output, level=options.level, teacher=options.teacher, checkpoint=options.model
     )
-    print(format_transfer_report(report, options.store.name))
+    print(format_derived_report(report, options.store.name))
     print(f"  written to {options.output}")
     return 0
 

@@ -37,8 +37,8 @@ from physcon_ase.data.store import (
 )
 from physcon_ase.errors import LabelError
 from physcon_ase.labelling.correction import LARGEST_CORRECTION, Correction, changes, correction_at, float64_batch
+from physcon_ase.labelling.derived import DerivedReport, minima_in, teacher_labels
 from physcon_ase.labelling.geometries import NewtonStep
-from physcon_ase.plurals import counted
 from physcon_ase.valence.internals import internal_values
 from physcon_ase.valence.model_hessian import (
     SMALL_UNIT_TERM,
@@ -59,19 +59,7 @@ _LARGEST_SHIFT: Final = 1.0
 steps diverge, and such displacements are left out."""
 
 
-@dataclass(frozen=True)
-class AnchorReport:
-    """Counts of one anchoring."""
-
-    n_minima: int
-    """Number of minima with labels of the teacher."""
-    n_displaced: int
-    """Number of labelled displacements."""
-    left_out: dict[str, int]
-    """Number of geometries left out, by reason."""
-
-
-def anchor(store: Store, level: str, teacher: str) -> tuple[Store, AnchorReport]:
+def anchor(store: Store, level: str, teacher: str) -> tuple[Store, DerivedReport]:
     """Store with anchored labels of `level` for its minima of this level and for geometries displaced from them.
 
     Energies are NaN if the energy of the minimum is unknown. All other geometries are left out and counted.
@@ -86,28 +74,21 @@ def anchor(store: Store, level: str, teacher: str) -> tuple[Store, AnchorReport]
     Raises:
         LabelError: the store has no forces of the teacher, or no displaced minima of the level.
     """
-    labels = store.labels.get(teacher)
-    if labels is None or labels.forces is None:
-        raise LabelError(f"{store.source} has no forces of {teacher!r}; levels with labels: {', '.join(store.labels)}")
-    geometries, offsets = store.geometries, geometry_offsets(store)
-    is_labelled = np.isfinite(labels.forces[offsets[:-1], 0])
-    minima = np.flatnonzero((geometries.minimum_of == level) & is_labelled)
-    starts = np.full(len(geometries), -1) if geometries.start is None else geometries.start
-    is_displaced = np.isin(starts, minima) & is_labelled
-    newton = {int(starts[row]): int(row) for row in np.flatnonzero(is_displaced & (geometries.kind == NewtonStep.kind))}
+    known = teacher_labels(store, level, teacher)
+    is_newton = store.geometries.kind[known.displaced] == NewtonStep.kind
+    newton = dict(zip(known.starts[is_newton].tolist(), known.displaced[is_newton].tolist(), strict=True))
     if not newton:
-        found = ", ".join(sorted(set(geometries.minimum_of.tolist()) - {""})) or "none"
         raise LabelError(
-            f"{store.source} has no minima of {level!r} with a Newton step, but minima of: {found}; create them with "
-            f"`physcon label STORE --minima-of {level} --geometries start,newton,thermal:1`"
+            f"{store.source} has no minima of {level!r} with a Newton step, but minima of: {minima_in(store)}; create "
+            f"them with `physcon label STORE --minima-of {level} --geometries start,newton,thermal:1`"
         )
     minima = np.array(sorted(newton))
-    displaced = np.flatnonzero(np.isin(starts, minima) & is_labelled & (geometries.kind != NewtonStep.kind))
-    found = _anchored_labels(store, level, (labels.energy, labels.forces), newton, displaced)
+    displaced = known.displaced[~is_newton & np.isin(known.starts, minima)]
+    found = _anchored_labels(store, level, known.labels, newton, displaced)
     is_kept = ~(found.is_far | found.is_lost)
     kept = np.sort(np.concatenate([minima, displaced[is_kept]]))
     left_out = {
-        "not displaced from a minimum of the level, or without label": len(geometries)
+        "not displaced from a minimum of the level, or without label": len(store.geometries)
         - len(minima)
         - len(newton)
         - len(displaced),
@@ -116,15 +97,15 @@ def anchor(store: Store, level: str, teacher: str) -> tuple[Store, AnchorReport]
     }
     anchored = replace(
         store,
-        geometries=replace(geometries, positions=found.positions),
+        geometries=replace(store.geometries, positions=found.positions),
         labels={level: found.labels},
         source=f"{store.source}, anchored",
         provenance=f"anchored at {level}, curvature of {teacher}; {store.provenance}",
     )
-    return select_geometries(anchored, kept), AnchorReport(len(minima), int(is_kept.sum()), left_out)
+    return select_geometries(anchored, kept), DerivedReport(len(minima), int(is_kept.sum()), left_out)
 
 
-def anchor_file(path: str | Path, output: str | Path, *, level: str, teacher: str) -> AnchorReport:
+def anchor_file(path: str | Path, output: str | Path, *, level: str, teacher: str) -> DerivedReport:
     """Applies `anchor` to a store file and writes the result to another file.
 
     Raises:
@@ -135,14 +116,6 @@ def anchor_file(path: str | Path, output: str | Path, *, level: str, teacher: st
     anchored, report = anchor(open_store(path), level, teacher)
     write_store(output, anchored)
     return report
-
-
-def format_anchor_report(report: AnchorReport, source: str) -> str:
-    """The report as text for the terminal."""
-    lines = [
-        f"{source}: {counted(report.n_minima, 'minimum', 'minima')}, {counted(report.n_displaced, 'displacement')}"
-    ]
-    return "\n".join(lines + [f"  left out: {count} {reason}" for reason, count in report.left_out.items()])
 
 
 @dataclass(frozen=True)
@@ -162,7 +135,7 @@ class _Anchored:
 def _anchored_labels(
     store: Store,
     level: str,
-    of_teacher: tuple[Float[np.ndarray, " geometries"], Float[np.ndarray, "geometry_atoms 3"]],
+    of_teacher: LevelLabels,
     newton: dict[int, int],
     displaced: Int[np.ndarray, " displaced"],
 ) -> _Anchored:
@@ -171,11 +144,12 @@ def _anchored_labels(
     Args:
         store: the store.
         level: level of theory of the minima.
-        of_teacher: energies [eV] and forces [eV/Å] of the teacher.
+        of_teacher: labels of the teacher.
         newton: row of the Newton step of each minimum by row of the minimum.
         displaced: rows of the displacements.
     """
-    offsets, known, (teacher_energies, teacher_forces) = geometry_offsets(store), store.labels.get(level), of_teacher
+    offsets, known, teacher_forces = geometry_offsets(store), store.labels.get(level), of_teacher.forces
+    assert teacher_forces is not None
     positions, n, minima = store.geometries.positions.copy(), len(store.geometries), list(newton)
     energies = np.full(n, np.nan)
     if known is not None:
@@ -217,7 +191,7 @@ def _anchored_labels(
                 is_far[row] = not np.isfinite(force).all() or np.abs(slope).max() > LARGEST_CORRECTION
                 distances = np.linalg.norm(place - positions[atoms(row)], axis=1)
                 is_lost[row] = not distances.max() <= _LARGEST_SHIFT  # NaN, too
-                energies[row] = energies[start] + teacher_energies[row] - teacher_energies[newton[start]] - value
+                energies[row] = energies[start] + of_teacher.energy[row] - of_teacher.energy[newton[start]] - value
                 positions[atoms(row)], forces[atoms(row)] = place, force
 
     sizes = [graphs[int(store.geometries.molecule[row])].n_atoms for row in minima]

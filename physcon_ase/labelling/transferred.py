@@ -15,14 +15,16 @@ would add their own errors to the labels; those of w = 1/2 are the smallest on h
 (`benchmarks/transferred.py`).
 """
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Int
 
 from physcon_ase.batch import in_chunks, make_batch, unpad
+from physcon_ase.chem.graph import MolGraph
 from physcon_ase.data.store import (
     LevelLabels,
     Store,
@@ -35,9 +37,10 @@ from physcon_ase.data.store import (
 )
 from physcon_ase.errors import LabelError
 from physcon_ase.labelling.correction import LARGEST_CORRECTION, correction_at, float64_batch
+from physcon_ase.labelling.derived import DerivedReport, TeacherLabels, minima_in, teacher_labels
+from physcon_ase.model.config import LevelConfig
 from physcon_ase.model.forces import energies_and_forces
 from physcon_ase.model.physcon import LoadedModel, load_model
-from physcon_ase.plurals import counted
 
 WEIGHT: Final = 0.5
 """Weight w of the residuals and of the correction."""
@@ -46,19 +49,7 @@ _SLOTS: Final = 1024
 """Number of slots per batch."""
 
 
-@dataclass(frozen=True)
-class TransferReport:
-    """Counts of one transfer."""
-
-    n_minima: int
-    """Number of minima."""
-    n_displaced: int
-    """Number of labelled displacements."""
-    left_out: dict[str, int]
-    """Number of geometries left out, by reason."""
-
-
-def transfer(store: Store, level: str, teacher: str, loaded: LoadedModel) -> tuple[Store, TransferReport]:
+def transfer(store: Store, level: str, teacher: str, loaded: LoadedModel) -> tuple[Store, DerivedReport]:
     """Store with labels of `level` for its minima of this level and for geometries displaced from them.
 
     Energies are NaN if the energy of the minimum is unknown. All other geometries are left out and counted.
@@ -75,36 +66,22 @@ def transfer(store: Store, level: str, teacher: str, loaded: LoadedModel) -> tup
         UnknownLevelError: the model lacks a level.
     """
     covers = [loaded.model.level(name) for name in (level, teacher)]
-    labels = store.labels.get(teacher)
-    if labels is None or labels.forces is None:
-        raise LabelError(f"{store.source} has no forces of {teacher!r}; levels with labels: {', '.join(store.labels)}")
-    geometries, offsets = store.geometries, geometry_offsets(store)
     graphs = [molecule_graph(store, row) for row in range(len(store.molecules))]
-    is_covered = np.array(
-        [
-            all(g.charge in own.charges and set(g.atomic_numbers.tolist()) <= set(own.elements) for own in covers)
-            for g in graphs
-        ]
-    )[geometries.molecule]
-    is_usable = np.isfinite(labels.forces[offsets[:-1], 0]) & is_covered
-    minima = np.flatnonzero((geometries.minimum_of == level) & is_usable)
-    starts = np.full(len(geometries), -1) if geometries.start is None else geometries.start
-    displaced = np.flatnonzero(np.isin(starts, minima) & is_usable)
-    if not len(displaced):
-        found = ", ".join(sorted(set(geometries.minimum_of.tolist()) - {""})) or "none"
+    is_covered = np.array([all(_covers(own, graph) for own in covers) for graph in graphs])[store.geometries.molecule]
+    known = teacher_labels(store, level, teacher, is_usable=is_covered)
+    if not len(known.displaced):
         raise LabelError(
-            f"{store.source} has no displaced minima of {level!r} that the model covers, but minima of: {found}; "
-            f"create them with `physcon label STORE --minima-of {level} --geometries start,thermal:1`"
+            f"{store.source} has no displaced minima of {level!r} that the model covers, but minima of: "
+            f"{minima_in(store)}; create them with `physcon label STORE --minima-of {level} --geometries "
+            "start,thermal:1`"
         )
-    rows = np.concatenate([minima, displaced])
-    predicted = _predicted(store, rows, labels, loaded, (level, teacher))
-    found, is_far = _corrected(store, level, predicted, minima, displaced)
-    kept = np.sort(np.concatenate([minima, displaced[~is_far]]))
+    predicted = _predicted(store, graphs, known, loaded, (level, teacher))
+    found, is_far = _corrected(store, graphs, level, known, predicted)
+    kept = np.sort(np.concatenate([known.minima, known.displaced[~is_far]]))
+    n_used, n_covered = len(known.minima) + len(known.displaced), int(is_covered.sum())
     left_out = {
-        "not covered by the model": int((~is_covered).sum()),
-        "not displaced from a minimum of the level, or without label": len(geometries)
-        - len(rows)
-        - int((~is_covered).sum()),
+        "not covered by the model": len(is_covered) - n_covered,
+        "not displaced from a minimum of the level, or without label": n_covered - n_used,
         f"corrected by more than {LARGEST_CORRECTION:g} eV/Å": int(is_far.sum()),
     }
     transferred = replace(
@@ -113,12 +90,12 @@ def transfer(store: Store, level: str, teacher: str, loaded: LoadedModel) -> tup
         source=f"{store.source}, transferred",
         provenance=f"transferred to {level} from {teacher} with {loaded.name} {loaded.revision}; {store.provenance}",
     )
-    return select_geometries(transferred, kept), TransferReport(len(minima), int((~is_far).sum()), left_out)
+    return select_geometries(transferred, kept), DerivedReport(len(known.minima), int((~is_far).sum()), left_out)
 
 
 def transfer_file(
     path: str | Path, output: str | Path, *, level: str, teacher: str, checkpoint: str | Path
-) -> TransferReport:
+) -> DerivedReport:
     """Applies `transfer` with the model of a checkpoint to a store file and writes the result to another file.
 
     Raises:
@@ -132,105 +109,92 @@ def transfer_file(
     return report
 
 
-def format_transfer_report(report: TransferReport, source: str) -> str:
-    """The report as text for the terminal."""
-    lines = [
-        f"{source}: {counted(report.n_minima, 'minimum', 'minima')}, {counted(report.n_displaced, 'displacement')}"
-    ]
-    return "\n".join(lines + [f"  left out: {count} {reason}" for reason, count in report.left_out.items()])
+def _covers(level: LevelConfig, graph: MolGraph) -> bool:
+    return graph.charge in level.charges and set(graph.atomic_numbers.tolist()) <= set(level.elements)
 
 
 def _predicted(
-    store: Store, rows: Int[np.ndarray, " chosen"], labels: LevelLabels, loaded: LoadedModel, levels: tuple[str, str]
-) -> tuple[Float[np.ndarray, " geometries"], Float[np.ndarray, "geometry_atoms 3"]]:
-    """E' [eV] and F' [eV/Å] of some geometries, NaN for the others.
+    store: Store, graphs: Sequence[MolGraph], known: TeacherLabels, loaded: LoadedModel, levels: tuple[str, str]
+) -> LevelLabels:
+    """E' [eV] and F' [eV/Å] of minima and displacements, NaN for other geometries.
 
     Args:
         store: the store.
-        rows: the geometries.
-        labels: those of the teacher.
+        graphs: its molecules.
+        known: labels of the teacher.
         loaded: the model.
         levels: the accurate level and the teacher.
     """
-    offsets = geometry_offsets(store)
+    offsets, labels, rows = geometry_offsets(store), known.labels, np.concatenate([known.minima, known.displaced])
     assert labels.forces is not None
     dtype = next(loaded.model.parameters()).dtype
-    energies, forces = np.full(len(store.geometries), np.nan), np.full(labels.forces.shape, np.nan)
-    graphs = {m: molecule_graph(store, m) for m in np.unique(store.geometries.molecule[rows]).tolist()}
+    energies, forces = np.full_like(labels.energy, np.nan), np.full_like(labels.forces, np.nan)
 
     def work(chosen: list[int]) -> None:
         own = rows[chosen].tolist()
-        atoms = [slice(int(offsets[row]), int(offsets[row + 1])) for row in own]
-        of = [graphs[int(store.geometries.molecule[row])] for row in own]
+        atoms = [slice(*offsets[row : row + 2].tolist()) for row in own]
+        of = [graphs[molecule] for molecule in store.geometries.molecule[own].tolist()]
         batch = make_batch(
             [graph.atomic_numbers for graph in of],
-            [store.geometries.positions[own] for own in atoms],
+            [store.geometries.positions[place] for place in atoms],
             charges=[graph.charge for graph in of],
             dtype=dtype,
         )
-        (level_energies, level_forces), (teacher_energies, teacher_forces) = (
-            energies_and_forces(loaded.model.energy_fn(name), batch) for name in levels
-        )
-        energies[own] = level_energies.numpy() + WEIGHT * (labels.energy[own] - teacher_energies.numpy())
-        for place, level_force, teacher_force in zip(
-            atoms, unpad(batch, level_forces), unpad(batch, teacher_forces), strict=True
-        ):
-            forces[place] = level_force + WEIGHT * (labels.forces[place] - teacher_force)
+        accurate, cheap = (energies_and_forces(loaded.model.energy_fn(name), batch) for name in levels)
+        energies[own] = accurate[0].numpy() + WEIGHT * (labels.energy[own] - cheap[0].numpy())
+        for place, force, cheap_force in zip(atoms, *(unpad(batch, own[1]) for own in (accurate, cheap)), strict=True):
+            forces[place] = force + WEIGHT * (labels.forces[place] - cheap_force)
 
-    sizes = store.molecules.n_atoms[store.geometries.molecule[rows]].tolist()
-    for error in in_chunks(sizes, _SLOTS, work).values():
-        raise error
-    return energies, forces
+    _in_chunks(store, rows, work)
+    return LevelLabels(energies, forces)
 
 
 def _corrected(
-    store: Store,
-    level: str,
-    predicted: tuple[Float[np.ndarray, " geometries"], Float[np.ndarray, "geometry_atoms 3"]],
-    minima: Int[np.ndarray, " minima"],
-    displaced: Int[np.ndarray, " displaced"],
-) -> tuple[LevelLabels, np.ndarray]:
-    """Labels of the minima and of their displacements, and which displacements are corrected too much.
+    store: Store, graphs: Sequence[MolGraph], level: str, known: TeacherLabels, predicted: LevelLabels
+) -> tuple[LevelLabels, Bool[np.ndarray, " displaced"]]:
+    """Labels of minima and displacements, NaN for other geometries; which displacements are corrected too much.
 
     Args:
         store: the store.
+        graphs: its molecules.
         level: level of theory of the minima.
+        known: labels of the teacher.
         predicted: E' [eV] and F' [eV/Å].
-        minima: rows of the minima.
-        displaced: rows of the displacements.
     """
-    offsets, known, (energies, forces) = geometry_offsets(store), store.labels.get(level), predicted
-    found = np.full(len(energies), np.nan)
-    slopes = np.full(forces.shape, np.nan, dtype=np.float32)
-    assert store.geometries.start is not None
-    starts = store.geometries.start[displaced]
-    if known is not None:
-        found[minima] = known.energy[minima]
-    is_far = np.zeros(len(displaced), dtype=bool)
-    graphs = {m: molecule_graph(store, m) for m in np.unique(store.geometries.molecule[minima]).tolist()}
+    offsets, exact = geometry_offsets(store), store.labels.get(level)
+    assert predicted.forces is not None
+    energies, forces = np.full_like(predicted.energy, np.nan), np.full_like(predicted.forces, np.nan)
+    is_far = np.zeros(len(known.displaced), dtype=bool)
 
     def atoms(row: int) -> slice:
-        return slice(int(offsets[row]), int(offsets[row + 1]))
+        return slice(*offsets[row : row + 2].tolist())
 
-    for row in minima.tolist():
-        slopes[atoms(row)] = 0.0
+    for row in known.minima.tolist():
+        forces[atoms(row)] = 0.0
+        energies[row] = np.nan if exact is None else exact.energy[row]
 
     def work(chosen: list[int]) -> None:
-        moved, origins = displaced[chosen].tolist(), starts[chosen].tolist()
-        own = [graphs[int(store.geometries.molecule[row])] for row in origins]
+        assert predicted.forces is not None
+        moved, starts = known.displaced[chosen].tolist(), known.starts[chosen].tolist()
+        own = [graphs[molecule] for molecule in store.geometries.molecule[moved].tolist()]
         at, places = (
-            float64_batch(own, [store.geometries.positions[atoms(row)] for row in some]) for some in (origins, moved)
+            float64_batch(own, [store.geometries.positions[atoms(row)] for row in rows]) for rows in (starts, moved)
         )
-        pulls = float64_batch(own, [forces[atoms(row)] for row in origins]).positions
-        values, gradients = correction_at(at, own, pulls)(places.positions)
+        errors = float64_batch(own, [predicted.forces[atoms(row)] for row in starts]).positions
+        values, gradients = correction_at(at, own, errors)(places.positions)
         for index, row, start, value, gradient in zip(
-            chosen, moved, origins, values.tolist(), unpad(places, gradients), strict=True
+            chosen, moved, starts, values.tolist(), unpad(places, gradients), strict=True
         ):
             is_far[index] = not np.abs(gradient).max() <= LARGEST_CORRECTION  # NaN, too
-            found[row] = found[start] + energies[row] - energies[start] - WEIGHT * value
-            slopes[atoms(row)] = forces[atoms(row)] + WEIGHT * gradient
+            energies[row] = energies[start] + predicted.energy[row] - predicted.energy[start] - WEIGHT * value
+            forces[atoms(row)] = predicted.forces[atoms(row)] + WEIGHT * gradient
 
-    sizes = store.molecules.n_atoms[store.geometries.molecule[displaced]].tolist()
+    _in_chunks(store, known.displaced, work)
+    return LevelLabels(energies, forces), is_far
+
+
+def _in_chunks(store: Store, rows: Int[np.ndarray, " chosen"], work: Callable[[list[int]], None]) -> None:
+    """Calls `work` with indices of these geometries in batches of similar size."""
+    sizes = store.molecules.n_atoms[store.geometries.molecule[rows]].tolist()
     for error in in_chunks(sizes, _SLOTS, work).values():
         raise error
-    return LevelLabels(found, slopes), is_far

@@ -12,11 +12,12 @@ from physcon_ase.chem.smiles import canonical_key, graph_from_smiles
 from physcon_ase.data.split import key_hash
 from physcon_ase.data.store import Store, geometry_offsets, open_store
 from physcon_ase.errors import LabelError, UnknownLevelError
+from physcon_ase.labelling.derived import format_derived_report
 from physcon_ase.labelling.engines import tblite_engine
 from physcon_ase.labelling.inputs import KnownGeometry
 from physcon_ase.labelling.pipeline import label
 from physcon_ase.labelling.samplings import Sampling, parse_samplings
-from physcon_ase.labelling.transferred import format_transfer_report, transfer
+from physcon_ase.labelling.transferred import transfer
 from physcon_ase.model.config import LevelConfig
 from physcon_ase.model.forces import energies_and_forces
 from physcon_ase.model.physcon import LoadedModel
@@ -117,7 +118,9 @@ def test_residuals_of_energies_are_those_of_the_teacher(minima: list[KnownGeomet
     n_atoms = int(offsets[1])
     away = (store.geometries.positions.reshape(-1, n_atoms, 3) - store.geometries.positions[:n_atoms]).astype(float)
     added = stiffness * (away**2).sum(axis=(1, 2)) / 2
-    other = replace(teacher, energy=teacher.energy + added, forces=(teacher.forces - stiffness * away.reshape(-1, 3)).astype("f"))
+    other = replace(
+        teacher, energy=teacher.energy + added, forces=(teacher.forces - stiffness * away.reshape(-1, 3)).astype("f")
+    )
     (energies, forces, _), (changed, pulled, _) = (
         labels_of(transfer(replace(store, labels={**store.labels, "gfn2": own}), "accurate", "gfn2", model_of())[0])
         for own in (teacher, other)
@@ -136,7 +139,7 @@ def test_other_geometries_and_molecules_are_left_out_and_counted(minima: list[Kn
     assert list(found.labels) == ["accurate"]
     assert np.isfinite(found.labels["accurate"].energy).all()
     assert "with tiny 0000" in found.provenance
-    text = format_transfer_report(report, "some.h5")
+    text = format_derived_report(report, "some.h5")
     assert text.startswith("some.h5: 2 minima, 4 displacements\n  left out: 4 not covered by the model")
 
 
@@ -152,7 +155,9 @@ def test_what_cannot_be_transferred_is_refused(minima: list[KnownGeometry], tmp_
     store, loaded = labelled(minima[:1], parse_samplings("start,thermal:1"), tmp_path), model_of()
     with pytest.raises(LabelError, match=r"has no forces of 'accurate'; levels with labels: gfn2"):
         transfer(store, "gfn2", "accurate", loaded)
-    with pytest.raises(LabelError, match=r"has no displaced minima of 'accurate' that the model covers.* accurate; cre"):
+    with pytest.raises(
+        LabelError, match=r"has no displaced minima of 'accurate' that the model covers.* accurate; cre"
+    ):
         transfer(store, "accurate", "gfn2", model_of((1, 6)))
     with pytest.raises(UnknownLevelError, match="accurate"):
         transfer(store, "accurate", "gfn2", LoadedModel(tiny_model(4, levels=LEVELS), "tiny", "0" * 64))

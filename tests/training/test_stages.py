@@ -198,7 +198,9 @@ def test_a_store_that_is_not_made_is_refused_before_anything_is_trained(staged_f
 def test_a_store_can_be_made_with_the_checkpoint_of_the_stage_before(
     making: Path, staged_text: str, tmp_path: Path
 ) -> None:
-    later = '[data.later]\nstore = "later.h5"\nlevels = ["cheap", "dft"]\nmake = "python {here}/make.py {store} {start}"'
+    later = (
+        '[data.later]\nstore = "later.h5"\nlevels = ["cheap", "dft"]\nmake = "python {here}/make.py {store} {start}"'
+    )
     text = making.read_text().replace("[data.labels]", f"{later}\n\n[data.labels]")
     write(making, text.replace('{ data = "labels", repeat = 2.0 }', '{ data = "later" }'))
     run(making, tmp_path / "run", tmp_path / "new")
