@@ -41,6 +41,7 @@ def add_data(commands: argparse._SubParsersAction) -> None:
     command.add_argument("--level", required=True, help="level of theory of the minima")
     command.add_argument("--teacher", required=True, metavar="LEVEL", help="level of theory of the labels")
     command.add_argument("--model", required=True, metavar="CHECKPOINT", help="a model of both levels")
+    command.add_argument("--quiet", action="store_true", help="no progress bar")
     text = "labels of two molecules far apart, from the labels of each alone: an ion and another molecule"
     command = add_command(data, "separate", _data_separate, text)
     command.add_argument("stores", type=Path, nargs="+", metavar="STORE", help="labelled ions and other molecules")
@@ -96,7 +97,12 @@ def _data_transfer(options: argparse.Namespace) -> int:
 
     check_output(options.output, [options.store], kinds=(".h5",))
     report = transfer_file(
-        options.store, options.output, level=options.level, teacher=options.teacher, checkpoint=options.model
+        options.store,
+        options.output,
+        level=options.level,
+        teacher=options.teacher,
+        checkpoint=options.model,
+        progress_bar=not options.quiet,
     )
     print(format_derived_report(report, options.store.name))
     print(f"  written to {options.output}")

@@ -48,7 +48,7 @@ def teacher_labels(
         store: a store written by `physcon label STORE --minima-of LEVEL --geometries start,...`.
         level: level of theory of the minima.
         teacher: level of theory of the labels.
-        is_usable: geometries apart from which there are none; all by default.
+        is_usable: geometries to be considered; all by default.
 
     Raises:
         LabelError: the store has no forces of the teacher.

@@ -22,6 +22,7 @@ from typing import Final
 
 import numpy as np
 from jaxtyping import Bool, Int
+from tqdm import tqdm
 
 from physcon_ase.batch import in_chunks, make_batch, unpad
 from physcon_ase.chem.graph import MolGraph
@@ -49,7 +50,9 @@ _SLOTS: Final = 1024
 """Number of slots per batch."""
 
 
-def transfer(store: Store, level: str, teacher: str, loaded: LoadedModel) -> tuple[Store, DerivedReport]:
+def transfer(
+    store: Store, level: str, teacher: str, loaded: LoadedModel, *, progress_bar: bool = True
+) -> tuple[Store, DerivedReport]:
     """Store with labels of `level` for its minima of this level and for geometries displaced from them.
 
     Energies are NaN if the energy of the minimum is unknown. All other geometries are left out and counted.
@@ -60,6 +63,7 @@ def transfer(store: Store, level: str, teacher: str, loaded: LoadedModel) -> tup
         level: level of theory of the minima.
         teacher: level of theory of the labels.
         loaded: a model of both levels.
+        progress_bar: whether to show a progress bar on a terminal.
 
     Raises:
         LabelError: the store has no forces of the teacher, or no displaced minima of the level.
@@ -75,10 +79,12 @@ def transfer(store: Store, level: str, teacher: str, loaded: LoadedModel) -> tup
             f"{minima_in(store)}; create them with `physcon label STORE --minima-of {level} --geometries "
             "start,thermal:1`"
         )
-    predicted = _predicted(store, graphs, known, loaded, (level, teacher))
+    n_used = len(known.minima) + len(known.displaced)
+    with tqdm(total=n_used, disable=None if progress_bar else True, unit="geometry") as bar:
+        predicted = _predicted(store, graphs, known, loaded, (level, teacher), bar)
     found, is_far = _corrected(store, graphs, level, known, predicted)
     kept = np.sort(np.concatenate([known.minima, known.displaced[~is_far]]))
-    n_used, n_covered = len(known.minima) + len(known.displaced), int(is_covered.sum())
+    n_covered = int(is_covered.sum())
     left_out = {
         "not covered by the model": len(is_covered) - n_covered,
         "not displaced from a minimum of the level, or without label": n_covered - n_used,
@@ -94,7 +100,13 @@ def transfer(store: Store, level: str, teacher: str, loaded: LoadedModel) -> tup
 
 
 def transfer_file(
-    path: str | Path, output: str | Path, *, level: str, teacher: str, checkpoint: str | Path
+    path: str | Path,
+    output: str | Path,
+    *,
+    level: str,
+    teacher: str,
+    checkpoint: str | Path,
+    progress_bar: bool = True,
 ) -> DerivedReport:
     """Applies `transfer` with the model of a checkpoint to a store file and writes the result to another file.
 
@@ -104,7 +116,7 @@ def transfer_file(
         LabelError, UnknownLevelError: see `transfer`.
     """
     check_other_file(output, [path])
-    transferred, report = transfer(open_store(path), level, teacher, load_model(checkpoint))
+    transferred, report = transfer(open_store(path), level, teacher, load_model(checkpoint), progress_bar=progress_bar)
     write_store(output, transferred)
     return report
 
@@ -114,7 +126,12 @@ def _covers(level: LevelConfig, graph: MolGraph) -> bool:
 
 
 def _predicted(
-    store: Store, graphs: Sequence[MolGraph], known: TeacherLabels, loaded: LoadedModel, levels: tuple[str, str]
+    store: Store,
+    graphs: Sequence[MolGraph],
+    known: TeacherLabels,
+    loaded: LoadedModel,
+    levels: tuple[str, str],
+    bar: tqdm,
 ) -> LevelLabels:
     """E' [eV] and F' [eV/Å] of minima and displacements, NaN for other geometries.
 
@@ -124,6 +141,7 @@ def _predicted(
         known: labels of the teacher.
         loaded: the model.
         levels: the accurate level and the teacher.
+        bar: counts the geometries.
     """
     offsets, labels, rows = geometry_offsets(store), known.labels, np.concatenate([known.minima, known.displaced])
     assert labels.forces is not None
@@ -144,6 +162,7 @@ def _predicted(
         energies[own] = accurate[0].numpy() + WEIGHT * (labels.energy[own] - cheap[0].numpy())
         for place, force, cheap_force in zip(atoms, *(unpad(batch, own[1]) for own in (accurate, cheap)), strict=True):
             forces[place] = force + WEIGHT * (labels.forces[place] - cheap_force)
+        bar.update(len(own))
 
     _in_chunks(store, rows, work)
     return LevelLabels(energies, forces)
