@@ -32,7 +32,7 @@ from physcon_ase.model.physcon import PhysCon
 NOTE = (
     "Errors of total energies and Cartesian force components. Force quantiles are over the MAE of each geometry; "
     "failed: an energy or force that is not finite; left out: molecules with an element or charge that the level does "
-    "not cover. Labels of transferred_* off the minima are those of docs/data.md, not of the level itself."
+    "not cover. Labels of anchored_* off the minima are those of docs/data.md, not of the level itself."
 )
 ONE_NETWORK = "one network [meV/Å]"
 """Column of the errors of labels of single networks."""

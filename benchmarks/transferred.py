@@ -1,10 +1,10 @@
-"""Errors of transferred labels on held-out torsion drives, by the weight of residuals and of the correction.
+"""Errors of transferred labels on held-out torsion drives, by the weight of the residuals.
 
     PHYSCON_AIMNET2=WHEEL python transferred.py --stores STORES [--limit 60]
 
 AIMNet2 is the teacher. The lowest geometry of each drive takes the part of the minimum; the forces that it has are
 subtracted from those that the correction cancels. Weight 0 is the prediction of the model alone, and `teacher` the
-label of AIMNet2 with the whole correction, as in anchored labels but without a shift of bond lengths and angles.
+label of AIMNet2, as in anchored labels but without a shift of bond lengths and angles.
 """
 
 from collections.abc import Sequence
@@ -40,13 +40,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         ]
         for m in molecules
     ]
-    rows = [row("teacher", molecules, [teacher for _, _, teacher in predictions], 1.0)]
+    rows = [row("teacher", molecules, [teacher for _, _, teacher in predictions])]
     for weight in WEIGHTS:
         mixed = [combined(*own, weight) for own in predictions]
-        rows.append(row(f"weight {weight:g}", molecules, mixed, weight))
+        rows.append(row(f"weight {weight:g}", molecules, mixed))
     note = (
         "Energies: root mean square error per drive, without the mean; forces: mean absolute error. Corrected: with "
-        "the correction that cancels the error of the forces at the lowest geometry, times the weight."
+        "the correction that cancels the error of the forces at the lowest geometry, which does not count."
     )
     title = f"Labels of {len(molecules)} torsion drives, {sum(len(m.all_geometries) for m in molecules)} geometries"
     finish("transferred", arguments, clock, [Table(title, rows, note)], loaded)
@@ -58,12 +58,11 @@ def combined(model: Predictions, of_teacher_level: Predictions, teacher: Predict
     return energies, [a + weight * (c - b) for a, b, c in zip(model[1], of_teacher_level[1], teacher[1], strict=True)]
 
 
-def row(name: str, molecules: Sequence[Molecule], predictions: Sequence[Predictions], weight: float) -> Row:
+def row(name: str, molecules: Sequence[Molecule], predictions: Sequence[Predictions]) -> Row:
     """Errors with and without the correction."""
     plain = [errors(m, own, lowest_of(m)) for m, own in zip(molecules, predictions, strict=True)]
     better = [
-        errors(m, corrected(m, own, lowest_of(m), weight), lowest_of(m))
-        for m, own in zip(molecules, predictions, strict=True)
+        errors(m, corrected(m, own, lowest_of(m)), lowest_of(m)) for m, own in zip(molecules, predictions, strict=True)
     ]
     result: dict[str, str | float] = {"labels": name}
     for kind, found in (("", plain), (", corrected", better)):
@@ -91,16 +90,16 @@ def errors(molecule: Molecule, predictions: Predictions, lowest: int) -> tuple[f
     return float(differences.std()) / EV_PER_KCAL_PER_MOL, np.concatenate(forces)
 
 
-def corrected(molecule: Molecule, predictions: Predictions, lowest: int, weight: float) -> Predictions:
-    """Predictions with the correction that cancels the error of the forces at one geometry, times a weight."""
+def corrected(molecule: Molecule, predictions: Predictions, lowest: int) -> Predictions:
+    """Predictions with the correction that cancels the error of the forces at one geometry."""
     geometries, n = molecule.all_geometries, len(molecule.all_geometries)
     error = predictions[1][lowest] - geometries[lowest].forces[LEVEL]
     at = float64_batch([molecule.graph] * n, [geometries[lowest].positions] * n)
     correction = correction_at(at, [molecule.graph] * n, float64_batch([molecule.graph] * n, [error] * n).positions)
     places = float64_batch([molecule.graph] * n, [geometry.positions for geometry in geometries])
     values, gradients = correction(places.positions)
-    forces = [own + weight * g for own, g in zip(predictions[1], unpad(places, gradients), strict=True)]
-    return predictions[0] - weight * values.numpy(), forces
+    forces = [own + g for own, g in zip(predictions[1], unpad(places, gradients), strict=True)]
+    return predictions[0] - values.numpy(), forces
 
 
 if __name__ == "__main__":

@@ -8,11 +8,10 @@ calculated, its residual therefore improves the prediction of the accurate level
 The error of E' at a minimum x₀ of L is known, because forces vanish there, and much of it is the same at displaced
 geometries. The labels are
 
-    E(x) = E_L(x₀) + E'(x) - E'(x₀) - w C(x),    F(x) = -∂E/∂x,
+    E(x) = E_L(x₀) + E'(x) - E'(x₀) - C(x),    F(x) = -∂E/∂x,
 
-with the correction C that cancels the forces F'(x₀) (`labelling.correction`). Full residuals and corrections (w = 1)
-would add their own errors to the labels; those of w = 1/2 are the smallest on held-out molecules
-(`benchmarks/transferred.py`).
+with the correction C that cancels the forces F'(x₀) (`labelling.correction`). Full residuals (w = 1) would add their
+own errors to the labels; those of w = 1/2 are the smallest on held-out molecules (`benchmarks/transferred.py`).
 """
 
 from collections.abc import Callable, Sequence
@@ -44,7 +43,7 @@ from physcon_ase.model.forces import energies_and_forces
 from physcon_ase.model.physcon import LoadedModel, load_model
 
 WEIGHT: Final = 0.5
-"""Weight w of the residuals and of the correction."""
+"""Weight w of the residuals."""
 
 _SLOTS: Final = 1024
 """Number of slots per batch."""
@@ -205,8 +204,8 @@ def _corrected(
             chosen, moved, starts, values.tolist(), unpad(places, gradients), strict=True
         ):
             is_far[index] = not np.abs(gradient).max() <= LARGEST_CORRECTION  # NaN, too
-            energies[row] = energies[start] + predicted.energy[row] - predicted.energy[start] - WEIGHT * value
-            forces[atoms(row)] = predicted.forces[atoms(row)] + WEIGHT * gradient
+            energies[row] = energies[start] + predicted.energy[row] - predicted.energy[start] - value
+            forces[atoms(row)] = predicted.forces[atoms(row)] + gradient
 
     _in_chunks(store, known.displaced, work)
     return LevelLabels(energies, forces), is_far
