@@ -281,6 +281,30 @@ def test_uncertainties_are_compared_with_errors(benchmark_stores, benchmark, cap
     assert times["with [ms]"] > 0
 
 
+def test_labels_from_residuals_are_compared_with_those_of_torsion_drives(
+    benchmark_stores, benchmark, capsys, tmp_path, monkeypatch
+) -> None:
+    script, model = benchmark("transferred"), load_model().model
+
+    def teacher(batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Residuals of twice the shift of the labels of the drives."""
+        energies, forces = script.model_forces(model, "wb97m")(batch)
+        return energies, forces + 2 * FORCE_SHIFT * (batch.atomic_numbers > 0)[..., None]
+
+    monkeypatch.setattr(script, "aimnet2_forces", lambda: teacher)
+    results = run(script, capsys, "--stores", benchmark_stores, json_path=tmp_path / "transferred.json")
+    teacher_row, *rows = rows_of(results)
+    assert [row["labels"] for row in rows] == [f"weight {weight}" for weight in ("0", "0.25", "0.5", "0.75", "1")]
+    spread = CONFORMER_SHIFT * np.std(np.arange(3)) / EV_PER_KCAL_PER_MOL
+    for row in rows:
+        assert row["energy, median [kcal/mol]"] == pytest.approx(spread, abs=FLOAT32_MEV / 1000)
+    errors = [row["forces [meV/Å]"] for row in rows]
+    shift = 1000 * FORCE_SHIFT
+    assert errors == pytest.approx([shift, shift / 2, 0, shift / 2, shift], abs=2 * FLOAT32_MEV)
+    assert rows[2]["forces, corrected [meV/Å]"] == pytest.approx(0, abs=2 * FLOAT32_MEV)
+    assert teacher_row["forces [meV/Å]"] > shift
+
+
 def test_geometries_on_which_aimnet2_disagrees_get_no_label(benchmark, monkeypatch) -> None:
     script = benchmark("uncertainty")
 

@@ -8,7 +8,7 @@ properties    vibrations, interaction
 conformers    ensemble, scan, strain
 reports       report
 training      train, evaluate, calibrate
-data          data import, data describe, data anchor, data separate, data exclude, label
+data          data import, data describe, data anchor, data transfer, data separate, data exclude, label
 models        models list, info, verify, download; check
 """
 

@@ -1,5 +1,5 @@
-"""Commands for labelled data: ``data import``, ``data describe``, ``data anchor``, ``data separate``,
-``data exclude``, ``label``.
+"""Commands for labelled data: ``data import``, ``data describe``, ``data anchor``, ``data transfer``,
+``data separate``, ``data exclude``, ``label``.
 """
 
 import argparse
@@ -34,6 +34,14 @@ def add_data(commands: argparse._SubParsersAction) -> None:
     command.add_argument("-o", "--output", type=Path, required=True, help="output store (.h5)")
     command.add_argument("--level", required=True, help="level of theory of the minima")
     command.add_argument("--teacher", required=True, metavar="LEVEL", help="level of theory of the curvature")
+    text = "labels of an accurate level: those of a model, with its residuals at a cheaper level, the teacher"
+    command = add_command(data, "transfer", _data_transfer, text)
+    command.add_argument("store", type=Path, metavar="STORE", help="minima and displacements, with teacher labels")
+    command.add_argument("-o", "--output", type=Path, required=True, help="output store (.h5)")
+    command.add_argument("--level", required=True, help="level of theory of the minima")
+    command.add_argument("--teacher", required=True, metavar="LEVEL", help="level of theory of the labels")
+    command.add_argument("--model", required=True, metavar="CHECKPOINT", help="a model of both levels")
+    command.add_argument("--quiet", action="store_true", help="no progress bar")
     text = "labels of two molecules far apart, from the labels of each alone: an ion and another molecule"
     command = add_command(data, "separate", _data_separate, text)
     command.add_argument("stores", type=Path, nargs="+", metavar="STORE", help="labelled ions and other molecules")
@@ -72,11 +80,31 @@ def _data_describe(options: argparse.Namespace) -> int:
 
 def _data_anchor(options: argparse.Namespace) -> int:
     from physcon_ase.inference.files import check_output
-    from physcon_ase.labelling.anchored import anchor_file, format_anchor_report
+    from physcon_ase.labelling.anchored import anchor_file
+    from physcon_ase.labelling.derived import format_derived_report
 
     check_output(options.output, [options.store], kinds=(".h5",))
     report = anchor_file(options.store, options.output, level=options.level, teacher=options.teacher)
-    print(format_anchor_report(report, options.store.name))
+    print(format_derived_report(report, options.store.name))
+    print(f"  written to {options.output}")
+    return 0
+
+
+def _data_transfer(options: argparse.Namespace) -> int:
+    from physcon_ase.inference.files import check_output
+    from physcon_ase.labelling.derived import format_derived_report
+    from physcon_ase.labelling.transferred import transfer_file
+
+    check_output(options.output, [options.store], kinds=(".h5",))
+    report = transfer_file(
+        options.store,
+        options.output,
+        level=options.level,
+        teacher=options.teacher,
+        checkpoint=options.model,
+        progress_bar=not options.quiet,
+    )
+    print(format_derived_report(report, options.store.name))
     print(f"  written to {options.output}")
     return 0
 

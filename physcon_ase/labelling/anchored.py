@@ -9,21 +9,12 @@ geometry φ(x) whose bond lengths, angles and torsions q are shifted by δ,
     E(x) = E(x₀) + E_T(φ(x)) - E_T(x₁) - C(φ(x)),    F(x) = -∂E/∂x,
 
 x₁ being x₀ after a Newton step of the teacher (kind "newton" of `physcon label`). The correction C vanishes at x₁ and
-has the gradient -F_T(x₁) there, so that the anchored force at x₀ is zero. It is a function of the internal coordinates,
-so that corrections rotate with the molecule,
-
-    C = Σ_q c_q (q - q(x₁)) + Σ_τ c_τ sin(3 (τ - τ(x₁))) / 3
-
-with the stretches and bends q and the torsions τ. A term linear in a torsion would grow to more than the energy of the
-turn itself; the sine has the period of most single bonds and stays small. c is the solution of Bᵀc = -F_T(x₁),
-B = ∂q/∂x, that minimises Σ c²/k, where k is the force constant of each coordinate in the model Hessian; components that
-internal coordinates cannot represent (bends of linear chains) are linear in x.
+cancels the forces F_T(x₁) there (`labelling.correction`), so that the anchored force at x₀ is zero.
 
 The teacher's labels are given, so that x follows from φ(x): q is redundant, and x minimises Σ k (q(x) + δ - q(φ))².
 With K = diag(k), the force is F = B(x)ᵀ c', c' = K B H⁻¹ F' at φ with H = Bᵀ K B and F' = F_T + ∂C/∂φ.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -33,8 +24,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from physcon_ase.batch import Batch, in_chunks, make_batch, select, unpad
-from physcon_ase.chem.graph import MolGraph
+from physcon_ase.batch import Batch, in_chunks, unpad
 from physcon_ase.data.store import (
     LevelLabels,
     Store,
@@ -46,9 +36,10 @@ from physcon_ase.data.store import (
     write_store,
 )
 from physcon_ase.errors import LabelError
+from physcon_ase.labelling.correction import LARGEST_CORRECTION, Correction, changes, correction_at, float64_batch
+from physcon_ase.labelling.derived import DerivedReport, minima_in, teacher_labels
 from physcon_ase.labelling.geometries import NewtonStep
-from physcon_ase.plurals import counted
-from physcon_ase.valence.internals import Internals, internal_values, make_internals
+from physcon_ase.valence.internals import internal_values
 from physcon_ase.valence.model_hessian import (
     SMALL_UNIT_TERM,
     internal_gradient,
@@ -63,52 +54,12 @@ _SLOTS: Final = 1024
 _SHIFT_STEPS: Final = 3
 """Number of Gauss-Newton steps for the geometry with shifted internal coordinates."""
 
-_PERIODS: Final = 3
-"""Periods of the correction per turn of a torsion."""
-
-_LARGEST_CORRECTION: Final = 10.0
-"""Largest component [eV/Å] of the force correction; displacements with larger ones are left out."""
-
 _LARGEST_SHIFT: Final = 1.0
 """Largest distance [Å] between an atom of the anchored geometry x and of φ(x); it is larger only where the Gauss-Newton
 steps diverge, and such displacements are left out."""
 
 
-@dataclass(frozen=True)
-class AnchorReport:
-    """Counts of one anchoring."""
-
-    n_minima: int
-    """Number of minima with labels of the teacher."""
-    n_displaced: int
-    """Number of labelled displacements."""
-    left_out: dict[str, int]
-    """Number of geometries left out, by reason."""
-
-
-@dataclass(frozen=True)
-class _Reference:
-    """Minima x₀ of the level and the corresponding geometries x₁ of the teacher, one batch."""
-
-    teacher: Batch
-    """Geometries x₁."""
-    internals: Internals
-    """Internal coordinates."""
-    shifts: tuple[Tensor, Tensor, Tensor]
-    """Shifts δ of stretches [Å], bends and torsions [rad], each [molecules, internals]."""
-    coefficients: tuple[Tensor, Tensor, Tensor]
-    """Coefficients c of stretches [eV/Å], bends and torsions [eV/rad], each [molecules, internals]."""
-    rest: Float[Tensor, "molecules slots 3"]
-    """Gradient [eV/Å] of the part of C that is linear in x."""
-
-    def chosen(self, rows: list[int]) -> "_Reference":
-        """The reference of some molecules of the batch."""
-        internals = Internals(*(getattr(self.internals, name)[rows] for name in ("stretches", "bends", "torsions")))
-        teacher, (s, b, t), (c, d, e) = select(self.teacher, torch.tensor(rows)), self.shifts, self.coefficients
-        return _Reference(teacher, internals, (s[rows], b[rows], t[rows]), (c[rows], d[rows], e[rows]), self.rest[rows])
-
-
-def anchor(store: Store, level: str, teacher: str) -> tuple[Store, AnchorReport]:
+def anchor(store: Store, level: str, teacher: str) -> tuple[Store, DerivedReport]:
     """Store with anchored labels of `level` for its minima of this level and for geometries displaced from them.
 
     Energies are NaN if the energy of the minimum is unknown. All other geometries are left out and counted.
@@ -123,45 +74,38 @@ def anchor(store: Store, level: str, teacher: str) -> tuple[Store, AnchorReport]
     Raises:
         LabelError: the store has no forces of the teacher, or no displaced minima of the level.
     """
-    labels = store.labels.get(teacher)
-    if labels is None or labels.forces is None:
-        raise LabelError(f"{store.source} has no forces of {teacher!r}; levels with labels: {', '.join(store.labels)}")
-    geometries, offsets = store.geometries, geometry_offsets(store)
-    is_labelled = np.isfinite(labels.forces[offsets[:-1], 0])
-    minima = np.flatnonzero((geometries.minimum_of == level) & is_labelled)
-    starts = np.full(len(geometries), -1) if geometries.start is None else geometries.start
-    is_displaced = np.isin(starts, minima) & is_labelled
-    newton = {int(starts[row]): int(row) for row in np.flatnonzero(is_displaced & (geometries.kind == NewtonStep.kind))}
+    known = teacher_labels(store, level, teacher)
+    is_newton = store.geometries.kind[known.displaced] == NewtonStep.kind
+    newton = dict(zip(known.starts[is_newton].tolist(), known.displaced[is_newton].tolist(), strict=True))
     if not newton:
-        found = ", ".join(sorted(set(geometries.minimum_of.tolist()) - {""})) or "none"
         raise LabelError(
-            f"{store.source} has no minima of {level!r} with a Newton step, but minima of: {found}; create them with "
-            f"`physcon label STORE --minima-of {level} --geometries start,newton,thermal:1`"
+            f"{store.source} has no minima of {level!r} with a Newton step, but minima of: {minima_in(store)}; create "
+            f"them with `physcon label STORE --minima-of {level} --geometries start,newton,thermal:1`"
         )
     minima = np.array(sorted(newton))
-    displaced = np.flatnonzero(np.isin(starts, minima) & is_labelled & (geometries.kind != NewtonStep.kind))
-    found = _anchored_labels(store, level, (labels.energy, labels.forces), newton, displaced)
+    displaced = known.displaced[~is_newton & np.isin(known.starts, minima)]
+    found = _anchored_labels(store, level, known.labels, newton, displaced)
     is_kept = ~(found.is_far | found.is_lost)
     kept = np.sort(np.concatenate([minima, displaced[is_kept]]))
     left_out = {
-        "not displaced from a minimum of the level, or without label": len(geometries)
+        "not displaced from a minimum of the level, or without label": len(store.geometries)
         - len(minima)
         - len(newton)
         - len(displaced),
-        f"corrected by more than {_LARGEST_CORRECTION:g} eV/Å": int((found.is_far & ~found.is_lost).sum()),
+        f"corrected by more than {LARGEST_CORRECTION:g} eV/Å": int((found.is_far & ~found.is_lost).sum()),
         f"shifted by more than {_LARGEST_SHIFT:g} Å": int(found.is_lost.sum()),
     }
     anchored = replace(
         store,
-        geometries=replace(geometries, positions=found.positions),
+        geometries=replace(store.geometries, positions=found.positions),
         labels={level: found.labels},
         source=f"{store.source}, anchored",
         provenance=f"anchored at {level}, curvature of {teacher}; {store.provenance}",
     )
-    return select_geometries(anchored, kept), AnchorReport(len(minima), int(is_kept.sum()), left_out)
+    return select_geometries(anchored, kept), DerivedReport(len(minima), int(is_kept.sum()), left_out)
 
 
-def anchor_file(path: str | Path, output: str | Path, *, level: str, teacher: str) -> AnchorReport:
+def anchor_file(path: str | Path, output: str | Path, *, level: str, teacher: str) -> DerivedReport:
     """Applies `anchor` to a store file and writes the result to another file.
 
     Raises:
@@ -172,14 +116,6 @@ def anchor_file(path: str | Path, output: str | Path, *, level: str, teacher: st
     anchored, report = anchor(open_store(path), level, teacher)
     write_store(output, anchored)
     return report
-
-
-def format_anchor_report(report: AnchorReport, source: str) -> str:
-    """The report as text for the terminal."""
-    lines = [
-        f"{source}: {counted(report.n_minima, 'minimum', 'minima')}, {counted(report.n_displaced, 'displacement')}"
-    ]
-    return "\n".join(lines + [f"  left out: {count} {reason}" for reason, count in report.left_out.items()])
 
 
 @dataclass(frozen=True)
@@ -199,7 +135,7 @@ class _Anchored:
 def _anchored_labels(
     store: Store,
     level: str,
-    of_teacher: tuple[Float[np.ndarray, " geometries"], Float[np.ndarray, "geometry_atoms 3"]],
+    of_teacher: LevelLabels,
     newton: dict[int, int],
     displaced: Int[np.ndarray, " displaced"],
 ) -> _Anchored:
@@ -208,11 +144,12 @@ def _anchored_labels(
     Args:
         store: the store.
         level: level of theory of the minima.
-        of_teacher: energies [eV] and forces [eV/Å] of the teacher.
+        of_teacher: labels of the teacher.
         newton: row of the Newton step of each minimum by row of the minimum.
         displaced: rows of the displacements.
     """
-    offsets, known, (teacher_energies, teacher_forces) = geometry_offsets(store), store.labels.get(level), of_teacher
+    offsets, known, teacher_forces = geometry_offsets(store), store.labels.get(level), of_teacher.forces
+    assert teacher_forces is not None
     positions, n, minima = store.geometries.positions.copy(), len(store.geometries), list(newton)
     energies = np.full(n, np.nan)
     if known is not None:
@@ -232,25 +169,29 @@ def _anchored_labels(
         rows = [minima[index] for index in chosen]
         own = [graphs[int(store.geometries.molecule[row])] for row in rows]
         levels, teachers = (
-            _batch(own, [store.geometries.positions[atoms(row)] for row in some])
+            float64_batch(own, [store.geometries.positions[atoms(row)] for row in some])
             for some in (rows, [newton[row] for row in rows])
         )
-        reference = _refer(levels, teachers, own, [teacher_forces[atoms(newton[row])] for row in rows])
+        n_slots = levels.atomic_numbers.shape[1]
+        pulls = float64_batch(own, [teacher_forces[atoms(newton[row])] for row in rows]).positions
+        correction = correction_at(teachers, own, pulls)
+        shifts = changes(levels.positions, teachers.positions, correction.internals)
         for row in rows:
             forces[atoms(row)] = 0.0
         for turn in range(max((len(of_minimum[row]) for row in rows), default=0)):
             some = [index for index, row in enumerate(rows) if len(of_minimum[row]) > turn]
             moved = [of_minimum[rows[index]][turn] for index in some]
             graphs_of = [own[index] for index in some]
-            places = _batch(graphs_of, [store.geometries.positions[atoms(row)] for row in moved], teachers)
-            pulls = _batch(graphs_of, [teacher_forces[atoms(row)] for row in moved], teachers).positions
-            found = _anchored(reference.chosen(some), places, pulls)
+            places = float64_batch(graphs_of, [store.geometries.positions[atoms(row)] for row in moved], n_slots)
+            pulls = float64_batch(graphs_of, [teacher_forces[atoms(row)] for row in moved], n_slots).positions
+            s, b, t = shifts
+            found = _anchored(correction.chosen(some), (s[some], b[some], t[some]), places, pulls)
             for index, row, value, slope, place, force in zip(some, moved, *found, strict=True):
                 start = rows[index]
-                is_far[row] = not np.isfinite(force).all() or np.abs(slope).max() > _LARGEST_CORRECTION
-                shifts = np.linalg.norm(place - positions[atoms(row)], axis=1)
-                is_lost[row] = not shifts.max() <= _LARGEST_SHIFT  # NaN, too
-                energies[row] = energies[start] + teacher_energies[row] - teacher_energies[newton[start]] - value
+                is_far[row] = not np.isfinite(force).all() or np.abs(slope).max() > LARGEST_CORRECTION
+                distances = np.linalg.norm(place - positions[atoms(row)], axis=1)
+                is_lost[row] = not distances.max() <= _LARGEST_SHIFT  # NaN, too
+                energies[row] = energies[start] + of_teacher.energy[row] - of_teacher.energy[newton[start]] - value
                 positions[atoms(row)], forces[atoms(row)] = place, force
 
     sizes = [graphs[int(store.geometries.molecule[row])].n_atoms for row in minima]
@@ -259,30 +200,25 @@ def _anchored_labels(
     return _Anchored(positions, LevelLabels(energies, forces), is_far[displaced], is_lost[displaced])
 
 
-def _batch(graphs: Sequence[MolGraph], positions: Sequence[np.ndarray], like: Batch | None = None) -> Batch:
-    n_slots = None if like is None else like.atomic_numbers.shape[1]
-    numbers = [graph.atomic_numbers for graph in graphs]
-    return make_batch(numbers, [own.astype(np.float64) for own in positions], n_slots=n_slots, dtype=torch.float64)
-
-
-def _refer(level: Batch, teacher: Batch, graphs: Sequence[MolGraph], forces: Sequence[np.ndarray]) -> _Reference:
-    """Shifts between minima of the level and of the teacher, and the correction for the teacher's forces [eV/Å]."""
-    internals = make_internals(level, [graph.bonds if len(graph.bonds) else None for graph in graphs])
-    slope = -_batch(graphs, forces, teacher).positions
-    coefficients, rest = internal_gradient(teacher, internals, slope)
-    return _Reference(teacher, internals, _changes(level.positions, teacher.positions, internals), coefficients, rest)
-
-
 def _anchored(
-    reference: _Reference, moved: Batch, forces: Float[Tensor, "molecules slots 3"]
+    correction: Correction,
+    shifts: tuple[Tensor, Tensor, Tensor],
+    moved: Batch,
+    forces: Float[Tensor, "molecules slots 3"],
 ) -> tuple[list[float], list[np.ndarray], list[np.ndarray], list[np.ndarray]]:
-    """Anchored labels at displacements φ [Å] of the teacher, given its forces [eV/Å] there.
+    """Anchored labels at displacements φ of the teacher.
+
+    Args:
+        correction: the correction C.
+        shifts: δ of stretches [Å], bends and torsions [rad], each [molecules, internals].
+        moved: the displacements φ.
+        forces: forces [eV/Å] of the teacher there.
 
     Returns:
         Corrections C [eV], their gradients ∂C/∂φ [eV/Å], the positions x [Å] and the forces F(x) [eV/Å].
     """
-    internals = reference.internals
-    values, slopes = _correction(reference, moved.positions)
+    internals = correction.internals
+    values, slopes = correction(moved.positions)
     coefficients, rest = internal_gradient(moved, internals, forces + slopes)
     weights = tuple(
         # coordinates without a component of the force may not be differentiable
@@ -292,8 +228,8 @@ def _anchored(
     positions = moved.positions.detach()
     for _ in range(_SHIFT_STEPS):
         place = positions.detach().requires_grad_()
-        changes = zip(weights, _changes(place, moved.positions, internals), reference.shifts, strict=True)
-        strains = [torch.where(k != 0, k * (change - shift) ** 2, 0.0).sum() / 2 for k, change, shift in changes]
+        parts = zip(weights, changes(place, moved.positions, internals), shifts, strict=True)
+        strains = [torch.where(k != 0, k * (change - shift) ** 2, 0.0).sum() / 2 for k, change, shift in parts]
         (gradient,) = torch.autograd.grad(torch.stack(strains).sum(), place)
         # the Hessian at these positions: with that at others, a rotation would be a long step
         hessians = model_hessians(moved, positions, internals, unit_term=SMALL_UNIT_TERM)
@@ -303,29 +239,3 @@ def _anchored(
     works = [torch.where(c != 0, c * value, 0.0).sum() for c, value in values_of]
     (anchored,) = torch.autograd.grad(torch.stack(works).sum(), place)
     return values.tolist(), unpad(moved, slopes), unpad(moved, positions), unpad(moved, anchored + rest)
-
-
-def _correction(
-    reference: _Reference, positions: Float[Tensor, "molecules slots 3"]
-) -> tuple[Float[Tensor, " molecules"], Float[Tensor, "molecules slots 3"]]:
-    """Correction C [eV] and its gradient [eV/Å] at positions [Å] of the teacher."""
-    place = positions.detach().requires_grad_()
-    stretches, bends, torsions = _changes(reference.teacher.positions, place, reference.internals)
-    changes = (stretches, bends, torch.sin(_PERIODS * torsions) / _PERIODS)
-    terms = [
-        # where instead of a product, because 0 * NaN = NaN
-        torch.where(c != 0, c * change, 0.0).sum(dim=1)
-        for c, change in zip(reference.coefficients, changes, strict=True)
-    ]
-    values = torch.stack(terms).sum(dim=0) + (reference.rest * (place - reference.teacher.positions)).sum(dim=(1, 2))
-    (slopes,) = torch.autograd.grad(values.sum(), place)
-    return values.detach(), slopes
-
-
-def _changes(before: Tensor, after: Tensor, internals: Internals) -> tuple[Tensor, Tensor, Tensor]:
-    """Changes of stretches [Å], bends and torsions [rad, -π to π] between two sets of positions [Å]."""
-    stretches, bends, torsions = (
-        new - old
-        for new, old in zip(internal_values(after, internals), internal_values(before, internals), strict=True)
-    )
-    return stretches, bends, torch.remainder(torsions + torch.pi, 2 * torch.pi) - torch.pi

@@ -29,7 +29,7 @@ from physcon_ase.model.physcon import TABLES, PhysCon, load_model
 from physcon_ase.model.uncertainty import energy_table, force_table, rigidity
 from physcon_ase.training.environments import count_environments
 from physcon_ase.training.evaluate import covered_items, left_out
-from physcon_ase.training.held_out import check_held_out
+from physcon_ase.training.held_out import check_held_out, forces_only
 from physcon_ase.training.provenance import file_sum, read_provenance
 from physcon_ase.units import CHEMICAL_SYMBOLS
 
@@ -123,7 +123,7 @@ def calibrate(
     had before are kept where the stores give none, such as those of other levels, and then the environments known to
     it, too. A level no longer covers elements that occur in no training molecule of its stores, nor total charges of
     fewer than `FEWEST_CHARGED` of them; geometries that it does not cover are left out. What is kept and left out is
-    printed.
+    printed. Of stores whose forces alone were trained on, energies are left out.
 
     Args:
         checkpoint: a shipped name or a folder.
@@ -150,9 +150,10 @@ def calibrate(
     check_replaceable(Path(folder))
     found: list[Calibration] = []
     tables: dict[str, Tensor] = {}
-    by_level = _stores_by_level(model, stores)
+    by_level, without = _stores_by_level(model, stores), forces_only(stored)
     for level, own in by_level.items():
-        record, own_tables = _calibrate_level(model, level, own, n_molecules, seed)
+        data = [_data_set(path, level, with_energies=Path(path).name not in without) for path in own]
+        record, own_tables = _calibrate_level(model, level, data, n_molecules, seed)
         found.append(record)
         tables |= own_tables
     if not tables:
@@ -302,13 +303,13 @@ def _in_milli(value: float) -> str:
 
 
 def _calibrate_level(
-    model: PhysCon, level: str, stores: Sequence[Path], n_molecules: int, seed: int
+    model: PhysCon, level: str, data: Sequence[DataSet], n_molecules: int, seed: int
 ) -> tuple[Calibration, dict[str, Tensor]]:
     generator, tables = np.random.default_rng(seed), {}
     n_training, of_molecules, of_atoms = _second_moments(
-        model, level, _labelled(model, level, stores, "train", n_molecules, generator)
+        model, level, _labelled(model, level, data, "train", n_molecules, generator)
     )
-    held_out = _held_out(model, level, _labelled(model, level, stores, "validation", n_molecules, generator))
+    held_out = _held_out(model, level, _labelled(model, level, data, "validation", n_molecules, generator))
     n_energies, energy_sigma, force_sigma = len(held_out.energy_errors), math.nan, math.nan
     if n_training and held_out.is_enough_for_energies:
         table = energy_table(of_molecules, held_out.features, held_out.energy_errors, held_out.sizes)
@@ -343,19 +344,23 @@ def _stores_by_level(model: PhysCon, stores: Sequence[Path]) -> dict[str, list[P
     return {name: paths for name, paths in found.items() if paths}
 
 
+def _data_set(path: Path, level: str, *, with_energies: bool) -> DataSet:
+    return DataSet(str(path), (level,), labels=("energy", "forces") if with_energies else ("forces",))
+
+
 def _labelled(
-    model: PhysCon, level: str, stores: Sequence[Path], split: str, n_molecules: int, generator: np.random.Generator
+    model: PhysCon, level: str, data: Sequence[DataSet], split: str, n_molecules: int, generator: np.random.Generator
 ) -> Iterator[LabelledBatch]:
-    """The geometries with a label of the level, of at most `n_molecules` molecules of each store.
+    """The geometries with a label of the level, of at most `n_molecules` molecules of each data set.
 
     `LabelledBatch.identity` tells the molecules of all stores apart.
     """
     n_before = 0
-    for path in stores:
-        items = load_items([DataSet(str(path), (level,), labels=("energy", "forces"))], model.level_names, split)
+    for own in data:
+        items = load_items([own], model.level_names, split)
         items, n_left_out = covered_items(model, items, level)
         if n_left_out:
-            tqdm.write(f"{path.stem}, {split}: {left_out(n_left_out, model, level)}")
+            tqdm.write(f"{Path(own.store).stem}, {split}: {left_out(n_left_out, model, level)}")
         moved = move_items(items, model.energy.embedding.weight.device)
         for bucket, rows in zip(moved.buckets, _rows_of_some(items, n_molecules, generator), strict=True):
             size = max(1, _ATOMS_PER_BATCH // bucket.n_slots)

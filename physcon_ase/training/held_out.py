@@ -1,10 +1,11 @@
-"""Check for stores without held-out molecules: those that the recipe of a checkpoint assigns to the training."""
+"""What the recipe of a checkpoint says of the stores that it was trained on: split, and whether energies were used."""
 
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from physcon_ase.data.selection import LABELS
 from physcon_ase.errors import PhysConError, StoreError
 from physcon_ase.model.checkpoint import Checkpoint, read_checkpoint
 
@@ -26,6 +27,16 @@ def check_held_out(stored: Checkpoint, stores: Sequence[Path]) -> None:
                 f'{name} to the training (assign_to = "train"). Give another store, with molecules '
                 "that were not in the training; rename the file if it is another store of the same name"
             )
+
+
+def forces_only(stored: Checkpoint) -> set[str]:
+    """Names of the stores with whose forces, but not energies, a checkpoint was trained.
+
+    Their energies may differ from those of the level by a constant, such as those of another program or basis set.
+    """
+    used = _data_of(stored.recipe)
+    with_energies = {Path(entry["store"]).name for entry in used if "energy" in entry.get("labels", LABELS)}
+    return {Path(entry["store"]).name for entry in used if "forces" in entry.get("labels", LABELS)} - with_energies
 
 
 def _with_parents(stored: Checkpoint) -> list[Checkpoint]:
@@ -56,12 +67,17 @@ def _starts(recipe: str) -> list[str]:
 
 def _stores_in_training(recipe: str) -> set[str]:
     """Names of the files that a recipe, with or without stages, assigns to the training."""
+    return {Path(entry["store"]).name for entry in _data_of(recipe) if entry.get("assign_to") == "train"}
+
+
+def _data_of(recipe: str) -> list[dict[str, Any]]:
+    """Data sets of a recipe, those of all stages of a recipe with stages."""
     try:
         table = tomllib.loads(recipe)
     except tomllib.TOMLDecodeError:
-        return set()
+        return []
     used: list[dict[str, Any]] = table.get("data", [])
     if isinstance(used, dict):  # a recipe with stages
         uses = [use for stage in table.get("stage", []) for use in stage["use"]]
         used = [{**table["data"][use["data"]], **use} for use in uses]
-    return {Path(entry["store"]).name for entry in used if entry.get("assign_to") == "train"}
+    return used

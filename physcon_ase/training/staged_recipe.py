@@ -41,7 +41,8 @@ class DataFile:
     make: str = ""
     """Command that makes the store, with {store} for its path, {stores} for the folder of stores and {here} for that of
     the recipe; empty if it has to be made by hand. It is run without a shell, but names of files can have wildcards.
-    A store that it reads, as {stores}/NAME, is made first."""
+    A store that it reads, as {stores}/NAME, is made first. {start} stands for the checkpoint that a stage starts from:
+    the store is made before the first stage that uses it, not before all stages."""
     sha256: str = ""
     """SHA-256 of the store; empty if it is not checked."""
 

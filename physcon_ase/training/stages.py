@@ -63,20 +63,27 @@ def train_stages(
         with processes():  # the others wait for the stores
             if rank == 0:
                 make_stores(replace(recipe, stages=tuple(open_stages)), stores)
-        last = _train_each(recipe, folder, functools.partial(train, store_root=stores, device=device, options=options))
+        train_one = functools.partial(train, store_root=stores, device=device, options=options)
+        last = _train_each(recipe, folder, stores, train_one)
         if rank == 0:
             stored, origin = read_checkpoint(last), read_provenance(last)
             save_checkpoint(folder / recipe.name, stored.tensors, stored.config, recipe=recipe.text, provenance=origin)
     return folder / recipe.name
 
 
-def _train_each(recipe: StagedRecipe, folder: Path, train_one: Callable[[Recipe, Path], Path]) -> Path:
-    """Trains the stages that are not finished and returns the checkpoint of the last."""
+def _train_each(recipe: StagedRecipe, folder: Path, stores: Path, train_one: Callable[[Recipe, Path], Path]) -> Path:
+    """Trains the stages that are not finished and returns the checkpoint of the last.
+
+    Stores that are made with the checkpoint that a stage starts from are made before this stage.
+    """
     finished: dict[str, Path] = {}
     for stage in recipe.stages:
         start = tuple(_located(entry, finished) for entry in stage.recipe.start_from)
         own = replace(stage.recipe, start_from=start)
         if (target := _finished(own, folder / stage.name)) is None:
+            with processes() as (rank, _):  # the others wait for the stores
+                if rank == 0 and start:
+                    make_stores(replace(recipe, stages=(stage,)), stores, start=Path(start[0].partition("#")[0]))
             target = train_one(own, folder / stage.name)
         else:
             tqdm.write(f"{stage.name}: finished, {PROVENANCE_FILE} in {target}")

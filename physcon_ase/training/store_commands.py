@@ -7,6 +7,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Final
 
 from tqdm import tqdm
 
@@ -14,11 +15,19 @@ from physcon_ase.errors import RecipeError
 from physcon_ase.training.provenance import file_sum
 from physcon_ase.training.staged_recipe import DataFile, StagedRecipe, filled
 
+START: Final = "{start}"
+"""Placeholder of commands for the checkpoint that a stage starts from."""
 
-def make_stores(recipe: StagedRecipe, stores: Path) -> None:
+
+def make_stores(recipe: StagedRecipe, stores: Path, *, start: Path | None = None) -> None:
     """Runs the commands of the stores that are missing, in the order of the recipe, and checks sums.
 
     A store of the recipe that a command reads as `{stores}/NAME` is made before, even if no stage uses it.
+
+    Args:
+        recipe: the recipe, with the stages whose stores are needed.
+        stores: folder of the stores.
+        start: the checkpoint that the stage starts from; without it, stores whose commands need it are not made.
 
     Raises:
         RecipeError: no command makes a missing store, a command failed or needs the store that it makes, or a store has
@@ -31,11 +40,16 @@ def make_stores(recipe: StagedRecipe, stores: Path) -> None:
             levels[data.store].update(data.levels)
     for name, file in recipe.data.items():
         if file.store in levels:
-            _make(recipe, name, stores, levels, ())
+            _make(recipe, name, stores, levels, start, ())
 
 
 def _make(
-    recipe: StagedRecipe, name: str, stores: Path, levels: Mapping[str, Collection[str]], waiting: tuple[str, ...]
+    recipe: StagedRecipe,
+    name: str,
+    stores: Path,
+    levels: Mapping[str, Collection[str]],
+    start: Path | None,
+    waiting: tuple[str, ...],
 ) -> None:
     """Makes a store if it is missing, those that its command reads first.
 
@@ -44,12 +58,13 @@ def _make(
         name: name of the data set.
         stores: folder of the stores.
         levels: levels that the stages use of each store.
+        start: the checkpoint that the stage starts from, if it is known.
         waiting: names of the stores whose commands read this one, directly or not.
     """
     file = recipe.data[name]
     path = stores / file.store
     common = recipe.scale.make if recipe.scale else ""
-    if not path.exists():
+    if not path.exists() and (start or common or not _needs_start(recipe, name)):
         if not (command := common or file.make):
             raise RecipeError(
                 f"data.{name}: there is no store {path}, and the recipe has no command that makes it; make it by "
@@ -60,15 +75,22 @@ def _make(
                 raise RecipeError(
                     f"data.{other}: its command needs {recipe.data[other].store}, the store that it makes"
                 )
-            _make(recipe, other, stores, levels, (*waiting, name))
+            _make(recipe, other, stores, levels, start, (*waiting, name))
         places = {"store": str(path), "stores": str(stores), "here": str(recipe.here), "name": name}
+        places |= {} if start is None else {"start": str(start)}
         places = {key: shlex.quote(place) for key, place in places.items()}
         places["levels"] = shlex.join(sorted(levels.get(file.store, ())))
         _run(filled(command, f"data.{name}", **places), f"data.{name}")
         if not path.exists():
             raise RecipeError(f"data.{name}: the command {command!r} ended without making {path}")
-    if file.sha256 and recipe.scale is None and (found := file_sum(path)) != file.sha256:
+    if file.sha256 and recipe.scale is None and path.exists() and (found := file_sum(path)) != file.sha256:
         raise RecipeError(f"data.{name}: {path} has sha256 {found} instead of {file.sha256}; make it anew")
+
+
+def _needs_start(recipe: StagedRecipe, name: str, waiting: tuple[str, ...] = ()) -> bool:
+    """Whether the command of a store, or one before it, needs the checkpoint that a stage starts from."""
+    others = [other for other in _read_by(recipe, recipe.data[name]) if other not in (*waiting, name)]
+    return START in recipe.data[name].make or any(_needs_start(recipe, other, (*waiting, name)) for other in others)
 
 
 def _read_by(recipe: StagedRecipe, file: DataFile) -> list[str]:

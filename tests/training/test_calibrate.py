@@ -340,6 +340,19 @@ def test_a_store_all_of_whose_molecules_were_in_the_training_is_not_held_out(
     assert len(list(error_table(checkpoint, [other], split="validation"))) > 2
 
 
+@pytest.mark.parametrize("recipe", [PLAIN, STAGED])
+def test_energies_that_were_not_trained_on_are_left_out(
+    checkpoint: Path, write: Callable[..., Path], tmp_path: Path, recipe: str
+) -> None:
+    """Those of a store whose forces alone were used can be those of another program."""
+    stored, store = read_checkpoint(checkpoint), write(load_model(checkpoint).model)
+    for entry, n_energies in (('labels = ["forces"]', 0), ('labels = ["energy", "forces"]', 34), ("repeat = 2.0", 34)):
+        own = recipe.replace('assign_to = "train"', entry)
+        save_checkpoint(checkpoint, stored.tensors, stored.config, recipe=own)
+        cheap, _ = calibrate(checkpoint, [store], tmp_path / "calibrated")
+        assert (cheap.n_energies, cheap.n_forces) == (n_energies, 34)
+
+
 def test_a_store_that_the_parent_was_trained_on_is_not_held_out_either(
     checkpoint: Path, write: Callable[..., Path], tmp_path: Path
 ) -> None:

@@ -195,6 +195,21 @@ def test_a_store_that_is_not_made_is_refused_before_anything_is_trained(staged_f
     assert not (tmp_path / "run").exists()
 
 
+def test_a_store_can_be_made_with_the_checkpoint_of_the_stage_before(
+    making: Path, staged_text: str, tmp_path: Path
+) -> None:
+    later = (
+        '[data.later]\nstore = "later.h5"\nlevels = ["cheap", "dft"]\nmake = "python {here}/make.py {store} {start}"'
+    )
+    text = making.read_text().replace("[data.labels]", f"{later}\n\n[data.labels]")
+    write(making, text.replace('{ data = "labels", repeat = 2.0 }', '{ data = "later" }'))
+    run(making, tmp_path / "run", tmp_path / "new")
+    start = tmp_path / "run" / "energies" / "small-energies"
+    assert (tmp_path / "made.txt").read_text() == f"small.h5 {tmp_path / 'new'}\nlater.h5 {start}\n"
+    (record,) = json.loads((tmp_path / "run" / "small" / PROVENANCE_FILE).read_text())["parents"]
+    assert record["name"] == start.name
+
+
 def test_several_processes_make_a_store_once_and_train_all_stages(making: Path, tmp_path: Path) -> None:
     write(making, making.read_text().replace("steps = 40", "steps = 3").replace("steps = 30", "steps = 3"))
     write(tmp_path / "script.py", SCRIPT)

@@ -77,3 +77,18 @@ def test_wildcards_in_a_command_stand_for_the_names_of_files(making: Path, tmp_p
     write(making, making.read_text().replace("{store} {stores}", "{store} {here}/*.smi"))
     make_stores(read_staged_recipe(making), tmp_path / "empty")
     assert (tmp_path / "made.txt").read_text() == f"small.h5 {tmp_path / 'a.smi'} {tmp_path / 'b.smi'}\n"
+
+
+def test_a_store_that_needs_the_start_of_a_stage_is_made_when_it_is_known(
+    making: Path, staged_text: str, tmp_path: Path
+) -> None:
+    further = DERIVED.replace("derived", "further").replace("{stores}/small.h5", "{stores}/derived.h5")
+    text = making.read_text().replace("[data.labels]", f"{DERIVED}{further}\n[data.labels]")
+    text = text.replace("{store} {stores}/small.h5", "{store} {stores}/small.h5 {start}")
+    making.write_text(text.replace('data = "labels"', 'data = "further"', 1))
+    recipe, folder, made = read_staged_recipe(making), tmp_path / "empty", tmp_path / "made.txt"
+    make_stores(recipe, folder)
+    assert [line.split()[0] for line in made.read_text().splitlines()] == ["small.h5"]
+    make_stores(recipe, folder, start=tmp_path / "checkpoint")
+    assert [line.split()[0] for line in made.read_text().splitlines()] == ["small.h5", "derived.h5", "further.h5"]
+    assert f"small.h5 {tmp_path / 'checkpoint'}\n" in made.read_text()
