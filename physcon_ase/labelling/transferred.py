@@ -143,9 +143,10 @@ def _predicted(
         bar: counts the geometries.
     """
     offsets, labels, rows = geometry_offsets(store), known.labels, np.concatenate([known.minima, known.displaced])
-    assert labels.forces is not None
+    teacher_forces = labels.forces
+    assert teacher_forces is not None
     dtype = next(loaded.model.parameters()).dtype
-    energies, forces = np.full_like(labels.energy, np.nan), np.full_like(labels.forces, np.nan)
+    energies, forces = np.full_like(labels.energy, np.nan), np.full_like(teacher_forces, np.nan)
 
     def work(chosen: list[int]) -> None:
         own = rows[chosen].tolist()
@@ -160,7 +161,7 @@ def _predicted(
         accurate, cheap = (energies_and_forces(loaded.model.energy_fn(name), batch) for name in levels)
         energies[own] = accurate[0].numpy() + WEIGHT * (labels.energy[own] - cheap[0].numpy())
         for place, force, cheap_force in zip(atoms, *(unpad(batch, own[1]) for own in (accurate, cheap)), strict=True):
-            forces[place] = force + WEIGHT * (labels.forces[place] - cheap_force)
+            forces[place] = force + WEIGHT * (teacher_forces[place] - cheap_force)
         bar.update(len(own))
 
     _in_chunks(store, rows, work)
