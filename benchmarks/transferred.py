@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     ]
     rows = [row("teacher", molecules, [teacher for _, _, teacher in predictions])]
     for weight in WEIGHTS:
-        mixed = [combined(*own, weight) for own in predictions]
+        mixed = [combined(model, cheap, teacher, weight) for model, cheap, teacher in predictions]
         rows.append(row(f"weight {weight:g}", molecules, mixed))
     note = (
         "Energies: root mean square error per drive, without the mean; forces: mean absolute error. Corrected: with "
