@@ -33,10 +33,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     loaded, clock = start(arguments)
     found = read_test_molecules(arguments.stores / STORE, limit=arguments.limit, seed=arguments.seed, with_energy=LEVEL)
     molecules = covered(found, loaded.model.level(LEVEL))
+    force_fns = (model_forces(loaded.model, LEVEL), model_forces(loaded.model, TEACHER), aimnet2_forces())
     predictions = [
         [
             predict_all(force_fn, [m.graph] * len(m.all_geometries), [g.positions for g in m.all_geometries])
-            for force_fn in (model_forces(loaded.model, LEVEL), model_forces(loaded.model, TEACHER), aimnet2_forces())
+            for force_fn in force_fns
         ]
         for m in molecules
     ]
@@ -60,10 +61,8 @@ def combined(model: Predictions, of_teacher_level: Predictions, teacher: Predict
 
 def row(name: str, molecules: Sequence[Molecule], predictions: Sequence[Predictions]) -> Row:
     """Errors with and without the correction."""
-    plain = [errors(m, own, lowest_of(m)) for m, own in zip(molecules, predictions, strict=True)]
-    better = [
-        errors(m, corrected(m, own, lowest_of(m)), lowest_of(m)) for m, own in zip(molecules, predictions, strict=True)
-    ]
+    plain = [errors(m, own) for m, own in zip(molecules, predictions, strict=True)]
+    better = [errors(m, corrected(m, own)) for m, own in zip(molecules, predictions, strict=True)]
     result: dict[str, str | float] = {"labels": name}
     for kind, found in (("", plain), (", corrected", better)):
         of_energies = np.array([energy for energy, _ in found])
@@ -78,9 +77,9 @@ def lowest_of(molecule: Molecule) -> int:
     return int(np.argmin([geometry.energies[LEVEL] for geometry in molecule.all_geometries]))
 
 
-def errors(molecule: Molecule, predictions: Predictions, lowest: int) -> tuple[float, np.ndarray]:
+def errors(molecule: Molecule, predictions: Predictions) -> tuple[float, np.ndarray]:
     """RMSE [kcal/mol] of relative energies; absolute errors [eV/Å] of the forces of all geometries but the lowest."""
-    geometries = molecule.all_geometries
+    geometries, lowest = molecule.all_geometries, lowest_of(molecule)
     differences = predictions[0] - np.array([geometry.energies[LEVEL] for geometry in geometries])
     forces = [
         np.abs(own - geometry.forces[LEVEL]).ravel()
@@ -90,9 +89,9 @@ def errors(molecule: Molecule, predictions: Predictions, lowest: int) -> tuple[f
     return float(differences.std()) / EV_PER_KCAL_PER_MOL, np.concatenate(forces)
 
 
-def corrected(molecule: Molecule, predictions: Predictions, lowest: int) -> Predictions:
-    """Predictions with the correction that cancels the error of the forces at one geometry."""
-    geometries, n = molecule.all_geometries, len(molecule.all_geometries)
+def corrected(molecule: Molecule, predictions: Predictions) -> Predictions:
+    """Predictions with the correction that cancels the error of the forces at the lowest geometry."""
+    geometries, lowest, n = molecule.all_geometries, lowest_of(molecule), len(molecule.all_geometries)
     error = predictions[1][lowest] - geometries[lowest].forces[LEVEL]
     at = float64_batch([molecule.graph] * n, [geometries[lowest].positions] * n)
     correction = correction_at(at, [molecule.graph] * n, float64_batch([molecule.graph] * n, [error] * n).positions)
