@@ -44,8 +44,8 @@ def make_stores(recipe: StagedRecipe, stores: Path, *, start: Path | None = None
     for name, file in recipe.data.items():
         if file.store not in levels:
             continue
-        needs_start = _needs_start(recipe, name)
-        if needs_start and not has_start[file.store] and not recipe.scale and not (stores / file.store).exists():
+        needs_start = not (recipe.scale and recipe.scale.make) and _needs_start(recipe, name)
+        if needs_start and not has_start[file.store] and not (stores / file.store).exists():
             raise RecipeError(
                 f"data.{name}: its command needs {START}, but the first stage with this store starts from no "
                 f"checkpoint; give it a start_from, or make {stores / file.store} by hand"

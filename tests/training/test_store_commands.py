@@ -94,9 +94,7 @@ def test_a_store_that_needs_the_start_of_a_stage_is_made_when_it_is_known(
     assert f"small.h5 {tmp_path / 'checkpoint'}\n" in made.read_text()
 
 
-def test_a_store_that_needs_a_start_is_refused_if_its_first_stage_has_none(
-    making: Path, staged_text: str, tmp_path: Path
-) -> None:
+def test_a_store_that_needs_a_start_is_refused_if_its_first_stage_has_none(making: Path, tmp_path: Path) -> None:
     making.write_text(making.read_text().replace("{store} {stores}", "{store} {start}"))
     found = r"data\.labels: its command needs \{start\}, but the first stage with this store starts from no checkpoint"
     with pytest.raises(RecipeError, match=found):
