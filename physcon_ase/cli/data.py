@@ -4,6 +4,8 @@
 
 import argparse
 import re
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,6 +16,7 @@ from physcon_ase.plurals import counted
 
 if TYPE_CHECKING:
     from physcon_ase.inference.formats.rows import Row
+    from physcon_ase.labelling.derived import DerivedReport
     from physcon_ase.labelling.selection import CommitteeSelection
 
 
@@ -29,17 +32,10 @@ def add_data(commands: argparse._SubParsersAction) -> None:
     command.add_argument("--energy-key", help="key of the energies in these files (default: results of the calculator)")
     command.add_argument("--forces-key", help="key of the forces in these files (default: results of the calculator)")
     text = "anchored labels: minima of an accurate level combined with the curvature of a cheaper one, the teacher"
-    command = add_command(data, "anchor", _data_anchor, text)
-    command.add_argument("store", type=Path, metavar="STORE", help="minima and displacements, with teacher labels")
-    command.add_argument("-o", "--output", type=Path, required=True, help="output store (.h5)")
-    command.add_argument("--level", required=True, help="level of theory of the minima")
-    command.add_argument("--teacher", required=True, metavar="LEVEL", help="level of theory of the curvature")
+    _add_derived(add_command(data, "anchor", _data_anchor, text))
     text = "labels of an accurate level: those of a model, with its residuals at a cheaper level, the teacher"
     command = add_command(data, "transfer", _data_transfer, text)
-    command.add_argument("store", type=Path, metavar="STORE", help="minima and displacements, with teacher labels")
-    command.add_argument("-o", "--output", type=Path, required=True, help="output store (.h5)")
-    command.add_argument("--level", required=True, help="level of theory of the minima")
-    command.add_argument("--teacher", required=True, metavar="LEVEL", help="level of theory of the labels")
+    _add_derived(command)
     command.add_argument("--model", required=True, metavar="CHECKPOINT", help="a model of both levels")
     command.add_argument("--quiet", action="store_true", help="no progress bar")
     text = "labels of two molecules far apart, from the labels of each alone: an ion and another molecule"
@@ -78,32 +74,33 @@ def _data_describe(options: argparse.Namespace) -> int:
     return 0
 
 
-def _data_anchor(options: argparse.Namespace) -> int:
-    from physcon_ase.inference.files import check_output
-    from physcon_ase.labelling.anchored import anchor_file
-    from physcon_ase.labelling.derived import format_derived_report
+def _add_derived(command: argparse.ArgumentParser) -> None:
+    """Adds the arguments of labels that are derived from those of a teacher."""
+    command.add_argument("store", type=Path, metavar="STORE", help="minima and displacements, with teacher labels")
+    command.add_argument("-o", "--output", type=Path, required=True, help="output store (.h5)")
+    command.add_argument("--level", required=True, help="level of theory of the minima")
+    command.add_argument("--teacher", required=True, metavar="LEVEL", help="level of theory of the teacher labels")
 
-    check_output(options.output, [options.store], kinds=(".h5",))
-    report = anchor_file(options.store, options.output, level=options.level, teacher=options.teacher)
-    print(format_derived_report(report, options.store.name))
-    print(f"  written to {options.output}")
-    return 0
+
+def _data_anchor(options: argparse.Namespace) -> int:
+    from physcon_ase.labelling.anchored import anchor_file
+
+    return _derive(options, anchor_file)
 
 
 def _data_transfer(options: argparse.Namespace) -> int:
-    from physcon_ase.inference.files import check_output
-    from physcon_ase.labelling.derived import format_derived_report
     from physcon_ase.labelling.transferred import transfer_file
 
+    return _derive(options, partial(transfer_file, checkpoint=options.model, progress_bar=not options.quiet))
+
+
+def _derive(options: argparse.Namespace, derive_file: "Callable[..., DerivedReport]") -> int:
+    """Derives the labels of a store from those of a teacher and prints the report."""
+    from physcon_ase.inference.files import check_output
+    from physcon_ase.labelling.derived import format_derived_report
+
     check_output(options.output, [options.store], kinds=(".h5",))
-    report = transfer_file(
-        options.store,
-        options.output,
-        level=options.level,
-        teacher=options.teacher,
-        checkpoint=options.model,
-        progress_bar=not options.quiet,
-    )
+    report = derive_file(options.store, options.output, level=options.level, teacher=options.teacher)
     print(format_derived_report(report, options.store.name))
     print(f"  written to {options.output}")
     return 0

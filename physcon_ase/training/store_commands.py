@@ -27,19 +27,30 @@ def make_stores(recipe: StagedRecipe, stores: Path, *, start: Path | None = None
     Args:
         recipe: the recipe, with the stages whose stores are needed.
         stores: folder of the stores.
-        start: the checkpoint that the stage starts from; without it, stores whose commands need it are not made.
+        start: the checkpoint that the stage starts from, for the stores whose commands need it; only these are made
+            and checked then, and only the others without it.
 
     Raises:
-        RecipeError: no command makes a missing store, a command failed or needs the store that it makes, or a store has
-            another sum.
+        RecipeError: no command makes a missing store, a command failed or needs the store that it makes, a command
+            needs a checkpoint to start from and the stage has none, or a store has another sum.
     """
     stores.mkdir(parents=True, exist_ok=True)
     levels: dict[str, set[str]] = defaultdict(set)
+    has_start: dict[str, bool] = {}
     for stage in recipe.stages:
         for data in stage.recipe.data:
             levels[data.store].update(data.levels)
+            has_start.setdefault(data.store, bool(stage.recipe.start_from))
     for name, file in recipe.data.items():
-        if file.store in levels:
+        if file.store not in levels:
+            continue
+        needs_start = not (recipe.scale and recipe.scale.make) and _needs_start(recipe, name)
+        if needs_start and not has_start[file.store] and not (stores / file.store).exists():
+            raise RecipeError(
+                f"data.{name}: its command needs {START}, but the first stage with this store starts from no "
+                f"checkpoint; give it a start_from, or make {stores / file.store} by hand"
+            )
+        if needs_start == (start is not None):
             _make(recipe, name, stores, levels, start, ())
 
 

@@ -5,64 +5,20 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from physcon_ase.chem.conformers import embed, mmff94_minimize
-from physcon_ase.chem.smiles import canonical_key, graph_from_smiles
-from physcon_ase.data.split import key_hash
-from physcon_ase.data.store import Store, geometry_offsets, open_store
 from physcon_ase.errors import LabelError
 from physcon_ase.labelling.anchored import anchor
 from physcon_ase.labelling.derived import format_derived_report
-from physcon_ase.labelling.engines import tblite_engine
 from physcon_ase.labelling.inputs import KnownGeometry
-from physcon_ase.labelling.pipeline import label
-from physcon_ase.labelling.samplings import Sampling, parse_samplings
-
-SMILES = ("CCO", "CC#CC(=O)NC", "O")
-"""The second has linear chains, whose bends no internal coordinate expresses."""
-
-STEP = 1e-3
-"""Of finite differences [Å]."""
+from physcon_ase.labelling.samplings import parse_samplings
+from tests.labelling.derived import SMILES, STEP, labelled, labels_of, mmff94_minima, moved_by
 
 SLOPES = 2e-3
 """Of a finite difference of GFN2-xTB energies with forces stored in float32 [eV/Å]."""
 
-ENERGIES = (-100.0, -200.0, -300.0)
-
 
 @pytest.fixture(scope="module")
 def minima() -> list[KnownGeometry]:
-    """MMFF94 minima, as minima of an accurate level."""
-    found = []
-    for smiles, energy in zip(SMILES, ENERGIES, strict=True):
-        graph = graph_from_smiles(smiles)
-        place = mmff94_minimize(graph, embed(graph, seed=0)[0]).positions
-        place = (place - place.mean(axis=0)).astype(np.float32).astype(float)
-        found.append(KnownGeometry(graph, place, key_hash(canonical_key(graph)), smiles, smiles, "accurate", energy))
-    return found
-
-
-def labelled(minima: list[KnownGeometry], samplings: list[Sampling], folder: Path) -> Store:
-    label(minima, tblite_engine(), samplings, folder / "out.h5", processes=0, progress_bar=False)
-    return open_store(folder / "out.h5")
-
-
-def moved_by(*displacements: np.ndarray) -> list[Sampling]:
-    """The start, its Newton step, and this displaced by each of these [Å]; none for molecules of another size."""
-
-    def sampler(origin, seed: int, n: int) -> list:
-        return [("thermal", origin.start + d) for d in displacements if d.shape == origin.start.shape]
-
-    return [*parse_samplings("start,newton"), Sampling("thermal", len(displacements), sampler)]
-
-
-def by_molecule(store: Store, smiles: str) -> tuple[np.ndarray, list[np.ndarray], list[np.ndarray]]:
-    """Anchored energies, forces and positions of the geometries of a molecule."""
-    offsets = geometry_offsets(store)
-    rows = np.flatnonzero(store.molecules.smiles[store.geometries.molecule] == smiles)
-    slices = [slice(offsets[row], offsets[row + 1]) for row in rows]
-    labels = store.labels["accurate"]
-    assert labels.forces is not None
-    return labels.energy[rows], [labels.forces[s] for s in slices], [store.geometries.positions[s] for s in slices]
+    return mmff94_minima()
 
 
 @pytest.mark.parametrize("smiles", SMILES)
@@ -77,10 +33,10 @@ def test_anchored_forces_are_the_slopes_of_anchored_energies_and_vanish_at_the_m
     generator = np.random.default_rng(0)
     away, along = 0.05 * generator.normal(size=to_teacher.shape), generator.normal(size=to_teacher.shape)
     steps = [start + sign * STEP * along for start in (away, to_teacher) for sign in (1, -1)]
-    store = labelled(own, moved_by(away, to_teacher, *steps), tmp_path)
+    store = labelled(own, moved_by(away, to_teacher, *steps, others="start,newton"), tmp_path)
     anchored, report = anchor(store, "accurate", "gfn2")
     assert (report.n_minima, report.n_displaced) == (1, 6)
-    energies, forces, places = by_molecule(anchored, smiles)
+    energies, forces, places = labels_of(anchored, smiles)
     assert energies[0] == own[0].energy
     assert not forces[0].any()
     assert np.abs(store.labels["gfn2"].forces[:n_atoms]).max() > 50 * SLOPES, "the teacher's own do not vanish"
@@ -103,8 +59,8 @@ def test_the_correction_turns_with_the_molecule(minima: list[KnownGeometry], tmp
     away = 0.05 * np.random.default_rng(0).normal(size=ethanol.positions.shape)
     away -= away.mean(axis=0)
     turned = (ethanol.positions + away) @ rotation.T - ethanol.positions
-    store, _ = anchor(labelled([ethanol], moved_by(away, turned), tmp_path), "accurate", "gfn2")
-    energies, forces, _ = by_molecule(store, "CCO")
+    store, _ = anchor(labelled([ethanol], moved_by(away, turned, others="start,newton"), tmp_path), "accurate", "gfn2")
+    energies, forces, _ = labels_of(store, "CCO")
     assert energies[2] == pytest.approx(energies[1], abs=5e-4)
     np.testing.assert_allclose(forces[2], forces[1] @ rotation.T, atol=SLOPES)
 
@@ -123,8 +79,10 @@ def test_the_correction_of_a_torsion_is_periodic(minima: list[KnownGeometry], tm
     to_teacher = first.geometries.positions[len(twisted) :]
     exchanged = to_teacher.copy()
     exchanged[hydrogens] = to_teacher[np.roll(hydrogens, 1)]
-    store, _ = anchor(labelled([own], moved_by(exchanged - twisted), tmp_path), "accurate", "gfn2")
-    energies, _, _ = by_molecule(store, "CCO")
+    store, _ = anchor(
+        labelled([own], moved_by(exchanged - twisted, others="start,newton"), tmp_path), "accurate", "gfn2"
+    )
+    energies, _, _ = labels_of(store, "CCO")
     assert energies[1] == pytest.approx(energies[0], abs=0.02)
 
 

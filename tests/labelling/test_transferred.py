@@ -6,68 +6,30 @@ import pytest
 import torch
 
 from physcon_ase.batch import make_batch
-from physcon_ase.chem.conformers import embed, mmff94_minimize
 from physcon_ase.chem.graph import MolGraph
-from physcon_ase.chem.smiles import canonical_key, graph_from_smiles
-from physcon_ase.data.split import key_hash
-from physcon_ase.data.store import Store, geometry_offsets, open_store
+from physcon_ase.data.store import geometry_offsets
 from physcon_ase.errors import LabelError, UnknownLevelError
 from physcon_ase.labelling.derived import format_derived_report
-from physcon_ase.labelling.engines import tblite_engine
 from physcon_ase.labelling.inputs import KnownGeometry
-from physcon_ase.labelling.pipeline import label
-from physcon_ase.labelling.samplings import Sampling, parse_samplings
+from physcon_ase.labelling.samplings import parse_samplings
 from physcon_ase.labelling.transferred import transfer
 from physcon_ase.model.config import LevelConfig
 from physcon_ase.model.forces import energies_and_forces
 from physcon_ase.model.physcon import LoadedModel
+from tests.labelling.derived import SMILES, STEP, labelled, labels_of, mmff94_minima, moved_by
 from tests.tiny import LEVELS, tiny_model
 
-SMILES = ("CCO", "CC#CC(=O)NC", "O")
-"""The second has linear chains, whose bends no internal coordinate expresses."""
-
-ENERGIES = (-100.0, -200.0, -300.0)
 ELEMENTS = (1, 6, 7, 8)
-STEP = 1e-3
-"""Of finite differences [Å]."""
 
 
 @pytest.fixture(scope="module")
 def minima() -> list[KnownGeometry]:
-    """MMFF94 minima, as minima of an accurate level."""
-    found = []
-    for smiles, energy in zip(SMILES, ENERGIES, strict=True):
-        graph = graph_from_smiles(smiles)
-        place = mmff94_minimize(graph, embed(graph, seed=0)[0]).positions.astype(np.float32).astype(float)
-        found.append(KnownGeometry(graph, place, key_hash(canonical_key(graph)), smiles, smiles, "accurate", energy))
-    return found
+    return mmff94_minima()
 
 
 def model_of(elements: tuple[int, ...] = ELEMENTS) -> LoadedModel:
     levels = tuple(LevelConfig(name, "", elements, tuple(-1.0 for _ in elements)) for name in ("accurate", "gfn2"))
     return LoadedModel(tiny_model(4, levels=levels), "tiny", "0" * 64)
-
-
-def labelled(minima: list[KnownGeometry], samplings: list[Sampling], folder: Path) -> Store:
-    label(minima, tblite_engine(), samplings, folder / "out.h5", processes=0, progress_bar=False)
-    return open_store(folder / "out.h5")
-
-
-def moved_by(*displacements: np.ndarray) -> list[Sampling]:
-    """The start, and the start displaced by each of these [Å]."""
-
-    def sampler(origin, seed: int, n: int) -> list:
-        return [("thermal", origin.start + d) for d in displacements]
-
-    return [*parse_samplings("start"), Sampling("thermal", len(displacements), sampler)]
-
-
-def labels_of(store: Store) -> tuple[np.ndarray, list[np.ndarray], list[np.ndarray]]:
-    """Energies, forces and positions of the geometries of a store with labels of the accurate level."""
-    offsets, labels = geometry_offsets(store), store.labels["accurate"]
-    assert labels.forces is not None
-    slices = [slice(*offsets[row : row + 2]) for row in range(len(store.geometries))]
-    return labels.energy, [labels.forces[s] for s in slices], [store.geometries.positions[s] for s in slices]
 
 
 def predicted(loaded: LoadedModel, graph: MolGraph, positions: np.ndarray) -> tuple[float, np.ndarray]:

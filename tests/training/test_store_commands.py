@@ -85,10 +85,17 @@ def test_a_store_that_needs_the_start_of_a_stage_is_made_when_it_is_known(
     further = DERIVED.replace("derived", "further").replace("{stores}/small.h5", "{stores}/derived.h5")
     text = making.read_text().replace("[data.labels]", f"{DERIVED}{further}\n[data.labels]")
     text = text.replace("{store} {stores}/small.h5", "{store} {stores}/small.h5 {start}")
-    making.write_text(text.replace('data = "labels"', 'data = "further"', 1))
+    making.write_text(text.replace('{ data = "labels", repeat = 2.0 }', '{ data = "further" }'))
     recipe, folder, made = read_staged_recipe(making), tmp_path / "empty", tmp_path / "made.txt"
     make_stores(recipe, folder)
     assert [line.split()[0] for line in made.read_text().splitlines()] == ["small.h5"]
     make_stores(recipe, folder, start=tmp_path / "checkpoint")
     assert [line.split()[0] for line in made.read_text().splitlines()] == ["small.h5", "derived.h5", "further.h5"]
     assert f"small.h5 {tmp_path / 'checkpoint'}\n" in made.read_text()
+
+
+def test_a_store_that_needs_a_start_is_refused_if_its_first_stage_has_none(making: Path, tmp_path: Path) -> None:
+    making.write_text(making.read_text().replace("{store} {stores}", "{store} {start}"))
+    found = r"data\.labels: its command needs \{start\}, but the first stage with this store starts from no checkpoint"
+    with pytest.raises(RecipeError, match=found):
+        make_stores(read_staged_recipe(making), tmp_path / "empty")
