@@ -219,7 +219,8 @@ def test_conformers_of_undefined_stereo_have_one_configuration(double: LoadedMod
 def test_a_geometry_keeps_its_atoms_and_is_a_start_itself(double: LoadedModel) -> None:
     atoms = molecule("CH3CH2OH")[[3, 0, 1, 2, 4, 5, 6, 7, 8]]
     found = ensemble(atoms, n=2, checkpoint=double)
-    assert found.n_starts == 7  # the given one, two embedded ones, the rotations of one bond in two conformers
+    # the given one, two embedded ones, two rotations of one bond in each of the two or three conformers from these
+    assert found.n_starts in (7, 9)
     assert found.conformers[0].atoms.get_chemical_symbols() == atoms.get_chemical_symbols()
     atoms.set_constraint(FixAtoms([0]))
     with pytest.raises(ConstraintError, match="has constraints, which are not used here"):
