@@ -15,6 +15,7 @@ from reporting import Row, Table, add_stores, finish, make_parser, start
 
 from physcon_ase.batch import unpad
 from physcon_ase.labelling.correction import correction_at, float64_batch
+from physcon_ase.labelling.transferred import with_residuals
 from physcon_ase.units import EV_PER_KCAL_PER_MOL
 
 STORE = "openff_torsions.h5"
@@ -55,8 +56,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def combined(model: Predictions, of_teacher_level: Predictions, teacher: Predictions, weight: float) -> Predictions:
     """Predictions of the model at the accurate level with its residuals at the level of the teacher."""
-    energies = model[0] + weight * (teacher[0] - of_teacher_level[0])
-    return energies, [a + weight * (c - b) for a, b, c in zip(model[1], of_teacher_level[1], teacher[1], strict=True)]
+    energies = with_residuals(model[0], of_teacher_level[0], teacher[0], weight)
+    forces = zip(model[1], of_teacher_level[1], teacher[1], strict=True)
+    return energies, [with_residuals(accurate, cheap, label, weight) for accurate, cheap, label in forces]
 
 
 def row(name: str, molecules: Sequence[Molecule], predictions: Sequence[Predictions]) -> Row:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from tqdm import tqdm
 
 from physcon_ase.batch import in_chunks, make_batch, unpad
@@ -120,6 +120,23 @@ def transfer_file(
     return report
 
 
+def with_residuals(
+    accurate: Float[np.ndarray, "*values"],
+    cheap: Float[np.ndarray, "*values"],
+    label: Float[np.ndarray, "*values"],
+    weight: float = WEIGHT,
+) -> Float[np.ndarray, "*values"]:
+    """Energies E' [eV] or forces [eV/Å]: predictions of the accurate level with weighted residuals at another level.
+
+    Args:
+        accurate: predictions of the accurate level.
+        cheap: predictions of the level of the teacher.
+        label: labels of the teacher.
+        weight: weight w of the residuals.
+    """
+    return accurate + weight * (label - cheap)
+
+
 def _covers(level: LevelConfig, graph: MolGraph) -> bool:
     return graph.charge in level.charges and set(graph.atomic_numbers.tolist()) <= set(level.elements)
 
@@ -159,9 +176,9 @@ def _predicted(
             dtype=dtype,
         )
         accurate, cheap = (energies_and_forces(loaded.model.energy_fn(name), batch) for name in levels)
-        energies[own] = accurate[0].numpy() + WEIGHT * (labels.energy[own] - cheap[0].numpy())
+        energies[own] = with_residuals(accurate[0].numpy(), cheap[0].numpy(), labels.energy[own])
         for place, force, cheap_force in zip(atoms, *(unpad(batch, own[1]) for own in (accurate, cheap)), strict=True):
-            forces[place] = force + WEIGHT * (teacher_forces[place] - cheap_force)
+            forces[place] = with_residuals(force, cheap_force, teacher_forces[place])
         bar.update(len(own))
 
     _in_chunks(store, rows, work)
