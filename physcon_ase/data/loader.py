@@ -20,7 +20,7 @@ from torch.nn.functional import pad
 
 from physcon_ase.batch import Batch, pad_pair_types, pad_tetrahedra
 from physcon_ase.chem.graph import MolGraph
-from physcon_ase.chem.hydrogens import hydrogen_tetrahedra, order_of
+from physcon_ase.chem.hydrogens import handed_order, hydrogen_tetrahedra
 from physcon_ase.data.sample import LabelledBatch
 from physcon_ase.data.selection import DataSet, Selection, select_items
 from physcon_ase.data.store import geometry_offsets, molecule_graph, open_store
@@ -335,7 +335,7 @@ def _fill_piece(chosen: Selection, n_slots: int, with_graph: bool) -> Bucket:
     graphs = [molecule_graph(store, row) for row in rows.tolist()] if with_graph else []
     positions = _pad_atoms(store.geometries.positions, *of_geometry)
     if with_graph:
-        order = _hydrogen_orders(graphs, molecule, positions)
+        order = _handed_orders(graphs, molecule, positions)
         positions, forces, charges = (_reordered(values, order) for values in (positions, forces, charges))
     n_items = len(geometry)
     return Bucket(
@@ -357,15 +357,15 @@ def _fill_piece(chosen: Selection, n_slots: int, with_graph: bool) -> Bucket:
     )
 
 
-def _hydrogen_orders(
+def _handed_orders(
     graphs: Sequence[MolGraph], molecule: np.ndarray, positions: np.ndarray
 ) -> Int[np.ndarray, "items slots"]:
-    """`chem.hydrogens.hydrogen_order` of each item, empty slots in place."""
+    """`chem.hydrogens.handed_order` of each item, empty slots in place."""
     orders = np.tile(np.arange(positions.shape[1]), (len(positions), 1))
     tetrahedra = [hydrogen_tetrahedra(graph) for graph in graphs]
     for order, row, padded in zip(orders, molecule.tolist(), positions, strict=True):
         n_atoms = graphs[row].n_atoms
-        order[:n_atoms] = order_of(tetrahedra[row], padded[:n_atoms])
+        order[:n_atoms] = handed_order(tetrahedra[row], padded[:n_atoms])
     return orders
 
 

@@ -11,7 +11,7 @@ import torch
 
 from physcon_ase.batch import make_batch
 from physcon_ase.chem.graph import make_graph, pair_types
-from physcon_ase.chem.hydrogens import hydrogen_order
+from physcon_ase.chem.hydrogens import handed_order, hydrogen_tetrahedra
 from physcon_ase.data.describe import describe_store
 from physcon_ase.data.loader import (
     DEFAULT_SLOTS,
@@ -88,7 +88,7 @@ def test_items_carry_the_labels_of_their_geometry(make_store: Callable[..., Stor
     by_positions = {}
     for geometry, (begin, end) in enumerate(pairwise(offsets)):
         graph = molecule_graph(store, int(store.geometries.molecule[geometry]))
-        order = begin + hydrogen_order(graph, store.geometries.positions[begin:end])
+        order = begin + handed_order(hydrogen_tetrahedra(graph), store.geometries.positions[begin:end])
         by_positions[store.geometries.positions[order].tobytes()] = (geometry, order)
     assert any((np.diff(order) != 1).any() for _, order in by_positions.values())
     seen = set()
@@ -119,7 +119,7 @@ def test_batch_equals_make_batch(make_store: Callable[..., Store], saved: Callab
     row = int(np.flatnonzero(store.molecules.n_atoms == 9)[0])
     begin, end = geometry_offsets(store)[row : row + 2]
     graph, positions = molecule_graph(store, row), store.geometries.positions[begin:end]
-    positions = positions[hydrogen_order(graph, positions)]
+    positions = positions[handed_order(hydrogen_tetrahedra(graph), positions)]
     expected = make_batch([graph.atomic_numbers], [positions], graphs=[graph], n_slots=12)
     for name in ("atomic_numbers", "positions", "charge", "multiplicity", "pair_types", "tetrahedra"):
         torch.testing.assert_close(getattr(batch, name), getattr(expected, name), rtol=0, atol=0)
