@@ -69,13 +69,13 @@ def _make(
         name: name of the data set.
         stores: folder of the stores.
         levels: levels that the stages use of each store.
-        start: the checkpoint that the stage starts from, if it is known.
+        start: the checkpoint that the stage starts from, if a command needs it.
         waiting: names of the stores whose commands read this one, directly or not.
     """
     file = recipe.data[name]
     path = stores / file.store
     common = recipe.scale.make if recipe.scale else ""
-    if not path.exists() and (start or common or not _needs_start(recipe, name)):
+    if not path.exists():
         if not (command := common or file.make):
             raise RecipeError(
                 f"data.{name}: there is no store {path}, and the recipe has no command that makes it; make it by "
@@ -94,7 +94,7 @@ def _make(
         _run(filled(command, f"data.{name}", **places), f"data.{name}")
         if not path.exists():
             raise RecipeError(f"data.{name}: the command {command!r} ended without making {path}")
-    if file.sha256 and recipe.scale is None and path.exists() and (found := file_sum(path)) != file.sha256:
+    if file.sha256 and recipe.scale is None and (found := file_sum(path)) != file.sha256:
         raise RecipeError(f"data.{name}: {path} has sha256 {found} instead of {file.sha256}; make it anew")
 
 

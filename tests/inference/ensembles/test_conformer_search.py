@@ -11,6 +11,8 @@ from ase.constraints import FixAtoms
 from ase.io import read
 from rdkit import Chem
 
+from physcon_ase.chem.conformers import embed
+from physcon_ase.chem.smiles import graph_from_smiles
 from physcon_ase.errors import ConstraintError, FragmentsError, NoConformersError, PhysConError, StoreError
 from physcon_ase.inference.calculator import PhysConCalculator
 from physcon_ase.inference.ensembles.ensemble import Ensemble, boltzmann_weights
@@ -217,9 +219,11 @@ def test_conformers_of_undefined_stereo_have_one_configuration(double: LoadedMod
 
 
 def test_a_geometry_keeps_its_atoms_and_is_a_start_itself(double: LoadedModel) -> None:
-    atoms = molecule("CH3CH2OH")[[3, 0, 1, 2, 4, 5, 6, 7, 8]]
+    """tert-Butanol has one conformer; the number of those found for ethanol differs between machines."""
+    graph = graph_from_smiles("CC(C)(C)O")
+    atoms = Atoms(graph.atomic_numbers, embed(graph, seed=3)[0])[[4, 0, 1, 2, 3, *range(5, graph.n_atoms)]]
     found = ensemble(atoms, n=2, checkpoint=double)
-    assert found.n_starts == 7  # the given one, two embedded ones, the rotations of one bond in two conformers
+    assert found.n_starts == 5  # the given one, two embedded ones, the rotations of one bond in one conformer
     assert found.conformers[0].atoms.get_chemical_symbols() == atoms.get_chemical_symbols()
     atoms.set_constraint(FixAtoms([0]))
     with pytest.raises(ConstraintError, match="has constraints, which are not used here"):
