@@ -31,24 +31,24 @@ from physcon_ase.relax.state import ForceFn
 
 STORES = {
     "wb97m": {
-        "displaced": "wb97m_openff_minima_6",
+        "displaced": "wb97m_openff_displaced",
+        "near": "wb97m_openff_near",
+        "rotated": "wb97m_openff_rotated",
         "torsions": "wb97m_openff_torsions",
-        "qm9": "wb97m_qm9_16_24",
-        "pairs": "wb97m_pairs_4",
-        "ions": "wb97m_ions",
-        "families": "wb97m_families_5",
+        "qm9": "wb97m_qm9_displaced",
+        "pairs": "wb97m_pairs_5",
+        "ions": "wb97m_ions_2",
+        "families": "wb97m_families_6",
         "hypervalent": "wb97m_hypervalent",
-        "wide": "wb97m_wide",
-        "far apart": "separated_wb97m_3",
+        "far apart": "separated_wb97m_4",
     },
     "b3lyp-d3": {
         "torsions": "openff_torsions",
-        "displaced": "anchored_openff_minima_6",
-        "turned": "anchored_openff_turned_8",
+        "displaced": "anchored_openff_near",
         "small": "b3lyp_d3_small",
-        "far apart": "separated_b3lyp_d3_3",
+        "far apart": "separated_b3lyp_d3_4",
     },
-    "b3lyp": {"displaced": "anchored_qm9_16_24", "thermal": "b3lyp_thermal"},
+    "b3lyp": {"displaced": "anchored_qm9_far", "thermal": "b3lyp_thermal"},
 }
 """Stores with energies and forces by level and kind: of each kind one that the last stage of the recipe uses."""
 

@@ -29,7 +29,7 @@ SMILES = ("CO", "CCO", "COC")
 """The held-out molecules of the stores; ethanol and dimethyl ether are isomers."""
 
 WITH_IONS = ("C[NH3+]", "CC(=O)[O-]", "CO")
-"""Those of wb97m_families_5."""
+"""Those of wb97m_families_6."""
 
 TRAINING_SMILES = "CC"
 """In every store as a molecule of the training split with absurd labels: one that is used shows in every mean."""
@@ -105,11 +105,11 @@ LAYOUTS = {
     "openff_minima_dzvp": Layout((("minimum", "b3lyp-d3"),) * 3, "b3lyp-d3", False, CONFORMER_SHIFT),
     "openff_torsions_dzvp": Layout((("torsion-drive", ""),) * 3, "b3lyp-d3", True, CONFORMER_SHIFT),
     "openff_torsions": Layout((("torsion-drive", ""),) * 3, "b3lyp-d3", True, CONFORMER_SHIFT),
-    "anchored_openff_minima_6": Layout((("start", "b3lyp-d3"), *DISPLACED), "b3lyp-d3"),
-    "wb97m_openff_minima_6": Layout((("start", "b3lyp-d3"), ("thermal", ""), *DISPLACED), "wb97m"),
+    "anchored_openff_near": Layout((("start", "b3lyp-d3"), *DISPLACED), "b3lyp-d3"),
+    "wb97m_openff_displaced": Layout((("start", "b3lyp-d3"), ("thermal", ""), *DISPLACED), "wb97m"),
     "b3lyp_d3_small": Layout((("start", ""),), "b3lyp-d3"),
     "b3lyp_d3_small_3": Layout((("start", ""),), "b3lyp-d3"),
-    "wb97m_families_5": Layout((("thermal", ""),), "wb97m", smiles=WITH_IONS),
+    "wb97m_families_6": Layout((("thermal", ""),), "wb97m", smiles=WITH_IONS),
 }
 
 

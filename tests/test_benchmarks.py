@@ -56,17 +56,17 @@ def test_errors_are_those_of_held_out_molecules(benchmark_stores, benchmark, cap
     found += [[(row["store"], row["geometry"], row["geometries"]) for row in rows] for rows in (b3lyp_d3, b3lyp)]
     assert found == [
         [
-            ("wb97m_openff_minima_6", "neutral", "minimum of b3lyp-d3", 3),
-            ("wb97m_openff_minima_6", "neutral", "thermal", 6),
-            ("wb97m_openff_minima_6", "neutral", "twist", 3),
-            ("wb97m_families_5", "neutral", "thermal", 1),
-            ("wb97m_families_5", "ions", "thermal", 2),
+            ("wb97m_openff_displaced", "neutral", "minimum of b3lyp-d3", 3),
+            ("wb97m_openff_displaced", "neutral", "thermal", 6),
+            ("wb97m_openff_displaced", "neutral", "twist", 3),
+            ("wb97m_families_6", "neutral", "thermal", 1),
+            ("wb97m_families_6", "ions", "thermal", 2),
         ],
         [
             ("openff_torsions", "torsion-drive", 9),
-            ("anchored_openff_minima_6", "minimum of b3lyp-d3", 3),
-            ("anchored_openff_minima_6", "thermal", 3),
-            ("anchored_openff_minima_6", "twist", 3),
+            ("anchored_openff_near", "minimum of b3lyp-d3", 3),
+            ("anchored_openff_near", "thermal", 3),
+            ("anchored_openff_near", "twist", 3),
             ("b3lyp_d3_small", "start", 3),
         ],
         [("b3lyp_thermal", "thermal", 3)],
@@ -76,7 +76,7 @@ def test_errors_are_those_of_held_out_molecules(benchmark_stores, benchmark, cap
     for row in [*wb97m, *b3lyp_d3, *b3lyp]:
         assert (row["failed"], row["left out"]) == (0, 0)
         assert row["force MAE [meV/Å]"] == pytest.approx(1000 * FORCE_SHIFT, abs=FLOAT32_MEV)
-        chosen = of_families[row["molecules"]] if row["store"] == "wb97m_families_5" else everything
+        chosen = of_families[row["molecules"]] if row["store"] == "wb97m_families_6" else everything
         shifts = np.array(ENERGY_SHIFTS)[list(chosen)]
         if row["store"] == "openff_torsions":
             shifts = np.add.outer(shifts, CONFORMER_SHIFT * np.arange(3))
@@ -84,15 +84,15 @@ def test_errors_are_those_of_held_out_molecules(benchmark_stores, benchmark, cap
             assert row["energy MAE [meV]"] is None
         else:
             assert row["energy MAE [meV]"] == pytest.approx(1000 * np.abs(shifts).mean(), abs=FLOAT32_MEV)
-    assert "wb97m_qm9_16_24.h5" in results["tables"][-1]["note"]
-    assert "wb97m_families_5.h5" not in results["tables"][-1]["note"]
+    assert "wb97m_qm9_displaced.h5" in results["tables"][-1]["note"]
+    assert "wb97m_families_6.h5" not in results["tables"][-1]["note"]
     assert results["checkpoint"] == DEFAULT_CHECKPOINT
     assert results["settings"]["seed"] == 0
 
 
 def test_molecules_that_a_level_does_not_cover_are_left_out_and_counted(benchmark_stores, benchmark) -> None:
     errors = benchmark("errors")
-    molecules = benchmark("heldout").read_test_molecules(benchmark_stores / "wb97m_families_5.h5", limit=9, seed=0)
+    molecules = benchmark("heldout").read_test_molecules(benchmark_stores / "wb97m_families_6.h5", limit=9, seed=0)
     model = load_model().model
     assert errors.error_rows("ions", model, "b3lyp", [own for own in molecules if own.graph.charge]) == []
     (row,) = errors.error_rows("both", model, "wb97m", [own for own in molecules if not own.graph.charge])
@@ -101,7 +101,7 @@ def test_molecules_that_a_level_does_not_cover_are_left_out_and_counted(benchmar
 
 def test_errors_from_the_mean_of_the_networks_replace_those_from_labels_of_one(benchmark_stores, benchmark) -> None:
     errors, heldout = benchmark("errors"), benchmark("heldout")
-    path, model = benchmark_stores / "wb97m_families_5.h5", load_model().model
+    path, model = benchmark_stores / "wb97m_families_6.h5", load_model().model
     assert not errors.is_of_single_networks(path)
     molecules = heldout.read_test_molecules(path, limit=9, seed=0)
     exact = heldout.model_forces(model, "wb97m")
@@ -271,7 +271,7 @@ def test_uncertainties_are_compared_with_errors(benchmark_stores, benchmark, cap
     for rows in (energies, forces):
         assert [(row["level"], row["set"]) for row in rows] == [
             ("b3lyp-d3", "openff_torsions"),
-            ("b3lyp-d3", "anchored_openff_minima_6"),
+            ("b3lyp-d3", "anchored_openff_near"),
         ]
         assert all(row["below 1 sigma [%]"] == row["below 2 sigma [%]"] == 100 for row in rows)
     assert [row["n"] for row in energies] == [3, 9]

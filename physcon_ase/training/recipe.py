@@ -30,6 +30,9 @@ class LossRecipe:
     `DataSet.together`."""
     forces: float = 1.0
     """Weight of the force error [Å/eV]."""
+    relative_forces: float = 0.0
+    """Weight of the error of forces relative to the mean of geometries of a molecule close to each other in the batch
+    [Å/eV], see `DataSet.together`."""
     displacement: float = 0.0
     """Weight of the error of the forces as a Newton step [1/Å], see `losses.displacement`."""
     charges: float = 0.0

@@ -14,6 +14,9 @@ _HUBER_WIDTH = 0.02
 """Errors [eV, eV/Å] below this count quadratically, larger ones linearly: the mean absolute error, made smooth."""
 
 
+_NEAR = 0.5
+"""Largest distance [Å] of an atom from its mean position in geometries close to each other."""
+
 _CHARGE_WIDTH = 0.02
 """Errors [e] below this count quadratically."""
 
@@ -78,12 +81,10 @@ def relative_energy_loss(prediction: BatchPrediction, labelled: LabelledBatch) -
     """
     rows = torch.nonzero(labelled.has_energy)[:, 0]
     errors = prediction.energies[rows] - labelled.energy[rows]
-    keys = torch.stack([labelled.identity[rows], labelled.level[rows]], dim=1)
-    _, group, sizes = keys.unique(dim=0, return_inverse=True, return_counts=True)
+    group, sizes = _of_one_molecule(labelled, rows)
     means = errors.new_zeros(len(sizes)).index_add(0, group, errors) / sizes
-    size = sizes[group]
-    deviations = (errors - means[group]).abs() * (size / (size - 1).clamp(min=1)).sqrt()
-    return _weighted_mean(_smooth(deviations).to(labelled.weight.dtype), labelled.weight[rows] * (size > 1))
+    deviations = (errors - means[group]).abs() * _unbiased(sizes)[group]
+    return _weighted_mean(_smooth(deviations).to(labelled.weight.dtype), labelled.weight[rows] * (sizes > 1)[group])
 
 
 def charge_loss(prediction: BatchPrediction, labelled: LabelledBatch) -> Float[Tensor, ""]:
@@ -122,6 +123,27 @@ def force_loss(forces: Float[Tensor, "molecules slots 3"], labelled: LabelledBat
     return mean_length(force_errors(forces, labelled), labelled, _HUBER_WIDTH)
 
 
+def relative_force_loss(forces: Float[Tensor, "molecules slots 3"], labelled: LabelledBatch) -> Float[Tensor, ""]:
+    """Mean length of the force errors relative to their mean over the molecule's geometries in the batch [eV/Å].
+
+    A wrong position of a minimum is an error that geometries around it share; what remains is that of the curvature.
+    Geometries far from each other (conformers) do not count, nor those without a label; 0 without any.
+    """
+    rows = torch.nonzero(labelled.has_forces)[:, 0]
+    errors, places = force_errors(forces, labelled)[rows], labelled.batch.positions[rows]
+    group, sizes = _of_one_molecule(labelled, rows)
+
+    def deviations(values: Tensor) -> Tensor:
+        means = values.new_zeros(len(sizes), *values.shape[1:]).index_add(0, group, values) / sizes[:, None, None]
+        return values - means[group]
+
+    moved = deviations(places).norm(dim=2).amax(dim=1)
+    furthest = moved.new_zeros(len(sizes)).scatter_reduce(0, group, moved, "amax")
+    counts = ((sizes > 1) & (furthest < _NEAR))[group]
+    lengths = _smooth_length(deviations(errors) * _unbiased(sizes)[group][:, None, None], _HUBER_WIDTH)
+    return _weighted_mean(lengths, (labelled.weight[rows] * counts)[:, None] * labelled.batch.atom_mask[rows])
+
+
 def force_errors(
     forces: Float[Tensor, "molecules slots 3"], labelled: LabelledBatch
 ) -> Float[Tensor, "molecules slots 3"]:
@@ -131,8 +153,24 @@ def force_errors(
 
 def mean_length(errors: Float[Tensor, "molecules slots 3"], labelled: LabelledBatch, width: float) -> Float[Tensor, ""]:
     """Weighted mean length over atoms with force labels, quadratic below `width`; 0 without any."""
-    lengths = (errors.square().sum(dim=2) + width**2).sqrt() - width  # the root of 0 has no derivative
-    return _weighted_mean(lengths, (labelled.weight * labelled.has_forces)[:, None] * labelled.batch.atom_mask)
+    weights = (labelled.weight * labelled.has_forces)[:, None] * labelled.batch.atom_mask
+    return _weighted_mean(_smooth_length(errors, width), weights)
+
+
+def _of_one_molecule(labelled: LabelledBatch, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Group of each of these rows, those of the same molecule and level; size of each group."""
+    keys = torch.stack([labelled.identity[rows], labelled.level[rows]], dim=1)
+    _, group, sizes = keys.unique(dim=0, return_inverse=True, return_counts=True)
+    return group, sizes
+
+
+def _unbiased(sizes: Tensor) -> Tensor:
+    """Factors that make deviations from the mean of a sample as large as those from the true mean."""
+    return (sizes / (sizes - 1).clamp(min=1)).sqrt()
+
+
+def _smooth_length(errors: Tensor, width: float) -> Tensor:
+    return (errors.square().sum(dim=2) + width**2).sqrt() - width  # the root of 0 has no derivative
 
 
 def _smooth(errors: Tensor, width: float = _HUBER_WIDTH) -> Tensor:

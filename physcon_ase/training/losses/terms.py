@@ -22,6 +22,7 @@ from physcon_ase.training.losses.multitask import (
     force_loss,
     predict,
     relative_energy_loss,
+    relative_force_loss,
     total_charge_loss,
 )
 from physcon_ase.training.losses.structure import denoising_loss, refinement_loss
@@ -49,7 +50,7 @@ class Step:
             self.model,
             self.labelled,
             create_graph=True,
-            forces=not asked.isdisjoint(("forces", "displacement")),
+            forces=not asked.isdisjoint(("forces", "relative_forces", "displacement")),
             direct_forces="direct_forces" in asked,
         )
 
@@ -139,6 +140,12 @@ TERMS: Final = (
         lambda step: relative_energy_loss(step.prediction, step.labelled),
     ),
     Term("forces", "force label", "energies", lambda step: force_loss(step.forces, step.labelled)),
+    Term(
+        "relative_forces",
+        "force label",
+        "energies",
+        lambda step: relative_force_loss(step.forces, step.labelled),
+    ),
     Term("displacement", "force label", "energies", lambda step: displacement_loss(step.forces, step.labelled)),
     Term("charges", "label of partial charges", "energies", lambda step: charge_loss(step.prediction, step.labelled)),
     Term(

@@ -17,6 +17,7 @@ from physcon_ase.training.losses.multitask import (
     force_loss,
     predict,
     relative_energy_loss,
+    relative_force_loss,
     total_charge_loss,
 )
 from tests.tiny import (
@@ -88,6 +89,23 @@ def test_relative_energies_of_different_levels_are_not_compared(labelled: Labell
     own = replace(conformers(labelled, [4, 4], [6.0, 8.0]), level=torch.tensor([0, 1]))
     energies = torch.zeros(2, dtype=torch.float64)
     assert relative_energy_loss(BatchPrediction(energies, None), own).item() == 0
+
+
+def test_relative_forces_count_within_a_molecule_whose_geometries_are_close(labelled: LabelledBatch):
+    """Errors of 7 ± 1 eV/Å on one atom of one molecule; the same 0.6 Å apart, and single ones, do not count."""
+    own = conformers(labelled, [4, 9, 4, 9, 5], [0.0] * 5)
+    labels = torch.zeros(5, 3, 3)
+    labels[:, 0, 2] = torch.tensor([6.0, 6.0, 8.0, 8.0, 3.0])
+    places = own.batch.positions.clone()
+    places[3, 1, 0] += 1.2
+    own = replace(own, forces=labels, batch=replace(own.batch, positions=places))
+    forces = torch.zeros(5, 3, 3, requires_grad=True)
+    loss = relative_force_loss(forces, own)
+    assert loss.item() == pytest.approx(2**0.5 / 3, abs=SMOOTHING)
+    loss.backward()
+    assert forces.grad is not None
+    assert not forces.grad[[1, 3, 4]].any()
+    assert forces.grad[0, 0, 2] == -forces.grad[2, 0, 2] != 0
 
 
 def test_force_loss_is_the_mean_length_of_the_errors_of_labelled_atoms(labelled: LabelledBatch):
