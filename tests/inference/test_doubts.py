@@ -82,6 +82,21 @@ def test_a_large_uncertainty_is_a_doubt(model: PhysCon) -> None:
     assert "estimated error of the energy" in doubt
 
 
+@pytest.mark.parametrize(
+    ("smiles", "status"),
+    [
+        ("c1c[cH+]1", "uncertain"),
+        ("C1=CN2N=CC=NN2C=C1", "uncertain"),
+        ("O=C=O", "ok"),
+        ("NC(N)=[NH2+]", "ok"),
+        ("CC(=O)O", "ok"),
+    ],
+)
+def test_energies_of_the_shipped_checkpoint_wrong_by_more_than_1_ev_are_uncertain(smiles: str, status: str) -> None:
+    (record,) = optimize_many(smiles, n_attempts=1)
+    assert record.status == status
+
+
 def test_relaxations_are_uncertain_with_the_reason(loaded: LoadedModel) -> None:
     result = optimize(Atoms(WATER_NUMBERS, WATER), checkpoint=loaded, fmax=10.0)
     assert result.is_minimum
