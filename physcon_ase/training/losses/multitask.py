@@ -13,7 +13,6 @@ from physcon_ase.model.physcon import PhysCon
 _HUBER_WIDTH = 0.02
 """Errors [eV, eV/Å] below this count quadratically, larger ones linearly: the mean absolute error, made smooth."""
 
-
 _NEAR = 0.5
 """Largest distance [Å] of an atom from its mean position in geometries close to each other."""
 
