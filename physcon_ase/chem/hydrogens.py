@@ -10,7 +10,7 @@ rotation       With the atom x at the other bond of CH3 or NH3+, and y the neigh
                is far from ties for both staggered and eclipsed groups.
 """
 
-from collections.abc import Iterator
+from collections.abc import Mapping
 from typing import Final
 
 import numpy as np
@@ -19,6 +19,7 @@ from jaxtyping import Float, Int
 from physcon_ase.chem.graph import MolGraph, neighbours_of, signed_volumes
 
 _FIRST_DIHEDRAL: Final = np.radians(165.0)
+"""Dihedral angle h-C-x-y of the first hydrogen of CH3."""
 
 _LINEAR: Final = 0.1
 """Sine of the angle C-x-y below which the dihedral angle is undefined, as in propyne."""
@@ -29,8 +30,13 @@ def hydrogen_tetrahedra(graph: MolGraph) -> Int[np.ndarray, "centres 4"]:
 
     They are ordered such that the signed volume is positive in the convention, as in `MolGraph.tetrahedra`.
     """
-    found, neighbours = [], _sorted_neighbours(graph)
-    for centre, hydrogens in _groups(graph, neighbours):
+    neighbours = _sorted_neighbours(graph)
+    return _tetrahedra(_groups(graph, neighbours), neighbours)
+
+
+def _tetrahedra(groups: Mapping[int, list[int]], neighbours: list[list[int]]) -> Int[np.ndarray, "centres 4"]:
+    found = []
+    for centre, hydrogens in groups.items():
         pair, around = hydrogens[:2], neighbours[centre]
         ordered = [*pair, *(i for i in around if i not in pair)]
         if not _is_odd([around.index(i) for i in ordered]):
@@ -41,8 +47,10 @@ def hydrogen_tetrahedra(graph: MolGraph) -> Int[np.ndarray, "centres 4"]:
 
 def hydrogen_order(graph: MolGraph, positions: Float[np.ndarray, "atoms 3"]) -> Int[np.ndarray, " atoms"]:
     """Permutation p such that the hydrogens of `positions[p]` follow the convention."""
-    order, neighbours = handed_order(hydrogen_tetrahedra(graph), positions), _sorted_neighbours(graph)
-    triples = {centre: own for centre, own in _groups(graph, neighbours) if len(own) == 3}
+    neighbours = _sorted_neighbours(graph)
+    groups = _groups(graph, neighbours)
+    order = handed_order(_tetrahedra(groups, neighbours), positions)
+    triples = {centre: own for centre, own in groups.items() if len(own) == 3}
     for centre, hydrogens in triples.items():
         (other,) = (i for i in neighbours[centre] if i not in hydrogens)
         ends = [i for i in neighbours[other] if i != centre]
@@ -78,15 +86,17 @@ def _sorted_neighbours(graph: MolGraph) -> list[list[int]]:
     return [sorted(own) for own in neighbours_of(graph)]
 
 
-def _groups(graph: MolGraph, neighbours: list[list[int]]) -> Iterator[tuple[int, list[int]]]:
-    """Atoms with four neighbours, and their first two or more equivalent hydrogens."""
+def _groups(graph: MolGraph, neighbours: list[list[int]]) -> dict[int, list[int]]:
+    """The first two or more equivalent hydrogens of each atom with four neighbours."""
+    found = {}
     for centre, around in enumerate(neighbours):
         hydrogens = [i for i in around if graph.atomic_numbers[i] == 1 and len(neighbours[i]) == 1]
         isotopes = graph.isotopes[hydrogens].tolist()
         same = ([i for i in hydrogens if graph.isotopes[i] == isotope] for isotope in dict.fromkeys(isotopes))
         equivalent = next((own for own in same if len(own) > 1), None)
         if len(around) == 4 and equivalent is not None:
-            yield centre, equivalent
+            found[centre] = equivalent
+    return found
 
 
 def _dihedrals(

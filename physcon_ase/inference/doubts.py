@@ -35,8 +35,8 @@ _DOUBLE: Final = 2
 """`MolGraph.bond_orders` of a double bond that is not aromatic."""
 
 _NEGLIGIBLE: Final = 0.11
-"""Estimated error [eV] of the energy up to which there is no reason to doubt it; that of small common molecules is
-below it, that of unusual molecules with errors above 1 eV is larger (`benchmarks/hard.py`)."""
+"""Estimated error [eV] of the energy up to which there is no reason to doubt it; chosen such that no result with an
+error above 1 eV is "ok" in `benchmarks/hard.py`."""
 
 
 def doubts_of(

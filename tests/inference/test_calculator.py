@@ -214,7 +214,8 @@ def test_a_model_without_tables_says_nothing_of_uncertainty(calculator: PhysConC
 
 
 def test_uncertainties_of_a_batch_are_those_of_its_structures_alone(calibrated: PhysConCalculator) -> None:
-    structures, calibrated.warns = [ethanol(), molecule("H2O"), molecule("CH3OH")], False
+    structures = [ethanol(), molecule("H2O"), molecule("CH3OH")]
+    calibrated.warns = False
     for atoms, prediction, bare in zip(
         structures, calibrated.predict(structures), calibrated.predict(structures, ["energy"]), strict=True
     ):

@@ -81,8 +81,7 @@ def relative_energy_loss(prediction: BatchPrediction, labelled: LabelledBatch) -
     rows = torch.nonzero(labelled.has_energy)[:, 0]
     errors = prediction.energies[rows] - labelled.energy[rows]
     group, sizes = _of_one_molecule(labelled, rows)
-    means = errors.new_zeros(len(sizes)).index_add(0, group, errors) / sizes
-    deviations = (errors - means[group]).abs() * _unbiased(sizes)[group]
+    deviations = _deviations(errors, group, sizes).abs() * _unbiased(sizes)[group]
     return _weighted_mean(_smooth(deviations).to(labelled.weight.dtype), labelled.weight[rows] * (sizes > 1)[group])
 
 
@@ -131,15 +130,10 @@ def relative_force_loss(forces: Float[Tensor, "molecules slots 3"], labelled: La
     rows = torch.nonzero(labelled.has_forces)[:, 0]
     errors, places = force_errors(forces, labelled)[rows], labelled.batch.positions[rows]
     group, sizes = _of_one_molecule(labelled, rows)
-
-    def deviations(values: Tensor) -> Tensor:
-        means = values.new_zeros(len(sizes), *values.shape[1:]).index_add(0, group, values) / sizes[:, None, None]
-        return values - means[group]
-
-    moved = deviations(places).norm(dim=2).amax(dim=1)
+    moved = _deviations(places, group, sizes).norm(dim=2).amax(dim=1)
     furthest = moved.new_zeros(len(sizes)).scatter_reduce(0, group, moved, "amax")
     counts = ((sizes > 1) & (furthest < _NEAR))[group]
-    lengths = _smooth_length(deviations(errors) * _unbiased(sizes)[group][:, None, None], _HUBER_WIDTH)
+    lengths = _smooth_length(_deviations(errors, group, sizes) * _unbiased(sizes)[group][:, None, None], _HUBER_WIDTH)
     return _weighted_mean(lengths, (labelled.weight[rows] * counts)[:, None] * labelled.batch.atom_mask[rows])
 
 
@@ -161,6 +155,13 @@ def _of_one_molecule(labelled: LabelledBatch, rows: Tensor) -> tuple[Tensor, Ten
     keys = torch.stack([labelled.identity[rows], labelled.level[rows]], dim=1)
     _, group, sizes = keys.unique(dim=0, return_inverse=True, return_counts=True)
     return group, sizes
+
+
+def _deviations(values: Tensor, group: Tensor, sizes: Tensor) -> Tensor:
+    """Values relative to the mean of their group."""
+    means = values.new_zeros(len(sizes), *values.shape[1:]).index_add(0, group, values)
+    means = means / sizes.view(-1, *[1] * (values.ndim - 1))
+    return values - means[group]
 
 
 def _unbiased(sizes: Tensor) -> Tensor:
